@@ -1,0 +1,1 @@
+"""Measurement: timing, machine, records, profiles, experiments and reports."""

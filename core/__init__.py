@@ -1,0 +1,1 @@
+"""Labels, audio, datasets, rendering, networks, training, evaluation and inference."""

@@ -1,0 +1,77 @@
+"""Files that appear whole or not at all, and checksums of files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from core.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike, *, directory: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it otherwise.
+
+    With `directory=True` the temporary path is a new folder, and `path` must not exist yet or be an empty folder.
+    The temporary name keeps the suffix of `path`, because writers choose a format by it.
+
+    Raises:
+        UserError: the parent folder cannot be made, `path` is a full folder, or the disk refuses the write.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot make this folder ({error.strerror}); choose another output") from error
+    if directory and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists already and is not empty; remove it or choose another output")
+    if not directory and path.is_dir():
+        raise UserError(f"{path} is a folder, and a file is to be written there; give a file name")
+    temporary = _make_temporary(path, directory)
+    try:
+        yield temporary
+        if directory and path.is_dir():
+            path.rmdir()
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write ({error.strerror or error}); nothing was changed there") from error
+    finally:
+        if directory:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _make_temporary(path: Path, directory: bool) -> Path:
+    try:
+        if directory:
+            temporary = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+            os.chmod(temporary, 0o755)
+            return Path(temporary)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        os.chmod(temporary, 0o644)
+        return Path(temporary)
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot write here ({error.strerror})") from error
+
+
+def file_digest(
+    path: str | os.PathLike, algorithm: str = "sha256", progress: Callable[[int, int], None] | None = None
+) -> str:
+    """Hex digest of a file's bytes by `algorithm` (a name that hashlib knows), read in blocks."""
+    digest = hashlib.new(algorithm)
+    total = os.path.getsize(path)
+    done = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            done += len(block)
+            if progress is not None:
+                progress(done, total)
+    return digest.hexdigest()

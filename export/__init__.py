@@ -1,0 +1,1 @@
+"""Export to TorchScript and ONNX, verification, and torch-free inference."""
