@@ -1,0 +1,41 @@
+"""Mel spectrograms: the settings (`MelSpec`), the drop-in module (`MelSpectrogram`) and its backends.
+
+`from kernels import MelSpec` needs numpy alone; torch is imported when `MelSpectrogram` is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from kernels.spec import CHORD, LOG_EPS, ORIGINAL, SPECS, WHISPER, MelSpec
+
+__all__ = [
+    "CHORD",
+    "LOG_EPS",
+    "ORIGINAL",
+    "SPECS",
+    "WHISPER",
+    "MelSpec",
+    "MelSpectrogram",
+    "available_backends",
+]
+
+# name -> module, fastest first: the order in which backend="auto" tries them. A module offers why_unavailable(),
+# why_unsupported(spec, dtype=, device=, needs_gradient=) and forward(waveform, spec, window, filterbank, log_eps).
+BACKENDS = {
+    "torchaudio": "kernels.mel_torchaudio",
+    "reference": "kernels.mel_reference",
+}
+
+
+def available_backends() -> dict[str, str | None]:
+    """Every backend by name, fastest first: None where it can run here, else the reason why not."""
+    return {name: importlib.import_module(module).why_unavailable() for name, module in BACKENDS.items()}
+
+
+def __getattr__(name: str):
+    if name == "MelSpectrogram":
+        from kernels.transform import MelSpectrogram
+
+        return MelSpectrogram
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,52 @@
+"""torchaudio's own path: functional.spectrogram (pad, torch.stft, abs, pow), then the filterbank as a dense product.
+
+(batch, time) float32, float64 or int16 -> (batch, n_mels, n_frames); any setting, any device, differentiable.
+The window and the filterbank come from the caller, so a difference from another backend is one of arithmetic alone.
+"""
+
+from __future__ import annotations
+
+from kernels.spec import INT16_FULL_SCALE, MelSpec
+
+COMPUTES_IN_FLOAT64 = False
+
+
+def why_unavailable() -> str | None:
+    """None, or why torchaudio cannot be imported."""
+    try:
+        import torchaudio.functional  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: its compiled library does not match torch's
+        return f"torchaudio cannot be imported ({error}); install torchaudio of the same release as torch"
+    return None
+
+
+def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: bool) -> str | None:
+    """None: it has every setting."""
+    return None
+
+
+def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+    """(batch, time) -> (batch, n_mels, n_frames).
+
+    window (win_length,) and filterbank (n_mels, n_freqs) have the floating dtype and the device of the computation.
+    """
+    import torch
+    from torchaudio.functional import spectrogram
+
+    if waveform.dtype == torch.int16:
+        waveform = waveform.to(window.dtype) / INT16_FULL_SCALE
+    power_spectrogram = spectrogram(
+        waveform,
+        pad=spec.pad,
+        window=window,
+        n_fft=spec.n_fft,
+        hop_length=spec.hop_length,
+        win_length=spec.win_length,
+        power=spec.power,
+        normalized=spec.normalized,
+        center=spec.center,
+        pad_mode=spec.pad_mode,
+    )
+    # The order of torchaudio's MelScale: (..., time, freq) @ (freq, n_mels), then back.
+    mel = torch.matmul(power_spectrogram.transpose(-1, -2), filterbank.T).transpose(-1, -2)
+    return mel if log_eps is None else torch.log(mel + log_eps)

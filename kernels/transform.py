@@ -1,0 +1,214 @@
+"""`MelSpectrogram`: torchaudio.transforms.MelSpectrogram's parameters, defaults, shapes and values; backends.
+
+The module holds the window and the filterbank (buffers `spectrogram.window` and `mel_scale.fb`, as in torchaudio, so
+that its state dicts load), checks the input, flattens the leading dimensions, and hands (batch, time) to one backend.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import kernels
+from kernels.spec import LOG_EPS, MelSpec
+
+_DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.int16: "int16"}
+_WINDOW_NAMES = {torch.hann_window: "hann", torch.hamming_window: "hamming", torch.blackman_window: "blackman"}
+
+
+class _Spectrogram(nn.Module):
+    """Holder of `window` (win_length,) and of the settings that torchaudio's Spectrogram shows; not called."""
+
+    def __init__(self, spec: MelSpec, window: np.ndarray) -> None:
+        super().__init__()
+        self.n_fft, self.win_length, self.hop_length = spec.n_fft, spec.win_length, spec.hop_length
+        self.pad, self.power, self.normalized = spec.pad, spec.power, spec.normalized
+        self.center, self.pad_mode, self.onesided = spec.center, spec.pad_mode, True
+        self.register_buffer("window", torch.from_numpy(window).to(torch.float32))
+
+
+class _MelScale(nn.Module):
+    """Holder of `fb` (n_freqs, n_mels) and of the settings that torchaudio's MelScale shows; not called."""
+
+    def __init__(self, spec: MelSpec, filterbank: np.ndarray) -> None:
+        super().__init__()
+        self.n_mels, self.sample_rate, self.n_stft = spec.n_mels, spec.sample_rate, spec.n_freqs
+        self.f_min, self.f_max, self.norm, self.mel_scale = spec.f_min, spec.f_max, spec.norm, spec.mel_scale
+        self.register_buffer("fb", torch.from_numpy(filterbank.T.copy()).to(torch.float32))
+
+
+class MelSpectrogram(nn.Module):
+    """waveform (..., time) -> mel (..., n_mels, n_frames); with log=True log(mel + log_eps), natural, log_eps = 1e-10.
+
+    Input float32 or float64 (computed and returned in that dtype) or int16 (divided by 32768, returned as float32).
+    backend     "auto", or a name of `available_backends()`. "auto" takes, at each call, the fastest backend that has
+                the setting for the input's device and dtype and, where a gradient is needed, has one.
+                A named backend is never replaced by another.
+    window_fn   any function of torch's kind: window_fn(win_length, **wkwargs) -> (win_length,)
+    onesided    unused, warns, as in torchaudio
+    The other parameters: see `MelSpec`. Differences from torchaudio: the window and the filterbank are computed in
+    float64 and rounded once; an empty batch gets an empty result; filters without a bin give no warning
+    (`spec.empty_filters()` tells); `f_max` shows the value in use, never None.
+
+    Raises ValueError for a bad setting, an unknown backend or too short a clip; RuntimeError for a backend that is
+    unavailable here or lacks what the input needs, naming those that have it; TypeError for an unsupported dtype.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        n_fft: int = 400,
+        win_length: int | None = None,
+        hop_length: int | None = None,
+        f_min: float = 0.0,
+        f_max: float | None = None,
+        pad: int = 0,
+        n_mels: int = 128,
+        window_fn: Callable[..., Tensor] = torch.hann_window,
+        power: float = 2.0,
+        normalized: bool | str = False,
+        wkwargs: dict | None = None,
+        center: bool = True,
+        pad_mode: str = "reflect",
+        onesided: bool | None = None,
+        norm: str | None = None,
+        mel_scale: str = "htk",
+        *,
+        backend: str = "auto",
+        log: bool = False,
+    ) -> None:
+        if onesided is not None:
+            warnings.warn(
+                "Argument 'onesided' has been deprecated and has no influence on the behavior of this module.",
+                stacklevel=2,
+            )
+        plain = not wkwargs or wkwargs == {"periodic": True}
+        name = _WINDOW_NAMES.get(window_fn, "custom") if plain else "custom"
+        spec = MelSpec(
+            sample_rate=sample_rate,
+            n_fft=n_fft,
+            win_length=win_length,
+            hop_length=hop_length,
+            f_min=f_min,
+            f_max=f_max,
+            n_mels=n_mels,
+            power=power,
+            pad=pad,
+            center=center,
+            pad_mode=pad_mode,
+            window=name,
+            normalized=normalized,
+            norm=norm,
+            mel_scale=mel_scale,
+        )
+        window = spec.window_array() if name != "custom" else _window_of(window_fn, wkwargs, spec.win_length)
+        self._set_up(spec, window, backend, log)
+
+    @classmethod
+    def from_spec(cls, spec: MelSpec, backend: str = "auto", log: bool = False) -> MelSpectrogram:
+        """The module of a spec. Raises ValueError for window="custom": use the constructor with window_fn."""
+        module = cls.__new__(cls)
+        module._set_up(spec, spec.window_array(), backend, log)
+        return module
+
+    def _set_up(self, spec: MelSpec, window: np.ndarray, backend: str, log: bool) -> None:
+        super().__init__()
+        if backend != "auto" and backend not in kernels.BACKENDS:
+            raise ValueError(f"backend={backend!r} must be one of 'auto', {', '.join(map(repr, kernels.BACKENDS))}")
+        self.spec, self.log, self.log_eps, self.requested_backend = spec, bool(log), LOG_EPS, backend
+        self.sample_rate, self.n_fft, self.n_mels = spec.sample_rate, spec.n_fft, spec.n_mels
+        self.win_length, self.hop_length, self.pad = spec.win_length, spec.hop_length, spec.pad
+        self.f_min, self.f_max = spec.f_min, spec.f_max
+        self.power, self.normalized = spec.power, spec.normalized
+        filterbank = spec.filterbank()
+        self.spectrogram = _Spectrogram(spec, window)
+        self.mel_scale = _MelScale(spec, filterbank)
+        # Unrounded, for computing in float64. Not buffers: torchaudio's state dict has none such.
+        self._exact = (torch.from_numpy(window.copy()), torch.from_numpy(filterbank))
+        self._choose("float32", self.spectrogram.window.device.type, needs_gradient=False)  # fail here, not in forward
+
+    @property
+    def backend(self) -> str:
+        """The backend for float32 input without gradient on this module's device; `backend_for` answers for others."""
+        return self._choose("float32", self.spectrogram.window.device.type, needs_gradient=False)
+
+    def backend_for(self, waveform: Tensor) -> str:
+        """The backend that `forward` will use for this waveform."""
+        needs_gradient = waveform.requires_grad and torch.is_grad_enabled()
+        return self._choose(_dtype_name(waveform), waveform.device.type, needs_gradient=needs_gradient)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(..., time) float32, float64 or int16 -> (..., n_mels, n_frames) on the same device."""
+        if waveform.ndim == 0:
+            raise ValueError("waveform shape=() must be (..., time); give at least one dimension")
+        name = self.backend_for(waveform)
+        n_frames = self.spec.n_frames(waveform.shape[-1])
+        leading = waveform.shape[:-1]
+        dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32
+        if 0 in leading:
+            return waveform.new_zeros((*leading, self.n_mels, n_frames), dtype=dtype)
+        backend = _load(name)
+        window, filterbank = self._arrays(torch.float64 if backend.COMPUTES_IN_FLOAT64 else dtype, waveform.device)
+        batch = waveform.reshape(-1, waveform.shape[-1])
+        log_eps = self.log_eps if self.log else None
+        mel = backend.forward(batch, self.spec, window, filterbank, log_eps)
+        return mel.reshape(*leading, self.n_mels, n_frames)
+
+    def extra_repr(self) -> str:
+        return f"{self.spec}, backend={self.requested_backend!r}, log={self.log}"
+
+    def _arrays(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        arrays = (self.spectrogram.window, self.mel_scale.fb.T)
+        if dtype == torch.float64:
+            # The buffers decide (a state dict may have replaced them); an unrounded array stands in for its rounding.
+            arrays = tuple(
+                exact if torch.equal(exact.float(), buffer.float().cpu()) else buffer
+                for exact, buffer in zip(self._exact, arrays, strict=True)
+            )
+        return tuple(array.to(device, dtype) for array in arrays)
+
+    def _choose(self, dtype: str, device: str, *, needs_gradient: bool) -> str:
+        wanted = {"dtype": dtype, "device": device, "needs_gradient": needs_gradient}
+        if self.requested_backend == "auto":
+            for name in kernels.BACKENDS:
+                if _why_not(name, self.spec, wanted) is None:
+                    return name
+            raise RuntimeError(f"no backend has this setting: {_reasons(self.spec, wanted)}")
+        name = self.requested_backend
+        reason = _why_not(name, self.spec, wanted)
+        if reason is None:
+            return name
+        able = [other for other in kernels.BACKENDS if _why_not(other, self.spec, wanted) is None]
+        way_out = f"backends that can: {', '.join(able)}" if able else f"no backend can: {_reasons(self.spec, wanted)}"
+        raise RuntimeError(f"backend={name!r} cannot compute this: {reason}; {way_out}")
+
+
+def _load(name: str):
+    return importlib.import_module(kernels.BACKENDS[name])
+
+
+def _why_not(name: str, spec: MelSpec, wanted: dict) -> str | None:
+    backend = _load(name)
+    return backend.why_unavailable() or backend.why_unsupported(spec, **wanted)
+
+
+def _reasons(spec: MelSpec, wanted: dict) -> str:
+    return "; ".join(f"{name}: {_why_not(name, spec, wanted)}" for name in kernels.BACKENDS)
+
+
+def _dtype_name(waveform: Tensor) -> str:
+    if waveform.dtype not in _DTYPES:
+        raise TypeError(f"waveform dtype={waveform.dtype} must be float32, float64 or int16; use waveform.float()")
+    return _DTYPES[waveform.dtype]
+
+
+def _window_of(window_fn: Callable[..., Tensor], wkwargs: dict | None, win_length: int) -> np.ndarray:
+    window = torch.as_tensor(window_fn(win_length, **(wkwargs or {})))
+    if window.shape != (win_length,):
+        raise ValueError(f"window_fn returned shape={tuple(window.shape)}, must be ({win_length},): one value a sample")
+    return window.detach().double().cpu().numpy()

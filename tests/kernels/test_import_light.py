@@ -1,0 +1,31 @@
+"""The promise: importing the settings costs numpy alone; torch comes with MelSpectrogram."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "torchaudio", "scipy", "numba", "librosa")
+
+
+def _loaded(statement: str) -> set[str]:
+    code = f"{statement}; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split()) & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from kernels import MelSpec, ORIGINAL, CHORD, WHISPER, available_backends",
+        "import kernels.compare, kernels.mel_reference, kernels.mel_torchaudio",
+    ],
+)
+def test_light_imports_do_not_load_heavy_packages(statement):
+    assert _loaded(statement) == set()
+
+
+def test_the_check_sees_torch_when_it_is_loaded():
+    assert "torch" in _loaded("from kernels import MelSpec, MelSpectrogram, available_backends, ORIGINAL, CHORD")

@@ -1,0 +1,99 @@
+"""The promise: imports point right only (cli, bench, export, core, kernels, kernels.spec), and backends stay apart."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ["cli", "bench", "export", "core", "kernels"]  # an arrow may skip to the right
+BACKENDS = ("kernels.mel_",)  # one file each; they may import kernels.spec alone
+
+
+def _module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(path: Path, root: Path) -> list[tuple[int, str]]:
+    """Every (line, dotted module) that a file imports, in functions and under TYPE_CHECKING as well."""
+    package = list(path.relative_to(root).parent.parts)
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            # `from kernels import mel_numba` imports a module too: both readings are checked.
+            found += [(node.lineno, module), *((node.lineno, f"{module}.{alias.name}") for alias in node.names)]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                found.append((node.lineno, node.args[0].value))
+    return found
+
+
+def wrong_arrows(root: Path) -> list[str]:
+    files = [root / "cli.py", *(path for layer in LAYERS[1:] for path in sorted((root / layer).rglob("*.py")))]
+    wrong = []
+    for path in files:
+        if not path.exists():
+            continue
+        module = _module_name(path, root)
+        for line, target in _imports(path, root):
+            if target.split(".")[0] not in LAYERS:
+                continue
+            left = LAYERS.index(target.split(".")[0]) < LAYERS.index(module.split(".")[0])
+            from_spec = module == "kernels.spec"
+            apart = module.startswith(BACKENDS) and not f"{target}.".startswith("kernels.spec.")
+            if left or from_spec or apart:
+                wrong.append(f"{path.relative_to(root)}:{line}: {module} imports {target}")
+    return wrong
+
+
+def test_no_arrow_points_left():
+    assert wrong_arrows(ROOT) == []
+
+
+def test_the_files_are_really_read():
+    targets = {target for _, target in _imports(ROOT / "kernels" / "mel_reference.py", ROOT)}
+    assert {"numpy", "kernels.spec", "kernels.spec.MelSpec", "torch"} <= targets
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "target"),
+    [
+        ("core/a.py", "import export", "export"),
+        ("core/a.py", "from bench.report import x", "bench.report"),
+        ("core/deep/a.py", "def f():\n    from cli import main", "cli"),
+        ("kernels/a.py", "import core.audio as audio", "core.audio"),
+        ("kernels/__init__.py", "from core import audio", "core"),
+        ("export/a.py", "import importlib\nimportlib.import_module('bench.timing')", "bench.timing"),
+        ("bench/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import cli", "cli"),
+        ("core/a.py", "from ..bench import timing", "bench"),
+        ("kernels/mel_a.py", "from kernels import mel_b", "kernels.mel_b"),
+        ("kernels/mel_a.py", "from . import mel_b", "kernels.mel_b"),
+        ("kernels/mel_a.py", "from .mel_b import forward", "kernels.mel_b"),
+        ("kernels/mel_a.py", "import kernels.compare", "kernels.compare"),
+        ("kernels/spec.py", "from kernels.compare import compare", "kernels.compare"),
+    ],
+)
+def test_a_left_pointing_arrow_is_found(tmp_path, path, source, target):
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    file.write_text(source, encoding="utf-8")
+    assert any(arrow.endswith(f"imports {target}") for arrow in wrong_arrows(tmp_path))
+
+
+def test_right_pointing_arrows_pass(tmp_path):
+    for path, source in {
+        "cli.py": "import bench, core.audio\nfrom kernels import MelSpec",
+        "bench/a.py": "from export import b\nfrom bench.c import d",
+        "core/a.py": "from kernels.spec import MelSpec\nfrom . import b\nimport numpy, bencher",
+        "kernels/__init__.py": "from kernels import mel_a\nfrom .spec import MelSpec",
+        "kernels/mel_a.py": "from kernels.spec import MelSpec\nfrom .spec import LOG_EPS\nimport torch",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(source, encoding="utf-8")
+    assert wrong_arrows(tmp_path) == []
