@@ -1,0 +1,108 @@
+"""What the profile times: seeded clips, mel modules and networks. Making them is outside the clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+    from kernels.spec import MelSpec
+
+SAMPLES = 64_000
+SAMPLE_RATE = 16_000
+SEED = 13
+
+
+class Network(NamedTuple):
+    """A network with what surrounds it in training.
+
+    Attributes:
+        name: class name.
+        spec_name: name in `kernels.SPECS` of the mel it wants.
+        module: float32 on the CPU, seeded weights.
+        front_end: waveform (batch, 64000) -> what `module` takes.
+        loss: (module's input, types (batch,), roots (batch,)) -> scalar, by a forward pass in its recipe's way.
+        learning_rate: of Adam.
+    """
+
+    name: str
+    spec_name: str
+    module: torch.nn.Module
+    front_end: Callable[[torch.Tensor], torch.Tensor]
+    loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    learning_rate: float
+
+
+def make_waveform(batch: int) -> torch.Tensor:
+    """Seeded clips (batch, 64000) in [-1, 1]: three decaying notes and a little noise, so that no band is empty."""
+    import torch
+
+    generator = torch.Generator().manual_seed(SEED)
+    time_s = torch.arange(SAMPLES, dtype=torch.float32) / SAMPLE_RATE
+    midi = torch.randint(48, 84, (batch, 3, 1), generator=generator).float()
+    frequency = 440.0 * 2.0 ** ((midi - 69.0) / 12.0)
+    notes = torch.sin(2 * math.pi * frequency * time_s).sum(dim=1) * torch.exp(-time_s) * 0.2
+    return notes + 1e-3 * torch.randn(batch, SAMPLES, generator=generator)
+
+
+def mel_flops(spec: MelSpec, clips: int, n_frames: int) -> float:
+    """Operations of a mel: window n, real FFT 2.5 n log2 n, power 3 a bin, dense filterbank 2 a weight, per frame."""
+    n_freqs = spec.n_fft // 2 + 1
+    per_frame = spec.n_fft + 2.5 * spec.n_fft * math.log2(spec.n_fft) + 3 * n_freqs + 2 * n_freqs * spec.n_mels
+    return clips * n_frames * per_frame
+
+
+def torchaudio_mel(spec: MelSpec) -> torch.nn.Module:
+    """torchaudio's own module with a spec's settings (Hann window)."""
+    import torchaudio
+
+    return torchaudio.transforms.MelSpectrogram(
+        sample_rate=spec.sample_rate, n_fft=spec.n_fft, win_length=spec.win_length, hop_length=spec.hop_length,
+        f_min=spec.f_min, f_max=spec.f_max, pad=spec.pad, n_mels=spec.n_mels, power=spec.power,
+        normalized=spec.normalized, center=spec.center, pad_mode=spec.pad_mode, norm=spec.norm,
+        mel_scale=spec.mel_scale,
+    )  # fmt: skip
+
+
+def drop_in_mel(spec: MelSpec, log: bool = False) -> torch.nn.Module:
+    """Our module with the same settings, on its torchaudio backend."""
+    from kernels import MelSpectrogram
+
+    return MelSpectrogram.from_spec(spec, backend="torchaudio", log=log)
+
+
+def make_networks() -> list[Network]:
+    """The original type network and ours, with seeded random weights: a weight's value does not change its cost."""
+    import torch
+
+    from core.model import ChordNet, OriginalNet, chord_loss, original_loss
+    from kernels import CHORD, ORIGINAL
+
+    original_mel, chord_mel = drop_in_mel(ORIGINAL), drop_in_mel(CHORD, log=True)
+    # The caller's random state stays as it was: a profile must not change what a later training run draws.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        original, ours = OriginalNet(4), ChordNet()
+    return [
+        Network(
+            name="OriginalNet",
+            spec_name="ORIGINAL",
+            module=original,
+            front_end=lambda waveform: original_mel(waveform).unsqueeze(1),
+            loss=lambda inputs, types, roots: original_loss(original(inputs), types),
+            learning_rate=1e-5,
+        ),
+        Network(
+            name="ChordNet",
+            spec_name="CHORD",
+            module=ours,
+            front_end=chord_mel,
+            loss=lambda inputs, types, roots: chord_loss(
+                ours.joint(inputs), types, roots, torch.ones_like(types, dtype=torch.bool)
+            ),
+            learning_rate=1e-3,
+        ),
+    ]

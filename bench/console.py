@@ -1,0 +1,170 @@
+"""What every command shares: errors as one line, progress on stderr, tables, and JSON on stdout.
+
+Only light imports: `--help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import click
+
+from core.errors import UserError
+
+_RESUME = "triadbench.resume"
+_LINE_EVERY_S = 5.0
+"""A log file (stderr is no terminal) gets a progress line this often."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
+
+
+class Group(click.Group):
+    """A click group that ends in one line: exit code 1 for a `UserError`, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except KeyboardInterrupt:
+            hint = ctx.meta.get(_RESUME, "no finished output was changed; the same command starts anew")
+            click.echo(f"\nInterrupted: {hint}", err=True)
+            ctx.exit(130)
+
+
+def resume_hint(text: str) -> None:
+    """Set the line that Ctrl-C prints from here on: what is kept, and how to go on."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_RESUME] = text
+
+
+@contextlib.contextmanager
+def progress(label: str, unit: str = "") -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a `progress(done, total)` callback that reports on stderr: a bar on a terminal, otherwise a few lines.
+
+    Args:
+        label: what is being done, as "packing".
+        unit: what is counted, as "clips"; "B" is scaled to kB, MB, GB.
+    """
+    report = _Bar(label, unit) if sys.stderr.isatty() else _Lines(label, unit)
+    try:
+        yield report.update
+    finally:
+        report.close()
+
+
+class _Bar:
+    """A tqdm bar that appears with the first report; a new total starts a new count."""
+
+    def __init__(self, label: str, unit: str) -> None:
+        self._label, self._unit, self._bar = label, unit, None
+
+    def update(self, done: int, total: int | None = None) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            scale = self._unit == "B"
+            unit = self._unit if scale else f" {self._unit}"
+            self._bar = tqdm(
+                desc=self._label, total=total, unit=unit, unit_scale=scale, file=sys.stderr, initial=done, leave=False
+            )
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Lines:
+    """Plain lines for logs: none for work under `_LINE_EVERY_S`, then one in each such period."""
+
+    def __init__(self, label: str, unit: str) -> None:
+        self._label, self._unit, self._last = label, unit, time.monotonic()
+
+    def update(self, done: int, total: int | None = None) -> None:
+        now = time.monotonic()
+        if now - self._last < _LINE_EVERY_S:
+            return
+        self._last = now
+        share = f" of {self._count(total)} ({100 * done / total:.0f} %)" if total else ""
+        click.echo(f"{self._label}: {self._count(done)}{share}", err=True)
+
+    def _count(self, n: int) -> str:
+        return f"{n / 1e6:.1f} MB" if self._unit == "B" else f"{n} {self._unit}".rstrip()
+
+    def close(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def training_progress() -> Iterator[Callable[[dict], None]]:
+    """Yield a callback for `core.train`: bars for reading and for each epoch, and a line for each finished epoch."""
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, Callable[[int, int | None], None]] = {}
+
+        def report(event: dict) -> None:
+            stage = event["stage"]
+            if stage == "epoch":
+                scores = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in event.items()
+                                   if key.startswith(("train_", "test_")))  # fmt: skip
+                note(f"epoch {event['epoch']} of {event['epochs']}: {scores}, {event['seconds']:.1f} s")
+                return
+            label = f"epoch {event['epoch']}/{event['epochs']}" if stage == "train" else stage
+            if label not in bars:
+                stack.close()
+                bars.clear()
+                bars[label] = stack.enter_context(progress(label, "steps" if stage == "train" else "clips"))
+            bars[label](event["done"], event["total"])
+
+        yield report
+
+
+def note(text: str) -> None:
+    """A line for the reader on stderr, which leaves stdout to the result."""
+    click.echo(text, err=True)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Aligned text columns: numbers to the right, the rest to the left; None is an em dash."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(text) for text in column) for column in zip(headers, *cells, strict=True)]
+    is_number = [
+        bool(rows) and all(value is None or isinstance(value, int | float) for value in column)
+        for column in (zip(*rows, strict=True) if rows else [()] * len(headers))
+    ]
+
+    def line(texts: Sequence[str]) -> str:
+        parts = zip(texts, widths, is_number, strict=True)
+        return "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in parts).rstrip()
+
+    return "\n".join([line(headers), line(["-" * width for width in widths]), *(line(row) for row in cells)])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "—"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[dict]) -> str:
+    """Comma-separated lines with a header; a value that a row lacks, or None, is empty."""
+    import csv
+    import io
+
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def print_json(result: dict) -> None:
+    """The one JSON object of `--json`. NaN and infinity are not JSON and raise."""
+    click.echo(json.dumps(result, allow_nan=False, ensure_ascii=False))

@@ -1,0 +1,147 @@
+"""Records: what was measured, every raw sample and the machine, one JSON object a line.
+
+A record file is only ever appended to. A line is written in one piece and flushed to the disk, so that a killed run
+loses at most the line it was writing; that half line is reported by `load` and stepped over by the next `append`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from core.errors import UserError
+
+SCHEMA = 1
+
+_REQUIRED: dict[str, type | tuple[type, ...]] = {
+    "schema": int,
+    "name": str,
+    "parameters": dict,
+    "unit": str,
+    "samples": list,
+    "first_call": (int, float, type(None)),
+    "error": (dict, type(None)),
+    "environment": dict,
+}
+
+
+def make(
+    name: str,
+    *,
+    parameters: dict,
+    unit: str,
+    samples: Iterable[float],
+    environment: dict,
+    first_call: float | None = None,
+    error: dict | None = None,
+    **more: object,
+) -> dict:
+    """A record.
+
+    Args:
+        name: what was measured, as "mel" or "forward".
+        parameters: everything that distinguishes this case: backend, spec, batch, seed, device, dtype.
+        unit: of `samples` and `first_call`, as "ms".
+        samples: every raw sample.
+        environment: `bench.machine.environment()`.
+        first_call: the first call apart, in `unit`; None where it means nothing.
+        error: the comparison with the reference on the timed inputs; None where there is no reference.
+        more: further values, as work counted (`flops`, `bytes_moved`) or machine peaks.
+    """
+    record = {
+        "schema": SCHEMA,
+        "name": name,
+        "parameters": parameters,
+        "unit": unit,
+        "samples": [float(value) for value in samples],
+        "first_call": first_call,
+        "error": error,
+        **more,
+        "environment": environment,
+    }
+    _check(record)
+    return record
+
+
+def append(record: dict, path: str | os.PathLike) -> None:
+    """Add a record to a file, which is made with its folder if need be, and wait until it is on the disk.
+
+    Raises:
+        ValueError: the record lacks a field, or holds NaN or infinity, which JSON has no words for.
+        UserError: the disk refuses.
+    """
+    _check(record)
+    line = (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b", buffering=0) as file:
+            if _ends_in_half_line(file):
+                line = b"\n" + line
+            if file.write(line) != len(line):
+                raise OSError("the disk took only part of the line")
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(f"{path}: cannot append a record ({error.strerror or error})") from error
+
+
+def load(path: str | os.PathLike) -> tuple[list[dict], list[str]]:
+    """Read a record file.
+
+    Returns:
+        (records in file order, problems): a problem is a line as "records.jsonl:7: not JSON (...)"; that line is left
+        out and the rest is read.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = Path(path)
+    records, problems = [], []
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read records ({error.strerror})") from error
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_constant=_no_constant)
+            _check(record)
+        except ValueError as error:
+            problems.append(f"{path.name}:{number}: {_reason(error)}")
+        else:
+            records.append(record)
+    return records, problems
+
+
+def _ends_in_half_line(file) -> bool:
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
+
+
+def _check(record: object) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"a record is a JSON object, not {type(record).__name__}")
+    for field, kind in _REQUIRED.items():
+        if field not in record:
+            raise ValueError(f"field {field!r} is missing")
+        if not isinstance(record[field], kind) or isinstance(record[field], bool):
+            raise ValueError(f"field {field!r} is a {type(record[field]).__name__}")
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in record["samples"]):
+        raise ValueError("field 'samples' holds something that is not a number")
+    if record["schema"] > SCHEMA:
+        raise ValueError(f"schema {record['schema']} is newer than this version reads ({SCHEMA})")
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return f"not JSON ({error}); a half line is left by a run that was killed"
+    return str(error)

@@ -1,0 +1,384 @@
+"""triadbench: name the chord in a piece of audio, and measure what doing so costs.
+
+Each command imports what it needs in its body, so that `--help` answers at once. Exit codes: 0 done, 1 the work
+failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench import console
+from core.errors import UserError
+from core.version import VERSION
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(cls=console.Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(VERSION, prog_name="triadbench", message="%(prog)s %(version)s")
+def main() -> None:
+    """Name the chord in a piece of audio, and measure what doing so costs.
+
+    \b
+    Examples:
+      python cli.py infer chord.wav
+      python cli.py profile --quick
+      python cli.py data info data/audio
+    """
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+@main.group()
+def data() -> None:
+    """Get, make, pack and describe sets of chord clips.
+
+    \b
+    Examples:
+      python cli.py data fetch data
+      python cli.py data info data/audioPianoTriadDataset.zip
+    """
+
+
+@data.command()
+@click.argument("out", type=_PATH, default=Path("data"))
+@click.option("--unpack/--no-unpack", default=True, help="Unpack beside the archive (6.1 GB more).")
+@click.option("--retries", type=click.IntRange(1), default=5, help="Attempts in a row without progress.")
+@console.json_option
+def fetch(out: Path, unpack: bool, retries: int, as_json: bool) -> None:
+    """Bring the Audio Piano Triads archive (3.8 GB, from Zenodo) into the folder OUT.
+
+    A download that was cut goes on where it stopped. Length and checksum are those of the published record.
+
+    \b
+    Examples:
+      python cli.py data fetch
+      python cli.py data fetch data --no-unpack --json
+    """
+    from core import fetch as source
+
+    console.resume_hint("what has arrived is kept; the same command goes on from there")
+    with console.progress("fetch", "B") as progress, console.progress("unpack", "B") as unpacking:
+        result = source.fetch(out, progress=progress, unpack_progress=unpacking, unpack=unpack, retries=retries)
+    _finish(result, as_json, f"{result['folder'] or result['archive']}")
+
+
+@data.command()
+@click.argument("out", type=_PATH)
+@click.option("-n", "--clips", "n", type=click.IntRange(1), default=4320, help="Number of clips.")
+@click.option("-i", "--instrument", "sources", multiple=True, metavar="SOURCE",
+              help="synth:SEED, font:FILE:PROGRAM, font:FILE:BANK:PROGRAM or notes:FOLDER; repeat for more.  "
+                   "[default: synth:0 to synth:7]")
+@click.option("--training-instruments", is_flag=True, help="The weighted instruments that the shipped model learned from.")
+@click.option("--style", type=click.Choice(["dry", "clean", "room", "wild"]), default="clean",
+              help="How much clips vary: not at all; onset, hands and level; also room and noise; everything.")
+@click.option("--voicing", "voicings", multiple=True,
+              type=click.Choice(["root", "inv1", "inv2", "open", "doubled", "mixed"]),
+              help="Repeat for more; mixed draws them as the style says.  [default: root]")
+@click.option("--octave", "octaves", type=click.IntRange(1, 7), multiple=True, default=(3, 4, 5), help="Of the root.")
+@click.option("--variants", type=click.IntRange(1), default=1, help="Clips of each recording, as the original's ten.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same bytes.")
+@click.option("--pack", "as_pack", is_flag=True, help="Write a pack (see data pack) and not wav files.")
+@click.option("--banks", type=_PATH, default=Path("data/banks"), help="Folder that keeps the recorded notes.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@console.json_option
+def render(out: Path, n: int, sources: tuple[str, ...], training_instruments: bool, voicings: tuple[str, ...],
+           octaves: tuple[int, ...], as_pack: bool, banks: Path, jobs: int | None, as_json: bool, **options) -> None:
+    """Render a labelled set into the new folder OUT: chords mixed from notes, with the data set's protocol and names.
+
+    Every note of an instrument is recorded once, by our own piano synthesiser, from a SoundFont (needs the program
+    fluidsynth) or from a folder of note recordings (A4.wav, Fs3.flac, ...); any chord is then mixed from them.
+
+    \b
+    Examples:
+      python cli.py data render data/set -n 4320
+      python cli.py data render data/hard -n 1000 --style room --voicing inv1 --voicing open
+      python cli.py data render data/piano.pack --pack -n 864 -i font:FluidR3_GM.sf2:0
+    """
+    from core.instruments import TRAINING
+    from core.renderset import RenderConfig, render_dataset
+
+    if training_instruments and sources:
+        raise click.UsageError("--training-instruments is a list of its own; leave out --instrument")
+    if "mixed" in voicings and len(voicings) > 1:
+        raise click.UsageError("--voicing mixed draws all voicings; leave out the others")
+    weights = [entry.weight for entry in TRAINING] if training_instruments else None
+    chosen = [entry.source for entry in TRAINING] if training_instruments else list(sources)
+    config = RenderConfig(
+        out, n, chosen or [f"synth:{seed}" for seed in range(8)], weights, octaves=octaves, pack=as_pack, cache=banks,
+        voicings=None if voicings == ("mixed",) else voicings or ("root",), **({"workers": jobs} if jobs else {}), **options,
+    )
+    console.resume_hint("finished note banks are kept; the set itself is rendered anew")
+    with console.progress("notes", "instruments") as notes, console.progress("render", "clips") as progress:
+        result = render_dataset(config, bank_progress=notes, progress=progress)
+    line = f"{result['n']} clips of {result['recordings']} recordings, {len(result['instruments'])} instruments"
+    _finish(result, as_json, f"{line}, in {result['path']}")
+
+
+@data.command()
+@click.argument("source", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the amplifiers' settings; same seed, same bytes.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@console.json_option
+def amp(source: Path, out: Path, seed: int, jobs: int | None, as_json: bool) -> None:
+    """Play every clip of SOURCE (folder, zip or pack) through a crunch amplifier into the new folder OUT.
+
+    \b
+    Examples:
+      python cli.py data amp data/audio data/shred
+      python cli.py data amp data/set.zip data/shred --seed 7 --jobs 2
+    """
+    from core.amplify_set import amplify_set
+
+    with console.progress("amp", "clips") as progress:
+        result = amplify_set(source, out, seed=seed, jobs=jobs, progress=progress)
+    _finish(result, as_json, f"{result['n']} clips in {result['path']}")
+
+
+@data.command()
+@click.argument("source", type=_PATH)
+@click.argument("out", type=_PATH)
+@console.json_option
+def pack(source: Path, out: Path, as_json: bool) -> None:
+    """Pack SOURCE (folder or zip) into the new folder OUT: one memory-mapped array with an index.
+
+    \b
+    Examples:
+      python cli.py data pack data/audio data/audio-pack
+      python cli.py data pack data/audioPianoTriadDataset.zip data/pack --json
+    """
+    from core.dataset import open_dataset
+    from core.pack import pack as write_pack
+
+    with console.progress("check", "files") as checking, console.progress("pack", "clips") as progress:
+        result = write_pack(open_dataset(source, progress=checking), out, progress=progress)
+    _finish(result, as_json, f"{result['n']} clips in {result['path']} ({result['bytes'] / 1e6:.1f} MB)")
+
+
+@data.command()
+@click.argument("source", type=_PATH)
+@click.option("--picture", type=_PATH, help="Interactive page (.html) to write.")
+@console.json_option
+def info(source: Path, picture: Path | None, as_json: bool) -> None:
+    """Count SOURCE (folder, zip or pack) by every label; list lengths, levels, duplicates and skipped files.
+
+    \b
+    Examples:
+      python cli.py data info data/audio
+      python cli.py data info data/set.zip --picture set.html --json
+    """
+    from core import info as description
+    from core.dataset import open_dataset
+
+    with console.progress("check", "files") as checking, console.progress("read", "clips") as progress:
+        dataset = open_dataset(source, progress=checking)
+        result = description.describe(dataset, progress=progress)
+    if picture is not None:
+        description.picture(result, dataset, picture)
+        console.note(f"Picture: {picture}")
+    if as_json:
+        console.print_json(result)
+        return
+    click.echo(f"{result['n']} clips, {result['kind']}, {result['skipped']['n']} files skipped")
+    counted = ("types", "roots", "octaves", "volumes", "voicings", "kinds")
+    rows = [[label, name, count] for label in counted for name, count in result[label].items()]
+    click.echo(console.table(["label", "value", "clips"], rows))
+    click.echo(f"silent {len(result['silent'])}, unreadable {len(result['unreadable'])}")
+    _list_skipped(result["skipped"]["files"])
+
+
+def _finish(result: dict, as_json: bool, line: str) -> None:
+    """Print a data command's result; files that were passed over are named on stderr."""
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(line)
+        _list_skipped(result.get("skipped", []))
+
+
+def _list_skipped(files: list, most: int = 10) -> None:
+    for name, reason in files[:most]:
+        console.note(f"skipped {name}: {reason}")
+    if len(files) > most:
+        console.note(f"... and {len(files) - most} more (--json lists them)")
+
+
+# --- train, evaluate, infer ------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("source", type=_PATH, metavar="DATA")
+@click.argument("out", type=_PATH)
+@click.option("--recipe", type=click.Choice(["original", "ours"]), default="ours", help="The study's recipe, or ours.")
+@click.option("--task", type=click.Choice(["type", "root", "both"]), default="both",
+              help="What to learn; both with the original recipe trains its two networks, into OUT/type and OUT/root.")
+@click.option("--epochs", type=click.IntRange(1), help="[default: 30 original, 8 ours]")
+@click.option("--batch-size", type=click.IntRange(1), help="Clips a step.  [default: 32 original, 64 ours]")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: 1e-5 original, 3e-3 ours]")
+@click.option("--split", type=click.Choice(["random", "grouped"]),
+              help="Clips at random, or whole recordings.  [default: random original, grouped ours]")
+@click.option("--test-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+              help="Share kept for testing.  [default: 0.3 original, 0.04 ours]")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, order and dropout.")
+@click.option("--split-seed", type=click.IntRange(0), default=13, help="Of the split; the original's is 13.")
+@click.option("--device", default="cpu", help="cpu or cuda.")
+@click.option("--resume", is_flag=True, help="Go on with the training in OUT after its last whole epoch.")
+@console.json_option
+def train(source: Path, out: Path, recipe: str, task: str, resume: bool, as_json: bool, **options) -> None:
+    """Train on DATA (folder, zip or pack) into the folder OUT: best and last checkpoint, curves as JSON and HTML.
+
+    \b
+    Examples:
+      python cli.py train data/train.pack runs/ours
+      python cli.py train data/audio runs/original --recipe original --task type
+      python cli.py train data/train.pack runs/ours --resume
+    """
+    from core.training_set import train_tasks
+
+    console.resume_hint(f"whole epochs are kept in {out}; the same command with --resume goes on from there")
+    with console.training_progress() as progress:
+        results = train_tasks({"data": source, "out": out, "recipe": recipe, **options}, task, resume, progress)
+    if as_json:
+        console.print_json(results)
+        return
+    rows = []
+    for name, record in results.items():
+        best = record["curves"][record["best_epoch"] - 1]
+        shares = [f"{key[5:-9]} {100 * best[key]:.2f} %" for key in best if key.endswith("accuracy")]
+        rows.append([name, record["best_epoch"], ", ".join(shares), best["test_loss"], record["seconds"]])
+    click.echo(console.table(["task", "best epoch", "test accuracy", "test loss", "seconds"], rows))
+    click.echo(f"Checkpoints and curves in {out}")
+
+
+@main.command()
+@click.option("--data", "source", type=_PATH, required=True, help="Folder, zip or pack of labelled clips.")
+@click.option("--model", type=_PATH, help="Checkpoint.  [default: the shipped model]")
+@click.option("--out", type=_PATH, help="Page (.html) with the confusion matrices to write.")
+@click.option("--device", default="cpu", help="cpu or cuda.")
+@console.json_option
+def evaluate(source: Path, model: Path | None, out: Path | None, device: str, as_json: bool) -> None:
+    """Measure a model on labelled clips, with a chroma template that needs no training beside it.
+
+    \b
+    Examples:
+      python cli.py evaluate --data data/audio
+      python cli.py evaluate --data set.zip --model runs/ours/best.safetensors --out confusion.html --json
+    """
+    from core.dataset import open_dataset
+    from core.evaluate import draw_confusions
+    from core.evaluate import evaluate as measure
+    from core.predict import Predictor
+
+    predictor = Predictor.load(model, device)
+    with console.progress("check", "files") as checking, console.progress("evaluate", "clips") as progress:
+        dataset = open_dataset(source, progress=checking)
+        result = measure(dataset, predictor, progress)
+    if out is not None:
+        draw_confusions(result, out, f"{(model or Path('shipped model')).name} on {source.name}")
+        console.note(f"Confusion matrices: {out}")
+    if as_json:
+        console.print_json(result)
+    else:
+        groups = {"all": result, **{f"{key} {name}": group for key in ("octave", "volume", "voicing")
+                                    for name, group in result[f"by_{key}"].items()},
+                  "chroma template, all": result["baseline"]}  # fmt: skip
+        keys = ("type_accuracy", "root_accuracy", "both_accuracy")
+        rows = [[name, group["n"], *(None if group[k] is None else f"{100 * group[k]:.2f}" for k in keys)]
+                for name, group in groups.items()]  # fmt: skip
+        click.echo(console.table(["clips", "n", "type %", "root %", "both %"], rows))
+        _list_skipped([(entry["file"], entry["reason"]) for entry in result["skipped"]])
+    if result["failed"]:
+        raise UserError(f"{len(result['failed'])} clips could not be read; the first: {result['failed'][0]['error']}")
+
+
+@main.command()
+@click.argument("files", type=_PATH, nargs=-1, required=True)
+@click.option("--model", type=_PATH, help="Checkpoint.  [default: the shipped model]")
+@click.option("--device", default="cpu", help="cpu or cuda.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@console.json_option
+def infer(files: tuple[Path, ...], model: Path | None, device: str, as_csv: bool, as_json: bool) -> None:
+    """Name the chord in FILES: wav, flac, ogg or mp3 of any rate, length and channel count, or folders of them.
+
+    A long file is heard in windows of 4 s; "agree" is the share of its sound that says the same chord. Silence is
+    answered N, no chord. A file that cannot be read is reported, the rest goes on, and the exit code is 1.
+
+    \b
+    Examples:
+      python cli.py infer chord.wav
+      python cli.py infer recordings --csv > chords.csv
+      python cli.py infer one.mp3 two.flac --json
+    """
+    from core.infer import find_files, infer_files
+    from core.predict import Predictor
+
+    if as_csv and as_json:
+        raise click.UsageError("choose --csv or --json")
+    found = find_files(files)
+    predictor = Predictor.load(model, device)
+    results = []
+    with console.progress("infer", "files") as progress:
+        for result in infer_files(predictor, found):
+            results.append(result)
+            progress(len(results), len(found))
+    failed = [result for result in results if "error" in result]
+    if as_json:
+        console.print_json({"model": str(model or "shipped"), "n": len(results), "failed": len(failed), "results": results})
+    elif as_csv:
+        click.echo(console.csv_text(_INFER_COLUMNS, results), nl=False)
+    else:
+        rows = [[result["file"], result["chord"], _percent(result["type_confidence"]), _percent(result["root_confidence"]),
+                 _percent(result["agreement"]), f"{result['duration_s']:.2f}",
+                 ", ".join(f"{other['chord']} {_percent(other['confidence'])}" for other in result["alternatives"][:2])]
+                for result in results if "error" not in result]  # fmt: skip
+        if rows:
+            click.echo(console.table(["file", "chord", "type", "root", "agree", "seconds", "or"], rows))
+    for result in failed:
+        console.note(f"failed: {result['error']}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(results)} files failed")
+
+
+_INFER_COLUMNS = ("file", "chord", "type", "root", "confidence", "type_confidence", "root_confidence", "agreement",
+                  "duration_s", "windows", "error")  # fmt: skip
+
+
+def _percent(share: float | None) -> str:
+    return "—" if share is None else f"{100 * share:.1f} %"
+
+
+# --- profile ---------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--quick", is_flag=True, help="Mel, networks and a training step, in under two minutes.")
+@click.option("--out", type=_PATH, default=Path("runs/profile/profile-quick.html"), help="HTML page to write.")
+@click.option("--records", type=_PATH, default=Path("runs/profile/records.jsonl"), help="JSON Lines file to append to.")
+@console.json_option
+def profile(quick: bool, out: Path, records: Path, as_json: bool) -> None:
+    """Measure this machine and write one interactive page.
+
+    \b
+    Examples:
+      python cli.py profile --quick
+      python cli.py profile --quick --out page.html --json
+    """
+    if not quick:
+        raise click.UsageError("only the quick profile exists so far; add --quick")
+    from bench import quick as quick_profile
+
+    with console.progress("profile", "measurements") as progress:
+        result = quick_profile.run(out=out, records_path=records, progress=progress)
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(quick_profile.text(result))
+
+
+if __name__ == "__main__":
+    main()

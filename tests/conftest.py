@@ -1,0 +1,26 @@
+"""Which tests run: slow ones on request, GPU ones where there is a GPU; the summary counts the skipped ones."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: give --slow to run it"))
+    on_gpu = [item for item in items if "gpu" in item.keywords]
+    if on_gpu and (reason := _why_no_gpu()):
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _why_no_gpu() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else "gpu: torch finds no NVIDIA GPU on this machine"
