@@ -33,7 +33,8 @@ _NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCIDENTALS = {"n": 0, "": 0, "f": -1, "b": -1, "s": 1, "#": 1}
 _NAME = re.compile(
     r"(?:(?P<kind>piano)_(?P<octave>\d)_|(?P<shred>shred)___)(?P<root>[A-G][nfbs#]?)_(?P<type>[jndaMm])_(?P<volume>[fmp]?)_(?P<example>\d{1,9})"
-    r"(?:_(?P<voicing>inv1|inv2|open|doubled))?"
+    r"(?:_(?P<voicing>inv1|inv2|open|doubled))?",
+    re.ASCII,
 )
 
 

@@ -1,0 +1,132 @@
+"""What the first bytes of a sound file promise, and whether the file is long enough to keep it.
+
+libsndfile reads a file that was cut short without a word: it shortens wav to what is there, and counts only the whole
+pages of ogg and frames of mp3. A label would then be learnt from half a clip, so the promise is compared here.
+Layouts: wav (RIFF, RF64), FLAC (RFC 9639), Ogg pages (RFC 3533), the Xing/Info frame of mp3, AIFF's FORM.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_STREAMED = (range(0x7FFFF000, 0x80000001), range(0xFFFFFF00, 0x100000000))
+"""Sizes that programs write when they do not yet know the length (a pipe), and cannot go back to mend."""
+_XING_FRAMES, _XING_BYTES = 1, 2
+
+
+@dataclass(frozen=True)
+class AudioHeader:
+    """Attributes:
+    sample_rate: in Hz.
+    channels: how many.
+    frames: samples per channel, None where the file does not say.
+    format: container, as libsndfile names it ("WAV", "FLAC", ...).
+    subtype: coding ("PCM_16", ...), None where the first bytes do not tell.
+    truncated: how the file falls short of its promise, or None.
+    """
+
+    sample_rate: int
+    channels: int
+    frames: int | None
+    format: str
+    subtype: str | None = None
+    truncated: str | None = None
+
+    @property
+    def duration_s(self) -> float | None:
+        return None if self.frames is None else self.frames / self.sample_rate
+
+
+def parse_header(prefix: bytes, size: int) -> AudioHeader | None:
+    """Header of a wav or FLAC file of `size` bytes by its first bytes; None for others or where they do not reach."""
+    if prefix[:4] in (b"RIFF", b"RF64") and prefix[8:12] == b"WAVE":
+        return _parse_wav(prefix, size)
+    if prefix[:4] == b"fLaC" and len(prefix) >= 42 and prefix[4] & 0x7F == 0:
+        return _parse_flac(prefix)
+    return None
+
+
+def truncation(head: bytes, tail: bytes, size: int) -> str | None:
+    """How an ogg, mp3 or aiff file of `size` bytes with these first and last bytes is cut short, or None."""
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        promised = int.from_bytes(head[4:8], "big") + 8
+        return f"its header promises {promised} bytes and {size} are there" if promised > size else None
+    if head[:4] == b"OggS":
+        return _ogg_truncation(tail)
+    return _mp3_truncation(head, size)
+
+
+def _parse_wav(prefix: bytes, size: int) -> AudioHeader | None:
+    position, data_size64, layout = 12, None, None
+    while position + 8 <= len(prefix):
+        tag, length = prefix[position : position + 4], struct.unpack_from("<I", prefix, position + 4)[0]
+        body = prefix[position + 8 : position + 8 + length]
+        if tag == b"ds64" and len(body) >= 16:
+            data_size64 = struct.unpack_from("<Q", body, 8)[0]
+        elif tag == b"fmt " and len(body) >= 16:
+            layout = struct.unpack_from("<HHIIHH", body)
+            if layout[0] == _EXTENSIBLE and len(body) >= 26:
+                layout = (struct.unpack_from("<H", body, 24)[0], *layout[1:])
+        elif tag == b"data":
+            if layout is None:
+                return None
+            promised = data_size64 if prefix[:4] == b"RF64" and length == 0xFFFFFFFF else length
+            return _wav_header(layout, promised, size - position - 8, streamed_ok=prefix[:4] == b"RIFF")
+        position += 8 + length + (length & 1)
+    return None
+
+
+def _wav_header(layout: tuple, promised: int | None, present: int, streamed_ok: bool) -> AudioHeader | None:
+    coding, channels, sample_rate, _, block_align, bits = layout
+    cut = None
+    if promised is None or (streamed_ok and any(promised in sizes for sizes in _STREAMED)):
+        promised = present
+    elif promised > present:
+        cut = f"its header promises {promised} bytes of sound and {present} are there"
+    elif promised == 0 and present > 0:
+        return None
+    if coding not in (_PCM, _FLOAT) or channels == 0 or block_align != channels * ((bits + 7) // 8):
+        # Compressed or odd: how many frames it holds is libsndfile's to say.
+        return AudioHeader(sample_rate, channels, None, "WAV", None, cut) if cut else None
+    kind = "FLOAT" if coding == _FLOAT and bits == 32 else "DOUBLE" if coding == _FLOAT else f"PCM_{bits}"
+    return AudioHeader(sample_rate, channels, promised // block_align, "WAV", "PCM_U8" if bits == 8 else kind, cut)
+
+
+def _parse_flac(prefix: bytes) -> AudioHeader:
+    # STREAMINFO: 20 bits rate, 3 bits channels - 1, 5 bits depth - 1, 36 bits total samples (0: not known).
+    packed = int.from_bytes(prefix[18:26], "big")
+    frames = packed & ((1 << 36) - 1)
+    bits = (packed >> 36 & 0x1F) + 1
+    return AudioHeader(packed >> 44, (packed >> 41 & 0x7) + 1, frames or None, "FLAC", f"PCM_{bits}")
+
+
+def _ogg_truncation(tail: bytes) -> str | None:
+    start = tail.rfind(b"OggS")
+    if start < 0:
+        return "its last bytes belong to no Ogg page"
+    if len(tail) < start + 27 or len(tail) < start + 27 + tail[start + 26]:
+        return "it ends within the header of an Ogg page"
+    lengths = tail[start + 27 : start + 27 + tail[start + 26]]
+    missing = start + 27 + len(lengths) + sum(lengths) - len(tail)
+    return f"its last Ogg page lacks {missing} bytes" if missing > 0 else None
+
+
+def _mp3_truncation(head: bytes, size: int) -> str | None:
+    start = 0
+    if head[:3] == b"ID3" and len(head) >= 10:
+        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    frame = head[start : start + 200]
+    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0:
+        return None
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if at < 0 or len(frame) < at + 16:
+        return None
+    flags = int.from_bytes(frame[at + 4 : at + 8], "big")
+    if not flags & _XING_BYTES:
+        return None
+    offset = at + 8 + (4 if flags & _XING_FRAMES else 0)
+    promised = int.from_bytes(frame[offset : offset + 4], "big")
+    present = size - start
+    return f"its header promises {promised} bytes and {present} are there" if promised > present else None

@@ -1,0 +1,63 @@
+"""Files appear whole or not at all; checksums are those of the bytes."""
+
+import hashlib
+
+import pytest
+
+from core.errors import UserError
+from core.files import atomic_path, file_digest
+
+
+def test_a_file_appears_when_the_block_succeeds(tmp_path):
+    target = tmp_path / "new" / "report.html"
+    with atomic_path(target) as temporary:
+        assert temporary.suffix == ".html" and temporary.parent == target.parent
+        temporary.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_after_an_error_the_old_file_stays_and_nothing_else(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_appears_whole_and_leaves_nothing_after_an_error(tmp_path):
+    with atomic_path(tmp_path / "set", directory=True) as folder:
+        (folder / "x").write_text("x")
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["x"]
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "other", directory=True) as folder:
+        (folder / "x").write_text("x")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_an_empty_folder_is_replaced_and_a_full_one_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with atomic_path(tmp_path / "empty", directory=True) as folder:
+        (folder / "x").touch()
+    assert (tmp_path / "empty" / "x").exists()
+    with pytest.raises(UserError, match="not empty"), atomic_path(tmp_path / "empty", directory=True):
+        pytest.fail("entered")
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make this folder"), atomic_path(tmp_path / "file" / "x"):
+        pytest.fail("entered")
+    with pytest.raises(UserError, match="is a folder"), atomic_path(tmp_path):
+        pytest.fail("entered")
+
+
+def test_digest_is_the_one_of_the_bytes_and_reports_progress(tmp_path):
+    content = bytes(range(256)) * 5000
+    (tmp_path / "x").write_bytes(content)
+    seen = []
+    assert file_digest(tmp_path / "x", "md5", lambda *at: seen.append(at)) == hashlib.md5(content).hexdigest()
+    assert seen[-1] == (len(content), len(content))
