@@ -217,7 +217,7 @@ def _list_skipped(files: list, most: int = 10) -> None:
 @click.option("--recipe", type=click.Choice(["original", "ours"]), default="ours", help="The study's recipe, or ours.")
 @click.option("--task", type=click.Choice(["type", "root", "both"]), default="both",
               help="What to learn; both with the original recipe trains its two networks, into OUT/type and OUT/root.")
-@click.option("--epochs", type=click.IntRange(1), help="[default: 30 original, 8 ours]")
+@click.option("--epochs", type=click.IntRange(1), help="[default: 30 original, 5 ours]")
 @click.option("--batch-size", type=click.IntRange(1), help="Clips a step.  [default: 32 original, 64 ours]")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: 1e-5 original, 3e-3 ours]")
 @click.option("--split", type=click.Choice(["random", "grouped"]),

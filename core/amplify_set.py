@@ -137,6 +137,6 @@ def _amplify_one(dataset: Dataset, index: int, path: str, seed: int) -> tuple[in
     except AudioError as error:
         return index, str(error)
     rng = np.random.default_rng([seed, index])
-    copy = amplify(waveform, SAMPLE_RATE, random_settings(rng), rng)
+    copy = amplify(waveform, SAMPLE_RATE, random_settings(rng))
     write_wav(Path(path), copy)
     return index, None

@@ -1,0 +1,144 @@
+"""Checkpoints: one `.safetensors` file whose metadata says everything that is needed to use or to resume it.
+
+Nothing is ever unpickled. Published checkpoints of the original study (`.pt`, `.pth`) are read by torch's
+weights-only loader, which admits tensors and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from core.errors import UserError
+from core.files import atomic_path
+from core.labels import ROOTS, TYPES
+from core.model import ChordNet, OriginalNet
+from core.version import VERSION
+from kernels.spec import ORIGINAL, MelSpec
+
+FORMAT = "triadbench-checkpoint-1"
+_OPTIMIZER = "optimizer."
+_N_CLASSES = {"type": len(TYPES), "root": len(ROOTS)}
+
+
+@dataclass
+class Checkpoint:
+    """A model and what is known of it.
+
+    Attributes:
+        model: in evaluation mode.
+        architecture: "original" or "chordnet".
+        task: "type", "root" or "both".
+        spec: the mel spectrogram that the model takes.
+        training: the training record: data, seed, epochs, curves, accuracies.
+        state: tensors to resume with (optimizer, generator), empty in finished models.
+    """
+
+    model: nn.Module
+    architecture: str
+    task: str
+    spec: MelSpec
+    training: dict = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+def build_model(architecture: str, task: str, spec: MelSpec | None = None, config: dict | None = None) -> nn.Module:
+    """A model with fresh weights.
+
+    Raises:
+        UserError: an architecture or task that does not exist.
+    """
+    if architecture == "original" and task in _N_CLASSES:
+        return OriginalNet(_N_CLASSES[task])
+    if architecture == "chordnet" and task == "both":
+        return ChordNet(**({"spec": spec} if spec else {}), **(config or {}))
+    raise UserError(f"no model of architecture {architecture!r} for task {task!r} (original: type, root; chordnet: both)")
+
+
+def save(checkpoint: Checkpoint, path: str | os.PathLike) -> None:
+    """Write a checkpoint; it appears whole or not at all.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    described = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": checkpoint.architecture,
+        "task": checkpoint.task,
+        "config": getattr(checkpoint.model, "config", {}),
+        "spec": checkpoint.spec.to_dict(),
+        "labels": {"types": TYPES, "roots": ROOTS},
+        "training": checkpoint.training,
+    }
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.model.state_dict().items()}
+    tensors |= {_OPTIMIZER + name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.state.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"triadbench": json.dumps(described)})
+
+
+def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint of ours, or a state dict of the original network (`.pt`, `.pth`, or bare `.safetensors`).
+
+    Raises:
+        UserError: missing, damaged, of another program, or of another version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such model file")
+    if path.suffix != ".safetensors":
+        return _original_from(_load_torch(path), path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get("triadbench")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable model file ({error})") from error
+    if metadata is None:
+        return _original_from(tensors, path)
+    try:
+        described = json.loads(metadata)
+        if described["format"] != FORMAT:
+            raise UserError(f"{path}: format {described['format']!r}; this program reads {FORMAT!r}")
+        if tuple(described["labels"]["types"]) != TYPES or tuple(described["labels"]["roots"]) != ROOTS:
+            raise UserError(f"{path}: its labels are not this program's")
+        spec = MelSpec.from_dict(described["spec"])
+        model = build_model(described["architecture"], described["task"], spec, described["config"])
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OPTIMIZER)}
+        model.load_state_dict(weights)
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: a damaged or foreign model file ({first_line})") from error
+    state = {name.removeprefix(_OPTIMIZER): t for name, t in tensors.items() if name.startswith(_OPTIMIZER)}
+    return Checkpoint(
+        model.to(device).eval(), described["architecture"], described["task"], spec, described["training"], state
+    )
+
+
+def _load_torch(path: Path) -> dict:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its reader meets in a foreign file
+        raise UserError(f"{path}: not a state dict that can be read safely ({type(error).__name__})") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{path}: not a state dict (names and tensors)")
+    return loaded
+
+
+def _original_from(tensors: dict, path: Path) -> Checkpoint:
+    for task, n_classes in _N_CLASSES.items():
+        model = OriginalNet(n_classes)
+        wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if wanted == {name: tensor.shape for name, tensor in tensors.items()}:
+            model.load_state_dict(tensors)
+            return Checkpoint(model.eval(), "original", task, ORIGINAL, {"source": path.name})
+    raise UserError(f"{path}: neither a triadbench checkpoint nor a state dict of the original network")

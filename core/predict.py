@@ -1,0 +1,123 @@
+"""From waveforms to chords, with PyTorch: the model, its mel spectrogram, and the rule for silence, in one object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from core import checkpoint as checkpoints
+from core.checkpoint import Checkpoint
+from core.errors import UserError
+from core.labels import NO_CHORD, ROOTS, TYPES, chord_symbol
+from kernels import MelSpectrogram
+
+SHIPPED = Path(__file__).resolve().parent.parent / "pretrained" / "chordnet.safetensors"
+SAMPLE_RATE = 16000
+CLIP_SAMPLES = 64000
+SILENCE_PEAK = 1e-4
+"""Below this deviation from the mean (80 dB under full scale) there is no chord to name."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities for a batch; None where the model does not answer that question.
+
+    Attributes:
+        types: float32 (batch, 4). roots: float32 (batch, 12).
+        joint: float32 (batch, 12, 4), of every chord; None for models of one task.
+        silent: bool (batch,).
+    """
+
+    types: np.ndarray | None
+    roots: np.ndarray | None
+    joint: np.ndarray | None
+    silent: np.ndarray
+
+
+class Predictor:
+    """A loaded model that answers for waveforms.
+
+    Args:
+        checkpoint: from `core.checkpoint.load`.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
+        self.checkpoint = checkpoint
+        self.device = torch.device(device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise UserError("device cuda: torch finds no CUDA GPU here; check the driver with nvidia-smi, or use cpu")
+        self.model = checkpoint.model.to(self.device).eval()
+        self.log = checkpoint.architecture == "chordnet"
+        self.mel = MelSpectrogram.from_spec(checkpoint.spec, log=self.log).to(self.device)
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, device: str = "cpu") -> Predictor:
+        """The model of a file, or the shipped one.
+
+        Raises:
+            UserError: the file is missing or no model.
+        """
+        path = Path(path) if path is not None else SHIPPED
+        if path == SHIPPED and not path.exists():
+            raise UserError(f"the shipped model {SHIPPED.name} is not in pretrained/; give --model FILE, or train one")
+        return cls(checkpoints.load(path), device)
+
+    @torch.inference_mode()
+    def __call__(self, waveforms: np.ndarray) -> Scores:
+        """Scores of waveforms (batch, samples), float32 at 16 kHz in [-1, 1]; any length for ours, 64,000 samples for
+        the original network.
+
+        Raises:
+            UserError: a shape that the model does not take, or values that are not finite.
+        """
+        waveforms = np.asarray(waveforms, dtype=np.float32)
+        if waveforms.ndim != 2 or waveforms.shape[1] < self.checkpoint.spec.n_fft:
+            raise UserError(
+                f"waveforms of shape {waveforms.shape}: expected (batch, samples), at least "
+                f"{self.checkpoint.spec.n_fft} samples; pad with zeros"
+            )
+        if not self.log and waveforms.shape[1] != CLIP_SAMPLES:
+            raise UserError(f"the original network takes {CLIP_SAMPLES} samples, not {waveforms.shape[1]}")
+        if not np.isfinite(waveforms).all():
+            raise UserError("waveforms hold NaN or infinite values")
+        centred = waveforms - waveforms.mean(axis=1, keepdims=True)
+        silent = np.abs(centred).max(axis=1) < SILENCE_PEAK
+        mel = self.mel(torch.from_numpy(waveforms).to(self.device))
+        if self.log:
+            joint = self.model.joint(mel)
+            joint = torch.softmax(joint.flatten(1), dim=1).reshape(joint.shape).cpu().numpy()
+            return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent)
+        probabilities = self.model(mel.unsqueeze(1)).cpu().numpy()
+        if self.checkpoint.task == "type":
+            return Scores(probabilities, None, None, silent)
+        return Scores(None, probabilities, None, silent)
+
+
+def name_chord(joint: np.ndarray, alternatives: int = 3) -> dict:
+    """Words for joint probabilities (12, 4): the chord, its parts, their confidences, and the next best chords."""
+    types, roots = joint.sum(axis=0), joint.sum(axis=1)
+    chord_type, root = int(types.argmax()), int(roots.argmax())
+    ranked = np.argsort(-joint, axis=None)[: alternatives + 1]
+    best = [(chord_symbol(int(k) // len(TYPES), int(k) % len(TYPES)), float(joint.flat[k])) for k in ranked]
+    chord = chord_symbol(root, chord_type)
+    return {
+        "chord": chord,
+        "type": TYPES[chord_type],
+        "root": ROOTS[root],
+        "confidence": float(joint[root, chord_type]),
+        "type_confidence": float(types[chord_type]),
+        "root_confidence": float(roots[root]),
+        "alternatives": [{"chord": c, "confidence": p} for c, p in best if c != chord][:alternatives],
+    }
+
+
+def no_chord() -> dict:
+    """The same words for silence."""
+    return {
+        "chord": NO_CHORD, "type": None, "root": None, "confidence": None, "type_confidence": None,
+        "root_confidence": None, "alternatives": [],
+    }  # fmt: skip

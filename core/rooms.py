@@ -1,0 +1,118 @@
+"""Rooms, tone and noise: what lies between an instrument and a recording.
+
+Everything is drawn from a generator, so the same generator state gives the same sound.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import scipy.fft
+
+NOISE_COLOURS = {"white": 0.0, "pink": -1.0, "brown": -2.0, "blue": 1.0}
+"""Exponent of frequency in each colour's power density."""
+_POOL_SECONDS = 12.0
+
+
+def room_response(rng: np.random.Generator, sample_rate: int, rt60_s: float, direct_db: float = 0.0) -> np.ndarray:
+    """Impulse response of a room: the direct sound, a few early reflections, and a decaying diffuse tail.
+
+    The tail is Gaussian noise under an exponential decay (Moorer, "About this reverberation business", 1979), in
+    two bands of which the upper dies sooner, as air and walls absorb treble.
+
+    Args:
+        rng: source of all randomness.
+        sample_rate: in Hz.
+        rt60_s: time in which the tail falls by 60 dB, in seconds.
+        direct_db: level of the direct sound over the whole tail, in dB.
+
+    Returns:
+        float32 (samples,), the direct sound first, at 1.
+    """
+    n = int(min(rt60_s, 1.2) * sample_rate)
+    t = np.arange(n) / sample_rate
+    tail = rng.standard_normal(n)
+    treble = np.diff(rng.standard_normal(n + 1)) / np.sqrt(2)
+    decay = np.log(1000) / rt60_s
+    tail = tail * np.exp(-decay * t) + treble * np.exp(-decay * rng.uniform(1.2, 2.5) * t)
+    tail[: int(rng.uniform(0.002, 0.02) * sample_rate)] = 0  # the wave has to reach a wall first
+    for delay in rng.uniform(0.002, 0.05, rng.integers(3, 9)):
+        position = int(delay * sample_rate)
+        if position < n:
+            tail[position] += rng.choice((-1, 1)) * rng.uniform(1, 4) * np.exp(-decay * delay)
+    tail *= 10 ** (-direct_db / 20) / max(float(np.sqrt(np.sum(tail**2))), 1e-9)
+    tail[0] = 1.0
+    return tail.astype(np.float32)
+
+
+def tone_curve(rng: np.random.Generator, frequencies: np.ndarray, depth_db: float) -> np.ndarray:
+    """A smooth random frequency response (microphone, loudspeaker, tone control) as gains over `frequencies` in Hz.
+
+    A tilt, a low and a high cut-off, and three broad bells, each within `depth_db`.
+    """
+    octave = np.log2(np.maximum(frequencies, 20.0) / 640.0)
+    gain_db = rng.uniform(-0.25, 0.25) * depth_db * octave
+    for _ in range(3):
+        centre, width = rng.uniform(-3, 3.5), rng.uniform(0.3, 1.2)
+        gain_db = gain_db + rng.uniform(-1, 1) * depth_db * np.exp(-(((octave - centre) / width) ** 2))
+    low_cut, high_cut = 40 * 2 ** rng.uniform(-1, 1.5), 7500 * 2 ** rng.uniform(-1.3, 0)
+    gain = 10 ** (gain_db / 20)
+    gain /= np.sqrt(1 + (low_cut / np.maximum(frequencies, 1.0)) ** 4)
+    return (gain / np.sqrt(1 + (frequencies / high_cut) ** 8)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _noise_pool(sample_rate: int) -> dict[str, np.ndarray]:
+    """One long loop of each colour; clips take slices of it, because drawing noise afresh costs more than the chord."""
+    n = scipy.fft.next_fast_len(int(_POOL_SECONDS * sample_rate), real=True)
+    frequencies = np.maximum(np.fft.rfftfreq(n, 1 / sample_rate), 30.0)
+    pool = {}
+    for k, (colour, exponent) in enumerate(NOISE_COLOURS.items()):
+        spectrum = scipy.fft.rfft(np.random.default_rng(1000 + k).standard_normal(n)) * frequencies ** (exponent / 2)
+        loop = scipy.fft.irfft(spectrum, n).astype(np.float32)
+        pool[colour] = np.tile(loop / np.sqrt(np.mean(loop**2)), 2)
+    return pool
+
+
+def noise(rng: np.random.Generator, samples: int, sample_rate: int, colour: str | None = None) -> np.ndarray:
+    """Noise of unit RMS, float32 (samples,): a random place in a loop of 12 s; of a random colour if none is given.
+
+    Raises:
+        ValueError: an unknown colour, or more samples than the loop holds.
+    """
+    colour = colour or rng.choice(list(NOISE_COLOURS))
+    pool = _noise_pool(sample_rate)
+    if colour not in pool:
+        raise ValueError(f"colour={colour!r}: expected one of {', '.join(pool)}")
+    loop = pool[colour]
+    if samples > len(loop) // 2:
+        raise ValueError(f"samples={samples}: at most {len(loop) // 2} of noise at {sample_rate} Hz")
+    start = int(rng.integers(len(loop) // 2))
+    return loop[start : start + samples] * np.float32(rng.choice((-1, 1)))
+
+
+class Filter:
+    """A linear filter for clips of one length, kept as a spectrum so that each clip costs two transforms.
+
+    Args:
+        response: float32 (taps,), an impulse response.
+        samples: length of the clips.
+        gains: called with frequencies in Hz, gives gains that multiply the response's spectrum; or None.
+        sample_rate: in Hz.
+    """
+
+    def __init__(self, response: np.ndarray, samples: int, sample_rate: int, gains=None):
+        # The tone curves have no phase and so reach to both sides; this much room keeps them from wrapping around.
+        margin = 1024
+        self.samples = samples
+        self.size = scipy.fft.next_fast_len(samples + len(response) + margin, real=True)
+        spectrum = scipy.fft.rfft(response.astype(np.float32), self.size)
+        if gains is not None:
+            spectrum = spectrum * gains(np.fft.rfftfreq(self.size, 1 / sample_rate)).astype(np.float32)
+        self.spectrum = spectrum.astype(np.complex64)
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Filtered waveform, float32, of the same length (samples,)."""
+        spectrum = scipy.fft.rfft(waveform, self.size)
+        return scipy.fft.irfft(spectrum * self.spectrum, self.size)[: self.samples]

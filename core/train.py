@@ -1,0 +1,353 @@
+"""Training: the original study's recipe, and ours. Interrupted at any moment, a run goes on from its last whole epoch.
+
+All randomness of an epoch is seeded by (seed, epoch), so a resumed run takes the very steps that an uninterrupted one
+would have taken.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core import checkpoint as checkpoints
+from core.checkpoint import Checkpoint
+from core.dataset import Dataset, open_dataset
+from core.errors import UserError
+from core.features import features_of
+from core.files import atomic_path
+from core.model import chord_loss, original_loss
+from core.splits import grouped_split, random_split
+from kernels.spec import CHORD, ORIGINAL, MelSpec
+
+LAST, BEST, HISTORY = "last.safetensors", "best.safetensors", "history.json"
+Progress = Callable[[dict], None]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One network's training.
+
+    Attributes:
+        data: a data set (folder, zip or pack). out: folder of the run.
+        recipe: "original" or "ours". task: "type" or "root" for the original's networks, "both" for ours.
+        epochs, batch_size, learning_rate: None takes the recipe's.
+        split: "random" as the original, or "grouped": no recording on both sides. test_fraction: size of the test side.
+        seed: of weights, order and dropout. split_seed: of the split.
+        device: "cpu", "cuda", "cuda:1", ...
+    """
+
+    data: str | Path
+    out: str | Path
+    recipe: str = "ours"
+    task: str = "both"
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    split: str | None = None
+    test_fraction: float | None = None
+    seed: int = 0
+    split_seed: int = 13
+    device: str = "cpu"
+
+    def resolved(self) -> TrainConfig:
+        """With the recipe's values where None stood.
+
+        Raises:
+            UserError: an unknown recipe, task or split, or a number out of range.
+        """
+        if self.recipe not in RECIPES:
+            raise UserError(f"unknown recipe {self.recipe!r}; choose from {', '.join(RECIPES)}")
+        recipe = RECIPES[self.recipe]
+        if self.task not in recipe.tasks:
+            raise UserError(f"recipe {self.recipe!r} trains the task {' or '.join(recipe.tasks)}, not {self.task!r}")
+        filled = {k: v for k, v in recipe.defaults.items() if getattr(self, k) is None}
+        config = replace(self, **filled)
+        if config.split not in ("random", "grouped"):
+            raise UserError(f"unknown split {config.split!r}; choose random or grouped")
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if not getattr(config, name) > 0:
+                raise UserError(f"{name}={getattr(config, name)}: must be greater than 0")
+        return config
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What two trainings of a kind share: model, features, loss, optimizer and schedule."""
+
+    architecture: str
+    tasks: tuple[str, ...]
+    spec: MelSpec
+    log: bool
+    defaults: dict
+
+    def optimizer(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        """The optimizer of the recipe."""
+        if self.architecture == "original":
+            return torch.optim.Adam(model.parameters(), lr=learning_rate)
+        decayed = [p for p in model.parameters() if p.ndim > 1]
+        plain = [p for p in model.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=learning_rate)
+
+    def schedule(self, progress: float) -> float:
+        """Factor on the learning rate at `progress` (0-1 of all steps): constant in the original; ours warms up for a
+        twentieth of the steps and then falls along a half cosine to nothing."""
+        if self.architecture == "original":
+            return 1.0
+        warm = 0.05
+        if progress < warm:
+            return max(progress, 1e-3) / warm
+        return 0.5 * (1 + math.cos(math.pi * (progress - warm) / (1 - warm)))
+
+
+RECIPES = {
+    "original": Recipe(
+        "original", ("type", "root"), ORIGINAL, False,
+        {"epochs": 30, "batch_size": 32, "learning_rate": 1e-5, "split": "random", "test_fraction": 0.3},
+    ),
+    "ours": Recipe(
+        "chordnet", ("both",), CHORD, True,
+        {"epochs": 5, "batch_size": 64, "learning_rate": 3e-3, "split": "grouped", "test_fraction": 0.04},
+    ),
+}  # fmt: skip
+
+
+def train(config: TrainConfig, *, resume: bool = False, progress: Progress | None = None) -> dict:
+    """Train one network, or go on with an interrupted training.
+
+    Writes into `config.out`: `last.safetensors` after every epoch (with what resuming needs), `best.safetensors` (the
+    epoch of lowest test loss, without it), `history.json` and `curves.html`.
+
+    Args:
+        resume: go on from `last.safetensors`; without it, a folder that holds one is refused.
+        progress: called with {"stage", "done", "total", "epoch", "epochs", "loss", ...} every few steps.
+
+    Returns:
+        The training record: configuration, curves, best epoch, seconds.
+
+    Raises:
+        UserError: bad settings, data that cannot be read, a device that is not there, a run that is there already, or
+            a loss that is no longer finite.
+    """
+    config = config.resolved()
+    recipe = RECIPES[config.recipe]
+    device = _device(config.device)
+    out = Path(config.out)
+    described = {**asdict(config), "data": str(config.data), "out": str(config.out)}
+    last = _last_checkpoint(out, described, resume)
+    report = progress or (lambda _: None)
+    report({"stage": "reading", "done": 0, "total": 1})
+    dataset = open_dataset(config.data)
+    train_rows, test_rows = _split(dataset, config)
+    features = features_of(
+        dataset, recipe.spec, log=recipe.log, cache=out / "cache" if recipe.log else None,
+        progress=lambda done, total: report({"stage": "features", "done": done, "total": total}),
+    )  # fmt: skip
+    labels = _Labels(dataset)
+    torch.manual_seed(config.seed)
+    model = last.model if last else checkpoints.build_model(recipe.architecture, config.task, recipe.spec)
+    model.to(device)
+    if device.type == "cpu" and config.recipe == "ours":
+        model.to(memory_format=torch.channels_last)
+    optimizer = recipe.optimizer(model, config.learning_rate)
+    record = {"config": described, "n_train": len(train_rows), "n_test": len(test_rows), "data_digest": dataset.digest(),
+              "curves": [], "best_epoch": None, "seconds": 0.0}  # fmt: skip
+    if last:
+        _restore_optimizer(optimizer, last.state)
+        if last.training["data_digest"] != record["data_digest"]:
+            raise UserError(f"{config.data} is not the data that {out} was trained on; train into another folder")
+        record = last.training
+    steps = math.ceil(len(train_rows) / config.batch_size)
+    run = _Run(config, recipe, model, optimizer, features, labels, device)
+    for epoch in range(len(record["curves"]), config.epochs):
+        started = time.perf_counter()
+        order = torch.randperm(len(train_rows), generator=torch.Generator().manual_seed(_mix(config.seed, epoch)))
+        torch.manual_seed(_mix(config.seed, epoch) + 1)
+        total_loss = torch.zeros((), device=device)
+        model.train()
+        for step in range(steps):
+            rows = train_rows[order[step * config.batch_size : (step + 1) * config.batch_size].numpy()]
+            if len(rows) < 2 and steps > 1 and recipe.architecture != "original":
+                continue  # batch normalisation has no statistics of a single clip
+            factor = recipe.schedule((epoch * steps + step) / (config.epochs * steps))
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * factor
+            total_loss += run.step(rows) * len(rows)
+            if step % 10 == 9 or step == steps - 1:
+                mean = float(total_loss) / min((step + 1) * config.batch_size, len(train_rows))
+                if not math.isfinite(mean):
+                    raise UserError(f"the loss is {mean} in epoch {epoch + 1}; a smaller --learning-rate may help")
+                report({"stage": "train", "epoch": epoch + 1, "epochs": config.epochs, "done": step + 1, "total": steps,
+                        "loss": mean})  # fmt: skip
+        point = {"epoch": epoch + 1, "train_loss": float(total_loss) / len(train_rows), **run.test(test_rows)}
+        point["seconds"] = round(time.perf_counter() - started, 2)
+        record["curves"].append(point)
+        record["seconds"] = round(record["seconds"] + point["seconds"], 2)
+        report({"stage": "epoch", "epochs": config.epochs, **point})
+        _keep(run, record, out)
+    return record
+
+
+class _Labels:
+    """The labels of a data set as tensors."""
+
+    def __init__(self, dataset: Dataset):
+        types, roots = dataset.labels()
+        self.types, self.roots = torch.from_numpy(types), torch.from_numpy(roots)
+        self.root_defined = torch.tensor([clip.name.root_is_defined for clip in dataset.clips])
+
+
+class _Run:
+    """One model with its data: a step of training, and a pass of testing."""
+
+    def __init__(self, config, recipe, model, optimizer, features, labels, device):
+        self.config, self.recipe, self.model, self.optimizer = config, recipe, model, optimizer
+        self.features, self.labels, self.device = features, labels, device
+
+    def _inputs(self, rows: np.ndarray) -> Tensor:
+        mel = torch.from_numpy(np.asarray(self.features[rows], dtype=np.float32)).to(self.device)
+        return mel if self.recipe.log else mel.unsqueeze(1)
+
+    def _loss(self, mel: Tensor, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+        index = torch.from_numpy(rows)
+        types, roots = self.labels.types[index].to(self.device), self.labels.roots[index].to(self.device)
+        if self.config.task == "both":
+            joint = self.model.joint(mel)
+            defined = self.labels.root_defined[index].to(self.device)
+            right = {
+                "type": torch.logsumexp(joint, dim=1).argmax(1) == types,
+                "root": (torch.logsumexp(joint, dim=2).argmax(1) == roots) | ~defined,
+            }
+            return chord_loss(joint, types, roots, defined), right
+        wanted = types if self.config.task == "type" else roots
+        probabilities = self.model(mel)
+        return original_loss(probabilities, wanted), {self.config.task: probabilities.argmax(1) == wanted}
+
+    def step(self, rows: np.ndarray) -> Tensor:
+        """One step of the optimizer; the loss before it, detached."""
+        mel = self._inputs(rows)
+        if self.config.recipe == "ours":
+            mel = augment(mel)
+        loss, _ = self._loss(mel, rows)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.recipe == "ours":
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        return loss.detach()
+
+    @torch.inference_mode()
+    def test(self, rows: np.ndarray) -> dict:
+        """Loss and accuracies on clips that training does not see."""
+        self.model.eval()
+        loss, right = 0.0, {}
+        for start in range(0, len(rows), 128):
+            part = rows[start : start + 128]
+            batch_loss, batch_right = self._loss(self._inputs(part), part)
+            loss += float(batch_loss) * len(part)
+            for name, hits in batch_right.items():
+                right[name] = right.get(name, 0) + int(hits.sum())
+        return {"test_loss": loss / len(rows), **{f"test_{name}_accuracy": n / len(rows) for name, n in right.items()}}
+
+
+def augment(log_mel: Tensor) -> Tensor:
+    """Vary log mel spectrograms (batch, n_mels, n_frames): a random tone curve, and a random floor of even noise."""
+    n, n_mels, _ = log_mel.shape
+    x = torch.linspace(0, math.pi, n_mels, device=log_mel.device)
+    waves = torch.cos(torch.arange(1, 6, device=log_mel.device).unsqueeze(1) * x)
+    curve = (torch.randn(n, 5, device=log_mel.device) * 0.7) @ waves
+    loudest = log_mel.amax(dim=(1, 2), keepdim=True)
+    floor = loudest - 4 - 14 * torch.rand(n, 1, 1, device=log_mel.device)
+    return torch.logaddexp(log_mel + curve.unsqueeze(2), floor)
+
+
+def _keep(run: _Run, record: dict, out: Path) -> None:
+    """Write the checkpoints and curves of a finished epoch; the checkpoint to resume from comes last."""
+    curves, config = record["curves"], run.config
+    # The loss, not the accuracy: on a small test side accuracies differ by a clip or two, which is chance.
+    best = min(curves, key=lambda point: point["test_loss"])
+    record["best_epoch"] = best["epoch"]
+    made = Checkpoint(run.model, run.recipe.architecture, config.task, run.recipe.spec, record)
+    if best is curves[-1]:
+        checkpoints.save(made, out / BEST)
+    with atomic_path(out / HISTORY) as path:
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    _draw_curves(record, out / "curves.html")
+    made.state = {
+        f"{i}.{name}": torch.as_tensor(value)
+        for i, state in run.optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    checkpoints.save(made, out / LAST)
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    saved = optimizer.state_dict()
+    for key, tensor in state.items():
+        index, name = key.split(".", 1)
+        saved["state"].setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict(saved)
+
+
+def _last_checkpoint(out: Path, described: dict, resume: bool) -> Checkpoint | None:
+    if not (out / LAST).exists():
+        return None
+    if not resume:
+        raise UserError(f"{out} holds a training already; add --resume to go on with it, or choose another folder")
+    last = checkpoints.load(out / LAST)
+    before = last.training["config"]
+    # A run may be moved, or go on on another device; what decides its result may not change.
+    movable = ("data", "out", "device")
+    changed = [k for k in described if k not in movable and before.get(k) != described[k]]
+    if changed:
+        k = changed[0]
+        raise UserError(f"{out} was trained with {k}={before.get(k)}, not {described[k]}; train into another folder")
+    return last
+
+
+def _split(dataset: Dataset, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
+    if config.split == "random":
+        return random_split(len(dataset), config.test_fraction, config.split_seed)
+    train_rows, test_rows, _ = grouped_split(dataset.clips, config.test_fraction, config.split_seed)
+    return np.asarray(train_rows), np.asarray(test_rows)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {name!r}; choose cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: torch finds no CUDA GPU here; check the driver with nvidia-smi, or use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported; choose cpu or cuda")
+    return device
+
+
+def _mix(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def _draw_curves(record: dict, path: Path) -> None:
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    curves = record["curves"]
+    figure = make_subplots(rows=1, cols=2, subplot_titles=("loss", "accuracy on the test side"))
+    epochs = [point["epoch"] for point in curves]
+    for key in (k for k in curves[-1] if k.endswith(("loss", "accuracy"))):
+        trace = go.Scatter(x=epochs, y=[point[key] for point in curves], name=key.replace("_", " "), mode="lines+markers")
+        figure.add_trace(trace, row=1, col=2 if key.endswith("accuracy") else 1)
+    figure.update_xaxes(title_text="epoch")
+    config = record["config"]
+    figure.update_layout(title=f"{config['recipe']} recipe, {config['task']}, seed {config['seed']}")
+    with atomic_path(path) as temporary:
+        figure.write_html(temporary, include_plotlyjs=True)
