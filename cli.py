@@ -143,6 +143,27 @@ def amp(source: Path, out: Path, seed: int, jobs: int | None, as_json: bool) -> 
 @data.command()
 @click.argument("source", type=_PATH)
 @click.argument("out", type=_PATH)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same bytes.")
+@console.json_option
+def degrade(source: Path, out: Path, seed: int, as_json: bool) -> None:
+    """Record every clip of SOURCE anew into the pack OUT: a room (RT60 0.3-0.6 s), noise 20-30 dB below the sound,
+    +-12 dB, +-10 cents, and a start up to 320 ms later.
+
+    \b
+    Examples:
+      python cli.py data degrade data/set.zip data/worse.pack
+      python cli.py data degrade data/set data/worse.pack --seed 3 --json
+    """
+    from core.degrade import degrade_set
+
+    with console.progress("degrade", "clips") as progress:
+        result = degrade_set(source, out, seed=seed, progress=progress)
+    _finish(result, as_json, f"{result['n']} clips in {result['path']}")
+
+
+@data.command()
+@click.argument("source", type=_PATH)
+@click.argument("out", type=_PATH)
 @console.json_option
 def pack(source: Path, out: Path, as_json: bool) -> None:
     """Pack SOURCE (folder or zip) into the new folder OUT: one memory-mapped array with an index.
@@ -293,7 +314,9 @@ def evaluate(source: Path, model: Path | None, out: Path | None, device: str, as
         click.echo(console.table(["clips", "n", "type %", "root %", "both %"], rows))
         _list_skipped([(entry["file"], entry["reason"]) for entry in result["skipped"]])
     if result["failed"]:
-        raise UserError(f"{len(result['failed'])} clips could not be read; the first: {result['failed'][0]['error']}")
+        for entry in result["failed"]:
+            console.note(f"failed: {entry['error']}")
+        raise UserError(f"{len(result['failed'])} clips could not be read")
 
 
 @main.command()

@@ -24,6 +24,7 @@ from scipy import fft, signal
 _HALF_TAPS = 16  # input samples on each side: a transition of 0.16 of the rate, see _prototype
 _TILE = 32  # output samples of a tile at the low rate: as many as it overlaps, where overlap and product balance
 _IR_S = 0.1  # by then the lowest corner, 40 Hz, has died away
+_ONE_THREAD = 2**18  # OpenBLAS uses one thread up to this many multiplications
 _SILENCE = 2.0**-16  # half a step of 16-bit audio: nothing is there to amplify
 
 _RULES = {
@@ -205,20 +206,26 @@ def _matrices(factor: int) -> tuple[np.ndarray, np.ndarray]:
     return up.astype(np.float32), down.astype(np.float32)
 
 
-def _tiles(x: np.ndarray, before: int, width: int, hop: int, count: int) -> np.ndarray:
-    """(count, width) float32: overlapping windows, the first from `before` zeros ahead of `x`."""
-    padded = np.zeros(max(before + len(x), (count - 1) * hop + width), dtype=np.float32)
+def _filter(x: np.ndarray, matrix: np.ndarray, before: int, hop: int, low: int) -> np.ndarray:
+    """All windows of `x` (the first begins `before` zeros ahead of it) times `matrix`, joined; float32.
+
+    `low` is the clip's length at the low rate. The product goes in batches too small for BLAS to share out among
+    threads, which would change the order of the sums, and so the last bits, with the number of threads.
+    """
+    rows = max(1, _ONE_THREAD // matrix.size)
+    count = -(-low // (_TILE * rows)) * rows
+    padded = np.zeros(max(before + len(x), (count - 1) * hop + len(matrix)), dtype=np.float32)
     padded[before : before + len(x)] = x
-    return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(padded, width)[::hop][:count])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, len(matrix))[::hop][:count]
+    return (np.ascontiguousarray(windows).reshape(-1, rows, len(matrix)) @ matrix).reshape(-1)
 
 
 def _upsample(x: np.ndarray, factor: int) -> np.ndarray:
-    """(samples,) -> (at least samples * factor,) float32, in whole tiles."""
+    """(samples,) -> (at least samples * factor,) float32, in whole batches; zeros' filtered tail beyond."""
     if factor == 1:
         return x
     up = _matrices(factor)[0]
-    count = -(-len(x) // _TILE)
-    return (_tiles(x, _HALF_TAPS - 1, len(up), _TILE, count) @ up).reshape(-1)
+    return _filter(x, up, _HALF_TAPS - 1, _TILE, len(x))
 
 
 def _downsample(y: np.ndarray, factor: int, n: int) -> np.ndarray:
@@ -226,8 +233,7 @@ def _downsample(y: np.ndarray, factor: int, n: int) -> np.ndarray:
     if factor == 1:
         return y
     down = _matrices(factor)[1]
-    count = -(-n // _TILE)
-    return (_tiles(y, _HALF_TAPS * factor - 1, len(down), _TILE * factor, count) @ down).reshape(-1)[:n]
+    return _filter(y, down, _HALF_TAPS * factor - 1, _TILE * factor, n)[:n]
 
 
 def _ir_taps(sample_rate: int) -> int:

@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import UserError
-from core.files import atomic_path
+from core.files import atomic_path, file_digest
 
 SAMPLE_RATE = 16000
 SECONDS = 4.2
@@ -53,7 +54,7 @@ class NoteBank:
         name: instrument, as a person would say it.
         source: the text that the bank was made from.
         family: free word, as "piano" or "guitar"; decides about strumming and guitar voicings.
-        low, high: MIDI numbers of the first and the last note that sound.
+        low, high: MIDI numbers of the first and the last note of the longest run in which all layers of all notes sound.
         first: MIDI number of `notes[0]`.
         notes: int16 (n_notes, n_layers, samples), memory-mapped, each note scaled to full scale.
         peaks: float32 (n_notes, n_layers), the true peak of each note, with the loudest note of the bank at 1.
@@ -83,11 +84,20 @@ class NoteBank:
             if meta["format"] != _FORMAT or notes.dtype != np.int16 or notes.shape[:2] != peaks.shape:
                 raise ValueError("its parts do not fit together")
             first = int(meta["first"])
-            sounding = np.flatnonzero(peaks.max(axis=1) > 0)
-            low, high = first + int(sounding[0]), first + int(sounding[-1])
-            return cls(meta["name"], meta["source"], meta["family"], low, high, first, notes, peaks)
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            low, high = _longest_run(peaks.min(axis=1) > 0)
+            return cls(meta["name"], meta["source"], meta["family"], first + low, first + high, first, notes, peaks)
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise UserError(f"{path} is not a note bank ({error}); delete it, and it is built again") from error
+
+
+def _longest_run(sounding: np.ndarray) -> tuple[int, int]:
+    """First and last index of the longest run of True in (n,): a chord must not fall into a gap between recordings."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], sounding, [False]]).astype(int)))
+    if not len(edges):
+        raise ValueError("no note sounds")
+    starts, ends = edges[::2], edges[1::2]
+    longest = int(np.argmax(ends - starts))
+    return int(starts[longest]), int(ends[longest]) - 1
 
 
 def bank_for(source: str, cache: str | Path) -> Path:
@@ -104,9 +114,14 @@ def bank_for(source: str, cache: str | Path) -> Path:
     key = hashlib.sha256(json.dumps([_FORMAT, kind, signature, SECONDS, LOW_MIDI, HIGH_MIDI, LAYERS]).encode()).hexdigest()
     path = Path(cache) / f"{kind}-{key[:16]}"
     if not (path / "bank.json").exists():
-        with atomic_path(path, directory=True) as folder:
-            name, family, waveforms = plan()
-            _write(folder, name, source, family, waveforms)
+        try:
+            with atomic_path(path, directory=True) as folder:
+                name, family, waveforms = plan()
+                _write(folder, name, source, family, waveforms)
+        except UserError:
+            # Another process may have built the same bank meanwhile, and then the place is taken.
+            if not (path / "bank.json").exists():
+                raise
     return path
 
 
@@ -114,14 +129,24 @@ def build_banks(
     sources: Sequence[str], cache: str | Path, *, workers: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
     """Folders of the banks of all `sources`, built in parallel where missing, in the order of `sources`."""
+    distinct = list(dict.fromkeys(sources))
+    paths: dict[str, Path] = {}
+    if workers == 1 or len(distinct) == 1:
+        for done, source in enumerate(distinct, 1):
+            paths[source] = bank_for(source, cache)
+            if progress is not None:
+                progress(done, len(distinct))
+        return [paths[source] for source in sources]
     # spawn: a fork of a process with running threads may hang, and Python 3.12 warns of it.
-    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(bank_for, source, cache) for source in sources]
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(distinct)), context) as pool:
+        futures = {pool.submit(bank_for, source, cache): source for source in distinct}
         try:
-            for done, _ in enumerate(concurrent.futures.as_completed(futures), 1):
+            for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
+                paths[futures[future]] = future.result()
                 if progress is not None:
-                    progress(done, len(futures))
-            return [future.result() for future in futures]
+                    progress(done, len(distinct))
+            return [paths[source] for source in sources]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -188,6 +213,28 @@ def find_font(name: str) -> Path:
     raise UserError(f"SoundFont {name} not found here nor in {', '.join(FONT_FOLDERS)}; install it or give its path")
 
 
+def _font_presets(path: Path) -> set[tuple[int, int]]:
+    """(bank, program) of every preset in a SoundFont: its `phdr` chunk (SoundFont 2.04 specification, 7.2)."""
+    try:
+        with open(path, "rb") as file:
+            riff, _, form = struct.unpack("<4sI4s", file.read(12))
+            if (riff, form) != (b"RIFF", b"sfbk"):
+                raise ValueError("no RIFF file of form sfbk")
+            while True:
+                name, size = struct.unpack("<4sI", file.read(8))
+                if name == b"phdr":
+                    rows = file.read(size)
+                    if len(rows) < size:
+                        raise ValueError("truncated")
+                    # The last row marks the end.
+                    return {(bank, program) for program, bank in struct.iter_unpack("<20xHH14x", rows[:-38])}
+                if name == b"LIST" and file.read(4) == b"pdta":
+                    continue  # the chunks in this list follow
+                file.seek(size - 4 * (name == b"LIST") + size % 2, 1)
+    except (OSError, ValueError, struct.error) as error:
+        raise UserError(f"{path} is not a SoundFont (.sf2 or .sf3), or a damaged one ({error})") from error
+
+
 def _build_font(rest: str):
     file_name, *numbers = rest.split(":")
     if not 1 <= len(numbers) <= 2 or not all(number.isdecimal() and int(number) < 128 for number in numbers):
@@ -195,6 +242,9 @@ def _build_font(rest: str):
     path = find_font(file_name)
     program = int(numbers[-1])
     bank = int(numbers[0]) if len(numbers) == 2 else 0
+    # fluidsynth plays another font, or another preset, in place of one that is not there, and reports success.
+    if (bank, program) not in _font_presets(path):
+        raise UserError(f"{path} has no preset {bank}:{program}; choose another program, or FILE:BANK:PROGRAM")
 
     def plan():
         waveforms = _play_font(path, bank, program)
@@ -264,7 +314,7 @@ def _build_folder(rest: str):
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         midi = note_of_name(path.stem)
-        if path.suffix.lower() in (".wav", ".flac", ".ogg", ".mp3") and midi is not None:
+        if path.suffix.lower() in (".wav", ".flac", ".ogg", ".mp3") and midi is not None and path.is_file():
             found.setdefault(midi, path)
     if not found:
         raise UserError(f"note source 'notes:{rest}': no audio file there is named by a pitch, as A4.wav or Fs3.flac")
@@ -293,7 +343,11 @@ def _build_folder(rest: str):
         family = "guitar" if "guitar" in folder.name.lower() else "other"
         return folder.name, family, waveforms
 
-    return plan, [[str(path.name), path.stat().st_size] for path in found.values()]
+    try:
+        # Contents, not names and sizes: two instruments recorded alike have the same of both.
+        return plan, [folder.name, [[path.name, file_digest(path)] for path in found.values()]]
+    except OSError as error:
+        raise UserError(f"note source 'notes:{rest}': {error.filename} cannot be read ({error.strerror})") from error
 
 
 def _trim(waveform: np.ndarray, rate: int) -> np.ndarray:

@@ -94,7 +94,7 @@ def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Chec
     if not path.is_file():
         raise UserError(f"{path}: no such model file")
     if path.suffix != ".safetensors":
-        return _original_from(_load_torch(path), path)
+        return _original_from(_load_torch(path), path, device)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = (file.metadata() or {}).get("triadbench")
@@ -102,7 +102,7 @@ def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Chec
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable model file ({error})") from error
     if metadata is None:
-        return _original_from(tensors, path)
+        return _original_from(tensors, path, device)
     try:
         described = json.loads(metadata)
         if described["format"] != FORMAT:
@@ -110,7 +110,10 @@ def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Chec
         if tuple(described["labels"]["types"]) != TYPES or tuple(described["labels"]["roots"]) != ROOTS:
             raise UserError(f"{path}: its labels are not this program's")
         spec = MelSpec.from_dict(described["spec"])
-        model = build_model(described["architecture"], described["task"], spec, described["config"])
+        try:
+            model = build_model(described["architecture"], described["task"], spec, described["config"])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
         weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OPTIMIZER)}
         model.load_state_dict(weights)
     except UserError:
@@ -134,11 +137,11 @@ def _load_torch(path: Path) -> dict:
     return loaded
 
 
-def _original_from(tensors: dict, path: Path) -> Checkpoint:
+def _original_from(tensors: dict, path: Path, device: str | torch.device) -> Checkpoint:
     for task, n_classes in _N_CLASSES.items():
         model = OriginalNet(n_classes)
         wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if wanted == {name: tensor.shape for name, tensor in tensors.items()}:
             model.load_state_dict(tensors)
-            return Checkpoint(model.eval(), "original", task, ORIGINAL, {"source": path.name})
+            return Checkpoint(model.to(device).eval(), "original", task, ORIGINAL, {"source": path.name})
     raise UserError(f"{path}: neither a triadbench checkpoint nor a state dict of the original network")

@@ -12,7 +12,7 @@ import numpy as np
 
 from core import baseline
 from core.audio import AudioError
-from core.dataset import Dataset
+from core.dataset import Dataset, parse_member
 from core.errors import UserError
 from core.files import atomic_path
 from core.labels import ROOTS, TYPES
@@ -39,7 +39,7 @@ def evaluate(dataset: Dataset, predictor: Predictor, progress: Callable[[int, in
     answers: list[tuple[int | None, int | None]] = []
     template: list[tuple[int, int]] = []
     rows: list[int] = []
-    failed: list[dict] = []
+    failed, foreign = _sort_skipped(dataset)
     # The template answers in other threads (NumPy and SciPy let go of the interpreter) while the network computes.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(dataset), _BATCH):
@@ -75,9 +75,27 @@ def evaluate(dataset: Dataset, predictor: Predictor, progress: Callable[[int, in
         }
     result["baseline"] = {"method": "chroma template, no training", **_accuracies(names, template)}
     result["failed"] = failed
-    result["skipped"] = [{"file": file, "reason": reason} for file, reason in dataset.skipped]
+    result["skipped"] = foreign
     result["labels"] = {"types": list(TYPES), "roots": list(ROOTS)}
     return result
+
+
+def _sort_skipped(dataset: Dataset) -> tuple[list[dict], list[dict]]:
+    """What was skipped at opening: clips, by their names, that are damaged; and files that are none of the set's."""
+    damaged: list[dict] = []
+    foreign: list[dict] = []
+    for file, reason in dataset.skipped:
+        try:
+            parse_member(file)
+            # What a pack lacks was reported when it was packed, and what only a manifest names was never a file.
+            is_clip = dataset.kind != "pack" and not reason.endswith("but not there")
+        except UserError:
+            is_clip = False
+        if is_clip:
+            damaged.append({"file": file, "error": f"{file}: {reason}"})
+        else:
+            foreign.append({"file": file, "reason": reason})
+    return damaged, foreign
 
 
 def _best(scores: np.ndarray | None, n: int) -> list[int | None]:
@@ -119,7 +137,7 @@ def draw_confusions(result: dict, path: str | Path, title: str) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    shown = [(key, labels) for key, labels in (("type", TYPES), ("root", ROOTS)) if result[f"confusion_{key}"]]
+    shown = [(key, labels) for key, labels in (("type", TYPES), ("root", ROOTS)) if result[f"{key}_accuracy"] is not None]
     headings = [f"{key}: {100 * result[f'{key}_accuracy']:.2f} %" for key, _ in shown]
     figure = make_subplots(rows=1, cols=len(shown), subplot_titles=headings, horizontal_spacing=0.15)
     for column, (key, labels) in enumerate(shown, 1):

@@ -68,7 +68,7 @@ def features_of(
             out.flush()
     try:
         out = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: a damaged cache ({error}); delete it, and it is made again") from error
     if out.shape != shape or out.dtype != dtype:
         raise UserError(f"{path}: a cache of another shape; delete it, and it is made again")

@@ -21,16 +21,13 @@ _BLOCK_S = 30.0
 def find_files(paths: Sequence[str | Path]) -> list[Path]:
     """The audio files that paths name: files as given, folders with all below them, sorted.
 
-    Raises:
-        UserError: a folder with no audio file in it. (A missing file is left to be reported with the others.)
+    A missing file, and a folder with no audio file in it, are left in the list to be reported with the others.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-            if not inside:
-                raise UserError(f"{path}: no audio file in this folder (looked for {', '.join(SUFFIXES)})")
-            files += inside
+            files += inside or [path]
         else:
             files.append(path)
     return files
@@ -47,6 +44,8 @@ def infer_files(predictor: Predictor, files: Iterable[str | Path], alternatives:
         raise UserError(f"this model answers for the {predictor.checkpoint.task} only; `infer` needs one for both")
     for file in files:
         try:
+            if Path(file).is_dir():
+                raise UserError(f"{file}: no audio file in this folder (looked for {', '.join(SUFFIXES)})")
             yield {"file": str(file), **_infer(predictor, file, alternatives)}
         except UserError as error:
             yield {"file": str(file), "error": str(error)}
@@ -54,7 +53,7 @@ def infer_files(predictor: Predictor, files: Iterable[str | Path], alternatives:
 
 def _infer(predictor: Predictor, file: str | Path, alternatives: int) -> dict:
     total, weight, samples, windows = np.zeros((12, 4)), 0.0, 0, 0
-    votes: dict[int, float] = {}
+    votes: dict[str, float] = {}
 
     def blocks() -> Iterator[np.ndarray]:
         nonlocal samples
@@ -70,13 +69,13 @@ def _infer(predictor: Predictor, file: str | Path, alternatives: int) -> dict:
             if not silent:
                 total += share * joint
                 weight += share
-                answer = int(joint.argmax())
+                answer = name_chord(joint, 0)["chord"]
                 votes[answer] = votes.get(answer, 0.0) + share
     described = {"duration_s": round(samples / SAMPLE_RATE, 3), "windows": windows}
     if weight == 0:
         return {**described, "agreement": None, **no_chord()}
     named = name_chord(total / weight, alternatives)
-    return {**described, "agreement": float(votes.get(int(total.argmax()), 0.0) / weight), **named}
+    return {**described, "agreement": float(votes.get(named["chord"], 0.0) / weight), **named}
 
 
 def window_batches(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -102,7 +102,7 @@ class ChordNet(nn.Module):
     # In semitones: the second to eighth partial, and an octave below to tell a note from its own overtones.
     PARTIALS = (-12, 0, 12, 19, 24, 28, 31, 36)
 
-    def __init__(self, spec: MelSpec = CHORD, width: int = 16, hidden: int = 96, dropout: float = 0.2):
+    def __init__(self, spec: MelSpec = CHORD, width: int = 8, hidden: int = 48, dropout: float = 0.2):
         super().__init__()
         self.spec = spec
         self.config = {"width": width, "hidden": hidden, "dropout": dropout}

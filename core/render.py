@@ -150,13 +150,13 @@ def plan(
 
 
 @numba.njit(cache=True)
-def _mix_note(out, note, gain, start, step, release, decay):
-    """Add `note` (int16) to `out` from sample `start` on (a fraction; negative: the note began before the clip).
+def mix_note(out, note, gain, start, step, release, decay):
+    """Add `note`, times `gain`, to `out` from sample `start` on (a fraction; negative: the note began before the clip).
 
     The note is read at `step` samples a sample with a cubic through four points (Catmull-Rom), and dies by the factor
     `decay` a sample from sample `release` on.
     """
-    damp = gain / 32768.0
+    damp = gain
     first = max(0, int(np.ceil(start)))
     for i in range(first, len(out)):
         x = (i - start) * step
@@ -169,7 +169,7 @@ def _mix_note(out, note, gain, start, step, release, decay):
         value = b + np.float32(0.5) * f * (c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a)))
         if i > release:
             damp *= decay
-            if damp < 1e-7:
+            if damp < 1e-6 * gain:
                 break
         out[i] += value * damp
 
@@ -221,7 +221,9 @@ class Renderer:
         else:
             # Only at the edge of a narrow instrument: the same chord an octave nearer to its middle.
             shift = 12 if notes[0] < bank.low else -12
-            notes = [note + shift for note in notes if bank.low <= note + shift <= bank.high]
+            notes = [note + shift for note in notes]
+            if notes[0] < bank.low or notes[-1] > bank.high:
+                notes = chord_notes(name.root, name.type, name.octave, "root", hands)  # `plan` saw to it that this fits
         out = np.zeros(CLIP_SAMPLES, dtype=np.float32)
         start = rng.uniform(*style.onset_ms) * SAMPLE_RATE / 1000
         if rng.random() < style.late_probability:
@@ -242,7 +244,7 @@ class Renderer:
             gain = bank.peaks[note - bank.first, layer] * (played / LAYERS[layer]) ** 2
             step = 2 ** ((tuning + hands.normal(0, style.note_cents)) / 1200)
             sound = bank.notes[note - bank.first, layer]
-            _mix_note(out, sound, np.float32(gain), start + delay * SAMPLE_RATE / 1000, step, start + hold, decay)
+            mix_note(out, sound, gain / 32768.0, start + delay * SAMPLE_RATE / 1000, step, start + hold, decay)
         return out
 
     def _record(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -70,6 +70,9 @@ def render_dataset(
         raise UserError("no instrument to render with; give at least one note source, as synth:0")
     if config.workers < 1:
         raise UserError(f"workers={config.workers}: at least 1 process is needed")
+    out = Path(config.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):  # said before minutes of work, and again by the writer
+        raise UserError(f"{out} exists already and is not empty; remove it or choose another output")
     style = STYLES[config.style]
     paths = build_banks(config.sources, config.cache, workers=config.workers, progress=bank_progress)
     banks = [NoteBank.load(path) for path in paths]
@@ -110,9 +113,19 @@ def _into_pack(config: RenderConfig, style: Style, paths, clips, index, progress
 def _run(config: RenderConfig, style: Style, paths: Sequence[Path], clips: Sequence[PlannedClip], target, progress) -> None:
     chunks = [clips[start : start + _CHUNK] for start in range(0, len(clips), _CHUNK)]
     start = (list(map(str, paths)), style, config.seed, target)
+    if config.workers == 1 or len(chunks) == 1:
+        _start_worker(*start)
+        try:
+            for done, chunk in enumerate(chunks):
+                _render_chunk(chunk)
+                if progress is not None:
+                    progress(min((done + 1) * _CHUNK, len(clips)), len(clips))
+        finally:
+            _worker.clear()
+        return
     # spawn: a fork of a process with running threads may hang, and Python 3.12 warns of it.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(config.workers, context, _start_worker, start) as pool:
+    with concurrent.futures.ProcessPoolExecutor(min(config.workers, len(chunks)), context, _start_worker, start) as pool:
         futures = [pool.submit(_render_chunk, chunk) for chunk in chunks]
         try:
             done = 0
@@ -150,5 +163,8 @@ def _render_chunk(chunk: Sequence[PlannedClip]) -> int:
             _worker["rows"][planned.index] = waveform
         else:
             path = _worker["folder"] / _worker["names"][planned.index]
-            soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
+            try:
+                soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
+            except soundfile.SoundFileError as error:
+                raise UserError(f"{path.name}: cannot be written ({error}); is the disk full?") from error
     return len(chunk)

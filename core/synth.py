@@ -108,7 +108,7 @@ class Instrument:
 _COMMON = {
     "tuning_cents": (-4, 4), "stretch_cents": (0, 4), "inharmonicity": (0, 0), "position": (0.08, 0.16),
     "cutoff_hz": (450, 2600), "cutoff_slope": (0.2, 0.6), "order": (1.2, 2.6), "touch": (0.4, 1.0),
-    "decay_s": (4, 14), "decay_octaves": (1.1, 1.9), "loss": (0.3, 2.2), "loss_power": (0.9, 1.6),
+    "decay_s": (4, 14), "decay_octaves": (1.1, 1.9), "loss": (0.4, 2.5), "loss_power": (0.9, 1.6),
     "aftersound_db": (-22, -5), "aftersound_factor": (2, 6), "detune_cents": (0.1, 1.3), "unevenness_db": (1, 4.5),
     "low_hz": (50, 140), "tilt_db": (-4, 1.5), "attack_s": (0.0012, 0.004), "noise_db": (-42, -20),
     "noise_s": (0.04, 0.18), "level_tilt_db": (-1.2, 0.6), "release_s": (0.05, 0.2), "reverb_db": (-34, -16),
@@ -170,13 +170,11 @@ def make_instrument(seed: int, family: str | None = None) -> Instrument:
     centres = np.exp(rng.uniform(math.log(60.0), math.log(5000.0), int(rng.integers(4, 13))))
     peaks = [(float(hz), float(flat * rng.uniform(-7, 8)), float(rng.uniform(0.04, 0.25))) for hz in centres]
     if family == "plucked" and kind != "pickup":  # air, first and second plate mode (Fletcher & Rossing 9.2)
-        peaks += [
-            (hz * float(rng.uniform(0.88, 1.15)), float(rng.uniform(2, 9)), float(rng.uniform(0.12, 0.35)))
-            for hz in (100.0, 200.0, 400.0)
-        ]
-    return Instrument(
-        seed=int(seed), family=family, kind=kind, body_db=tuple(curve.tolist()), body_peaks=tuple(peaks), **values
-    )
+        for hz in (100.0, 200.0, 400.0):
+            peaks.append(
+                (hz * float(rng.uniform(0.88, 1.15)), float(rng.uniform(2, 9)), float(rng.uniform(0.12, 0.35)))
+            )
+    return Instrument(int(seed), family, kind, **values, body_db=tuple(curve.tolist()), body_peaks=tuple(peaks))
 
 
 def inharmonicity(instrument: Instrument, midi: float) -> float:
@@ -194,7 +192,7 @@ def note_frequency(instrument: Instrument, midi: float) -> float:
 
 
 def partial_frequencies(instrument: Instrument, midi: float, count: int) -> np.ndarray:
-    """First `count` partials in Hz, (count,), as tuned, before the note's own few cents: f_1 sqrt-law with `inharmonicity`."""
+    """First `count` partials in Hz, (count,): k f_1 sqrt((1 + B k^2) / (1 + B)), before the note's own few cents."""
     k = np.arange(1, count + 1)
     b = inharmonicity(instrument, midi)
     return note_frequency(instrument, midi) * k * np.sqrt((1.0 + b * k * k) / (1.0 + b))
@@ -244,7 +242,7 @@ def render_note(
     midi, velocity = int(midi), float(velocity)
     identity = [instrument.seed, FAMILIES.index(instrument.family), midi]
     key_rng = np.random.default_rng(identity)  # what the tuner and the voicer left: the same at every velocity
-    rng = np.random.default_rng([*identity, int(round(velocity * 1e6)) + 1])
+    rng = np.random.default_rng([*identity, round(velocity * 1e6) + 1])
     own_cents = float(np.clip(key_rng.normal(0.0, 1.2), -3.0, 3.0))
     level_db = float(np.clip(key_rng.normal(0.0, 1.0), -2.0, 2.0))
     top = BAND_LIMIT * sample_rate
@@ -261,15 +259,15 @@ def render_note(
     noise = 10.0 ** (noise_db / 20.0)
     thump_hz = rng.uniform(50.0, 330.0, 5)
     thump = 0.5 * noise * rng.rayleigh(0.7, 5) * 10.0 ** (np.minimum(body_gain_db(instrument, thump_hz), 6.0) / 20.0)
-    f = np.concatenate([f, thump_hz])
-    amplitude = np.concatenate([amplitude, thump])
-    rate = np.concatenate([rate, _LN_1000 / rng.uniform(0.08, 0.3, 5)])
-    phase = rng.random(len(f))
+    thump_rate = _LN_1000 / rng.uniform(0.08, 0.3, 5)
+    f, amplitude, rate = np.append(f, thump_hz), np.append(amplitude, thump), np.append(rate, thump_rate)
+    # The strings' phases are the key's: every stroke must find the same partials reinforced by their doubles.
+    phase = np.append(key_rng.random(len(f) - 5), rng.random(5))
     keep = amplitude > amplitude.max() * 10.0 ** (_FLOOR_DB / 20.0)
     out = _sum_modes(f[keep] / sample_rate, amplitude[keep], rate[keep] / sample_rate, phase[keep], n)
 
-    knock = noise * _knock(instrument, velocity, sample_rate, rng)[:n]
-    out[: len(knock)] += knock
+    knock = _knock(instrument, velocity, sample_rate, rng)[:n]
+    out[: len(knock)] += np.float32(noise) * knock
     # Contact lasts longer in the bass: 4 ms against under 1 ms at the top (Askenfelt & Jansson 1993).
     rise = min(max(2, round(instrument.attack_s * 2.0 ** (-(midi - 60) / 36.0) * sample_rate)), n)
     out[:rise] *= np.sin(0.5 * np.pi * (np.arange(rise) + 0.5) / rise).astype(np.float32) ** 2
@@ -311,9 +309,7 @@ def _string_modes(instrument, midi, velocity, top, rng):
     """Frequencies, amplitudes and decay rates of struck or plucked strings, each (modes,)."""
     i = instrument
     plucked = i.family == "plucked"
-    b = inharmonicity(i, midi)
-    first = note_frequency(i, midi)
-    f = partial_frequencies(i, midi, max(1, int(top / first) + 1))
+    f = partial_frequencies(i, midi, int(top / note_frequency(i, midi)) + 1)
     f = f[f < top]
     k = np.arange(1, len(f) + 1)
     octaves = (midi - 60) / 12.0
@@ -328,8 +324,9 @@ def _string_modes(instrument, midi, velocity, top, rng):
         amplitude = amplitude / k  # a step of force at the bridge, not an impulse
     amplitude = amplitude * 10.0 ** (rng.normal(0.0, i.unevenness_db, len(f)) / 20.0)
     decay_s = i.decay_s * 2.0 ** (-octaves / i.decay_octaves) * 2.0 ** rng.normal(0.0, 0.2)
-    rate = _LN_1000 / decay_s + i.loss * (f / 1000.0) ** i.loss_power
-    rate = rate * 2.0 ** rng.normal(0.0, 0.35, len(f))
+    scatter = 2.0 ** rng.normal(0.0, 0.35, len(f))  # each partial meets another admittance of the bridge
+    radiated = _LN_1000 / decay_s * scatter
+    internal = i.loss * (f / 1000.0) ** i.loss_power * scatter
 
     strings = 1 if plucked or midi < 33 else 2 if midi < 46 else 3
     modes = max(strings, 2)  # one string still has two polarizations
@@ -339,10 +336,12 @@ def _string_modes(instrument, midi, velocity, top, rng):
     gain_db = rng.normal(i.aftersound_db, 3.5, (len(f), modes))
     gain_db[:, 0] = 0.0
     slow = np.concatenate([[1.0], i.aftersound_factor * 2.0 ** rng.normal(0.0, 0.3, modes - 1)])
+    # What the bridge took is spared in the aftersound; what felt, air and the string itself take is not, or little.
+    rates = radiated[:, None] / slow + internal[:, None] / slow**0.3
     return (
         (f[:, None] * 2.0 ** (cents / 1200.0)).ravel(),
         (amplitude[:, None] * 10.0 ** (gain_db / 20.0)).ravel(),
-        (rate[:, None] / slow).ravel(),
+        rates.ravel(),
     )
 
 
@@ -352,8 +351,7 @@ def _electric_modes(instrument, midi, velocity, top, rng):
     first = note_frequency(i, midi)
     octaves = (midi - 60) / 12.0
     theta = 2.0 * np.pi * np.arange(256) / 256
-    swing = (0.12 + i.drive * velocity**0.8) * 2.0 ** (-0.35 * octaves)  # short tines move less
-    swing = min(swing, 2.2)
+    swing = min((0.12 + i.drive * velocity**0.8) * 2.0 ** (-0.35 * octaves), 2.2)  # short tines move less
     offset = i.offset * 2.0 ** rng.normal(0.0, 0.2)
     if i.kind == "tine":  # the magnet's field past its pole; the coil sees the rate of change
         wave = 1.0 / (1.0 + (offset + swing * np.cos(theta)) ** 2)
@@ -386,18 +384,29 @@ def _electric_modes(instrument, midi, velocity, top, rng):
 def _sum_modes(turns, amplitude, rate, phase, n) -> np.ndarray:
     """sum_k a_k exp(-r_k t) cos(2 pi (u_k t + p_k)), t = 0..n-1 in samples; float32 (n,).
 
-    Phases are kept in turns in float64 and wrapped before float32 takes their cosine: no drift over long notes.
+    In float64 although the ear would not mind float32: BLAS adds in another order on another number of threads, and
+    only so does the rounding to float32 hide it. Same arguments, same bytes.
     """
-    coarse = np.arange(0, n, _BLOCK, dtype=np.float64)[:, None]
-    fine = np.arange(_BLOCK, dtype=np.float64)[:, None]
-    tables = []
-    for t, start, gain in ((coarse, phase, amplitude), (fine, 0.0, 1.0)):
-        angle = t * turns + start
-        angle = ((angle - np.rint(angle)) * (2.0 * np.pi)).astype(np.float32)
-        size = (gain * np.exp(-np.minimum(t * rate, 80.0))).astype(np.float32)
-        tables.append((size * np.cos(angle), size * np.sin(angle)))
-    (ca, sa), (cb, sb) = tables
-    return (np.hstack([ca, -sa]) @ np.hstack([cb, sb]).T).reshape(-1)[:n]
+    log_z = -rate + 2j * np.pi * turns
+    fine = _powers(log_z, _BLOCK)
+    coarse = _powers(log_z * _BLOCK, -(-n // _BLOCK)) * (amplitude * np.exp(2j * np.pi * phase))
+    product = np.hstack([coarse.real, -coarse.imag]) @ np.hstack([fine.real, fine.imag]).T
+    return product.reshape(-1)[:n].astype(np.float32)
+
+
+def _powers(log_z: np.ndarray, count: int) -> np.ndarray:
+    """exp(log_z t), t = 0..count-1: complex (count, modes), by doubling: far fewer cosines, error of a few eps."""
+    table = np.ones((count, len(log_z)), dtype=np.complex128)
+    done = 1
+    while done < count:
+        step = min(done, count - done)
+        np.multiply(
+            table[:step],
+            np.exp(np.maximum(log_z.real * done, -300.0) + 1j * log_z.imag * done),
+            out=table[done : done + step],
+        )
+        done += step
+    return table
 
 
 def _knock(instrument, velocity, sample_rate, rng) -> np.ndarray:
