@@ -209,7 +209,12 @@ def info(source: Path, picture: Path | None, as_json: bool) -> None:
     counted = ("types", "roots", "octaves", "volumes", "voicings", "kinds")
     rows = [[label, name, count] for label in counted for name, count in result[label].items()]
     click.echo(console.table(["label", "value", "clips"], rows))
-    click.echo(f"silent {len(result['silent'])}, unreadable {len(result['unreadable'])}")
+    if result["durations_s"]:
+        spread = result["durations_s"]
+        click.echo(f"seconds a clip: {spread['min']:.3g} to {spread['max']:.3g}, median {spread['median']:.3g}")
+    duplicates = result["duplicates"]
+    click.echo(f"duplicates: {duplicates['clips']} clips in {duplicates['groups']} groups")
+    click.echo(f"silent: {result['silent']['n']}, unreadable: {result['unreadable']['n']}")
     _list_skipped(result["skipped"]["files"])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from core.dataset import Dataset
 from core.errors import UserError
 from core.files import atomic_path
+from core.pack import CLIPS
 from kernels.spec import MelSpec
 
 _BATCH = 64
@@ -58,7 +59,9 @@ def features_of(
         out = np.empty(shape, dtype)
         fill(out)
         return out
-    written = os.stat(dataset.rows.filename).st_mtime_ns if dataset.rows is not None else None
+    # The digest knows names and sizes (of a zip checksums as well); files rewritten in place have another time.
+    files = {"pack": [CLIPS], "folder": [clip.member for clip in dataset.clips]}.get(dataset.kind, [])
+    written = [os.stat(dataset.path / file).st_mtime_ns for file in files]
     key = json.dumps([dataset.digest(), str(dataset.path.resolve()), written, spec.to_dict(), log, shape])
     path = Path(cache) / f"features-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if not path.exists():

@@ -37,6 +37,8 @@ def atomic_path(path: str | os.PathLike, *, directory: bool = False) -> Iterator
         yield temporary
         if directory and path.is_dir():
             path.rmdir()
+        # Here and not earlier: some writers make the file anew, readable by its owner alone.
+        os.chmod(temporary, 0o755 if directory else 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: cannot write ({error.strerror or error}); nothing was changed there") from error
@@ -50,12 +52,9 @@ def atomic_path(path: str | os.PathLike, *, directory: bool = False) -> Iterator
 def _make_temporary(path: Path, directory: bool) -> Path:
     try:
         if directory:
-            temporary = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-            os.chmod(temporary, 0o755)
-            return Path(temporary)
+            return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
-        os.chmod(temporary, 0o644)
         return Path(temporary)
     except OSError as error:
         raise UserError(f"{path.parent}: cannot write here ({error.strerror})") from error

@@ -13,7 +13,6 @@ from core.predict import CLIP_SAMPLES, SAMPLE_RATE, Predictor, name_chord, no_ch
 
 WINDOW_S = CLIP_SAMPLES / SAMPLE_RATE
 HOP_S = WINDOW_S / 2
-SUFFIXES = (*AUDIO_SUFFIXES, ".ogg", ".mp3")
 _BATCH = 16
 _BLOCK_S = 30.0
 
@@ -26,7 +25,7 @@ def find_files(paths: Sequence[str | Path]) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file() and p.name[0] != ".")
             files += inside or [path]
         else:
             files.append(path)
@@ -45,7 +44,7 @@ def infer_files(predictor: Predictor, files: Iterable[str | Path], alternatives:
     for file in files:
         try:
             if Path(file).is_dir():
-                raise UserError(f"{file}: no audio file in this folder (looked for {', '.join(SUFFIXES)})")
+                raise UserError(f"{file}: no audio file in this folder (looked for {', '.join(AUDIO_SUFFIXES)})")
             yield {"file": str(file), **_infer(predictor, file, alternatives)}
         except UserError as error:
             yield {"file": str(file), "error": str(error)}

@@ -115,7 +115,7 @@ def _overview(description: dict):
         rows=3,
         cols=2,
         specs=[[{"colspan": 2}, None], [{}, {}], [{}, {}]],
-        subplot_titles=("clips by type and root", "octave", "volume", "length", "level"),
+        subplot_titles=("clips by type and root", "octave", "volume", "length", "level: RMS blue, peak orange"),
         vertical_spacing=0.1,
     )
     table = description["type_by_root"]

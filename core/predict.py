@@ -10,6 +10,7 @@ import torch
 
 from core import checkpoint as checkpoints
 from core.checkpoint import Checkpoint
+from core.device import torch_device
 from core.errors import UserError
 from core.labels import NO_CHORD, ROOTS, TYPES, chord_symbol
 from kernels import MelSpectrogram
@@ -18,7 +19,9 @@ SHIPPED = Path(__file__).resolve().parent.parent / "pretrained" / "chordnet.safe
 SAMPLE_RATE = 16000
 CLIP_SAMPLES = 64000
 SILENCE_PEAK = 1e-4
-"""Below this deviation from the mean (80 dB under full scale) there is no chord to name."""
+"""Below this deviation from the mean (80 dB under full scale) nothing sounds."""
+_SOUND_BLOCK, _SOUND_BLOCKS = 400, 4
+"""A chord sounds in at least four blocks of 25 ms; a click, or the edge of a constant offset, in fewer."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,7 @@ class Predictor:
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
         self.checkpoint = checkpoint
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise UserError("device cuda: torch finds no CUDA GPU here; check the driver with nvidia-smi, or use cpu")
+        self.device = torch_device(device)
         self.model = checkpoint.model.to(self.device).eval()
         self.log = checkpoint.architecture == "chordnet"
         self.mel = MelSpectrogram.from_spec(checkpoint.spec, log=self.log).to(self.device)
@@ -84,8 +85,7 @@ class Predictor:
             raise UserError(f"the original network takes {CLIP_SAMPLES} samples, not {waveforms.shape[1]}")
         if not np.isfinite(waveforms).all():
             raise UserError("waveforms hold NaN or infinite values")
-        centred = waveforms - waveforms.mean(axis=1, keepdims=True)
-        silent = np.abs(centred).max(axis=1) < SILENCE_PEAK
+        silent = is_silent(waveforms)
         mel = self.mel(torch.from_numpy(waveforms).to(self.device))
         if self.log:
             joint = self.model.joint(mel)
@@ -95,6 +95,17 @@ class Predictor:
         if self.checkpoint.task == "type":
             return Scores(probabilities, None, None, silent)
         return Scores(None, probabilities, None, silent)
+
+
+def is_silent(waveforms: np.ndarray) -> np.ndarray:
+    """Whether there is no chord to name, bool (batch,), in waveforms (batch, samples) at 16 kHz.
+
+    An offset is not heard, and neither is the step where a constant begins, ends or is padded with zeros.
+    """
+    n_blocks = waveforms.shape[1] // _SOUND_BLOCK
+    blocks = waveforms[:, : n_blocks * _SOUND_BLOCK].reshape(len(waveforms), n_blocks, _SOUND_BLOCK)
+    deviation = np.abs(blocks - blocks.mean(axis=2, keepdims=True)).max(axis=2)
+    return (deviation >= SILENCE_PEAK).sum(axis=1) < _SOUND_BLOCKS
 
 
 def name_chord(joint: np.ndarray, alternatives: int = 3) -> dict:

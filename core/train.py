@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from core import checkpoint as checkpoints
 from core.checkpoint import Checkpoint
 from core.dataset import Dataset, open_dataset
+from core.device import torch_device
 from core.errors import UserError
 from core.features import features_of
 from core.files import atomic_path
@@ -27,7 +28,7 @@ from core.model import chord_loss, original_loss
 from core.splits import grouped_split, random_split
 from kernels.spec import CHORD, ORIGINAL, MelSpec
 
-LAST, BEST, HISTORY = "last.safetensors", "best.safetensors", "history.json"
+LAST, BEST, FINAL, HISTORY = "last.safetensors", "best.safetensors", "final.safetensors", "history.json"
 Progress = Callable[[dict], None]
 
 
@@ -124,7 +125,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
     """Train one network, or go on with an interrupted training.
 
     Writes into `config.out`: `last.safetensors` after every epoch (with what resuming needs), `best.safetensors` (the
-    epoch of lowest test loss, without it), `history.json` and `curves.html`.
+    epoch of lowest test loss, without it), `history.json` and `curves.html`; and when all epochs are done
+    `final.safetensors` (without it).
 
     Args:
         resume: go on from `last.safetensors`; without it, a folder that holds one is refused.
@@ -139,7 +141,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
     """
     config = config.resolved()
     recipe = RECIPES[config.recipe]
-    device = _device(config.device)
+    device = torch_device(config.device)
     out = Path(config.out)
     described = {**asdict(config), "data": str(config.data), "out": str(config.out)}
     last = _last_checkpoint(out, described, resume)
@@ -155,8 +157,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
     torch.manual_seed(config.seed)
     model = last.model if last else checkpoints.build_model(recipe.architecture, config.task, recipe.spec)
     model.to(device)
-    if device.type == "cpu" and config.recipe == "ours":
-        model.to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        model.to(memory_format=torch.channels_last)  # the same sums in another order: convolutions take half the time
     optimizer = recipe.optimizer(model, config.learning_rate)
     record = {"config": described, "n_train": len(train_rows), "n_test": len(test_rows), "data_digest": dataset.digest(),
               "curves": [], "best_epoch": None, "seconds": 0.0}  # fmt: skip
@@ -193,6 +195,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
         record["seconds"] = round(record["seconds"] + point["seconds"], 2)
         report({"stage": "epoch", "epochs": config.epochs, **point})
         _keep(run, record, out)
+    if not (out / FINAL).exists():
+        checkpoints.save(Checkpoint(model, recipe.architecture, config.task, recipe.spec, record), out / FINAL)
     return record
 
 
@@ -318,18 +322,6 @@ def _split(dataset: Dataset, config: TrainConfig) -> tuple[np.ndarray, np.ndarra
         return random_split(len(dataset), config.test_fraction, config.split_seed)
     train_rows, test_rows, _ = grouped_split(dataset.clips, config.test_fraction, config.split_seed)
     return np.asarray(train_rows), np.asarray(test_rows)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {name!r}; choose cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda: torch finds no CUDA GPU here; check the driver with nvidia-smi, or use --device cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r} is not supported; choose cpu or cuda")
-    return device
 
 
 def _mix(seed: int, epoch: int) -> int:

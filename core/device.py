@@ -1,0 +1,26 @@
+"""Where torch computes, by name."""
+
+from __future__ import annotations
+
+import torch
+
+from core.errors import UserError
+
+
+def torch_device(name: str) -> torch.device:
+    """The device "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        UserError: another name, or a GPU that is not there.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {name!r}; choose cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported; choose cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: torch finds no CUDA GPU here; check the driver with nvidia-smi, or use cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r}: torch finds {torch.cuda.device_count()} CUDA GPU here, counted from 0")
+    return device
