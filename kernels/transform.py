@@ -6,7 +6,9 @@ that its state dicts load), checks the input, flattens the leading dimensions, a
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import itertools
 import warnings
 from collections.abc import Callable
 
@@ -130,7 +132,11 @@ class MelSpectrogram(nn.Module):
         self.mel_scale = _MelScale(spec, filterbank)
         # Unrounded, for computing in float64. Not buffers: torchaudio's state dict has none such.
         self._exact = (torch.from_numpy(window.copy()), torch.from_numpy(filterbank))
+        self._chosen: dict[tuple, str] = {}
         self._choose("float32", self.spectrogram.window.device.type, needs_gradient=False)  # fail here, not in forward
+        for device, dtype, needs_gradient in itertools.product(("cpu", "cuda"), _DTYPES.values(), (False, True)):
+            with contextlib.suppress(RuntimeError):  # torch.compile can read the answers, not ask the backends
+                self._choose(dtype, device, needs_gradient=needs_gradient)
 
     @property
     def backend(self) -> str:
@@ -173,6 +179,12 @@ class MelSpectrogram(nn.Module):
         return tuple(array.to(device, dtype) for array in arrays)
 
     def _choose(self, dtype: str, device: str, *, needs_gradient: bool) -> str:
+        asked = (dtype, device, needs_gradient)
+        if asked not in self._chosen:
+            self._chosen[asked] = self._ask(dtype, device, needs_gradient)
+        return self._chosen[asked]
+
+    def _ask(self, dtype: str, device: str, needs_gradient: bool) -> str:
         wanted = {"dtype": dtype, "device": device, "needs_gradient": needs_gradient}
         if self.requested_backend == "auto":
             for name in kernels.BACKENDS:
@@ -188,8 +200,13 @@ class MelSpectrogram(nn.Module):
         raise RuntimeError(f"backend={name!r} cannot compute this: {reason}; {way_out}")
 
 
+_loaded: dict = {}
+
+
 def _load(name: str):
-    return importlib.import_module(kernels.BACKENDS[name])
+    if name not in _loaded:
+        _loaded[name] = importlib.import_module(kernels.BACKENDS[name])
+    return _loaded[name]
 
 
 def _why_not(name: str, spec: MelSpec, wanted: dict) -> str | None:

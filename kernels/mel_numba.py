@@ -1,0 +1,299 @@
+"""Mel spectrogram on the CPU: SIMD over frames, fused from samples to (log) mel, compiled by numba.
+
+    mel[m, t] = sum_k filterbank[m, k] |X[t, k]| ** power,  log mel = log(mel + eps)      (kernels/mel_reference.py)
+
+(batch, time) float32, float64 or int16 -> (batch, n_mels, n_frames). W consecutive frames of a clip travel together,
+one a lane: their samples are transposed once, go through the plan's FFT passes (kernels/numba_plan.py), become powers,
+are summed by the filters and stored, W neighbours at a time, in a scratch memory that fits L2. Groups of W frames are
+handed out to the threads one chunk after the other, so a slow thread delays only its own chunk.
+
+This file is the launcher: what is prepared once, the threads, torch's side. What is compiled: kernels/numba_kernel.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import importlib.util
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+import kernels.numba_plan as numba_plan
+from kernels.spec import INT16_FULL_SCALE, PAD_MODES, MelSpec
+
+COMPUTES_IN_FLOAT64 = False
+
+_CHUNKS_PER_THREAD = 8  # enough that a thread losing its core costs little; few enough that the counter is not busy
+_THREAD_SAMPLES = 32 * 1024  # a thread is worth waking (tens of microseconds) for this many samples in frames
+_PREPARED_KEPT = 64  # settings that a process keeps ready
+_AREAS_KEPT = 8  # scratch memories that a thread keeps
+_LINE = 64  # bytes of a cache line
+
+
+def why_unavailable() -> str | None:
+    """None, or why numba cannot be imported."""
+    return _import_failure()
+
+
+def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: bool) -> str | None:
+    """What this backend lacks for such input, or None."""
+    if device != "cpu":
+        return f"it runs on the CPU and the input is on {device}"
+    if needs_gradient:
+        return "it has no gradient"
+    largest = numba_plan.largest_prime(spec.n_fft)
+    if largest > numba_plan.LARGEST_PRIME:
+        return f"n_fft={spec.n_fft} has the prime factor {largest}, above {numba_plan.LARGEST_PRIME}"
+    return None
+
+
+def plan_for(spec: MelSpec, lanes: int | None = None) -> numba_plan.Plan:
+    """The passes that a float32 input takes with the spec's own window; `.path` is "fast" or "direct"."""
+    import kernels.numba_cache as numba_cache
+
+    lanes = lanes or numba_cache.host_lanes(4)
+    window = _frame_window(spec, spec.window_array())
+    return numba_plan.make_plan(spec.n_fft, spec.hop_length, window, lanes, np.float32)
+
+
+def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+    """(batch, time) float32, float64 or int16 on the CPU -> (batch, n_mels, n_frames).
+
+    window (win_length,) and filterbank (n_mels, n_freqs) in the dtype of the result. They are prepared once; a change
+    in place is seen by torch's version counter, so one through `.data`, which hides from it, is not.
+    """
+    import torch
+
+    if torch.compiler.is_compiling():
+        return torch.ops.triadbench.mel_numba(waveform, window, filterbank, _settings(spec), log_eps)
+    return compute(waveform, spec, window, filterbank, log_eps)
+
+
+def compute(waveform, spec: MelSpec, window, filterbank, log_eps: float | None, lanes: int | None = None):
+    """`forward` outside torch.compile; `lanes` (W) defaults to the host's vector width."""
+    import torch
+
+    import kernels.numba_cache as numba_cache
+
+    clips = waveform.contiguous()
+    n_clips, time = clips.shape
+    n_frames = spec.n_frames(time)
+    out = torch.empty((n_clips, spec.n_mels, n_frames), dtype=window.dtype)
+    if not n_clips:
+        return out
+    lanes = lanes or numba_cache.host_lanes(out.element_size())
+    prepared = _prepared(spec, window, filterbank, clips.dtype, lanes)
+    kernel = numba_cache.kernel(lanes, prepared.in_dtype, prepared.dtype)
+    sizes = prepared.sizes.copy()
+    sizes[numba_plan.TIME], sizes[numba_plan.N_FRAMES] = time, n_frames
+    eps = -1.0 if log_eps is None else log_eps
+    base = sizes.ctypes.data
+    total = n_clips * -(-n_frames // lanes)
+    n_threads = min(torch.get_num_threads(), total, max(1, total * lanes * spec.n_fft // _THREAD_SAMPLES))
+    grain = max(1, total // (n_threads * _CHUNKS_PER_THREAD))
+    shared = (clips.data_ptr(), out.data_ptr(), base + numba_plan.COUNTER * 8, base, *prepared.addresses)
+
+    def work() -> None:
+        areas, _ = _areas(prepared)
+        kernel(*shared, *areas, eps, spec.power / 2, total, grain)
+
+    _on_threads(work, n_threads)
+    return out
+
+
+# ---- threads
+
+
+def _on_threads(work: Callable[[], None], n_threads: int) -> None:
+    """Run `work`, which draws from a shared counter until nothing is left, on this thread and n_threads - 1 helpers."""
+    if n_threads == 1:
+        work()
+        return
+    pool = _pool(n_threads - 1)
+    helpers = [pool.submit(work) for _ in range(n_threads - 1)]
+    try:
+        work()
+    finally:
+        for helper in helpers:
+            if not helper.cancel():  # cancelled: it had not begun, and by now nothing is left
+                helper.result()
+
+
+@functools.cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="mel")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has none of the threads
+
+_local = threading.local()
+
+
+def _areas(prepared: _Prepared) -> tuple:
+    """Addresses of this thread's work, wide, tail, edges and columns for these settings; and the arrays themselves."""
+    kept = _local.__dict__.setdefault("areas", {})
+    if prepared not in kept:
+        while len(kept) >= _AREAS_KEPT:
+            del kept[next(iter(kept))]
+        plan = prepared.plan
+        arrays = (
+            _aligned_zeros(plan.work_size, prepared.dtype),
+            _aligned_zeros(numba_plan.wide_size(plan.n_fft, plan.lanes), prepared.dtype),
+            _aligned_zeros(plan.lanes, prepared.dtype),
+            _aligned_zeros(plan.columns * plan.rows, prepared.in_dtype),
+            np.zeros(plan.columns, np.int64),
+        )
+        kept[prepared] = tuple(array.ctypes.data for array in arrays), arrays
+    return kept[prepared]
+
+
+def _aligned_zeros(size: int, dtype: str) -> np.ndarray:
+    n_bytes = size * np.dtype(dtype).itemsize
+    memory = np.zeros(n_bytes + _LINE, np.uint8)
+    start = -memory.ctypes.data % _LINE
+    return memory[start : start + n_bytes].view(dtype)
+
+
+# ---- what one spec, window and filterbank need, worked out once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Prepared:
+    """`arrays` are what `addresses` point at. `tensors` keeps what the key names by its address alive, so that nothing
+    else can come to lie there."""
+
+    plan: numba_plan.Plan
+    in_dtype: str
+    dtype: str
+    sizes: np.ndarray  # TIME and N_FRAMES are filled in for each input
+    arrays: tuple
+    addresses: tuple  # program, index, table, weights, bands
+    tensors: tuple
+
+
+_kept: dict[tuple, _Prepared] = {}
+_keeping = threading.Lock()
+
+
+def _prepared(spec: MelSpec, window, filterbank, in_dtype, lanes: int) -> _Prepared:
+    key = (spec, _identity(window), _identity(filterbank), in_dtype, lanes)
+    found = _kept.get(key)
+    if found is None:
+        found = _prepare(spec, window, filterbank, str(in_dtype).removeprefix("torch."), lanes)
+        with _keeping:
+            while len(_kept) >= _PREPARED_KEPT:
+                del _kept[next(iter(_kept))]
+            _kept[key] = found
+    return found
+
+
+def _identity(tensor) -> tuple:
+    if tensor.is_inference():  # it counts no versions
+        return (tensor.numpy().tobytes(),)
+    return tensor.data_ptr(), tensor.stride(), tensor._version
+
+
+def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, lanes: int) -> _Prepared:
+    frame_window = _frame_window(spec, window.detach().double().numpy())
+    if in_dtype == "int16":
+        frame_window /= INT16_FULL_SCALE
+    filters = filterbank.detach().numpy()
+    plan = numba_plan.make_plan(spec.n_fft, spec.hop_length, frame_window, lanes, filters.dtype)
+    bands, weights = _bands(filters)
+    arrays = (plan.program, plan.index, plan.table, weights, bands)
+    sizes = np.zeros(numba_plan.N_SIZES, np.int64)
+    for position, value in {
+        numba_plan.HOP: spec.hop_length,
+        numba_plan.LEAD: spec.n_fft // 2 if spec.center else 0,
+        numba_plan.PAD: spec.pad,
+        numba_plan.PAD_MODE: PAD_MODES.index(spec.pad_mode),
+        numba_plan.N_MELS: spec.n_mels,
+        numba_plan.N_FREQS: spec.n_freqs,
+        numba_plan.ROWS: plan.rows,
+        numba_plan.ROW_STRIDE: plan.row_stride,
+        numba_plan.COLUMNS: plan.columns,
+        numba_plan.N_STEPS: len(plan.program),
+        numba_plan.ITEM: np.dtype(in_dtype).itemsize,
+    }.items():
+        sizes[position] = value
+    return _Prepared(
+        plan=plan,
+        in_dtype=in_dtype,
+        dtype=filters.dtype.name,
+        sizes=sizes,
+        arrays=arrays,
+        addresses=tuple(array.ctypes.data for array in arrays),
+        tensors=(window, filterbank),
+    )
+
+
+def _frame_window(spec: MelSpec, window: np.ndarray) -> np.ndarray:
+    """The window, centred in n_fft samples, times the spectrum's normalisation: float64 (n_fft,)."""
+    frame = np.zeros(spec.n_fft)
+    left = (spec.n_fft - spec.win_length) // 2
+    frame[left : left + spec.win_length] = window
+    if spec.normalized in (True, "window"):
+        return frame / np.sqrt(np.sum(frame**2))
+    return frame / np.sqrt(spec.n_fft) if spec.normalized == "frame_length" else frame
+
+
+def _bands(filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n_mels, 3) int64: each filter's first bin, its bins up to the last with a weight, where its weights begin;
+    and the weights, one filter after the other."""
+    bands, weights, used = np.zeros((len(filterbank), 3), np.int64), [filterbank[:0, 0]], 0
+    for m, row in enumerate(filterbank):
+        bins = np.flatnonzero(row)
+        if len(bins):
+            bands[m] = bins[0], bins[-1] + 1 - bins[0], used
+            weights.append(row[bins[0] : bins[-1] + 1])
+            used += len(weights[-1])
+    return bands, np.concatenate(weights)
+
+
+# ---- torch.compile: the kernel as an operator with a shape function
+
+
+@functools.cache
+def _import_failure() -> str | None:
+    if importlib.util.find_spec("numba") is None:  # numba itself is slow to import, and needed for compiling alone
+        return "numba is not installed; pip install numba"
+    try:
+        import llvmlite.binding  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: its compiled library does not load here
+        return f"llvmlite cannot be imported ({error}); pip install --force-reinstall numba"
+    _register_operator()
+    return None
+
+
+def _register_operator() -> None:
+    import torch
+
+    schema = "(Tensor waveform, Tensor window, Tensor filterbank, str settings, float? log_eps) -> Tensor"
+
+    @torch.library.custom_op("triadbench::mel_numba", mutates_args=(), schema=schema)
+    def mel_numba(waveform, window, filterbank, settings, log_eps):
+        return compute(waveform, _spec_of(settings), window, filterbank, log_eps)
+
+    @mel_numba.register_fake
+    def _(waveform, window, filterbank, settings, log_eps):
+        spec = _spec_of(settings)
+        return window.new_empty((waveform.shape[0], spec.n_mels, spec.n_frames(waveform.shape[1])))
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(MelSpec))
+
+
+def _settings(spec: MelSpec) -> str:
+    """The spec as text, in steps that torch.compile can follow: an operator takes no dataclass."""
+    return "{" + ", ".join([f"{name!r}: {getattr(spec, name)!r}" for name in _NAMES]) + "}"
+
+
+@functools.lru_cache(maxsize=64)
+def _spec_of(settings: str) -> MelSpec:
+    return MelSpec.from_dict(ast.literal_eval(settings))
