@@ -68,10 +68,10 @@ def torchaudio_mel(spec: MelSpec) -> torch.nn.Module:
 
 
 def drop_in_mel(spec: MelSpec, log: bool = False) -> torch.nn.Module:
-    """Our module with the same settings, on its torchaudio backend."""
+    """Our module with the same settings, on the fastest backend that runs here; `.backend` says which."""
     from kernels import MelSpectrogram
 
-    return MelSpectrogram.from_spec(spec, backend="torchaudio", log=log)
+    return MelSpectrogram.from_spec(spec, log=log)
 
 
 def make_networks() -> list[Network]:
