@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from bench import console
+from bench import console, tables
 from core.errors import UserError
 from core.version import VERSION
 
@@ -70,15 +70,31 @@ def fetch(out: Path, unpack: bool, retries: int, as_json: bool) -> None:
 @data.command()
 @click.argument("out", type=_PATH)
 @click.option("-n", "--clips", "n", type=click.IntRange(1), default=4320, help="Number of clips.")
-@click.option("-i", "--instrument", "sources", multiple=True, metavar="SOURCE",
-              help="synth:SEED, font:FILE:PROGRAM, font:FILE:BANK:PROGRAM or notes:FOLDER; repeat for more.  "
-                   "[default: synth:0 to synth:7]")
-@click.option("--training-instruments", is_flag=True, help="The weighted instruments that the shipped model learned from.")
-@click.option("--style", type=click.Choice(["dry", "clean", "room", "wild"]), default="clean",
-              help="How much clips vary: not at all; onset, hands and level; also room and noise; everything.")
-@click.option("--voicing", "voicings", multiple=True,
-              type=click.Choice(["root", "inv1", "inv2", "open", "doubled", "mixed"]),
-              help="Repeat for more; mixed draws them as the style says.  [default: root]")
+@click.option(
+    "-i",
+    "--instrument",
+    "sources",
+    multiple=True,
+    metavar="SOURCE",
+    help="synth:SEED, font:FILE:PROGRAM, font:FILE:BANK:PROGRAM or notes:FOLDER; repeat for more.  "
+    "[default: synth:0 to synth:7]",
+)
+@click.option(
+    "--training-instruments", is_flag=True, help="The weighted instruments that the shipped model learned from."
+)
+@click.option(
+    "--style",
+    type=click.Choice(["dry", "clean", "room", "wild"]),
+    default="clean",
+    help="How much clips vary: not at all; onset, hands and level; also room and noise; everything.",
+)
+@click.option(
+    "--voicing",
+    "voicings",
+    multiple=True,
+    type=click.Choice(["root", "inv1", "inv2", "open", "doubled", "mixed"]),
+    help="Repeat for more; mixed draws them as the style says.  [default: root]",
+)
 @click.option("--octave", "octaves", type=click.IntRange(1, 7), multiple=True, default=(3, 4, 5), help="Of the root.")
 @click.option("--variants", type=click.IntRange(1), default=1, help="Clips of each recording, as the original's ten.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same bytes.")
@@ -86,8 +102,19 @@ def fetch(out: Path, unpack: bool, retries: int, as_json: bool) -> None:
 @click.option("--banks", type=_PATH, default=Path("data/banks"), help="Folder that keeps the recorded notes.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
 @console.json_option
-def render(out: Path, n: int, sources: tuple[str, ...], training_instruments: bool, voicings: tuple[str, ...],
-           octaves: tuple[int, ...], as_pack: bool, banks: Path, jobs: int | None, as_json: bool, **options) -> None:
+def render(
+    out: Path,
+    n: int,
+    sources: tuple[str, ...],
+    training_instruments: bool,
+    voicings: tuple[str, ...],
+    octaves: tuple[int, ...],
+    as_pack: bool,
+    banks: Path,
+    jobs: int | None,
+    as_json: bool,
+    **options,
+) -> None:
     """Render a labelled set into the new folder OUT: chords mixed from notes, with the data set's protocol and names.
 
     Every note of an instrument is recorded once, by our own piano synthesiser, from a SoundFont (needs the program
@@ -109,8 +136,16 @@ def render(out: Path, n: int, sources: tuple[str, ...], training_instruments: bo
     weights = [entry.weight for entry in TRAINING] if training_instruments else None
     chosen = [entry.source for entry in TRAINING] if training_instruments else list(sources)
     config = RenderConfig(
-        out, n, chosen or [f"synth:{seed}" for seed in range(8)], weights, octaves=octaves, pack=as_pack, cache=banks,
-        voicings=None if voicings == ("mixed",) else voicings or ("root",), **({"workers": jobs} if jobs else {}), **options,
+        out,
+        n,
+        chosen or [f"synth:{seed}" for seed in range(8)],
+        weights,
+        octaves=octaves,
+        pack=as_pack,
+        cache=banks,
+        voicings=None if voicings == ("mixed",) else voicings or ("root",),
+        **({"workers": jobs} if jobs else {}),
+        **options,
     )
     console.resume_hint("finished note banks are kept; the set itself is rendered anew")
     with console.progress("notes", "instruments") as notes, console.progress("render", "clips") as progress:
@@ -241,15 +276,25 @@ def _list_skipped(files: list, most: int = 10) -> None:
 @click.argument("source", type=_PATH, metavar="DATA")
 @click.argument("out", type=_PATH)
 @click.option("--recipe", type=click.Choice(["original", "ours"]), default="ours", help="The study's recipe, or ours.")
-@click.option("--task", type=click.Choice(["type", "root", "both"]), default="both",
-              help="What to learn; both with the original recipe trains its two networks, into OUT/type and OUT/root.")
+@click.option(
+    "--task",
+    type=click.Choice(["type", "root", "both"]),
+    default="both",
+    help="What to learn; both with the original recipe trains its two networks, into OUT/type and OUT/root.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="[default: 30 original, 5 ours]")
 @click.option("--batch-size", type=click.IntRange(1), help="Clips a step.  [default: 32 original, 64 ours]")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: 1e-5 original, 3e-3 ours]")
-@click.option("--split", type=click.Choice(["random", "grouped"]),
-              help="Clips at random, or whole recordings.  [default: random original, grouped ours]")
-@click.option("--test-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-              help="Share kept for testing.  [default: 0.3 original, 0.04 ours]")
+@click.option(
+    "--split",
+    type=click.Choice(["random", "grouped"]),
+    help="Clips at random, or whole recordings.  [default: random original, grouped ours]",
+)
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share kept for testing.  [default: 0.3 original, 0.04 ours]",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, order and dropout.")
 @click.option("--split-seed", type=click.IntRange(0), default=13, help="Of the split; the original's is 13.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
@@ -272,12 +317,7 @@ def train(source: Path, out: Path, recipe: str, task: str, resume: bool, as_json
     if as_json:
         console.print_json(results)
         return
-    rows = []
-    for name, record in results.items():
-        best = record["curves"][record["best_epoch"] - 1]
-        shares = [f"{key[5:-9]} {100 * best[key]:.2f} %" for key in best if key.endswith("accuracy")]
-        rows.append([name, record["best_epoch"], ", ".join(shares), best["test_loss"], record["seconds"]])
-    click.echo(console.table(["task", "best epoch", "test accuracy", "test loss", "seconds"], rows))
+    click.echo(tables.training(results))
     click.echo(f"Checkpoints and curves in {out}")
 
 
@@ -310,13 +350,7 @@ def evaluate(source: Path, model: Path | None, out: Path | None, device: str, as
     if as_json:
         console.print_json(result)
     else:
-        groups = {"all": result, **{f"{key} {name}": group for key in ("octave", "volume", "voicing")
-                                    for name, group in result[f"by_{key}"].items()},
-                  "chroma template, all": result["baseline"]}  # fmt: skip
-        keys = ("type_accuracy", "root_accuracy", "both_accuracy")
-        rows = [[name, group["n"], *(None if group[k] is None else f"{100 * group[k]:.2f}" for k in keys)]
-                for name, group in groups.items()]  # fmt: skip
-        click.echo(console.table(["clips", "n", "type %", "root %", "both %"], rows))
+        click.echo(tables.accuracies(result))
         _list_skipped([(entry["file"], entry["reason"]) for entry in result["skipped"]])
     if result["failed"]:
         for entry in result["failed"]:
@@ -356,28 +390,19 @@ def infer(files: tuple[Path, ...], model: Path | None, device: str, as_csv: bool
             progress(len(results), len(found))
     failed = [result for result in results if "error" in result]
     if as_json:
-        console.print_json({"model": str(model or "shipped"), "n": len(results), "failed": len(failed), "results": results})
+        console.print_json(
+            {"model": str(model or "shipped"), "n": len(results), "failed": len(failed), "results": results}
+        )
     elif as_csv:
-        click.echo(console.csv_text(_INFER_COLUMNS, results), nl=False)
+        click.echo(tables.chords_csv(results), nl=False)
     else:
-        rows = [[result["file"], result["chord"], _percent(result["type_confidence"]), _percent(result["root_confidence"]),
-                 _percent(result["agreement"]), f"{result['duration_s']:.2f}",
-                 ", ".join(f"{other['chord']} {_percent(other['confidence'])}" for other in result["alternatives"][:2])]
-                for result in results if "error" not in result]  # fmt: skip
-        if rows:
-            click.echo(console.table(["file", "chord", "type", "root", "agree", "seconds", "or"], rows))
+        named = [result for result in results if "error" not in result]
+        if named:
+            click.echo(tables.chords(named))
     for result in failed:
         console.note(f"failed: {result['error']}")
     if failed:
         raise UserError(f"{len(failed)} of {len(results)} files failed")
-
-
-_INFER_COLUMNS = ("file", "chord", "type", "root", "confidence", "type_confidence", "root_confidence", "agreement",
-                  "duration_s", "windows", "error")  # fmt: skip
-
-
-def _percent(share: float | None) -> str:
-    return "—" if share is None else f"{100 * share:.1f} %"
 
 
 # --- profile ---------------------------------------------------------------------------------------------------------

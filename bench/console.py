@@ -153,18 +153,6 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[dict]) -> str:
-    """Comma-separated lines with a header; a value that a row lacks, or None, is empty."""
-    import csv
-    import io
-
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
 def print_json(result: dict) -> None:
     """The one JSON object of `--json`. NaN and infinity are not JSON and raise."""
     click.echo(json.dumps(result, allow_nan=False, ensure_ascii=False))

@@ -37,7 +37,12 @@ SECONDS = 4.2
 LOW_MIDI, HIGH_MIDI = 36, 96
 LAYERS = (45, 80, 115)
 """MIDI velocities recorded: one each for the data set's piano, mezzo and forte."""
-FONT_FOLDERS = ("/usr/share/sounds/sf2", "/usr/share/sounds/sf3", "/usr/share/soundfonts", "/usr/local/share/soundfonts")
+FONT_FOLDERS = (
+    "/usr/share/sounds/sf2",
+    "/usr/share/sounds/sf3",
+    "/usr/share/soundfonts",
+    "/usr/local/share/soundfonts",
+)
 
 _FORMAT = 1
 _FONT_RATE = 2 * SAMPLE_RATE
@@ -54,7 +59,7 @@ class NoteBank:
         name: instrument, as a person would say it.
         source: the text that the bank was made from.
         family: free word, as "piano" or "guitar"; decides about strumming and guitar voicings.
-        low, high: MIDI numbers of the first and the last note of the longest run in which all layers of all notes sound.
+        low, high: MIDI numbers of the ends of the longest run of notes of which all layers sound.
         first: MIDI number of `notes[0]`.
         notes: int16 (n_notes, n_layers, samples), memory-mapped, each note scaled to full scale.
         peaks: float32 (n_notes, n_layers), the true peak of each note, with the loudest note of the bank at 1.
@@ -111,7 +116,9 @@ def bank_for(source: str, cache: str | Path) -> Path:
     if kind not in builders or not rest:
         raise UserError(f"note source {source!r}: expected synth:SEED, font:FILE:PROGRAM or notes:FOLDER")
     plan, signature = builders[kind](rest)
-    key = hashlib.sha256(json.dumps([_FORMAT, kind, signature, SECONDS, LOW_MIDI, HIGH_MIDI, LAYERS]).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps([_FORMAT, kind, signature, SECONDS, LOW_MIDI, HIGH_MIDI, LAYERS]).encode()
+    ).hexdigest()
     path = Path(cache) / f"{kind}-{key[:16]}"
     if not (path / "bank.json").exists():
         try:
@@ -238,7 +245,9 @@ def _font_presets(path: Path) -> set[tuple[int, int]]:
 def _build_font(rest: str):
     file_name, *numbers = rest.split(":")
     if not 1 <= len(numbers) <= 2 or not all(number.isdecimal() and int(number) < 128 for number in numbers):
-        raise UserError(f"note source 'font:{rest}': expected font:FILE:PROGRAM or font:FILE:BANK:PROGRAM, numbers 0-127")
+        raise UserError(
+            f"note source 'font:{rest}': expected font:FILE:PROGRAM or font:FILE:BANK:PROGRAM, numbers 0-127"
+        )
     path = find_font(file_name)
     program = int(numbers[-1])
     bank = int(numbers[0]) if len(numbers) == 2 else 0
@@ -254,14 +263,16 @@ def _build_font(rest: str):
 
 
 def _play_font(path: Path, bank: int, program: int) -> np.ndarray:
-    """Every note and layer of a preset, played by FluidSynth without reverb and chorus; float32 (notes, layers, samples)."""
+    """Every note and layer of a preset, played by FluidSynth dry; float32 (notes, layers, samples)."""
     import mido
     import soundfile
     import soxr
 
     fluidsynth = shutil.which("fluidsynth")
     if fluidsynth is None:
-        raise UserError("SoundFonts need the program fluidsynth, which is not installed (Debian: apt install fluidsynth)")
+        raise UserError(
+            "SoundFonts need the program fluidsynth, which is not installed (Debian: apt install fluidsynth)"
+        )
     waveforms = _empty()
     slot = SECONDS + _FONT_GAP
     ticks = 1000  # of a millisecond each: 1000 ticks a beat at 60 beats a minute
@@ -275,7 +286,9 @@ def _play_font(path: Path, bank: int, program: int) -> np.ndarray:
         for velocity in LAYERS:
             track.append(mido.Message("note_on", note=note, velocity=velocity))
             track.append(mido.Message("note_off", note=note, time=round(SECONDS * ticks)))
-            track.append(mido.Message("control_change", control=120, value=0))  # all sound off: no tail in the next slot
+            track.append(
+                mido.Message("control_change", control=120, value=0)
+            )  # all sound off: no tail in the next slot
             track.append(mido.Message("control_change", control=7, value=100, time=round(_FONT_GAP * ticks)))
     with tempfile.TemporaryDirectory() as scratch:
         score, audio = Path(scratch) / "notes.mid", Path(scratch) / "notes.wav"

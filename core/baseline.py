@@ -41,14 +41,17 @@ def pitch_magnitudes(waveform: np.ndarray, sample_rate: int = 16000) -> np.ndarr
     centre = 440 * 2 ** ((midi - 69) / 12)
     # A third of a semitone to each side, but never less than the window's own resolution.
     half = np.maximum(centre * (2 ** (1 / 36) - 1), 1.5 / WINDOW_S)
-    bands = [(np.searchsorted(frequencies, c - h), np.searchsorted(frequencies, c + h) + 1) for c, h in zip(centre, half, strict=True)]
+    bands = [
+        (np.searchsorted(frequencies, c - h), np.searchsorted(frequencies, c + h) + 1)
+        for c, h in zip(centre, half, strict=True)
+    ]
     magnitudes = np.stack([spectrum[:, low:high].max(axis=1) for low, high in bands], axis=1) ** _COMPRESSION
     largest = magnitudes.max(axis=1, keepdims=True)
     return magnitudes / np.where(largest > 0, largest, 1)
 
 
 def predict(waveform: np.ndarray, sample_rate: int = 16000) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of every type (batch, 4) and root (batch, 12) for waveforms (batch, samples); the largest is the answer."""
+    """Scores of types (batch, 4) and roots (batch, 12) for waveforms (batch, samples); the largest is the answer."""
     pitches = pitch_magnitudes(waveform, sample_rate)
     notes = pitches.copy()
     for shift, part in _OVERTONES.items():

@@ -59,7 +59,9 @@ def build_model(architecture: str, task: str, spec: MelSpec | None = None, confi
         return OriginalNet(_N_CLASSES[task])
     if architecture == "chordnet" and task == "both":
         return ChordNet(**({"spec": spec} if spec else {}), **(config or {}))
-    raise UserError(f"no model of architecture {architecture!r} for task {task!r} (original: type, root; chordnet: both)")
+    raise UserError(
+        f"no model of architecture {architecture!r} for task {task!r} (original: type, root; chordnet: both)"
+    )
 
 
 def save(checkpoint: Checkpoint, path: str | os.PathLike) -> None:

@@ -1,4 +1,4 @@
-"""Worse recordings of a data set's clips: a room, noise, another level, tuning and start, to test what a model withstands."""
+"""Worse recordings of a data set's clips (room, noise, level, tuning, start), to test what a model withstands."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ class Degrader:
         mix_note(moved, waveform, 1.0, start, step, np.inf, 1.0)
         waveform = self._rooms[int(rng.integers(_ROOMS))](moved)
         rms = np.sqrt(np.mean(np.square(waveform)))
-        waveform = waveform + noise(rng, CLIP_SAMPLES, SAMPLE_RATE) * np.float32(rms * 10 ** (-rng.uniform(*d.snr_db) / 20))
+        waveform = waveform + noise(rng, CLIP_SAMPLES, SAMPLE_RATE) * np.float32(
+            rms * 10 ** (-rng.uniform(*d.snr_db) / 20)
+        )
         return np.clip(waveform * np.float32(10 ** (rng.uniform(*d.gain_db) / 20)), -1, 1)
 
 

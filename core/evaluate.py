@@ -60,7 +60,9 @@ def evaluate(dataset: Dataset, predictor: Predictor, progress: Callable[[int, in
             if progress is not None:
                 progress(min(start + _BATCH, len(dataset)), len(dataset))
     if not rows:
-        raise UserError(f"{dataset.path}: none of its {len(dataset)} clips could be read; the first: {failed[0]['error']}")
+        raise UserError(
+            f"{dataset.path}: none of its {len(dataset)} clips could be read; the first: {failed[0]['error']}"
+        )
     names = [dataset.clips[index].name for index in rows]
     result = {"n": len(rows), **_accuracies(names, answers)}
     result["confusion_type"] = _confusion([(n.type, a[0]) for n, a in zip(names, answers, strict=True)], len(TYPES))
@@ -70,7 +72,10 @@ def evaluate(dataset: Dataset, predictor: Predictor, progress: Callable[[int, in
     for key in ("octave", "volume", "voicing"):
         groups = sorted({getattr(n, key) for n in names} - {None})
         result[f"by_{key}"] = {
-            str(group): _accuracies(*zip(*[(n, a) for n, a in zip(names, answers, strict=True) if getattr(n, key) == group]))
+            str(group): _accuracies(
+                [n for n in names if getattr(n, key) == group],
+                [a for n, a in zip(names, answers, strict=True) if getattr(n, key) == group],
+            )
             for group in groups
         }
     result["baseline"] = {"method": "chroma template, no training", **_accuracies(names, template)}
@@ -137,7 +142,9 @@ def draw_confusions(result: dict, path: str | Path, title: str) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    shown = [(key, labels) for key, labels in (("type", TYPES), ("root", ROOTS)) if result[f"{key}_accuracy"] is not None]
+    shown = [
+        (key, labels) for key, labels in (("type", TYPES), ("root", ROOTS)) if result[f"{key}_accuracy"] is not None
+    ]
     headings = [f"{key}: {100 * result[f'{key}_accuracy']:.2f} %" for key, _ in shown]
     figure = make_subplots(rows=1, cols=len(shown), subplot_titles=headings, horizontal_spacing=0.15)
     for column, (key, labels) in enumerate(shown, 1):

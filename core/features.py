@@ -1,4 +1,4 @@
-"""Mel spectrograms of a whole data set, computed once: training then reads them instead of computing them every epoch."""
+"""Mel spectrograms of a whole data set, computed once and not in every epoch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def features_of(
     """Mel spectrograms (n, n_mels, n_frames) of all clips.
 
     Args:
-        log: log mel, kept as float16 (its error, 2^-11 of values within +-24, lies below a tenth of a decibel); otherwise
+        log: log mel, kept as float16 (error 2^-11 of values within +-24: below a tenth of a decibel); otherwise
             power mel as float32, whose range float16 does not hold.
         cache: folder for the array, which is then memory-mapped and found again by the set's digest; None keeps it in
             memory.

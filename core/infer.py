@@ -25,7 +25,9 @@ def find_files(paths: Sequence[str | Path]) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file() and p.name[0] != ".")
+            inside = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file() and p.name[0] != "."
+            )
             files += inside or [path]
         else:
             files.append(path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 LICENCES = {
     "synth": "this project's own synthesiser (MIT)",
-    "MuseScore_General_Full.sf2": "MuseScore General, S. Christian Collins, Frank Wen and others: MIT, parts CC0 or public domain",
+    "MuseScore_General_Full.sf2": "S. Christian Collins, Frank Wen and others: MIT, parts CC0 or public domain",
     "sf_GMbank.sf2": "csound's General MIDI bank: public domain",
     "TimGM6mb.sf2": "TimGM6mb, Tim Brechbill: GPL-2",
 }

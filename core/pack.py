@@ -230,7 +230,7 @@ def _clip(path: Path, number: int, line: str) -> Clip:
 def _skipped(path: Path, meta: dict) -> list[tuple[str, str]]:
     skipped = meta.get("skipped", [])
     if not isinstance(skipped, list) or not all(isinstance(item, list) and len(item) == 2 for item in skipped):
-        raise UserError(f"{path / META}: damaged, \"skipped\" is not a list of pairs; pack the clips again")
+        raise UserError(f'{path / META}: damaged, "skipped" is not a list of pairs; pack the clips again')
     return [(str(name), str(reason)) for name, reason in skipped]
 
 

@@ -110,7 +110,8 @@ def is_silent(waveforms: np.ndarray) -> np.ndarray:
 
 def name_chord(joint: np.ndarray, alternatives: int = 3) -> dict:
     """Words for joint probabilities (12, 4): the chord, its parts, their confidences, and the next best chords."""
-    types, roots = joint.sum(axis=0), joint.sum(axis=1)
+    joint = joint / joint.sum()  # float32 sums stray from 1, and a confidence must not exceed it
+    types, roots = np.minimum(joint.sum(axis=0), 1.0), np.minimum(joint.sum(axis=1), 1.0)
     chord_type, root = int(types.argmax()), int(roots.argmax())
     ranked = np.argsort(-joint, axis=None)[: alternatives + 1]
     best = [(chord_symbol(int(k) // len(TYPES), int(k) % len(TYPES)), float(joint.flat[k])) for k in ranked]

@@ -72,7 +72,8 @@ STYLES = {
         direct_db=(-3, 6), noise_probability=1.0, snr_db=(20, 30),
     ),
     "wild": Style(
-        onset_ms=(0, 700), late_ms=(50, 1200), late_probability=0.2, hands_ms=(0, 50), strum_ms=(5, 90), hold_s=(0.7, 4.0),
+        onset_ms=(0, 700), late_ms=(50, 1200), late_probability=0.2, hands_ms=(0, 50), strum_ms=(5, 90),
+        hold_s=(0.7, 4.0),
         tuning_cents=(-35, 35), note_cents=2.0, level_db=(-30, 0), room_probability=0.6, rt60_s=(0.1, 1.1),
         direct_db=(-8, 12), tone_db=9.0, noise_probability=0.7, snr_db=(8, 45), amp_probability=0.06,
         voicings=(0.38, 0.14, 0.14, 0.14, 0.2),

@@ -71,7 +71,9 @@ def render_dataset(
     if config.workers < 1:
         raise UserError(f"workers={config.workers}: at least 1 process is needed")
     out = Path(config.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):  # said before minutes of work, and again by the writer
+    if out.exists() and (
+        not out.is_dir() or any(out.iterdir())
+    ):  # said before minutes of work, and again by the writer
         raise UserError(f"{out} exists already and is not empty; remove it or choose another output")
     style = STYLES[config.style]
     paths = build_banks(config.sources, config.cache, workers=config.workers, progress=bank_progress)
@@ -110,7 +112,9 @@ def _into_pack(config: RenderConfig, style: Style, paths, clips, index, progress
         writer.finish(index, source={"rendered": described})
 
 
-def _run(config: RenderConfig, style: Style, paths: Sequence[Path], clips: Sequence[PlannedClip], target, progress) -> None:
+def _run(
+    config: RenderConfig, style: Style, paths: Sequence[Path], clips: Sequence[PlannedClip], target, progress
+) -> None:
     chunks = [clips[start : start + _CHUNK] for start in range(0, len(clips), _CHUNK)]
     start = (list(map(str, paths)), style, config.seed, target)
     if config.workers == 1 or len(chunks) == 1:
@@ -125,7 +129,9 @@ def _run(config: RenderConfig, style: Style, paths: Sequence[Path], clips: Seque
         return
     # spawn: a fork of a process with running threads may hang, and Python 3.12 warns of it.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(config.workers, len(chunks)), context, _start_worker, start) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        min(config.workers, len(chunks)), context, _start_worker, start
+    ) as pool:
         futures = [pool.submit(_render_chunk, chunk) for chunk in chunks]
         try:
             done = 0

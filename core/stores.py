@@ -184,7 +184,11 @@ class ZipStore:
                 self.skipped.append((info.filename, reason))
             else:
                 self._table[info.filename] = (
-                    info.header_offset, info.compress_type, info.compress_size, info.file_size, info.CRC
+                    info.header_offset,
+                    info.compress_type,
+                    info.compress_size,
+                    info.file_size,
+                    info.CRC,
                 )
 
     def _objection(self, info: zipfile.ZipInfo) -> str | None:

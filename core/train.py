@@ -160,8 +160,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
     if device.type == "cpu":
         model.to(memory_format=torch.channels_last)  # the same sums in another order: convolutions take half the time
     optimizer = recipe.optimizer(model, config.learning_rate)
-    record = {"config": described, "n_train": len(train_rows), "n_test": len(test_rows), "data_digest": dataset.digest(),
-              "curves": [], "best_epoch": None, "seconds": 0.0}  # fmt: skip
+    record = {"config": described, "n_train": len(train_rows), "n_test": len(test_rows),
+              "data_digest": dataset.digest(), "curves": [], "best_epoch": None, "seconds": 0.0}  # fmt: skip
     if last:
         _restore_optimizer(optimizer, last.state)
         if last.training["data_digest"] != record["data_digest"]:
@@ -336,7 +336,9 @@ def _draw_curves(record: dict, path: Path) -> None:
     figure = make_subplots(rows=1, cols=2, subplot_titles=("loss", "accuracy on the test side"))
     epochs = [point["epoch"] for point in curves]
     for key in (k for k in curves[-1] if k.endswith(("loss", "accuracy"))):
-        trace = go.Scatter(x=epochs, y=[point[key] for point in curves], name=key.replace("_", " "), mode="lines+markers")
+        trace = go.Scatter(
+            x=epochs, y=[point[key] for point in curves], name=key.replace("_", " "), mode="lines+markers"
+        )
         figure.add_trace(trace, row=1, col=2 if key.endswith("accuracy") else 1)
     figure.update_xaxes(title_text="epoch")
     config = record["config"]

@@ -155,7 +155,10 @@ def _share_of_peak(records: list[dict]) -> list[str]:
     shares = {
         kind: [figures["share_of_peak"] for r in chosen if (figures := row(r, peak))["share_of_peak"]]
         # Our own mel does fewer operations than the formula counts, so its share would mean nothing.
-        for kind, chosen in (("mel", select(records, "mel", backend="torchaudio")), ("forward", select(records, "forward")))
+        for kind, chosen in (
+            ("mel", select(records, "mel", backend="torchaudio")),
+            ("forward", select(records, "forward")),
+        )
     }
     if not all(shares.values()):
         return []

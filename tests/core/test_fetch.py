@@ -254,7 +254,9 @@ def test_no_server_at_all(tmp_path):
         download("http://127.0.0.1:9/x", tmp_path / "x", retries=0, pause_s=0)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "http://", "x.zip", "http://a b/", "http://h:x/"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://host/x", "http://", "x.zip", "http://a b/", "http://h:x/"]
+)
 def test_only_http_addresses(url, server, tmp_path):
     with pytest.raises(UserError, match="not an http or https address"):
         download(url, tmp_path / "x")
