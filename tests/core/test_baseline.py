@@ -51,6 +51,13 @@ def test_other_rates(sample_rate):
     assert answers(sounds, sample_rate=sample_rate) == LABELS[::5]
 
 
+def test_a_note_too_many_counts_against_a_chord():
+    """Of C, E, G and A flat, the one that is quieter is the one that the chord lacks."""
+    for quiet, answer in ((68, (4, 0)), (67, (4, 3))):
+        sound = rich([60, 64, 67, 68], 1) - 0.97 * rich([quiet], 1)
+        assert answers([sound]) == [answer]
+
+
 def test_the_loudest_two_seconds_are_heard():
     quiet = 0.05 * rich(close_position(0, 0, 4), seconds=6)
     late = np.concatenate([quiet, rich(close_position(6, 1, 4), seconds=2), quiet])

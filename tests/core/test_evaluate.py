@@ -29,11 +29,13 @@ def folder(tmp_path_factory):
 
 
 class Oracle:
-    """Knows all answers; those of the clips in `wrong` it gives as one type and one root too high."""
+    """Knows all answers; for clips in `wrong` it gives type and root one too high, for those in `off` the root alone."""
 
-    def __init__(self, dataset, wrong=()):
+    def __init__(self, dataset, wrong=(), off=()):
         names = [clip.name for clip in dataset.clips]
-        self.answers = iter([((n.type + (i in wrong)) % 4, (n.root + (i in wrong)) % 12) for i, n in enumerate(names)])
+        self.answers = iter(
+            [((n.type + (i in wrong)) % 4, (n.root + (i in wrong or i in off)) % 12) for i, n in enumerate(names)]
+        )
 
     def __call__(self, waveforms):
         rows = [next(self.answers) for _ in waveforms]
@@ -70,6 +72,12 @@ def test_accuracies(result, folder):
     share = 1 - len(set(wrong) & set(defined)) / len(defined)
     assert result["root_accuracy"] == pytest.approx(share) == result["both_accuracy"]
     assert result["type_interval"] == wilson(n - len(wrong), n)
+
+
+def test_both_means_type_and_root(folder):
+    dataset = open_dataset(folder)
+    result = evaluate(dataset, Oracle(dataset, off=[k for k, clip in enumerate(dataset.clips) if clip.name.type < 2]))
+    assert result["type_accuracy"] == 1 and result["both_accuracy"] == result["root_accuracy"] < 1
 
 
 def test_confusions_add_up_and_lie_the_right_way_round(result, folder):

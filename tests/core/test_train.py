@@ -19,8 +19,9 @@ from core import train as training
 from core import training_set
 from core.dataset import open_dataset
 from core.errors import UserError
+from core.features import features_of
 from core.labels import ClipName
-from core.model import original_loss_floor
+from core.model import chord_loss, original_loss, original_loss_floor
 from core.splits import grouped_split, random_split
 from core.train import RECIPES, TrainConfig, augment, train
 from core.training_set import train_tasks
@@ -129,6 +130,39 @@ def test_progress_of_a_run(run):
     done = [event["done"] for event in events if event["stage"] == "train" and event["epoch"] == 2]
     assert done == [10, steps] and steps > 10
     assert [event["epoch"] for event in events if event["stage"] == "epoch"] == list(range(1, config.epochs + 1))
+
+
+def test_the_last_point_is_what_the_last_model_measures(run):
+    config, out, record, _ = run
+    dataset = open_dataset(config.data)
+    seed = config.split_seed
+    rows = (
+        random_split(48, 0.3, seed)[1] if config.recipe == "original" else grouped_split(dataset.clips, 0.25, seed)[1]
+    )
+    recipe, model = RECIPES[config.recipe], checkpoints.load(out / "last.safetensors").model
+    mel = torch.from_numpy(np.asarray(features_of(dataset, recipe.spec, log=recipe.log)[rows], dtype=np.float32))
+    types, roots = (torch.from_numpy(labels[rows]) for labels in dataset.labels())
+    with torch.inference_mode():
+        if config.recipe == "original":
+            scores = model(mel.unsqueeze(1))
+            wanted = {"loss": original_loss(scores, types), "type_accuracy": (scores.argmax(1) == types).float().mean()}
+        else:
+            joint, (of_types, of_roots) = model.joint(mel), model(mel)
+            wanted = {
+                "loss": chord_loss(joint, types, roots, torch.ones(len(rows), dtype=torch.bool)),
+                "type_accuracy": (of_types.argmax(1) == types).float().mean(),
+                "root_accuracy": (of_roots.argmax(1) == roots).float().mean(),
+            }
+    measured = {key[5:]: value for key, value in record["curves"][-1].items() if key.startswith("test_")}
+    assert measured == pytest.approx({key: float(value) for key, value in wanted.items()}, abs=1e-5)
+
+
+def test_another_seed_gives_another_order(pack, tmp_path, monkeypatch):
+    seen = watch(monkeypatch)
+    for seed in (1, 2):
+        train(original(pack, tmp_path / str(seed), epochs=1, batch_size=None, seed=seed))
+    assert sorted(seen["steps"][0] + seen["steps"][1]) == sorted(seen["steps"][2] + seen["steps"][3])
+    assert seen["steps"][0] != seen["steps"][2]
 
 
 def test_ours_learns(ours_run):
