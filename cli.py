@@ -69,7 +69,7 @@ def fetch(out: Path, unpack: bool, retries: int, as_json: bool) -> None:
 
 @data.command()
 @click.argument("out", type=_PATH)
-@click.option("-n", "--clips", "n", type=click.IntRange(1), default=4320, help="Number of clips.")
+@click.option("-n", "--clips", "n", type=click.IntRange(1, 1_000_000), default=4320, help="Number of clips.")
 @click.option(
     "-i",
     "--instrument",
@@ -340,6 +340,8 @@ def evaluate(source: Path, model: Path | None, out: Path | None, device: str, as
     from core.evaluate import evaluate as measure
     from core.predict import Predictor
 
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--out {out}: the page is HTML; give a name that ends in .html")
     predictor = Predictor.load(model, device)
     with console.progress("check", "files") as checking, console.progress("evaluate", "clips") as progress:
         dataset = open_dataset(source, progress=checking)

@@ -20,7 +20,9 @@ _RESUME = "triadbench.resume"
 _LINE_EVERY_S = 5.0
 """A log file (stderr is no terminal) gets a progress line this often."""
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout (nothing if the work fails)."
+)
 
 
 class Group(click.Group):

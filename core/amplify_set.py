@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core import workers
 from core.errors import UserError
 from core.files import atomic_path
 from core.labels import ClipName
@@ -121,6 +122,7 @@ _dataset: Dataset
 
 def _start(dataset: Dataset) -> None:
     global _dataset
+    workers.begin()
     _dataset = dataset
 
 

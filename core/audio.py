@@ -55,6 +55,20 @@ class _Forward(soundfile.SoundFile):
         return False
 
 
+class _Patient:
+    """A file for libsndfile's callbacks: damaged sounds make it seek before the start, and an exception raised there
+    would be printed by the interpreter and lost. The file stays where it was, which libsndfile takes for an error."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.read, self.tell = file.read, file.tell
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with contextlib.suppress(ValueError, OSError, OverflowError):
+            self._file.seek(offset, whence)
+        return self._file.tell()
+
+
 @dataclass(frozen=True)
 class _Opened:
     sound: soundfile.SoundFile
@@ -218,7 +232,7 @@ def _open(source: Source, name: str | None) -> Iterator[_Opened]:
         file.seek(0)
         try:
             # libsndfile reads a path by itself, a Python object through calls back into Python.
-            sound = stack.enter_context(_Forward(native if native is not None else file))
+            sound = stack.enter_context(_Forward(native if native is not None else _Patient(file)))
         except (soundfile.SoundFileError, TypeError) as error:
             raise AudioError(f"{label}: not a sound file that can be read ({_reason(error)})") from error
         promised = sound.frames if 0 <= sound.frames < _UNKNOWN_FRAMES else None
@@ -325,10 +339,18 @@ def _resampled(pieces: Iterator[np.ndarray], opened: _Opened) -> Iterator[np.nda
     yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
+_LOUDEST = 1e10
+"""32-bit integers stored as floats reach 2^31; what is louder still is no sound, and its power overflows float32."""
+
+
 def _check_finite(waveform: np.ndarray, label: str) -> None:
     if not np.isfinite(waveform).all():
         where = int(np.flatnonzero(~np.isfinite(waveform))[0])
         raise AudioError(f"{label}: sample {where} is {waveform[where]}, not a number that sound can have")
+    if len(waveform) and np.abs(waveform).max() > _LOUDEST:
+        raise AudioError(
+            f"{label}: samples reach {np.abs(waveform).max():.3g}, far beyond full scale (1); is it damaged?"
+        )
 
 
 def _reason(error: Exception) -> str:

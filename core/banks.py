@@ -30,6 +30,7 @@ import numpy as np
 
 from core.errors import UserError
 from core.files import atomic_path, file_digest
+from core.workers import begin
 
 SAMPLE_RATE = 16000
 SECONDS = 4.2
@@ -146,7 +147,7 @@ def build_banks(
         return [paths[source] for source in sources]
     # spawn: a fork of a process with running threads may hang, and Python 3.12 warns of it.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(distinct)), context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(distinct)), context, begin) as pool:
         futures = {pool.submit(bank_for, source, cache): source for source in distinct}
         try:
             for done, future in enumerate(concurrent.futures.as_completed(futures), 1):

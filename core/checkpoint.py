@@ -118,6 +118,8 @@ def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Chec
             raise UserError(f"{path}: {error}") from error
         weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OPTIMIZER)}
         model.load_state_dict(weights)
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+            raise UserError(f"{path}: a damaged model file (its weights are not finite)")
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:

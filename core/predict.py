@@ -109,21 +109,22 @@ def is_silent(waveforms: np.ndarray) -> np.ndarray:
 
 
 def name_chord(joint: np.ndarray, alternatives: int = 3) -> dict:
-    """Words for joint probabilities (12, 4): the chord, its parts, their confidences, and the next best chords."""
+    """Words for joint probabilities (12, 4): the likeliest chord, its parts, their confidences, and the next chords.
+
+    The chord is the largest joint probability; type and root are its own, so the three never contradict one another.
+    """
     joint = joint / joint.sum()  # float32 sums stray from 1, and a confidence must not exceed it
     types, roots = np.minimum(joint.sum(axis=0), 1.0), np.minimum(joint.sum(axis=1), 1.0)
-    chord_type, root = int(types.argmax()), int(roots.argmax())
-    ranked = np.argsort(-joint, axis=None)[: alternatives + 1]
-    best = [(chord_symbol(int(k) // len(TYPES), int(k) % len(TYPES)), float(joint.flat[k])) for k in ranked]
-    chord = chord_symbol(root, chord_type)
+    ranked = [divmod(int(k), len(TYPES)) for k in np.argsort(-joint, axis=None)[: alternatives + 1]]
+    root, chord_type = ranked[0]
     return {
-        "chord": chord,
+        "chord": chord_symbol(root, chord_type),
         "type": TYPES[chord_type],
         "root": ROOTS[root],
         "confidence": float(joint[root, chord_type]),
         "type_confidence": float(types[chord_type]),
         "root_confidence": float(roots[root]),
-        "alternatives": [{"chord": c, "confidence": p} for c, p in best if c != chord][:alternatives],
+        "alternatives": [{"chord": chord_symbol(r, t), "confidence": float(joint[r, t])} for r, t in ranked[1:]],
     }
 
 

@@ -125,11 +125,9 @@ def plan(
         # Two octaves above and one below the root hold every voicing; the edges of narrow instruments are tried anew.
         bottom = 12 * (octave + 1)
         fits = np.array([bank.low <= bottom and bank.high >= bottom + 19 for bank in banks])
-        if fits.any():
-            playable[octave] = np.where(fits, probabilities, 0) / np.where(fits, probabilities, 0).sum()
-    keys = [key for key in keys if key[1] in playable]
-    if not keys:
-        raise UserError(f"octaves {list(octaves)}: none of the instruments plays there; choose other octaves")
+        if not fits.any():
+            raise UserError(f"octave {octave}: none of the instruments plays there; choose other octaves")
+        playable[octave] = np.where(fits, probabilities, 0) / np.where(fits, probabilities, 0).sum()
     clips: list[PlannedClip] = []
     examples: dict[tuple, int] = {}
     for recording in itertools.count():

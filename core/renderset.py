@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from core import workers
 from core.banks import NoteBank, build_banks
 from core.errors import UserError
 from core.files import atomic_path
@@ -148,6 +149,7 @@ _worker: dict = {}
 
 
 def _start_worker(paths: list[str], style: Style, seed: int, target: tuple) -> None:
+    workers.begin()
     _worker["renderer"] = Renderer([NoteBank.load(path) for path in paths], style, seed)
     kind, place, names = target
     if kind == "pack":

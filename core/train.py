@@ -73,6 +73,8 @@ class TrainConfig:
         config = replace(self, **filled)
         if config.split not in ("random", "grouped"):
             raise UserError(f"unknown split {config.split!r}; choose random or grouped")
+        if config.batch_size == 1 and config.recipe == "ours":
+            raise UserError("batch_size=1: our network's batch normalisation needs at least 2 clips a step")
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(config, name) > 0:
                 raise UserError(f"{name}={getattr(config, name)}: must be greater than 0")
@@ -126,7 +128,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
 
     Writes into `config.out`: `last.safetensors` after every epoch (with what resuming needs), `best.safetensors` (the
     epoch of lowest test loss, without it), `history.json` and `curves.html`; and when all epochs are done
-    `final.safetensors` (without it).
+    `final.safetensors` (without it). The features in `cache/` may be deleted; they are made again when needed.
 
     Args:
         resume: go on from `last.safetensors`; without it, a folder that holds one is refused.
@@ -160,8 +162,16 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
     if device.type == "cpu":
         model.to(memory_format=torch.channels_last)  # the same sums in another order: convolutions take half the time
     optimizer = recipe.optimizer(model, config.learning_rate)
-    record = {"config": described, "n_train": len(train_rows), "n_test": len(test_rows),
-              "data_digest": dataset.digest(), "curves": [], "best_epoch": None, "seconds": 0.0}  # fmt: skip
+    record = {
+        "config": described,
+        "n_train": len(train_rows),
+        "n_test": len(test_rows),
+        "n_left_out": len(dataset) - len(train_rows) - len(test_rows),
+        "data_digest": dataset.digest(),
+        "curves": [],
+        "best_epoch": None,
+        "seconds": 0.0,
+    }
     if last:
         _restore_optimizer(optimizer, last.state)
         if last.training["data_digest"] != record["data_digest"]:
@@ -190,6 +200,10 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
                 report({"stage": "train", "epoch": epoch + 1, "epochs": config.epochs, "done": step + 1, "total": steps,
                         "loss": mean})  # fmt: skip
         point = {"epoch": epoch + 1, "train_loss": float(total_loss) / len(train_rows), **run.test(test_rows)}
+        if not math.isfinite(point["test_loss"]):
+            raise UserError(
+                f"the test loss is {point['test_loss']} in epoch {epoch + 1}; try a smaller --learning-rate"
+            )
         point["seconds"] = round(time.perf_counter() - started, 2)
         record["curves"].append(point)
         record["seconds"] = round(record["seconds"] + point["seconds"], 2)

@@ -11,6 +11,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core import audio
 from core.audio import (
     CLIP_SAMPLES,
     AudioError,
@@ -202,6 +203,13 @@ def test_the_header_tells_what_decoding_finds(case):
         assert (cheap.sample_rate, cheap.channels, cheap.frames) == (44_100, 2, header.frames)
         assert cheap.subtype == header.subtype
     assert (cheap is not None) == (container in ("WAV", "WAVEX", "RF64", "FLAC") and coding != "ULAW")
+
+
+def test_a_seek_before_the_start_is_no_exception():
+    file = audio._Patient(io.BytesIO(b"abcdef"))
+    assert file.seek(4) == 4
+    assert file.seek(-9, io.SEEK_CUR) == 4
+    assert file.seek(-1) == 4 and file.read(2) == b"ef"
 
 
 @settings(max_examples=150, deadline=None)
