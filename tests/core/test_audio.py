@@ -242,3 +242,8 @@ def test_writing_clips_and_refuses_what_is_no_number(tmp_path):
     with pytest.raises(UserError, match="cannot make this folder"):
         write_wav(tmp_path / "file" / "x.wav", np.zeros(10))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_absurd_levels_are_damage():
+    with pytest.raises(AudioError, match="far beyond full scale"):
+        read_clip(encode(tone(1000) * 1e30, 16_000, "WAV", "FLOAT"))

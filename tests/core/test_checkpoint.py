@@ -237,3 +237,11 @@ def test_weights_that_do_not_fit(path, change):
 def test_models_that_do_not_exist(architecture, task):
     with pytest.raises(UserError, match=f"no model of architecture '{architecture}' for task '{task}'"):
         build_model(architecture, task)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    net = small_net()
+    next(net.parameters()).data.fill_(float("nan"))
+    save(Checkpoint(net, "chordnet", "both", CHORD), tmp_path / "nan.safetensors")
+    with pytest.raises(UserError, match="not finite"):
+        load(tmp_path / "nan.safetensors")

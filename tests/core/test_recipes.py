@@ -9,6 +9,7 @@ from core import checkpoint as checkpoints
 from core import train as training
 from core import training_set
 from core.dataset import open_dataset
+from core.errors import UserError
 from core.labels import ClipName
 from core.model import original_loss_floor
 from core.splits import grouped_split, random_split
@@ -209,3 +210,8 @@ def test_an_interrupted_pair_goes_on_with_whichever_is_unfinished(pack, tmp_path
     assert {task: len(record["curves"]) for task, record in results.items()} == {"type": 1, "root": 1}
     assert (tmp_path / "pair" / "type" / "last.safetensors").stat().st_mtime_ns == written
     assert checkpoints.load(tmp_path / "pair" / "root" / "best.safetensors").task == "root"
+
+
+def test_our_network_needs_two_clips_a_step():
+    with pytest.raises(UserError, match="batch_size=1"):
+        TrainConfig("data", "out", batch_size=1).resolved()
