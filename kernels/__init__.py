@@ -25,6 +25,7 @@ __all__ = [
 BACKENDS = {
     "numba": "kernels.mel_numba",
     "torchaudio": "kernels.mel_torchaudio",
+    "matmul": "kernels.mel_matmul",
     "reference": "kernels.mel_reference",
 }
 

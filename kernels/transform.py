@@ -153,17 +153,21 @@ class MelSpectrogram(nn.Module):
         if waveform.ndim == 0:
             raise ValueError("waveform shape=() must be (..., time); give at least one dimension")
         name = self.backend_for(waveform)
-        n_frames = self.spec.n_frames(waveform.shape[-1])
         leading = waveform.shape[:-1]
         dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32
-        if 0 in leading:
-            return waveform.new_zeros((*leading, self.n_mels, n_frames), dtype=dtype)
+        # A graph that is captured may leave the length open: there the backend's own operations check it.
+        if not torch.jit.is_tracing():
+            if not torch.compiler.is_compiling():
+                self.spec.n_frames(waveform.shape[-1])  # raises where that is too short
+            if 0 in leading:
+                n_frames = self.spec.n_frames(waveform.shape[-1])
+                return waveform.new_zeros((*leading, self.n_mels, n_frames), dtype=dtype)
         backend = _load(name)
         window, filterbank = self._arrays(torch.float64 if backend.COMPUTES_IN_FLOAT64 else dtype, waveform.device)
         batch = waveform.reshape(-1, waveform.shape[-1])
         log_eps = self.log_eps if self.log else None
         mel = backend.forward(batch, self.spec, window, filterbank, log_eps)
-        return mel.reshape(*leading, self.n_mels, n_frames)
+        return mel.reshape(*leading, *mel.shape[1:])
 
     def extra_repr(self) -> str:
         return f"{self.spec}, backend={self.requested_backend!r}, log={self.log}"

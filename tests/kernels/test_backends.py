@@ -14,7 +14,7 @@ from kernels import CHORD, ORIGINAL, WHISPER, MelSpec, MelSpectrogram
 from kernels.compare import assert_close
 from kernels.mel_reference import mel_spectrogram
 
-BACKENDS = ["torchaudio", "numba"]  # every backend but the definition
+BACKENDS = ["torchaudio", "numba", "matmul"]  # every backend but the definition
 TOLERANCES = {"float32": {"rtol_peak": 3e-6, "rtol_rms": 1e-6}, "float64": {"rtol_peak": 1e-12, "rtol_rms": 1e-12}}
 
 
@@ -211,7 +211,7 @@ class TestInvariants:
         assert mel_spectrogram(np.zeros(shape), ORIGINAL).shape == (*shape[:-1], 64, 8)
 
 
-@pytest.mark.parametrize("backend", ["torchaudio"])
+@pytest.mark.parametrize("backend", ["torchaudio", "matmul"])
 def test_gradient_flows(backend):
     spec = MelSpec(n_fft=16, n_mels=3, f_max=8000.0)
     module = MelSpectrogram.from_spec(spec, backend=backend, log=True)

@@ -20,7 +20,7 @@ def _loaded(statement: str) -> set[str]:
     "statement",
     [
         "from kernels import MelSpec, ORIGINAL, CHORD, WHISPER, available_backends",
-        "import kernels.compare, kernels.mel_numba, kernels.mel_reference, kernels.mel_torchaudio",
+        "import kernels.compare, kernels.mel_matmul, kernels.mel_numba, kernels.mel_reference, kernels.mel_torchaudio",
     ],
 )
 def test_light_imports_do_not_load_heavy_packages(statement):

@@ -120,11 +120,12 @@ def test_copies_and_pickles(waveform):
 
 
 def test_available_backends():
-    assert available_backends() == {"numba": None, "torchaudio": None, "reference": None}
+    assert available_backends() == {"numba": None, "torchaudio": None, "matmul": None, "reference": None}
 
 
 def test_unknown_backend_lists_the_valid_ones():
-    with pytest.raises(ValueError, match="backend='cudnn' must be one of 'auto', 'numba', 'torchaudio', 'reference'"):
+    valid = "'auto', 'numba', 'torchaudio', 'matmul', 'reference'"
+    with pytest.raises(ValueError, match=f"backend='cudnn' must be one of {valid}"):
         MelSpectrogram(n_mels=40, backend="cudnn")
 
 
@@ -134,13 +135,13 @@ def test_a_named_backend_is_never_replaced(monkeypatch):
     monkeypatch.setattr(kernels.mel_torchaudio, "why_unavailable", lambda: "cannot be imported (no file)")
     assert available_backends()["torchaudio"].startswith("cannot be")
     with pytest.raises(
-        RuntimeError, match=r"'torchaudio' cannot compute this: .*no file\); backends that can: numba, reference"
+        RuntimeError, match=r"'torchaudio' cannot compute this: .*no file\); backends that can: numba, matmul, reference"
     ):
         MelSpectrogram(n_mels=40, backend="torchaudio")
-    prime = {"n_fft": 1031, "n_mels": 40}
+    prime = {"n_fft": 4099, "n_mels": 40}  # a size that numba and matmul lack
     assert MelSpectrogram(**prime).backend == "reference"  # auto takes what there is, and says so
-    with pytest.raises(RuntimeError, match="no backend has .*: numba: .*; torchaudio: .*; reference: it has no"):
-        MelSpectrogram(n_mels=40)(torch.zeros(1000, requires_grad=True))
+    with pytest.raises(RuntimeError, match="no backend has .*: numba: .*; torchaudio: .*; matmul: .*; reference: it has no"):
+        MelSpectrogram(**prime)(torch.zeros(5000, requires_grad=True))
 
 
 def test_auto_asks_each_backend_for_device_dtype_and_gradient(monkeypatch):
@@ -148,7 +149,7 @@ def test_auto_asks_each_backend_for_device_dtype_and_gradient(monkeypatch):
 
     asked = []
     monkeypatch.setattr(kernels.mel_torchaudio, "why_unsupported", lambda spec, **wanted: asked.append(wanted) or "no")
-    module = MelSpectrogram(n_fft=1031, n_mels=40)  # a size that numba lacks
+    module = MelSpectrogram(n_fft=4099, n_mels=40)  # a size that numba and matmul lack
     assert module.backend_for(torch.zeros(9, dtype=torch.int16)) == "reference"
     assert {"dtype": "int16", "device": "cpu", "needs_gradient": False} in asked
 

@@ -1,0 +1,198 @@
+"""The constants of the mel spectrogram as matrix products: a four-step FFT, worked out in float64 numpy.
+
+A frame's sample n = n2 a + b and its bin k = c + n1 d, with n_fft = n1 n2, give
+
+    X[c + n1 d] = sum_b  w_N^(b c) w_n2^(b d)  sum_a  w_n1^(a c)  window[n2 a + b] x[n2 a + b],  w_M = exp(-2 pi i / M)
+
+    first[b]    the inner sum over a, the window folded in: real input, so that the residues c = 0 .. n1 / 2 say all
+    second[c]   twiddle and outer sum over b in one matrix: a twiddle pass would move more memory than it saves
+
+|X[k]| = |X[n_fft - k]|, so the residues up to n1 / 2 hold every bin. Those of 0 and n1 / 2 are real and share one
+group: its "imaginary" half is residue n1 / 2. Every bin is an output of plain sums of products, never a difference of
+two outputs, so that a quiet bin keeps its digits beside a loud one. Bins that no filter weighs are not computed.
+
+Nothing here needs torch; what applies the constants, kernels/mel_matmul.py or a graph of another library, needs only
+padding, slices, concatenation, matrix products and elementwise operations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from kernels.spec import MelSpec
+
+# What moving one value through memory once more costs, in multiplications: small transforms are one dense matrix.
+_PASS_COST = 32
+LARGEST_DENSE = 4096  # n_fft without two useful factors takes n_fft ** 2 values: 64 MB in float32 here
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """Constants in float64, for frames (n_fft, t): sample n of frame t, with t counting frames of any number of clips.
+
+    n1, n2   n_fft = n1 n2; n1 = 1: no first step
+    first    (n2, 2 m, n1), m = groups; None for n1 = 1.       Y = first @ frames as (n2, n1, t)
+             Row c < m of matrix b is the real part at residue c, row m + c the imaginary part; row m is residue n1 / 2
+             for even n1 and zero for odd.
+    second   (groups, 2 slots, 2 n2); (1, 2 slots, n_fft) for n1 = 1.    Z = second @ Y as (groups, 2 n2, t)
+             Column 2 b + i takes the real (i = 0) or imaginary part of Y at b. Row s is the real part of slot s, row
+             slots + s its imaginary part.
+    filters  (n_mels, groups slots).    mel = filters @ (Z[:, :slots] ** 2 + Z[:, slots:] ** 2) as (groups slots, t)
+    bins     (groups slots,) int64: the bin that a slot computes, -1 for one that is left over (zeros)
+    """
+
+    spec: MelSpec
+    n1: int
+    n2: int
+    first: np.ndarray | None
+    second: np.ndarray
+    filters: np.ndarray
+    bins: np.ndarray
+
+    @property
+    def groups(self) -> int:
+        """Matrices of the second step."""
+        return len(self.second)
+
+    @property
+    def slots(self) -> int:
+        """Bins that each of them computes."""
+        return self.second.shape[1] // 2
+
+    @property
+    def frame_values(self) -> int:
+        """Values that one frame takes on its way, all steps together."""
+        first = 0 if self.first is None else 2 * self.groups * self.n2
+        return self.spec.n_fft + first + 3 * self.groups * self.slots + self.spec.n_mels
+
+    @property
+    def multiplications(self) -> int:
+        """Of one frame, in all three products."""
+        return sum(a.size for a in (self.first, self.second, self.filters) if a is not None)
+
+
+def make_plan(
+    spec: MelSpec, window: np.ndarray, filterbank: np.ndarray, *, n1: int | None = None, all_bins: bool = False
+) -> Plan:
+    """The plan of a spec, its window (win_length,) and its filterbank (n_mels, n_freqs).
+
+    n1        the first factor; default: what costs least
+    all_bins  compute every bin, also those that no filter weighs
+    Raises ValueError for an n1 that does not divide n_fft, and where `why_not` has a reason.
+    """
+    reason = why_not(spec.n_fft)
+    if reason:
+        raise ValueError(reason)
+    filterbank = np.asarray(filterbank, np.float64)
+    needed = np.ones(spec.n_freqs, bool) if all_bins else (filterbank != 0.0).any(axis=0)
+    n1 = _cheapest(spec.n_fft, needed) if n1 is None else n1
+    if not 1 <= n1 <= spec.n_fft or spec.n_fft % n1:
+        raise ValueError(f"n1={n1} must divide n_fft={spec.n_fft}")
+    n2 = spec.n_fft // n1
+    framed = frame_window(spec, window)
+    slots = _slots(spec.n_fft, n1, needed)
+    bins = np.where(slots < 0, -1, np.minimum(slots, spec.n_fft - slots)).ravel()
+    first = None if n1 == 1 else _first(n1, n2) * framed.reshape(n1, n2).T[:, None, :]
+    second = _dense(spec.n_fft, slots) * framed if n1 == 1 else _second(n1, n2, slots)
+    filters = np.where(bins < 0, 0.0, filterbank[:, bins])
+    arrays = (None if a is None else np.ascontiguousarray(a) for a in (first, second, filters))
+    return Plan(spec, n1, n2, *arrays, bins)
+
+
+def why_not(n_fft: int) -> str | None:
+    """Why there is no plan for this n_fft, or None."""
+    if _cheapest(n_fft, np.ones(n_fft // 2 + 1, bool)) == 1 and n_fft > LARGEST_DENSE:
+        return (
+            f"n_fft={n_fft} has no two factors to split it by, and as one matrix must not exceed {LARGEST_DENSE}; "
+            "use a power of two"
+        )
+    return None
+
+
+def frame_window(spec: MelSpec, window: np.ndarray) -> np.ndarray:
+    """The window, centred in n_fft samples, times the spectrum's normalisation: float64 (n_fft,)."""
+    frame = np.zeros(spec.n_fft)
+    left = (spec.n_fft - spec.win_length) // 2
+    frame[left : left + spec.win_length] = window
+    if spec.normalized in (True, "window"):
+        return frame / np.sqrt(np.sum(frame**2))
+    return frame / np.sqrt(spec.n_fft) if spec.normalized == "frame_length" else frame
+
+
+# ---- the factors
+
+
+def _cheapest(n_fft: int, needed: np.ndarray) -> int:
+    """The n1 of the least work: products, plus the values that pass between them."""
+    best, n1 = n_fft * 2 * max(1, int(needed.sum())), 1
+    small = [n for n in range(1, math.isqrt(n_fft) + 1) if n_fft % n == 0]
+    for candidate in sorted({*small, *(n_fft // n for n in small)} - {1}):
+        n2, groups = n_fft // candidate, (candidate + 1) // 2
+        share = _most_slots(n_fft, candidate, needed)
+        cost = n2 * 2 * groups * candidate + groups * 2 * share * 2 * n2 + _PASS_COST * 2 * groups * n2
+        # On a tie the larger first factor: fewer and larger matrices in its step.
+        if cost <= best:
+            best, n1 = cost, candidate
+    return n1
+
+
+def _most_slots(n_fft: int, n1: int, needed: np.ndarray) -> int:
+    k = np.flatnonzero(needed)
+    residue = np.minimum(k % n1, (n1 - k) % n1)
+    group = np.where(2 * residue == n1, 0, residue)
+    return max(1, int(np.bincount(group, minlength=1).max())) if len(k) else 1
+
+
+def _slots(n_fft: int, n1: int, needed: np.ndarray) -> np.ndarray:
+    """(groups, slots) int64: the frequencies 0 .. n_fft - 1 that each group computes, one for each needed bin, -1 for
+    a slot that is left over. A frequency above n_fft / 2 stands for its mirror image."""
+    groups: list[list[int]] = [[] for _ in range((n1 + 1) // 2)]
+    for k in np.flatnonzero(needed).tolist():
+        residue = k % n1
+        if 2 * residue > n1:
+            residue, k = n1 - residue, n_fft - k
+        groups[0 if 2 * residue == n1 else residue].append(k)
+    slots = np.full((len(groups), max(1, *(len(group) for group in groups), 1)), -1, np.int64)
+    for row, group in zip(slots, groups, strict=True):
+        row[: len(group)] = group
+    return slots
+
+
+# ---- the matrices
+
+
+def _turn(numerator: np.ndarray, size: int) -> np.ndarray:
+    """2 pi numerator / size, the integers reduced first so that large ones lose no digits."""
+    return 2.0 * np.pi * (numerator % size) / size
+
+
+def _first(n1: int, n2: int) -> np.ndarray:
+    """(n2, 2 m, n1), the same for every b until the window is folded in."""
+    m = (n1 + 1) // 2
+    angle = _turn(np.outer(np.arange(m), np.arange(n1)), n1)
+    real, imaginary = np.cos(angle), -np.sin(angle)
+    imaginary[0] = (-1.0) ** np.arange(n1) if n1 % 2 == 0 else 0.0  # residue n1 / 2
+    return np.broadcast_to(np.concatenate([real, imaginary]), (n2, 2 * m, n1))
+
+
+def _second(n1: int, n2: int, slots: np.ndarray) -> np.ndarray:
+    """(groups, 2 slots, 2 n2): w_N^(b k) as a real matrix on the real and imaginary parts of Y."""
+    n_fft = n1 * n2
+    angle = _turn(slots[:, :, None] * np.arange(n2), n_fft)
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], 1)  # (groups, part, slots, n2, part of Y)
+    # Group 0 holds two real inputs, not a complex one: each of its frequencies takes one of them.
+    middle = 2 * (slots[0] % n1) == n1
+    pair = np.stack([cos[0], -sin[0]])  # (part, slots, n2)
+    matrix[0] = np.where(middle[:, None, None], np.stack([0 * pair, pair], -1), np.stack([pair, 0 * pair], -1))
+    matrix *= (slots >= 0)[:, None, :, None, None]
+    return matrix.reshape(len(slots), 2 * slots.shape[1], 2 * n2)
+
+
+def _dense(n_fft: int, slots: np.ndarray) -> np.ndarray:
+    """(1, 2 slots, n_fft): the transform as one matrix."""
+    angle = _turn(slots[:, :, None] * np.arange(n_fft), n_fft)
+    return np.concatenate([np.cos(angle), -np.sin(angle)], axis=1) * np.tile(slots >= 0, 2)[:, :, None]

@@ -1,0 +1,327 @@
+"""Mel spectrogram as matrix products: a four-step FFT in plain tensor operations, on any device, differentiable.
+
+    frames (n_fft, t)  ->  first, second (kernels/matmul_plan.py)  ->  |X|^2  ->  filters  ->  (log) mel
+
+(batch, time) float32, float64 or int16 -> (batch, n_mels, n_frames). The frames of all clips lie side by side in the
+last dimension, so each constant matrix meets one long right-hand side, and mel comes out as it is stored.
+Where no gradient is needed, frames go through in chunks that fit L2 (CPU) or bound the memory (other devices), into
+memory that is used again. With a gradient, or while a graph is captured, all frames go through at once, by operators
+that every graph format has: Pad, Reshape, Transpose, Slice, Concat, MatMul, Mul, Add, Log, and for powers other than 2
+Greater, Where, Sqrt and Pow.
+
+The gradient of |X|^p, p other than 2, at a bin of exactly 0 is taken as 0, as torchaudio's is for p = 1; autograd alone
+would give 0 times infinity.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import threading
+import warnings
+
+import kernels.matmul_plan as matmul_plan
+from kernels.spec import INT16_FULL_SCALE, MelSpec
+
+COMPUTES_IN_FLOAT64 = False
+
+_CPU_CHUNK_BYTES = 1 << 22  # of a thread: a chunk's values, all steps together, of which about half are live at a time
+_CHUNK_BYTES = 1 << 28  # elsewhere: many times what fills a GPU
+_SLICES = 32  # shifted copies that make frames out of hops; for more (tiny hops) the frames are one strided view
+_KEPT = 32  # settings that a process keeps ready
+
+
+def why_unavailable() -> str | None:
+    """None: it needs torch alone."""
+    import torch
+
+    torch.compiler.assume_constant_result(_template)  # torch.compile calls it and keeps what it returns
+    return None
+
+
+def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: bool) -> str | None:
+    """What this backend lacks for such input, or None."""
+    return matmul_plan.why_not(spec.n_fft)
+
+
+def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+    """(batch, time) float32, float64 or int16 -> (batch, n_mels, n_frames) in the window's dtype.
+
+    window (win_length,) and filterbank (n_mels, n_freqs) have the floating dtype and the device of the computation.
+    What is made of them is kept; a change in place is seen by torch's version counter.
+    """
+    import torch
+
+    with _full_precision(waveform.device.type):
+        if torch.compiler.is_compiling():
+            return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
+        constants = _kept_constants(spec, window, filterbank)
+        if torch.jit.is_tracing() or waveform.requires_grad and torch.is_grad_enabled():
+            return whole(waveform, spec, constants, log_eps)
+        return _in_chunks(waveform, spec, constants, log_eps)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Constants:
+    """A plan's first, second and filters as tensors of the computation's dtype and device."""
+
+    first: object  # None where the transform is one matrix
+    second: object
+    filters: object
+
+
+def constants_of(plan: matmul_plan.Plan, dtype, device) -> Constants:
+    """The plan's arrays, rounded once."""
+    import torch
+
+    arrays = (plan.first, plan.second, plan.filters)
+    return Constants(*(None if a is None else torch.from_numpy(a).to(dtype).to(device) for a in arrays))
+
+
+def whole(waveform, spec: MelSpec, constants: Constants, log_eps: float | None):
+    """`forward` with given constants in one go: differentiable (twice as well), traceable with any batch and time."""
+    x = _padded(waveform, spec, constants.second.dtype)
+    frames = _frames(x, spec)
+    _, batch, n_frames = frames.shape
+    mel = _mel(frames.reshape(spec.n_fft, batch * n_frames), spec.power, constants)
+    if log_eps is not None:
+        mel = (mel + log_eps).log()
+    return mel.reshape(spec.n_mels, batch, n_frames).transpose(0, 1)
+
+
+# ---- the steps
+
+
+def _padded(waveform, spec: MelSpec, dtype):
+    """(batch, time) -> what the frames are cut from; zeros at the right fill the last frame's last hop."""
+    import torch
+
+    x = waveform.to(dtype)
+    if not waveform.dtype.is_floating_point:
+        x = x * (1.0 / INT16_FULL_SCALE)  # a power of two: exact
+    batch, edge = x.shape[0], spec.n_fft // 2 if spec.center else 0
+    parts = [x]
+    if spec.pad:
+        zeros = x.new_zeros((batch, spec.pad))
+        parts = [zeros, x, zeros]
+    if edge and spec.pad_mode != "constant" and spec.pad:
+        x = torch.cat(parts, dim=1)
+        parts = [x]
+    if edge:
+        parts = [_edge(x, edge, spec.pad_mode, 0), *parts, _edge(x, edge, spec.pad_mode, 1)]
+    fill = _frame_span(spec) - spec.n_fft
+    if fill:
+        parts.append(x.new_zeros((batch, fill)))
+    return torch.cat(parts, dim=1) if len(parts) > 1 else x
+
+
+def _edge(x, edge: int, pad_mode: str, right: int):
+    """`edge` samples for the left or the right of x (batch, samples)."""
+    samples = x.shape[1]
+    if pad_mode == "reflect":
+        return x.narrow(1, samples - edge - 1 if right else 1, edge).flip(1)
+    if pad_mode == "circular":
+        return x.narrow(1, 0 if right else samples - edge, edge)
+    if pad_mode == "replicate":
+        return x.narrow(1, samples - 1 if right else 0, 1).expand(-1, edge)
+    return x.new_zeros((x.shape[0], edge))
+
+
+def _hops(spec: MelSpec) -> int:
+    return math.ceil(spec.n_fft / spec.hop_length)
+
+
+def _frame_span(spec: MelSpec) -> int:
+    """Samples that a frame is cut from: whole hops, unless they are too many."""
+    return _hops(spec) * spec.hop_length if _hops(spec) <= _SLICES else spec.n_fft
+
+
+def _frames(x, spec: MelSpec):
+    """Padded clips (batch, samples) -> (n_fft, batch, n_frames), contiguous."""
+    import torch
+
+    n_fft, hop, hops = spec.n_fft, spec.hop_length, _hops(spec)
+    if torch.compiler.is_compiling():  # a gather: hops as a view would tie an open length to a multiple of the hop
+        n_frames = (x.shape[1] - _frame_span(spec)) // hop + 1
+        starts, offsets = torch.arange(n_frames, device=x.device) * hop, torch.arange(n_fft, device=x.device)
+        samples = x.index_select(1, (offsets[:, None] + starts).reshape(-1))
+        return samples.reshape(x.shape[0], n_fft, n_frames).transpose(0, 1)
+    if hops > _SLICES:
+        return x.unfold(1, n_fft, hop).permute(2, 0, 1).contiguous()
+    columns = x.unfold(1, hop, hop)  # whole hops; each sample is transposed once, and the frames are shifted copies
+    rows = columns.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
+    if hops == 1:
+        return rows[:n_fft]
+    n_frames = rows.shape[2] - hops + 1
+    return torch.cat([rows[: min(hop, n_fft - i * hop), :, i : i + n_frames] for i in range(hops)])
+
+
+def _mel(frames, power: float, constants: Constants):
+    """(n_fft, t) -> (n_mels, t)."""
+    t = frames.shape[1]
+    y = frames[None]
+    if constants.first is not None:
+        n2, rows, n1 = constants.first.shape
+        y = constants.first @ frames.reshape(n1, n2, t).transpose(0, 1)
+        y = y.reshape(2 * n2, rows // 2, t).transpose(0, 1)
+    z = constants.second @ y
+    slots = constants.second.shape[1] // 2
+    real, imaginary = z[:, :slots], z[:, slots:]
+    squared = (real * real + imaginary * imaginary).reshape(-1, t)
+    return constants.filters @ _powered(squared, power)
+
+
+def _powered(squared, power: float):
+    """|X| ** power of |X|^2; 0, and a gradient of 0, where that is 0."""
+    import torch
+
+    if power == 2.0:
+        return squared
+    positive = squared > 0
+    base = torch.where(positive, squared, 1.0)
+    return torch.where(positive, base.sqrt() if power == 1.0 else base ** (power / 2), 0.0)
+
+
+def _in_chunks(waveform, spec: MelSpec, constants: Constants, log_eps: float | None):
+    import torch
+
+    batch, n_frames = waveform.shape[0], spec.n_frames(waveform.shape[1])
+    out = constants.second.new_empty((batch, spec.n_mels, n_frames))
+    at_once = _frames_at_once(spec, constants)
+    clips = max(1, at_once // n_frames)
+    clips = math.ceil(batch / math.ceil(batch / clips)) if batch else 1
+    stretch = math.ceil(n_frames / math.ceil(n_frames / at_once))
+    work = _Work()
+    with torch.no_grad():
+        for i in range(0, batch, clips):
+            x = _padded(waveform[i : i + clips], spec, out.dtype)
+            for t in range(0, n_frames, stretch):
+                n = min(stretch, n_frames - t)
+                start = t * spec.hop_length
+                frames = _frames(x[:, start : start + (n - 1) * spec.hop_length + _frame_span(spec)], spec)
+                mel = _mel_into(work, frames.view(spec.n_fft, -1), spec.power, constants).view(spec.n_mels, -1, n)
+                out[i : i + clips, :, t : t + n] = mel.transpose(0, 1)
+        return out if log_eps is None else out.add_(log_eps).log_()
+
+
+def _frames_at_once(spec: MelSpec, constants: Constants) -> int:
+    import torch
+
+    values = spec.n_fft + spec.n_mels + 3 * constants.filters.shape[1]
+    if constants.first is not None:
+        values += constants.first.shape[0] * constants.first.shape[1]
+    on_cpu = constants.second.device.type == "cpu"
+    n_bytes = _CPU_CHUNK_BYTES * torch.get_num_threads() if on_cpu else _CHUNK_BYTES
+    return max(1, n_bytes // (values * constants.second.element_size()))
+
+
+class _Work:
+    """Memory for one chunk, used again by the next one of the same shape."""
+
+    def __init__(self) -> None:
+        self._kept = {}
+
+    def __call__(self, like, *shape):
+        if shape not in self._kept:
+            self._kept[shape] = like.new_empty(shape)
+        return self._kept[shape]
+
+
+def _mel_into(work: _Work, frames, power: float, constants: Constants):
+    """`_mel` without a gradient, in memory of `work`."""
+    import torch
+
+    t = frames.shape[1]
+    y = frames[None]
+    if constants.first is not None:
+        n2, rows, n1 = constants.first.shape
+        y = work(frames, n2, rows, t)
+        torch.bmm(constants.first, frames.view(n1, n2, t).transpose(0, 1), out=y)
+        y = y.view(2 * n2, rows // 2, t).transpose(0, 1)
+    groups, slots = constants.second.shape[0], constants.second.shape[1] // 2
+    z = torch.bmm(constants.second, y, out=work(frames, groups, 2 * slots, t))
+    squared = torch.mul(z[:, :slots], z[:, :slots], out=work(frames, groups, slots, t))
+    squared.addcmul_(z[:, slots:], z[:, slots:])
+    if power != 2.0:
+        squared = squared.sqrt_() if power == 1.0 else squared.pow_(power / 2)
+    return torch.mm(constants.filters, squared.view(-1, t), out=work(frames, len(constants.filters), t))
+
+
+# ---- what would round the products
+
+
+@contextlib.contextmanager
+def _full_precision(device: str):
+    """No autocast, and no TF32 or bfloat16 for float32 products: a transform of 11 bits is no transform."""
+    import torch
+
+    if torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            yield
+        return
+    yield
+
+
+# ---- what one spec, window and filterbank need, worked out once
+
+_kept: dict[tuple, tuple] = {}
+_keeping = threading.Lock()
+
+
+def _kept_constants(spec: MelSpec, window, filterbank) -> Constants:
+    import torch
+
+    key = (spec, _identity(window), _identity(filterbank), window.dtype, window.device)
+    found = _kept.get(key)
+    if found is None:
+        with warnings.catch_warnings():
+            if torch.jit.is_tracing():  # it warns of constants in a trace, which these are meant to be
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            arrays = (tensor.detach().double().cpu().numpy() for tensor in (window, filterbank))
+            constants = constants_of(matmul_plan.make_plan(spec, *arrays), window.dtype, window.device)
+        found = constants, (window, filterbank)  # which stay alive, as the key names them by their address
+        with _keeping:
+            while len(_kept) >= _KEPT:
+                del _kept[next(iter(_kept))]
+            _kept[key] = found
+    return found[0]
+
+
+def _captured_constants(spec: MelSpec, window, filterbank) -> Constants:
+    """The constants while a graph is captured: window and filterbank have no values then, so that they are folded in by
+    the graph itself, and every bin is computed."""
+    import torch
+    import torch.nn.functional as F
+
+    first, second, bins, used = _template(spec.n_fft, window.dtype, window.device)
+    left = (spec.n_fft - spec.win_length) // 2
+    framed = F.pad(window, (left, spec.n_fft - spec.win_length - left))
+    if spec.normalized in (True, "window"):
+        framed = framed / (framed * framed).sum().sqrt()
+    elif spec.normalized == "frame_length":
+        framed = framed / math.sqrt(spec.n_fft)
+    if first is None:
+        second = second * framed
+    else:
+        n2, _, n1 = first.shape
+        first = first * framed.reshape(n1, n2).t()[:, None, :]
+    return Constants(first, second, torch.index_select(filterbank, 1, bins) * used)
+
+
+def _template(n_fft: int, dtype, device) -> tuple:
+    """First and second for a rectangular window, and for each slot its bin and whether (1 or 0) it has one."""
+    import numpy as np
+    import torch
+
+    spec = MelSpec(n_fft=n_fft, hop_length=n_fft, n_mels=1, window="rectangular")
+    plan = matmul_plan.make_plan(spec, np.ones(n_fft), np.ones((1, spec.n_freqs)), all_bins=True)
+    constants = constants_of(plan, dtype, device)
+    bins = torch.from_numpy(plan.bins.clip(min=0)).to(device)
+    return constants.first, constants.second, bins, torch.from_numpy(plan.bins >= 0).to(device, dtype)
+
+
+def _identity(tensor) -> tuple:
+    if tensor.is_inference():  # it counts no versions
+        return (tensor.cpu().numpy().tobytes(),)
+    return tensor.data_ptr(), tensor.stride(), tensor._version
