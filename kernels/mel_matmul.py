@@ -19,7 +19,7 @@ import contextlib
 import dataclasses
 import math
 import threading
-import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import kernels.matmul_plan as matmul_plan
 from kernels.spec import INT16_FULL_SCALE, MelSpec
@@ -59,7 +59,7 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
         constants = _kept_constants(spec, window, filterbank)
         if torch.jit.is_tracing() or waveform.requires_grad and torch.is_grad_enabled():
             return whole(waveform, spec, constants, log_eps)
-        return _in_chunks(waveform, spec, constants, log_eps)
+        return in_chunks(waveform, spec, constants, log_eps)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -183,7 +183,8 @@ def _powered(squared, power: float):
     return torch.where(positive, base.sqrt() if power == 1.0 else base ** (power / 2), 0.0)
 
 
-def _in_chunks(waveform, spec: MelSpec, constants: Constants, log_eps: float | None):
+def in_chunks(waveform, spec: MelSpec, constants: Constants, log_eps: float | None):
+    """`forward` with given constants, chunk by chunk, without a gradient."""
     import torch
 
     batch, n_frames = waveform.shape[0], spec.n_frames(waveform.shape[1])
@@ -217,15 +218,16 @@ def _frames_at_once(spec: MelSpec, constants: Constants) -> int:
 
 
 class _Work:
-    """Memory for one chunk, used again by the next one of the same shape."""
+    """Memory for the steps of one chunk, used again by the next one of the same shape."""
 
     def __init__(self) -> None:
         self._kept = {}
 
-    def __call__(self, like, *shape):
-        if shape not in self._kept:
-            self._kept[shape] = like.new_empty(shape)
-        return self._kept[shape]
+    def __call__(self, step: str, like, *shape):
+        key = (step, shape)  # two steps may have one shape
+        if key not in self._kept:
+            self._kept[key] = like.new_empty(shape)
+        return self._kept[key]
 
 
 def _mel_into(work: _Work, frames, power: float, constants: Constants):
@@ -236,16 +238,16 @@ def _mel_into(work: _Work, frames, power: float, constants: Constants):
     y = frames[None]
     if constants.first is not None:
         n2, rows, n1 = constants.first.shape
-        y = work(frames, n2, rows, t)
+        y = work("first", frames, n2, rows, t)
         torch.bmm(constants.first, frames.view(n1, n2, t).transpose(0, 1), out=y)
         y = y.view(2 * n2, rows // 2, t).transpose(0, 1)
     groups, slots = constants.second.shape[0], constants.second.shape[1] // 2
-    z = torch.bmm(constants.second, y, out=work(frames, groups, 2 * slots, t))
-    squared = torch.mul(z[:, :slots], z[:, :slots], out=work(frames, groups, slots, t))
+    z = torch.bmm(constants.second, y, out=work("second", frames, groups, 2 * slots, t))
+    squared = torch.mul(z[:, :slots], z[:, :slots], out=work("squared", frames, groups, slots, t))
     squared.addcmul_(z[:, slots:], z[:, slots:])
     if power != 2.0:
         squared = squared.sqrt_() if power == 1.0 else squared.pow_(power / 2)
-    return torch.mm(constants.filters, squared.view(-1, t), out=work(frames, len(constants.filters), t))
+    return torch.mm(constants.filters, squared.view(-1, t), out=work("mel", frames, len(constants.filters), t))
 
 
 # ---- what would round the products
@@ -253,14 +255,16 @@ def _mel_into(work: _Work, frames, power: float, constants: Constants):
 
 @contextlib.contextmanager
 def _full_precision(device: str):
-    """No autocast, and no TF32 or bfloat16 for float32 products: a transform of 11 bits is no transform."""
+    """No autocast, and no TF32 or bfloat16 in float32 products: with 11 bits there is nothing left of a quiet bin."""
     import torch
 
-    if torch.is_autocast_enabled(device):
-        with torch.autocast(device, enabled=False):
-            yield
-        return
-    yield
+    with contextlib.ExitStack() as stack:
+        if torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        if not torch.compiler.is_compiling() and (precision := torch.get_float32_matmul_precision()) != "highest":
+            torch.set_float32_matmul_precision("highest")
+            stack.callback(torch.set_float32_matmul_precision, precision)
+        yield
 
 
 # ---- what one spec, window and filterbank need, worked out once
@@ -275,11 +279,11 @@ def _kept_constants(spec: MelSpec, window, filterbank) -> Constants:
     key = (spec, _identity(window), _identity(filterbank), window.dtype, window.device)
     found = _kept.get(key)
     if found is None:
-        with warnings.catch_warnings():
-            if torch.jit.is_tracing():  # it warns of constants in a trace, which these are meant to be
-                warnings.simplefilter("ignore", torch.jit.TracerWarning)
-            arrays = (tensor.detach().double().cpu().numpy() for tensor in (window, filterbank))
-            constants = constants_of(matmul_plan.make_plan(spec, *arrays), window.dtype, window.device)
+        if torch.jit.is_tracing():  # a trace records its own thread: the constants' making is no part of the graph
+            with ThreadPoolExecutor(1) as aside:
+                constants = aside.submit(_make_constants, spec, window, filterbank).result()
+        else:
+            constants = _make_constants(spec, window, filterbank)
         found = constants, (window, filterbank)  # which stay alive, as the key names them by their address
         with _keeping:
             while len(_kept) >= _KEPT:
@@ -319,6 +323,11 @@ def _template(n_fft: int, dtype, device) -> tuple:
     constants = constants_of(plan, dtype, device)
     bins = torch.from_numpy(plan.bins.clip(min=0)).to(device)
     return constants.first, constants.second, bins, torch.from_numpy(plan.bins >= 0).to(device, dtype)
+
+
+def _make_constants(spec: MelSpec, window, filterbank) -> Constants:
+    arrays = (tensor.detach().double().cpu().numpy() for tensor in (window, filterbank))
+    return constants_of(matmul_plan.make_plan(spec, *arrays), window.dtype, window.device)
 
 
 def _identity(tensor) -> tuple:

@@ -135,12 +135,15 @@ def test_a_named_backend_is_never_replaced(monkeypatch):
     monkeypatch.setattr(kernels.mel_torchaudio, "why_unavailable", lambda: "cannot be imported (no file)")
     assert available_backends()["torchaudio"].startswith("cannot be")
     with pytest.raises(
-        RuntimeError, match=r"'torchaudio' cannot compute this: .*no file\); backends that can: numba, matmul, reference"
+        RuntimeError,
+        match=r"'torchaudio' cannot compute this: .*no file\); backends that can: numba, matmul, reference",
     ):
         MelSpectrogram(n_mels=40, backend="torchaudio")
     prime = {"n_fft": 4099, "n_mels": 40}  # a size that numba and matmul lack
     assert MelSpectrogram(**prime).backend == "reference"  # auto takes what there is, and says so
-    with pytest.raises(RuntimeError, match="no backend has .*: numba: .*; torchaudio: .*; matmul: .*; reference: it has no"):
+    with pytest.raises(
+        RuntimeError, match="no backend has .*: numba: .*; torchaudio: .*; matmul: .*; reference: it has no"
+    ):
         MelSpectrogram(**prime)(torch.zeros(5000, requires_grad=True))
 
 
