@@ -4,10 +4,10 @@
 
 (batch, time) float32, float64 or int16 -> (batch, n_mels, n_frames). The frames of all clips lie side by side in the
 last dimension, so each constant matrix meets one long right-hand side, and mel comes out as it is stored.
-Where no gradient is needed, frames go through in chunks that fit L2 (CPU) or bound the memory (other devices), into
-memory that is used again. With a gradient, or while a graph is captured, all frames go through at once, by operators
-that every graph format has: Pad, Reshape, Transpose, Slice, Concat, MatMul, Mul, Add, Log, and for powers other than 2
-Greater, Where, Sqrt and Pow.
+Where no gradient is needed, frames go through in chunks that stay in the CPU's caches, or bound the memory of another
+device, into memory that is used again. With a gradient, or while a graph is captured, all frames go through at once, by operators
+that every graph format has: Reshape, Transpose, Slice, Concat (torch.compile and torch.export: Gather), MatMul, Mul, Add,
+Log, and for powers other than 2 Greater, Where, Sqrt and Pow.
 
 The gradient of |X|^p, p other than 2, at a bin of exactly 0 is taken as 0, as torchaudio's is for p = 1; autograd alone
 would give 0 times infinity.
@@ -26,7 +26,7 @@ from kernels.spec import INT16_FULL_SCALE, MelSpec
 
 COMPUTES_IN_FLOAT64 = False
 
-_CPU_CHUNK_BYTES = 1 << 22  # of a thread: a chunk's values, all steps together, of which about half are live at a time
+_CPU_CHUNK_BYTES = 1 << 22  # of a thread, all steps of a chunk together: shorter products are slower than L2 is faster
 _CHUNK_BYTES = 1 << 28  # elsewhere: many times what fills a GPU
 _SLICES = 32  # shifted copies that make frames out of hops; for more (tiny hops) the frames are one strided view
 _KEPT = 32  # settings that a process keeps ready
