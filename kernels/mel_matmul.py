@@ -5,9 +5,9 @@
 (batch, time) float32, float64 or int16 -> (batch, n_mels, n_frames). The frames of all clips lie side by side in the
 last dimension, so each constant matrix meets one long right-hand side, and mel comes out as it is stored.
 Where no gradient is needed, frames go through in chunks that stay in the CPU's caches, or bound the memory of another
-device, into memory that is used again. With a gradient, or while a graph is captured, all frames go through at once, by operators
-that every graph format has: Reshape, Transpose, Slice, Concat (torch.compile and torch.export: Gather), MatMul, Mul, Add,
-Log, and for powers other than 2 Greater, Where, Sqrt and Pow.
+device, into memory that is used again. With a gradient, or while a graph is captured, all frames go through at once, by
+operators that every graph format has: Reshape, Transpose, Slice, Concat (torch.compile and torch.export: Gather),
+MatMul, Mul, Add, Log, and for powers other than 2 Greater, Where, Sqrt and Pow.
 
 The gradient of |X|^p, p other than 2, at a bin of exactly 0 is taken as 0, as torchaudio's is for p = 1; autograd alone
 would give 0 times infinity.
