@@ -24,8 +24,8 @@ __all__ = [
 # why_unsupported(spec, dtype=, device=, needs_gradient=) and forward(waveform, spec, window, filterbank, log_eps).
 BACKENDS = {
     "numba": "kernels.mel_numba",
-    "torchaudio": "kernels.mel_torchaudio",
     "matmul": "kernels.mel_matmul",
+    "torchaudio": "kernels.mel_torchaudio",
     "reference": "kernels.mel_reference",
 }
 

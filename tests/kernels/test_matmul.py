@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram, matmul_plan, mel_matmul, mel_torchaudio
+from kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram, matmul_plan, mel_matmul
 from kernels.compare import assert_close, compare
 from kernels.mel_reference import mel_spectrogram
 
@@ -338,9 +338,9 @@ def test_autocast_and_low_precision_products_do_not_reach_it():
         assert_close(mel, expected, dtype="float32", **TOLERANCES["float32"])
 
 
-def test_auto_prefers_faster_backends_and_takes_this_one_where_they_are_missing(monkeypatch):
-    assert MelSpectrogram.from_spec(ORIGINAL).backend == "numba"
-    waveform = torch.zeros(4000, requires_grad=True)
-    assert MelSpectrogram.from_spec(ORIGINAL).backend_for(waveform) == "torchaudio"
-    monkeypatch.setattr(mel_torchaudio, "why_unavailable", lambda: "not installed")
-    assert MelSpectrogram.from_spec(ORIGINAL).backend_for(waveform) == "matmul"
+def test_auto_takes_it_where_a_gradient_is_needed():
+    module = MelSpectrogram.from_spec(ORIGINAL)
+    assert module.backend == "numba"
+    assert module.backend_for(torch.zeros(4000, requires_grad=True)) == "matmul"
+    prime = MelSpec(n_fft=4099, n_mels=8)
+    assert MelSpectrogram.from_spec(prime).backend_for(torch.zeros(5000, requires_grad=True)) == "torchaudio"

@@ -120,11 +120,11 @@ def test_copies_and_pickles(waveform):
 
 
 def test_available_backends():
-    assert available_backends() == {"numba": None, "torchaudio": None, "matmul": None, "reference": None}
+    assert available_backends() == {"numba": None, "matmul": None, "torchaudio": None, "reference": None}
 
 
 def test_unknown_backend_lists_the_valid_ones():
-    valid = "'auto', 'numba', 'torchaudio', 'matmul', 'reference'"
+    valid = "'auto', 'numba', 'matmul', 'torchaudio', 'reference'"
     with pytest.raises(ValueError, match=f"backend='cudnn' must be one of {valid}"):
         MelSpectrogram(n_mels=40, backend="cudnn")
 
@@ -142,7 +142,7 @@ def test_a_named_backend_is_never_replaced(monkeypatch):
     prime = {"n_fft": 4099, "n_mels": 40}  # a size that numba and matmul lack
     assert MelSpectrogram(**prime).backend == "reference"  # auto takes what there is, and says so
     with pytest.raises(
-        RuntimeError, match="no backend has .*: numba: .*; torchaudio: .*; matmul: .*; reference: it has no"
+        RuntimeError, match="no backend has .*: numba: .*; matmul: .*; torchaudio: .*; reference: it has no"
     ):
         MelSpectrogram(**prime)(torch.zeros(5000, requires_grad=True))
 
