@@ -26,7 +26,7 @@ from kernels.spec import MelSpec
 
 # What moving one value through memory once more costs, in multiplications: small transforms are one dense matrix.
 _PASS_COST = 32
-LARGEST_DENSE = 4096  # n_fft without two useful factors takes n_fft ** 2 values: 64 MB in float32 here
+LARGEST_PRIME = 1024  # a prime factor p costs 2 p operations a value, where other transforms stay below 100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,11 +104,14 @@ def make_plan(
 
 def why_not(n_fft: int) -> str | None:
     """Why there is no plan for this n_fft, or None."""
-    if _cheapest(n_fft, np.ones(n_fft // 2 + 1, bool)) == 1 and n_fft > LARGEST_DENSE:
-        return (
-            f"n_fft={n_fft} has no two factors to split it by, and as one matrix must not exceed {LARGEST_DENSE}; "
-            "use a power of two"
-        )
+    largest, rest, factor = 1, n_fft, 2
+    while rest > 1:
+        if rest % factor == 0:
+            largest, rest = factor, rest // factor
+        else:
+            factor = factor + 1 if factor * factor <= rest else rest
+    if largest > LARGEST_PRIME:
+        return f"n_fft={n_fft} has the prime factor {largest}, above {LARGEST_PRIME}; use a power of two"
     return None
 
 
