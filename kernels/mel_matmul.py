@@ -25,6 +25,7 @@ import kernels.matmul_plan as matmul_plan
 from kernels.spec import INT16_FULL_SCALE, MelSpec
 
 COMPUTES_IN_FLOAT64 = False
+TRACEABLE = True  # torch.jit.trace sees all that it does
 
 _CPU_CHUNK_BYTES = 1 << 22  # of a thread, all steps of a chunk together: shorter products are slower than L2 is faster
 _CHUNK_BYTES = 1 << 28  # elsewhere: many times what fills a GPU
@@ -57,9 +58,19 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
         if torch.compiler.is_compiling():
             return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
         constants = _kept_constants(spec, window, filterbank)
-        if torch.jit.is_tracing() or waveform.requires_grad and torch.is_grad_enabled():
+        if _is_recorded(waveform):
             return whole(waveform, spec, constants, log_eps)
         return in_chunks(waveform, spec, constants, log_eps)
+
+
+def _is_recorded(waveform) -> bool:
+    """Whether operations are traced or differentiated, so that none may write into memory that is used again."""
+    import torch
+    from torch.autograd import forward_ad
+
+    if torch.jit.is_tracing() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return waveform.requires_grad and torch.is_grad_enabled()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,22 +16,21 @@ import ast
 import dataclasses
 import functools
 import importlib.util
-import os
+import struct
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 import kernels.numba_plan as numba_plan
+import kernels.numba_threads as numba_threads
 from kernels.spec import INT16_FULL_SCALE, PAD_MODES, MelSpec
 
 COMPUTES_IN_FLOAT64 = False
 
 _CHUNKS_PER_THREAD = 8  # enough that a thread losing its core costs little; few enough that the counter is not busy
-_THREAD_SAMPLES = 32 * 1024  # a thread is worth waking (tens of microseconds) for this many samples in frames
-_PREPARED_KEPT = 64  # settings that a process keeps ready
-_AREAS_KEPT = 8  # scratch memories that a thread keeps
+_PARALLEL_SAMPLES = 32 * 1024  # other threads are worth starting for this many samples in frames
+_PREPARED_KEPT = 16  # settings that a process keeps ready, with scratch memory
+_LENGTHS_KEPT = 256  # clip lengths whose number of frames is remembered
 _LINE = 64  # bytes of a cache line
 
 
@@ -69,7 +68,7 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     """
     import torch
 
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or type(waveform) is not torch.Tensor:  # a subclass may have no memory
         return torch.ops.triadbench.mel_numba(waveform, window, filterbank, _settings(spec), log_eps)
     return compute(waveform, spec, window, filterbank, log_eps)
 
@@ -78,79 +77,68 @@ def compute(waveform, spec: MelSpec, window, filterbank, log_eps: float | None, 
     """`forward` outside torch.compile; `lanes` (W) defaults to the host's vector width."""
     import torch
 
-    import kernels.numba_cache as numba_cache
-
-    clips = waveform.contiguous()
-    n_clips, time = clips.shape
-    n_frames = spec.n_frames(time)
-    out = torch.empty((n_clips, spec.n_mels, n_frames), dtype=window.dtype)
+    n_clips, time = waveform.shape
+    dtype = window.dtype
+    lanes = lanes or _host_lanes(dtype.itemsize)
+    prepared = _prepared(spec, window, filterbank, waveform.dtype, lanes)
+    n_frames = prepared.n_frames(time)
+    out = torch.empty((n_clips, spec.n_mels, n_frames), dtype=dtype)
     if not n_clips:
         return out
-    lanes = lanes or numba_cache.host_lanes(out.element_size())
-    prepared = _prepared(spec, window, filterbank, clips.dtype, lanes)
-    kernel = numba_cache.kernel(lanes, prepared.in_dtype, prepared.dtype)
-    sizes = prepared.sizes.copy()
-    sizes[numba_plan.TIME], sizes[numba_plan.N_FRAMES] = time, n_frames
-    eps = -1.0 if log_eps is None else log_eps
-    base = sizes.ctypes.data
+    clips = waveform.contiguous()
     total = n_clips * -(-n_frames // lanes)
-    n_threads = min(torch.get_num_threads(), total, max(1, total * lanes * spec.n_fft // _THREAD_SAMPLES))
-    grain = max(1, total // (n_threads * _CHUNKS_PER_THREAD))
-    shared = (clips.data_ptr(), out.data_ptr(), base + numba_plan.COUNTER * 8, base, *prepared.addresses)
-
-    def work() -> None:
-        areas, _ = _areas(prepared)
-        kernel(*shared, *areas, eps, spec.power / 2, total, grain)
-
-    _on_threads(work, n_threads)
+    n_threads = torch.get_num_threads()
+    # All of torch's threads or none: OpenMP ends and starts threads where their number changes.
+    if total == 1 or total * prepared.group_samples < _PARALLEL_SAMPLES:
+        n_threads = 1
+    job = prepared.take(n_threads)
+    job.fill(time, n_frames, clips.data_ptr(), out.data_ptr(), log_eps, total, n_threads)
+    numba_threads.run(prepared.kernel, job.address, n_threads)
+    prepared.jobs.append(job)
     return out
 
 
-# ---- threads
-
-
-def _on_threads(work: Callable[[], None], n_threads: int) -> None:
-    """Run `work`, which draws from a shared counter until nothing is left, on this thread and n_threads - 1 helpers."""
-    if n_threads == 1:
-        work()
-        return
-    pool = _pool(n_threads - 1)
-    helpers = [pool.submit(work) for _ in range(n_threads - 1)]
-    try:
-        work()
-    finally:
-        for helper in helpers:
-            if not helper.cancel():  # cancelled: it had not begun, and by now nothing is left
-                helper.result()
-
-
 @functools.cache
-def _pool(n_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="mel")
+def _host_lanes(float_bytes: int) -> int:
+    import kernels.numba_cache as numba_cache
+
+    return numba_cache.host_lanes(float_bytes)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has none of the threads
+class _Job:
+    """What the compiled code is given (kernels/numba_plan.py), and the scratch memories of `n_threads` threads."""
 
-_local = threading.local()
-
-
-def _areas(prepared: _Prepared) -> tuple:
-    """Addresses of this thread's work, wide, tail, edges and columns for these settings; and the arrays themselves."""
-    kept = _local.__dict__.setdefault("areas", {})
-    if prepared not in kept:
-        while len(kept) >= _AREAS_KEPT:
-            del kept[next(iter(kept))]
+    def __init__(self, prepared: _Prepared, n_threads: int) -> None:
         plan = prepared.plan
-        arrays = (
-            _aligned_zeros(plan.work_size, prepared.dtype),
-            _aligned_zeros(numba_plan.wide_size(plan.n_fft, plan.lanes), prepared.dtype),
-            _aligned_zeros(plan.lanes, prepared.dtype),
-            _aligned_zeros(plan.columns * plan.rows, prepared.in_dtype),
-            np.zeros(plan.columns, np.int64),
-        )
-        kept[prepared] = tuple(array.ctypes.data for array in arrays), arrays
-    return kept[prepared]
+        self.n_threads = n_threads
+        self.slots = _aligned_zeros(numba_plan.AREAS + numba_plan.AREA_SIZE * n_threads, "int64")
+        self.address = self.slots.ctypes.data
+        self.slots[: len(prepared.sizes)] = prepared.sizes
+        self.slots[list(numba_plan.ARRAYS)] = prepared.addresses
+        self.slots.view(np.float64)[numba_plan.HALF_POWER] = prepared.spec.power / 2
+        self.areas = []  # keeps the memory
+        for i in range(n_threads):
+            arrays = (
+                _aligned_zeros(plan.work_size, prepared.dtype),
+                _aligned_zeros(numba_plan.wide_size(plan.n_fft, plan.lanes), prepared.dtype),
+                _aligned_zeros(plan.lanes, prepared.dtype),
+                _aligned_zeros(plan.columns * plan.rows, prepared.in_dtype),
+                np.zeros(plan.columns, np.int64),
+            )
+            self.areas.append(arrays)
+            first = numba_plan.AREAS + numba_plan.AREA_SIZE * i
+            self.slots[first : first + len(arrays)] = [array.ctypes.data for array in arrays]
+
+    def fill(self, time, n_frames, samples, out, log_eps, total, n_threads) -> None:
+        """What differs from call to call."""
+        grain = max(1, total // (n_threads * _CHUNKS_PER_THREAD))
+        eps = -1.0 if log_eps is None else log_eps
+        _CALL_SIZES.pack_into(self.slots, 8 * numba_plan.TIME, time, n_frames)
+        _CALL.pack_into(self.slots, 8 * numba_plan.NEXT_AREA, 0, 0, samples, out, eps, total, grain)
+
+
+_CALL_SIZES = struct.Struct("=2q")  # TIME and N_FRAMES
+_CALL = struct.Struct("=4qd2q")  # NEXT_AREA, COUNTER, SAMPLES, OUT, EPS, TOTAL, GRAIN
 
 
 def _aligned_zeros(size: int, dtype: str) -> np.ndarray:
@@ -163,18 +151,39 @@ def _aligned_zeros(size: int, dtype: str) -> np.ndarray:
 # ---- what one spec, window and filterbank need, worked out once
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class _Prepared:
-    """`arrays` are what `addresses` point at. `tensors` keeps what the key names by its address alive, so that nothing
-    else can come to lie there."""
+    """`arrays` are what `addresses` point at. `tensors` and `spec` keep what the key names by its address alive, so
+    that nothing else can come to lie there. `jobs` are those not running now: as many as calls ran at the same time."""
 
+    spec: MelSpec
     plan: numba_plan.Plan
     in_dtype: str
     dtype: str
+    kernel: int  # address
     sizes: np.ndarray  # TIME and N_FRAMES are filled in for each input
     arrays: tuple
     addresses: tuple  # program, index, table, weights, bands
     tensors: tuple
+    group_samples: int  # in the frames of one group
+    jobs: list[_Job] = dataclasses.field(default_factory=list)
+    lengths: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    def n_frames(self, time: int) -> int:
+        found = self.lengths.get(time)
+        if found is None:
+            if len(self.lengths) >= _LENGTHS_KEPT:
+                self.lengths.clear()
+            found = self.lengths[time] = self.spec.n_frames(time)
+        return found
+
+    def take(self, n_threads: int) -> _Job:
+        """A job that nobody else uses; the caller puts it back into `jobs`."""
+        try:
+            job = self.jobs.pop()
+        except IndexError:
+            return _Job(self, n_threads)
+        return job if job.n_threads >= n_threads else _Job(self, n_threads)
 
 
 _kept: dict[tuple, _Prepared] = {}
@@ -182,7 +191,8 @@ _keeping = threading.Lock()
 
 
 def _prepared(spec: MelSpec, window, filterbank, in_dtype, lanes: int) -> _Prepared:
-    key = (spec, _identity(window), _identity(filterbank), in_dtype, lanes)
+    # By address: hashing a spec costs more than all other look-ups.
+    key = (id(spec), _identity(window), _identity(filterbank), in_dtype, lanes)
     found = _kept.get(key)
     if found is None:
         found = _prepare(spec, window, filterbank, str(in_dtype).removeprefix("torch."), lanes)
@@ -200,6 +210,8 @@ def _identity(tensor) -> tuple:
 
 
 def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, lanes: int) -> _Prepared:
+    import kernels.numba_cache as numba_cache
+
     frame_window = _frame_window(spec, window.detach().double().numpy())
     if in_dtype == "int16":
         frame_window /= INT16_FULL_SCALE
@@ -223,13 +235,16 @@ def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, lanes: int) -> _P
     }.items():
         sizes[position] = value
     return _Prepared(
+        spec=spec,
         plan=plan,
         in_dtype=in_dtype,
         dtype=filters.dtype.name,
+        kernel=numba_cache.kernel(lanes, in_dtype, filters.dtype.name),
         sizes=sizes,
         arrays=arrays,
         addresses=tuple(array.ctypes.data for array in arrays),
-        tensors=(window, filterbank),
+        tensors=(window.detach(), filterbank.detach()),  # of their own: `.data` may be set on the caller's
+        group_samples=lanes * spec.n_fft,
     )
 
 

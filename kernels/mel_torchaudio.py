@@ -9,6 +9,7 @@ from __future__ import annotations
 from kernels.spec import INT16_FULL_SCALE, MelSpec
 
 COMPUTES_IN_FLOAT64 = False
+TRACEABLE = True  # torch.jit.trace sees all that it does
 
 
 def why_unavailable() -> str | None:

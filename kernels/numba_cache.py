@@ -7,7 +7,6 @@ only where there is none for this processor, these sources and this version of n
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
 import importlib.metadata
@@ -21,13 +20,9 @@ import llvmlite.binding as llvm
 
 _FOLDER = pathlib.Path(__file__).parent
 _SOURCES = ("numba_kernel.py", "numba_codelets.py", "numba_simd.py", "numba_dft.py", "numba_plan.py", "spec.py")
-# result, error, then kernels.numba_kernel.signature: 14 pointers, eps, half_power, total, grain
-_POINTERS = [ctypes.c_void_p] * 16
-_SCALARS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 
 _loading = threading.Lock()
 _engines: list = []  # they own the code
-_unused = ctypes.c_int64()  # where numba's calling convention puts a result and an error: None, and there is none
 
 
 @functools.cache
@@ -38,8 +33,8 @@ def host_lanes(float_bytes: int) -> int:
 
 
 @functools.cache
-def kernel(lanes: int, in_dtype: str, dtype: str):
-    """The compiled `mel_groups` as a ctypes function, which gives up Python's lock while it runs."""
+def kernel(lanes: int, in_dtype: str, dtype: str) -> int:
+    """Address of the compiled loop, void f(int64 *job), for a job as kernels/numba_plan.py lays it out."""
     with _loading:
         key = _key(lanes, in_dtype, dtype)
         address = _load(*_read(key))
@@ -49,9 +44,7 @@ def kernel(lanes: int, in_dtype: str, dtype: str):
             name, code = numba_kernel.compile_kernel(lanes, in_dtype, dtype)
             _write(key, name, code)
             address = _load(name, code)
-    arguments = [*_POINTERS, _SCALARS[dtype], ctypes.c_double, ctypes.c_int64, ctypes.c_int64]
-    unused = ctypes.addressof(_unused)
-    return functools.partial(ctypes.CFUNCTYPE(ctypes.c_int32, *arguments)(address), unused, unused)
+    return address
 
 
 def _key(*settings) -> str:

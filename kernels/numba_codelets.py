@@ -203,6 +203,32 @@ def power_of_elements(typingctx, lanes, parts, work, index, count, base, targets
 
 
 @intrinsic(prefer_literal=True)
+def raise_quarters(typingctx, lanes, work, count, quarters):
+    """`count` vectors of work to the power quarters / 4, in place: square roots for the fraction, then products."""
+
+    def write(literals, builder, memories, offsets):
+        (w,), (work,), (count, quarters) = literals, memories, offsets
+        kind, three = ir.VectorType(work.element, w), ir.Constant(_I64, 3)
+        whole, fraction = builder.lshr(quarters, ir.Constant(_I64, 2)), builder.and_(quarters, three)
+        result = cgutils.alloca_once(builder, kind)
+
+        def vector(part, i):
+            at = _times(builder, i, w)
+            x = work.vector(at)
+            root = x.sqrt() if part else None
+            factors = {0: [], 1: [root and root.sqrt()], 2: [root], 3: [root, root and root.sqrt()]}[part]
+            start = constant(kind, 1.0) if not factors else factors[0].value
+            builder.store((factors[0] * factors[1]).value if len(factors) == 2 else start, result)
+            with cgutils.for_range(builder, whole):
+                builder.store((Lanes(builder, builder.load(result)) * x).value, result)
+            work.put(Lanes(builder, builder.load(result)), at)
+
+        _for_radix(builder, range(4), fraction, count, vector)
+
+    return _codelet(write)(typingctx, lanes, work, count, quarters)
+
+
+@intrinsic(prefer_literal=True)
 def transpose_block(typingctx, lanes, work, addresses, like, column, sample, into, stride):
     """W x W samples to rows: work[into + i * stride + j] = (the type of `like`) at addresses[column + j], i-th on from
     `sample`; converted to the type of `work`."""

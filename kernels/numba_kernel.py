@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 
 import numba
+from llvmlite import ir
 from numba.core import types
+from numba.core.compiler_lock import global_compiler_lock
 
 from kernels.numba_codelets import (
     address_of,
@@ -21,14 +23,22 @@ from kernels.numba_codelets import (
     place_samples,
     power_of_elements,
     prefetch,
+    raise_quarters,
     rotate_elements,
     symmetric_sums,
     transpose_block,
 )
 from kernels.numba_plan import (
+    AREA_SIZE,
+    AREAS,
+    ARRAYS,
     COLUMNS,
+    COUNTER,
     DIRECT_FIRST,
+    EPS,
     FIRST,
+    GRAIN,
+    HALF_POWER,
     HOP,
     ITEM,
     LAST,
@@ -38,19 +48,26 @@ from kernels.numba_plan import (
     N_FREQS,
     N_MELS,
     N_STEPS,
+    NEXT_AREA,
+    OUT,
     PAD,
     PAD_MODE,
     PASS,
     POWERS,
     ROW_STRIDE,
     ROWS,
+    SAMPLES,
     SQUARES,
     TIME,
+    TOTAL,
     TWIDDLE,
 )
 from kernels.spec import PAD_MODES
 
 REFLECT, CONSTANT, REPLICATE, CIRCULAR = range(len(PAD_MODES))
+
+MOST_QUARTERS = 16.0  # |X|^2 to up to the fourth by roots and products; higher powers, and all others, by `**`
+_ENTRY = "mel_entry"
 
 _jit = numba.njit(nogil=True, error_model="numpy")
 
@@ -240,10 +257,12 @@ def mel_groups(lanes: int):
                         _direct_pass(lanes, work, table, wide, program, s)
 
                 # |X|^2 to |X|^power.
-                if half_power == 0.5:
-                    for i in range(n_freqs * lanes):
-                        work[i] = math.sqrt(work[i])
-                elif half_power != 1.0:
+                quarters = 4.0 * half_power
+                if half_power == 1.0:
+                    pass
+                elif quarters <= MOST_QUARTERS and quarters == math.floor(quarters):
+                    raise_quarters(lanes, work, n_freqs, int(quarters))
+                else:
                     for i in range(n_freqs * lanes):
                         work[i] = work[i] ** half_power
 
@@ -271,11 +290,58 @@ def signature(in_dtype: str, dtype: str) -> types.Signature:
 
 
 def compile_kernel(lanes: int, in_dtype: str, dtype: str) -> tuple[str, bytes]:
-    """Name and object code (for this machine) of int32 f(void *unused, void **unused, arguments of `signature`)."""
+    """Name and object code (for this machine) of void f(int64 *job): the loop on a job laid out as numba_plan says."""
     function = numba.njit(
         signature(in_dtype, dtype), nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True,
         _nrt=False,
     )(mel_groups(lanes))  # fmt: skip
     (compiled,) = function.overloads.values()
-    _, _, (code, _) = compiled.library.serialize_using_object_code()
-    return compiled.fndesc.llvm_func_name, code
+    library = compiled.library.codegen.create_library("mel_entry")
+    library.enable_object_caching()
+    library.add_ir_module(_entry(compiled.fndesc.llvm_func_name, in_dtype, dtype))
+    library.add_linking_library(compiled.library)
+    with global_compiler_lock:
+        library.finalize()
+    _, _, (code, _) = library.serialize_using_object_code()
+    return _ENTRY, code
+
+
+def _entry(name: str, in_dtype: str, dtype: str) -> ir.Module:
+    """The function that threads are given: it takes the next scratch memory of the job and calls the loop.
+
+    One argument, no result: what OpenMP asks of a parallel region, and the cheapest call from Python.
+    """
+    module, i64, byte = ir.Module("mel_entry"), ir.IntType(64), ir.IntType(8)
+    kinds = {"float32": ir.FloatType(), "float64": ir.DoubleType(), "int16": ir.IntType(16)}
+    number, sample, integers = kinds[dtype], kinds[in_dtype].as_pointer(), i64.as_pointer()
+    numbers = number.as_pointer()
+    # numba's calling convention: where a result and an error go, then the arguments of `signature`.
+    arguments = [byte.as_pointer().as_pointer(), byte.as_pointer().as_pointer(), sample, numbers, integers, integers,
+                 integers, integers, numbers, numbers, integers, numbers, numbers, numbers, sample, integers,
+                 number, ir.DoubleType(), i64, i64]  # fmt: skip
+    loop = ir.Function(module, ir.FunctionType(ir.IntType(32), arguments), name)
+    entry = ir.Function(module, ir.FunctionType(ir.VoidType(), [integers]), _ENTRY)
+    builder, (job,) = ir.IRBuilder(entry.append_basic_block("entry")), entry.args
+
+    def slot(position, kind=i64):
+        offset = position if isinstance(position, ir.Value) else ir.Constant(i64, position)
+        return builder.bitcast(builder.gep(job, [offset]), kind.as_pointer())
+
+    def field(position, kind):
+        return builder.load(slot(position, kind))
+
+    area = builder.atomic_rmw("add", slot(NEXT_AREA), ir.Constant(i64, 1), "monotonic")
+    areas = builder.add(builder.mul(area, ir.Constant(i64, AREA_SIZE)), ir.Constant(i64, AREAS))
+    work = [builder.add(areas, ir.Constant(i64, i)) for i in range(5)]
+    eps = field(EPS, ir.DoubleType())
+    nowhere = builder.alloca(byte.as_pointer())
+    values = [
+        nowhere, nowhere, field(SAMPLES, sample), field(OUT, numbers), slot(COUNTER), job,
+        *(field(position, kind) for position, kind in zip(ARRAYS, arguments[6:11], strict=True)),
+        *(field(position, kind) for position, kind in zip(work, arguments[11:16], strict=True)),
+        eps if dtype == "float64" else builder.fptrunc(eps, number),
+        field(HALF_POWER, ir.DoubleType()), field(TOTAL, i64), field(GRAIN, i64),
+    ]  # fmt: skip
+    builder.call(loop, values)
+    builder.ret_void()
+    return module

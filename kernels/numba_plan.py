@@ -26,8 +26,15 @@ import numpy as np
 FIRST, PASS, LAST, TWIDDLE, POWERS, SQUARES, DIRECT_FIRST, DIRECT_PASS = range(8)
 N_FIELDS = 12
 # Positions in the `sizes` array that goes with a program
-(HOP, LEAD, PAD, PAD_MODE, TIME, N_FRAMES, N_MELS, N_FREQS, ROWS, ROW_STRIDE, COLUMNS, N_STEPS, ITEM) = range(13)
-COUNTER, N_SIZES = 31, 32  # the threads' common counter, in a cache line of its own
+(HOP, LEAD, PAD, PAD_MODE, TIME, N_FRAMES, N_MELS, N_FREQS, ROWS, ROW_STRIDE, COLUMNS, N_STEPS, ITEM, N_SIZES) = range(
+    14
+)
+# A job, what the compiled code is given: int64 slots that begin with `sizes`. Those of one call stand together from
+# NEXT_AREA on. The threads change NEXT_AREA, the next scratch memory to take, and COUNTER, the next group to do, which
+# have a cache line of their own. EPS and HALF_POWER are doubles. ARRAYS are the addresses of program, index, table,
+# weights and bands; AREAS, of AREA_SIZE slots for each thread, those of work, wide, tail, edges and addresses.
+(NEXT_AREA, COUNTER, SAMPLES, OUT, EPS, TOTAL, GRAIN, HALF_POWER) = range(30, 38)
+ARRAYS, AREAS, AREA_SIZE = range(38, 43), 48, 8
 # Radices with straight-line code, in order of preference; other primes are summed directly. Complex butterflies of 16
 # take fewer passes but spill the 16 registers of AVX2: 8 is faster.
 RADICES = (16, 8, 4, 2, 5, 3)

@@ -6,7 +6,9 @@ that its state dicts load), checks the input, flattens the leading dimensions, a
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
 import importlib
 import itertools
 import warnings
@@ -15,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import kernels
 from kernels.spec import LOG_EPS, MelSpec
@@ -56,6 +59,10 @@ class MelSpectrogram(nn.Module):
     The other parameters: see `MelSpec`. Differences from torchaudio: the window and the filterbank are computed in
     float64 and rounded once; an empty batch gets an empty result; filters without a bin give no warning
     (`spec.empty_filters()` tells); `f_max` shows the value in use, never None.
+
+    torch.jit.script and torch.jit.trace make one operator of the module, `triadbench::mel`, which chooses its backend
+    at each call as the module does. A saved program holds the operator's name, not its code: whoever loads it runs
+    Python and imports kernels.transform first. (Traced with backend="torchaudio" it holds torch's operators alone.)
 
     Raises ValueError for a bad setting, an unknown backend or too short a clip; RuntimeError for a backend that is
     unavailable here or lacks what the input needs, naming those that have it; TypeError for an unsupported dtype.
@@ -133,6 +140,8 @@ class MelSpectrogram(nn.Module):
         # Unrounded, for computing in float64. Not buffers: torchaudio's state dict has none such.
         self._exact = (torch.from_numpy(window.copy()), torch.from_numpy(filterbank))
         self._chosen: dict[tuple, str] = {}
+        self._arrays_kept: dict[tuple, tuple] = {}
+        self._long_enough = -1  # samples of a clip that was found to be
         self._choose("float32", self.spectrogram.window.device.type, needs_gradient=False)  # fail here, not in forward
         for device, dtype, needs_gradient in itertools.product(("cpu", "cuda"), _DTYPES.values(), (False, True)):
             with contextlib.suppress(RuntimeError):  # torch.compile can read the answers, not ask the backends
@@ -145,42 +154,59 @@ class MelSpectrogram(nn.Module):
 
     def backend_for(self, waveform: Tensor) -> str:
         """The backend that `forward` will use for this waveform."""
-        needs_gradient = waveform.requires_grad and torch.is_grad_enabled()
-        return self._choose(_dtype_name(waveform), waveform.device.type, needs_gradient=needs_gradient)
+        return self._choose(_dtype_name(waveform), waveform.device.type, needs_gradient=_needs_gradient(waveform))
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(..., time) float32, float64 or int16 -> (..., n_mels, n_frames) on the same device."""
+        if torch.jit.is_tracing() and not getattr(_load(self.backend_for(waveform)), "TRACEABLE", False):
+            return torch.ops.triadbench.mel(waveform, *self._operator_arguments())
+        return self._compute(waveform, self._arrays)
+
+    def _compute(self, waveform: Tensor, arrays: Callable[[torch.dtype, torch.device], tuple]) -> Tensor:
         if waveform.ndim == 0:
             raise ValueError("waveform shape=() must be (..., time); give at least one dimension")
-        name = self.backend_for(waveform)
-        leading = waveform.shape[:-1]
+        backend = _load(self.backend_for(waveform))
+        shape = waveform.shape
         dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32
         # A graph that is captured may leave the length open: there the backend's own operations check it.
         if not torch.jit.is_tracing():
-            if not torch.compiler.is_compiling():
-                self.spec.n_frames(waveform.shape[-1])  # raises where that is too short
-            if 0 in leading:
-                n_frames = self.spec.n_frames(waveform.shape[-1])
-                return waveform.new_zeros((*leading, self.n_mels, n_frames), dtype=dtype)
-        backend = _load(name)
-        window, filterbank = self._arrays(torch.float64 if backend.COMPUTES_IN_FLOAT64 else dtype, waveform.device)
-        batch = waveform.reshape(-1, waveform.shape[-1])
-        log_eps = self.log_eps if self.log else None
-        mel = backend.forward(batch, self.spec, window, filterbank, log_eps)
-        return mel.reshape(*leading, *mel.shape[1:])
+            if not torch.compiler.is_compiling() and shape[-1] != self._long_enough:
+                self.spec.n_frames(shape[-1])  # raises where that is too short
+                self._long_enough = shape[-1]
+            if 0 in shape[:-1]:
+                return waveform.new_zeros((*shape[:-1], self.n_mels, self.spec.n_frames(shape[-1])), dtype=dtype)
+        window, filterbank = arrays(torch.float64 if backend.COMPUTES_IN_FLOAT64 else dtype, waveform.device)
+        batch = waveform if len(shape) == 2 else waveform.reshape(-1, shape[-1])
+        mel = backend.forward(batch, self.spec, window, filterbank, self.log_eps if self.log else None)
+        return mel if len(shape) == 2 else mel.reshape(*shape[:-1], *mel.shape[1:])
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        return _Scriptable(self)
+
+    def _operator_arguments(self) -> tuple:
+        settings = repr(self.spec.to_dict())
+        return self.spectrogram.window, self.mel_scale.fb, *self._exact, settings, self.requested_backend, self.log
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_arrays_kept": {}}  # a copy has buffers of its own
 
     def extra_repr(self) -> str:
         return f"{self.spec}, backend={self.requested_backend!r}, log={self.log}"
 
     def _arrays(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        arrays = (self.spectrogram.window, self.mel_scale.fb.T)
-        if dtype == torch.float64:
-            # The buffers decide (a state dict may have replaced them); an unrounded array stands in for its rounding.
-            arrays = tuple(
-                exact if torch.equal(exact.float(), buffer.float().cpu()) else buffer
-                for exact, buffer in zip(self._exact, arrays, strict=True)
-            )
-        return tuple(array.to(device, dtype) for array in arrays)
+        """Window and (n_mels, n_freqs) filterbank for a computation: of the buffers as they are at this moment."""
+        a, b = self.spectrogram.window, self.mel_scale.fb
+        if _transformed() or a.is_inference() or b.is_inference():  # an inference tensor counts no versions
+            return _converted(a, b, self._exact, dtype, device)
+        # Converting takes longer than looking whether it has to be done again.
+        now = a._version, b._version, a.data_ptr(), b.data_ptr()
+        kept = self._arrays_kept.get((dtype, device))
+        if kept is not None and kept[0] is a and kept[1] is b and kept[2] == now:
+            return kept[3]
+        arrays = _converted(a, b, self._exact, dtype, device)
+        if type(arrays[0]) is type(arrays[1]) is Tensor:  # not those of FakeTensorMode and its like
+            self._arrays_kept[dtype, device] = a, b, now, arrays
+        return arrays
 
     def _choose(self, dtype: str, device: str, *, needs_gradient: bool) -> str:
         asked = (dtype, device, needs_gradient)
@@ -204,6 +230,65 @@ class MelSpectrogram(nn.Module):
         raise RuntimeError(f"backend={name!r} cannot compute this: {reason}; {way_out}")
 
 
+def _converted(window: Tensor, fb: Tensor, exact: tuple, dtype: torch.dtype, device: torch.device) -> tuple:
+    arrays = (window, fb.T)
+    if dtype == torch.float64:
+        # The buffers decide (a state dict may have replaced them); an unrounded array stands in for its rounding.
+        arrays = tuple(
+            unrounded if torch.equal(unrounded.float(), buffer.float().cpu()) else buffer
+            for unrounded, buffer in zip(exact, arrays, strict=True)
+        )
+    return tuple(array.to(device, dtype) for array in arrays)
+
+
+# ---- TorchScript: the module as one operator, which calls back into it
+
+
+class _Scriptable(nn.Module):
+    """What torch.jit.script compiles in place of a MelSpectrogram: same state dict, same results."""
+
+    def __init__(self, module: MelSpectrogram) -> None:
+        super().__init__()
+        self.spectrogram, self.mel_scale = module.spectrogram, module.mel_scale
+        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "pad", "power", "n_mels", "f_min", "f_max"):
+            setattr(self, name, getattr(module, name))
+        _, _, self.exact_window, self.exact_filterbank, self.settings, self.backend, self.log = (
+            module._operator_arguments()
+        )
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return torch.ops.triadbench.mel(
+            waveform, self.spectrogram.window, self.mel_scale.fb, self.exact_window, self.exact_filterbank,
+            self.settings, self.backend, self.log,
+        )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=64)
+def _module_of(settings: str, backend: str, log: bool) -> MelSpectrogram:
+    """One whose buffers do not count."""
+    module = MelSpectrogram.__new__(MelSpectrogram)
+    spec = MelSpec.from_dict(ast.literal_eval(settings))
+    module._set_up(spec, np.ones(spec.win_length), backend, log)
+    return module
+
+
+def _mel(waveform, window, fb, exact_window, exact_filterbank, settings, backend, log):
+    exact = (exact_window, exact_filterbank)
+    return _module_of(settings, backend, log)._compute(
+        waveform, lambda dtype, device: _converted(window, fb, exact, dtype, device)
+    )
+
+
+_library = torch.library.Library("triadbench", "FRAGMENT")
+_library.define(
+    "mel(Tensor waveform, Tensor window, Tensor fb, Tensor exact_window, Tensor exact_filterbank, str settings, "
+    "str backend, bool log) -> Tensor"
+)
+_library.impl("mel", _mel, "CompositeImplicitAutograd")
+
+
+# ---- backends
+
 _loaded: dict = {}
 
 
@@ -220,6 +305,18 @@ def _why_not(name: str, spec: MelSpec, wanted: dict) -> str | None:
 
 def _reasons(spec: MelSpec, wanted: dict) -> str:
     return "; ".join(f"{name}: {_why_not(name, spec, wanted)}" for name in kernels.BACKENDS)
+
+
+def _transformed() -> bool:
+    """Whether tensors stand for something else here: under torch.compile, torch.jit.trace and torch.func."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+
+
+def _needs_gradient(waveform: Tensor) -> bool:
+    if waveform.requires_grad and torch.is_grad_enabled():
+        return True
+    # Forward mode: a dual tensor carries its tangent beside it.
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(waveform).tangent is not None
 
 
 def _dtype_name(waveform: Tensor) -> str:
