@@ -306,7 +306,12 @@ def _why_skip(rival: rivals.Rival, group: Group, effort: Effort, group_s: float,
     if rival.slow_start and not effort.slow_starts:
         return "left out of the quick profile: it compiles for seconds before its first call"
     call_s = store.predict_s(group, rival.name)
-    if call_s is not None and effort.budget_s > 0 and (timing.FEWEST_SAMPLES + 2) * call_s > group_s:
+    if (
+        call_s is not None
+        and not rival.baseline
+        and effort.budget_s > 0
+        and (timing.FEWEST_SAMPLES + 2) * call_s > group_s
+    ):
         return f"one call would take about {call_s:.2g} s, too long for the time given"
     return None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 from bench import machine, records
@@ -143,7 +142,7 @@ class Store:
         smaller = [r for r in self._find("mel", **given) if r["parameters"]["batch"] < group.batch]
         if smaller:
             nearest = max(smaller, key=lambda record: record["parameters"]["batch"])
-            return 1e-3 * median(nearest["samples"]) * group.batch / nearest["parameters"]["batch"]
+            return 1e-3 * min(nearest["samples"]) * group.batch / nearest["parameters"]["batch"]
         return None
 
     def tilted_error(self, group: Group, name: str, made: list[dict]) -> float | None:

@@ -132,7 +132,7 @@ def _errors(made: list[dict]) -> str:
     return _section(
         "Error beside speed",
         "Down and to the right is better. RMS and peak are of the timed clips. The error on tilted tones is the worst "
-        "log mel, in nepers, of tones whose loudness falls or rises by 80 dB: it shows what quiet bins suffer.",
+        "log mel (natural logarithm) of tones whose loudness falls or rises by 80 dB: it shows what quiet bins suffer.",
         f'<div class="card">{picture}</div>',
     )
 

@@ -24,6 +24,8 @@ class Picture(NamedTuple):
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "pentagon", "hexagon",
             "bowtie", "hourglass", "star-diamond")  # fmt: skip
+_INTENSITIES = (0.25, 250.0)
+"""Operations a byte that the roofline shows: from where L1 still limits to well beyond any mel."""
 _GREY = "#8a8f98"
 _OURS, _EAGER = "#3b82f6", "#e8743b"
 _RIVALS = ("#19a979", "#b566d9", "#d94a70", "#b8860b", "#0e8fa8", "#7a6ff0", "#a0522d", "#6b8e23")
@@ -53,13 +55,12 @@ def roofline(made: list[dict], records: list[dict], device: str) -> Picture:
     owners: list[tuple[int, int]] = []
     for threads, batch in cases:
         for x, y, name in _roof_lines(roofs, device, threads, mine):
+            flat = y[0] == y[1]
             figure.add_scatter(
-                x=x, y=y, mode="lines+text", text=["", "", f" {name}"] if len(x) == 3 else [f" {name}", ""],
-                textposition="top left" if len(x) == 3 else "bottom right", textfont={"size": 10},
-                line={"color": _GREY, "width": 2 if name.startswith(("memory", "matrix")) else 1,
-                      "dash": "solid" if name.startswith(("memory", "matrix")) else "dot"},
-                hovertemplate=f"{name}<extra></extra>", showlegend=False, cliponaxis=False,
-                visible=(threads, batch) == cases[0],
+                x=x, y=y, mode="lines+text", text=["", name + " "] if flat else [" " + name, ""],
+                textposition="top left" if flat else "bottom right", textfont={"size": 10}, name=name, showlegend=False,
+                line={"color": _GREY, "width": 2, "dash": "solid" if flat or name.startswith("memory") else "dot"},
+                hovertemplate=f"{name}<extra></extra>", visible=(threads, batch) == cases[0],
             )  # fmt: skip
             owners.append((threads, batch))
         for name, look in style.items():
@@ -77,13 +78,12 @@ def roofline(made: list[dict], records: list[dict], device: str) -> Picture:
     buttons = [
         {"label": _case_label(case, device), "args": [{"visible": [own == case for own in owners]}]} for case in cases
     ]
-    intensities = [row["intensity"] for row in mine]
     ticks = {row["intensity"]: row["spec"] for row in mine}
     figure.update_layout(
         **_layout(height=560),
         xaxis={"type": "log", "title": {"text": "operations a byte (nominal work over least traffic)"},
-               "range": _log_range(min(intensities) / 3, max(intensities) * 3), "dtick": "D2"},
-        yaxis={"type": "log", "title": {"text": "GFLOP/s"}, "automargin": True},
+               "range": [math.log10(value) for value in _INTENSITIES], "dtick": "D2"},
+        yaxis={"type": "log", "title": {"text": "GFLOP/s"}, "automargin": True, "dtick": 1},
         annotations=[
             {"x": math.log10(x), "y": 0, "yref": "paper", "yanchor": "bottom", "text": name, "showarrow": False,
              "textangle": -90, "font": {"size": 10}, "xshift": 9} for x, name in ticks.items()
@@ -97,15 +97,13 @@ def _roof_lines(roofs: dict, device: str, threads: int, mine: list[dict]) -> lis
     top = roofs.get((device, threads, "arithmetic"))
     if top is None or not mine:
         return []
-    low, high = min(r["intensity"] for r in mine) / 3, max(r["intensity"] for r in mine) * 3
+    low, high = _INTENSITIES
     lines = [([low, high], [top, top], f"matrix product {number(top)} GFLOP/s")]
     for (where, count, name), rate in roofs.items():
         if (where, count) == (device, threads) and name != "arithmetic":
             end = min(top / rate, high)
             if end > low:
-                middle = (low * end) ** 0.5
-                line = [low, middle, end]
-                lines.append((line, [rate * x for x in line], f"{name} {number(rate)} GB/s"))
+                lines.append(([low, end], [rate * low, top], f"{name} {number(rate)} GB/s"))
     return lines
 
 
@@ -174,7 +172,7 @@ def error_and_speed(made: list[dict]) -> Picture:
         {"label": label, "args": [{"y": values[label]}, {"yaxis.title.text": titles[label]}]} for label in errors
     ]
     figure.update_layout(
-        **_layout(height=480),
+        **_layout(height=540),
         xaxis={"type": "log", "title": {"text": "clips a second"}, "dtick": "D2"},
         yaxis={"type": "log", "title": {"text": titles["RMS"]}, "automargin": True, "exponentformat": "power"},
     )  # fmt: skip
@@ -253,6 +251,10 @@ def html(picture: Picture, div_id: str, label: str) -> str:
 
 
 SCRIPT = """
+// A picture measures its place before the page's width is final.
+window.addEventListener("load", () => {
+  for (const plot of document.querySelectorAll(".js-plotly-plot")) Plotly.Plots.resize(plot);
+});
 function choose(id, changes) {
   const select = document.getElementById(id + "-choice");
   select.addEventListener("change", () => Plotly.update(id, ...changes[select.selectedIndex]));
@@ -272,15 +274,11 @@ summary { cursor: pointer; color: var(--accent); }
 
 def _layout(height: int) -> dict:
     return {
-        "height": height, "margin": {"l": 8, "r": 12, "t": 44, "b": 48}, "paper_bgcolor": "rgba(0,0,0,0)",
+        "height": height, "margin": {"l": 8, "r": 12, "t": 14, "b": 48}, "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)", "font": {"size": 12},
-        "legend": {"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0, "font": {"size": 11}},
+        "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 11}},
     }  # fmt: skip
 
 
 def _case_label(case: tuple[int, int], device: str) -> str:
     return f"batch {case[1]}, {mel_summary.threads_text((0, 0, case[0], device))}"
-
-
-def _log_range(low: float, high: float) -> list[float]:
-    return [math.log10(low), math.log10(high)]

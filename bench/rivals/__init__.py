@@ -40,6 +40,7 @@ class Rival:
         ours: one of this project's backends.
         slow_start: preparing takes seconds (it compiles), so --quick leaves it out.
         slow: a reference, timed at small batches only.
+        baseline: what the others are compared with, never left out for lack of time.
         unavailable: (device) -> why it cannot run here, or None; asked after `modules` were found.
         unsupported: (spec) -> what it lacks, or None.
     """
@@ -56,6 +57,7 @@ class Rival:
     ours: bool = False
     slow_start: bool = False
     slow: bool = False
+    baseline: bool = False
     unavailable: Callable[[str], str | None] = lambda device: None
     unsupported: Callable[[MelSpec], str | None] = lambda spec: None
 

@@ -12,7 +12,8 @@ _TORCHAUDIO = {"modules": ("torchaudio",), "packages": ("torch", "torchaudio")}
 def rivals() -> list[Rival]:
     """Four contestants that run on torch."""
     return [
-        Rival("torchaudio eager", "torchaudio.transforms.MelSpectrogram as it is", _prepare_eager, **_TORCHAUDIO),
+        Rival("torchaudio eager", "torchaudio.transforms.MelSpectrogram as it is", _prepare_eager, baseline=True,
+              **_TORCHAUDIO),
         Rival(
             "torchaudio compiled", "the same under torch.compile, made anew for every shape", _prepare_compiled,
             slow_start=True, unavailable=_why_no_compiler, **_TORCHAUDIO,
