@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.rivals import Rival
+from bench.rivals import Rival, graphed
 
 _SLOW = ("reference",)
 # A contract of every float32 backend (tests/kernels), with the margin that clips of 4 s in a batch of 512 want.
@@ -10,10 +10,11 @@ _TOLERANCE = 1e-5
 
 
 def rivals() -> list[Rival]:
-    """One contestant for each name in the registry."""
+    """One contestant for each name in the registry, and the CUDA kernel once more in a CUDA graph."""
     import kernels
 
-    return [_contestant(name) for name in kernels.BACKENDS]
+    found = [_contestant(name) for name in kernels.BACKENDS]
+    return found + [graphed(rival) for rival in found if rival.name == "ours: cuda"]
 
 
 def _contestant(name: str) -> Rival:
@@ -26,7 +27,7 @@ def _contestant(name: str) -> Rival:
     def unavailable(device):
         import kernels
 
-        return kernels.available_backends()[name] or _why_not(name, kernels.ORIGINAL, device)
+        return _backend(name).why_unavailable() or _why_not(name, kernels.ORIGINAL, device)
 
     return Rival(
         name=f"ours: {name}",
@@ -43,10 +44,13 @@ def _contestant(name: str) -> Rival:
     )
 
 
-def _why_not(name: str, spec, device: str) -> str | None:
+def _backend(name: str):
     import importlib
 
     import kernels
 
-    backend = importlib.import_module(kernels.BACKENDS[name])
-    return backend.why_unsupported(spec, dtype="float32", device=device, needs_gradient=False)
+    return importlib.import_module(kernels.BACKENDS[name])
+
+
+def _why_not(name: str, spec, device: str) -> str | None:
+    return _backend(name).why_unsupported(spec, dtype="float32", device=device, needs_gradient=False)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 
-from bench.rivals import Rival, lacks_plain_settings
+from bench.rivals import Rival, graphed, lacks_plain_settings
 
 _TORCHAUDIO = {"modules": ("torchaudio",), "packages": ("torch", "torchaudio")}
 
 
 def rivals() -> list[Rival]:
-    """Four contestants that run on torch."""
-    return [
+    """What runs on torch; eager once more in a CUDA graph."""
+    made = [
         Rival("torchaudio eager", "torchaudio.transforms.MelSpectrogram as it is", _prepare_eager, baseline=True,
               **_TORCHAUDIO),
         Rival(
@@ -26,6 +26,7 @@ def rivals() -> list[Rival]:
             _prepare_by_hand, packages=("torch",), unsupported=lacks_plain_settings,
         ),
     ]  # fmt: skip
+    return [*made, graphed(made[0])]
 
 
 def _eager(spec, waveform):
