@@ -137,13 +137,14 @@ class Store:
         )
 
     def predict_s(self, group: Group, name: str) -> float | None:
-        """Seconds of a call as the largest smaller batch lets expect, in proportion; None where none was timed."""
-        given = {"contestant": name, "spec": group.spec, "threads": group.threads, "device": group.device}
+        """Seconds of a call at the fastest rate seen with smaller batches, any threads; None where none was timed.
+
+        The fastest, so that a busy machine does not shut out a rival that would have been quick enough.
+        """
+        given = {"contestant": name, "spec": group.spec, "device": group.device}
         smaller = [r for r in self._find("mel", **given) if r["parameters"]["batch"] < group.batch]
-        if smaller:
-            nearest = max(smaller, key=lambda record: record["parameters"]["batch"])
-            return 1e-3 * min(nearest["samples"]) * group.batch / nearest["parameters"]["batch"]
-        return None
+        a_clip_ms = [min(record["samples"]) / record["parameters"]["batch"] for record in smaller]
+        return 1e-3 * group.batch * min(a_clip_ms) if smaller else None
 
     def tilted_error(self, group: Group, name: str, made: list[dict]) -> float | None:
         """The error on tilted tones of this contestant, spec and device, if it was measured."""

@@ -82,7 +82,7 @@ def _duels(made: list[dict]) -> str:
             _named(duel["ours"]), number(duel["ours"]["p50_ms"]), _times_as_fast(duel["against_eager"]),
             _times_as_fast(duel["against_rival"]), _named(duel["rival"]),
         ])  # fmt: skip
-    head = ["case", "our fastest", "median ms", "÷ torchaudio eager", "÷ best rival", "best rival"]
+    head = ["case", "our fastest", "median ms", "times torchaudio eager", "times the best rival", "best rival"]
     return _section(
         "Our fastest against torchaudio and against the best rival",
         "How many times as fast, by medians of samples taken in turns. The best rival is whoever was fastest in that "
@@ -220,7 +220,8 @@ def _left_out(records: list[dict]) -> str:
 
 def _all(made: list[dict]) -> str:
     head = ["case", "contestant", "median ms", "spread", "clips/s", "× real time", "GB/s", "% memory", "GFLOP/s",
-            "% arithmetic", "÷ eager", "RMS error", "peak error", "log error, tilted", "p90", "p99", "n"]  # fmt: skip
+            "% arithmetic", "times eager", "RMS error", "peak error", "log error, tilted",
+            "p90", "p99", "n"]  # fmt: skip
     rows = [
         [
             f"{row['spec']} x{row['batch']}, {_threads(row)}", _named(row), number(row["p50_ms"]),

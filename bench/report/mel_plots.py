@@ -225,7 +225,8 @@ def instruction_mix(analyses: list[tuple[str, dict]]) -> Picture:
         )  # fmt: skip
     figure.update_layout(
         **_layout(height=190 + 34 * len(analyses)), barmode="stack",
-        xaxis={"title": {"text": "instructions in the program"}}, yaxis={"autorange": "reversed", "automargin": True},
+        xaxis={"title": {"text": "instructions in the program"}},
+        yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
     )  # fmt: skip
     return Picture(figure)
 

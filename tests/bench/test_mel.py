@@ -269,7 +269,7 @@ def test_a_folder_for_records_is_refused(tmp_path):
 def test_slow_calls_are_foreseen_from_smaller_batches(finished, tmp_path):
     store = mel_records.Store(tmp_path / "r.jsonl", {"gpu": None}, "full", fresh=False)
     given = {"contestant": "nnAudio", "spec": "CHORD", "threads": 1, "device": "cpu", "ours": False}
-    for batch, ms in ((1, 30.0), (8, 160.0)):
+    for batch, ms in ((1, 30.0), (8, 160.0), (8, 5000.0), (512, 1.0)):
         store.add("mel", {**given, "batch": batch}, [ms, 2 * ms])
     group = mel_records.Group("CHORD", 64, 1, "cpu")
     assert store.predict_s(group, "nnAudio") == pytest.approx(1.28)
