@@ -236,7 +236,10 @@ def _measure(
             reason = rival.why_not(spec, group.device) or _why_skip(rival, group, effort, group_s, store)
             try:
                 if reason is None:
-                    ready[name] = _prepare(rival, spec, waveform, mel, group)
+                    found = _prepare(rival, spec, waveform, mel, group)
+                    reason = _why_too_slow(rival, effort, 2 * group_s, found.second_call_s)
+                    if reason is None:
+                        ready[name] = found
             except Exception as error:  # whatever another package raises costs its own column alone
                 reason = f"{'' if isinstance(error, _Wrong) else 'failed: '}{_one_line(error)}"
             if reason is not None:
@@ -305,13 +308,13 @@ def _why_skip(rival: rivals.Rival, group: Group, effort: Effort, group_s: float,
         return f"a definition, not a contestant: timed up to batch {effort.reference_batch}"
     if rival.slow_start and not effort.slow_starts:
         return "left out of the quick profile: it compiles for seconds before its first call"
-    call_s = store.predict_s(group, rival.name)
-    if (
-        call_s is not None
-        and not rival.baseline
-        and effort.budget_s > 0
-        and (timing.FEWEST_SAMPLES + 2) * call_s > group_s
-    ):
+    return _why_too_slow(rival, effort, group_s, store.predict_s(group, rival.name))
+
+
+def _why_too_slow(rival: rivals.Rival, effort: Effort, most_s: float, call_s: float | None) -> str | None:
+    """A contestant wants `FEWEST_SAMPLES` samples and two calls before them; the baseline may take what it wants."""
+    too_slow = call_s is not None and (timing.FEWEST_SAMPLES + 2) * call_s > most_s
+    if too_slow and not rival.baseline and effort.budget_s > 0:
         return f"one call would take about {call_s:.2g} s, too long for the time given"
     return None
 

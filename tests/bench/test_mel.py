@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -278,6 +279,19 @@ def test_slow_calls_are_foreseen_from_smaller_batches(finished, tmp_path):
     assert "1.3 s, too long" in mel._why_skip(rival, group, mel.FULL, 5.0, store)
     assert mel._why_skip(rival, group, mel.FULL, 7.0, store) is None
     assert mel._why_skip(dataclasses.replace(rival, baseline=True), group, mel.FULL, 5.0, store) is None
+
+
+def test_a_call_that_turns_out_slow_is_not_sampled(monkeypatch, tmp_path):
+    def slow(spec, waveform, threads):
+        right = cases.torchaudio_mel(spec)
+        return lambda: (time.sleep(0.3), right(waveform))[1]
+
+    known = {"slow": rivals.Rival("slow", "sleeps", slow), "torchaudio eager": EVERY["torchaudio eager"]}
+    monkeypatch.setattr(rivals, "all_rivals", lambda: known)
+    effort = dataclasses.replace(mel.SMOKE, budget_s=0.4)
+    result = mel.run(tmp_path / "p.html", tmp_path / "r.jsonl", mel.Contest(("WHISPER",), (2,), (1,)), effort)
+    assert [row["contestant"] for row in result["measurements"]] == ["torchaudio eager"]
+    assert [gap["reason"] for gap in result["left_out"]] == ["one call would take too long for the time given"]
 
 
 def test_tilted_tones_fall_by_what_was_asked():
