@@ -69,7 +69,7 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     import torch
 
     if torch.compiler.is_compiling() or type(waveform) is not torch.Tensor:  # a subclass may have no memory
-        return torch.ops.triadbench.mel_numba(waveform, window, filterbank, _settings(spec), log_eps)
+        return torch.ops.triadbench.mel_numba(waveform, window, filterbank, spec.text, log_eps)
     return compute(waveform, spec, window, filterbank, log_eps)
 
 
@@ -299,14 +299,6 @@ def _register_operator() -> None:
     def _(waveform, window, filterbank, settings, log_eps):
         spec = _spec_of(settings)
         return window.new_empty((waveform.shape[0], spec.n_mels, spec.n_frames(waveform.shape[1])))
-
-
-_NAMES = tuple(field.name for field in dataclasses.fields(MelSpec))
-
-
-def _settings(spec: MelSpec) -> str:
-    """The spec as text, in steps that torch.compile can follow: an operator takes no dataclass."""
-    return "{" + ", ".join([f"{name!r}: {getattr(spec, name)!r}" for name in _NAMES]) + "}"
 
 
 @functools.lru_cache(maxsize=64)

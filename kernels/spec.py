@@ -110,6 +110,7 @@ class MelSpec:
             _one_of(name, getattr(self, name), valid)
 
     # ---- sizes
+        put("text", repr(self.to_dict()))  # for operators, which take no dataclass; made once, for torch.compile
 
     @property
     def n_freqs(self) -> int:

@@ -184,7 +184,7 @@ class MelSpectrogram(nn.Module):
         return _Scriptable(self)
 
     def _operator_arguments(self) -> tuple:
-        settings = repr(self.spec.to_dict())
+        settings = self.spec.text
         return self.spectrogram.window, self.mel_scale.fb, *self._exact, settings, self.requested_backend, self.log
 
     def __getstate__(self) -> dict:
