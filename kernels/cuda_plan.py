@@ -1,0 +1,233 @@
+"""How a block of threads transforms a tile of frames: radices, sizes and shared memory, worked out for one n_fft.
+
+A real transform of N = r m samples, n = a m + b, k = c + r d, is r-point real transforms over a, one for each b, then
+for every residue c = 0..r // 2 a complex m-point transform over b of Y_b[c] w_N^(b c); the residues above are mirror
+images. c = 0 and c = r / 2 are transformed like the others, and their mirrored half is thrown away: that costs 1 / r
+of the work, keeps all threads on one path, and leaves no bin that is the difference of two larger ones.
+
+The m-point transforms take one or more radices in place. Position b of a residue lies at b + b // last * pad: one
+complex value of padding after each run of the last radix, where that is even, spreads a warp over the memory banks.
+The powers then lie over the transform's memory, bin k at k, or at k + k // r where several threads share a residue.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+LARGEST_RADIX = 32  # 64 registers of data in a thread; 64 would need more than there are
+# Bytes of shared memory that a block may take on every GPU from compute capability 8.0 on.
+SHARED_LIMIT = 99 * 1024
+_THREADS = 128  # wanted in a block: small blocks fill a multiprocessor evenly, and their phases overlap
+_MOST_THREADS = 512  # of 128 registers each: the whole register file
+_BANKS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that the program text depends on.
+
+    real_radix   r; radices: those of the m-point transforms in order; frames, threads: of a block
+    n_bins       bins 0..n_bins - 1 are used by some filter; the others are not computed where that saves a store
+    edge         what lies outside a clip: a pad mode
+    power        "power" |X|^2, "magnitude" |X| or "other"
+    """
+
+    n_fft: int
+    real_radix: int
+    radices: tuple[int, ...]
+    frames: int
+    threads: int
+    n_bins: int
+    in_dtype: str
+    edge: str
+    power: str
+    log: bool
+
+    # ---- sizes in elements; `residue` and `frame` in complex values
+
+    @property
+    def m(self) -> int:
+        return self.n_fft // self.real_radix
+
+    @property
+    def last(self) -> int:
+        return self.radices[-1]
+
+    @property
+    def groups(self) -> int:
+        """Threads that share a residue in the last pass."""
+        return self.m // self.last
+
+    @property
+    def n_residues(self) -> int:
+        return self.real_radix // 2 + 1
+
+    @property
+    def pad(self) -> int:
+        return 1 - self.last % 2
+
+    @property
+    def residue(self) -> int:
+        return self.place(self.m)
+
+    @property
+    def frame(self) -> int:
+        return self.n_residues * self.residue
+
+    @property
+    def power_frame(self) -> int:
+        """Floats from one frame's powers to the next's: odd, and what the next threads of the warp expect."""
+        least, wanted = self.spread(self.n_freqs - 1) + 2, self.n_residues * self.groups % _BANKS
+        wanted += 1 - wanted % 2
+        return least + (wanted - least) % _BANKS if self.frames > 1 else least
+
+    @property
+    def n_freqs(self) -> int:
+        return self.n_fft // 2 + 1
+
+    @property
+    def shared_bytes(self) -> int:
+        return 4 * self.frames * max(2 * self.frame, self.power_frame)
+
+    def place(self, b: int) -> int:
+        """Where position b of a residue lies."""
+        return b + b // self.last * self.pad
+
+    def spread(self, k):
+        """Where bin k (an int or an array) of the powers lies."""
+        return k + k // self.real_radix if self.groups > 1 else k
+
+    def entry(self) -> str:
+        """The kernel's name."""
+        return f"mel_{self.n_fft}_{self.in_dtype}"
+
+
+def make_plan(n_fft: int, n_bins: int, in_dtype: str, edge: str, power: str, log: bool) -> Plan:
+    """Raises ValueError for an n_fft that `why_not` refuses."""
+    if reason := why_not(n_fft):
+        raise ValueError(reason)
+    real_radix, radices, frames, threads = _layout(n_fft)
+    return Plan(n_fft, real_radix, radices, frames, threads, n_bins, in_dtype, edge, power, log)
+
+
+@functools.cache
+def why_not(n_fft: int) -> str | None:
+    """Why no kernel can be made for this n_fft, or None."""
+    rest = n_fft
+    for prime in (2, 3, 5):
+        while rest % prime == 0:
+            rest //= prime
+    if rest != 1:
+        return f"n_fft={n_fft} must be a product of 2, 3 and 5"
+    if 4 * n_fft > SHARED_LIMIT or _layout(n_fft) is None:
+        return f"n_fft={n_fft} needs more than the {SHARED_LIMIT} bytes of shared memory that a block has"
+    return None
+
+
+@functools.cache
+def _layout(n_fft: int) -> tuple[int, tuple[int, ...], int, int] | None:
+    """Real radix, radices, frames and threads of the cheapest plan that fits, by a count of passes and idle threads."""
+    best = None
+    for radices in _splits(n_fft):
+        real_radix, rest = radices[0], radices[1:] or (1,)
+        one = Plan(n_fft, real_radix, rest, 1, 32, 1, "float32", "constant", "power", False)
+        for frames in range(1, 33):
+            plan = dataclasses.replace(one, frames=frames)
+            last_items = frames * plan.n_residues * plan.groups
+            threads = -(-last_items // 32) * 32
+            if threads > _MOST_THREADS or plan.shared_bytes > SHARED_LIMIT or frames > 1 and threads > _THREADS * 2.5:
+                break
+            cost = _cost(plan, threads)
+            if best is None or cost < best[0]:
+                best = cost, (real_radix, rest, frames, threads)
+    return best and best[1]
+
+
+def _cost(plan: Plan, threads: int) -> float:
+    """Instructions of the threads, idle ones included, for one frame; by rule of thumb, for choosing only."""
+    passes = [(plan.m, plan.real_radix, 0.5)]
+    passes += [(plan.n_residues * plan.m // radix, radix, 1.0) for radix in plan.radices]
+    total = 0.0
+    for items, radix, share in passes:
+        rounds = -(-plan.frames * items // threads)
+        total += rounds * threads * (20 + radix * (6 + share * 4 * np.log2(radix + 1)))
+    few = 1.0 + 0.1 * (threads < 64) + 0.05 * max(0, threads / _THREADS - 1)
+    return total / plan.frames * few
+
+
+def _splits(n_fft: int) -> list[tuple[int, ...]]:
+    """n_fft as ordered products of two to four radices; one where it is small."""
+    if n_fft <= 8:
+        return [(n_fft,)]
+    found = []
+
+    def extend(rest: int, chosen: tuple[int, ...]) -> None:
+        if rest == 1:
+            if len(chosen) > 1:
+                found.append(chosen)
+            return
+        if len(chosen) < 4:
+            for radix in range(2, LARGEST_RADIX + 1):
+                if rest % radix == 0:
+                    extend(rest // radix, (*chosen, radix))
+
+    extend(n_fft, ())
+    return found
+
+
+# ---- tables
+
+
+def twiddle_offsets(plan: Plan) -> list[int]:
+    """Where each twiddle table begins, in floats: after the real pass, then after each radix but the last; the end."""
+    offsets, size, used = [], plan.m, plan.n_fft + plan.n_fft % 2
+    offsets.append(used)
+    used += 2 * (plan.n_residues - 1) * plan.m
+    for radix in plan.radices[:-1]:
+        offsets.append(used)
+        size //= radix
+        used += 2 * (radix - 1) * size
+    return [*offsets, used]
+
+
+def make_tables(plan: Plan, frame_window: np.ndarray) -> np.ndarray:
+    """float32: the window (n_fft,), then w_N^(b c) as [c - 1][b] pairs, then w_size^(b e) as [e - 1][b] pairs.
+
+    frame_window: float64 (n_fft,), every constant factor of the spectrum included. Computed in float64, rounded once.
+    """
+    tables = np.zeros(twiddle_offsets(plan)[-1])
+    tables[: plan.n_fft] = frame_window
+    size, count, n = plan.m, plan.n_residues, plan.n_fft
+    for offset, radix in zip(twiddle_offsets(plan), (None, *plan.radices[:-1]), strict=False):
+        if radix is not None:
+            n, count, size = size, radix, size // radix
+        angle = -2.0 * np.pi * (np.arange(1, count)[:, None] * np.arange(size) % n) / n
+        pairs = np.stack((np.cos(angle), np.sin(angle)), axis=-1)
+        tables[offset : offset + pairs.size] = pairs.ravel()
+    return tables.astype(np.float32)
+
+
+def make_bands(plan: Plan, filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n_mels, 3) int32: where a filter's first power lies, how many powers it spans, where its weights begin (floats,
+    from the weights' own beginning); and the weights, float32, zero at the padding between powers."""
+    bands, weights, used = np.zeros((len(filterbank), 3), np.int32), [np.zeros(0)], 0
+    for row, band in zip(filterbank, bands, strict=True):
+        bins = np.flatnonzero(row)
+        if len(bins):
+            bins = np.arange(bins[0], bins[-1] + 1)
+            places = plan.spread(bins)
+            run = np.zeros(places[-1] + 1 - places[0])
+            run[places - places[0]] = row[bins]
+            band[:] = places[0], len(run), used
+            weights.append(run)
+            used += len(run)
+    return bands, np.concatenate(weights).astype(np.float32)
+
+
+def bins_used(filterbank: np.ndarray) -> int:
+    """One more than the last bin with a weight; at least 1."""
+    used = np.flatnonzero(filterbank.any(axis=0))
+    return int(used[-1]) + 1 if len(used) else 1
