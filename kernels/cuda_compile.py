@@ -38,13 +38,16 @@ def machine_code(plan: Plan, arch: str) -> bytes:
     return _kept(f"{_key(plan)}.{arch}.cubin", lambda: _assemble(ptx(plan), arch))
 
 
-def function(plan: Plan, names: dict, edit: tuple[str, str] | None = None):
-    """The program text as a Python function over `names`, before any compiling; `edit` (old, new) is for tests."""
+def function(plan: Plan, names: dict, edits: tuple[tuple[str, str], ...] = ()):
+    """The program text as a Python function over `names`, before any compiling.
+
+    edits   (old, new) texts, for tests. Raises ValueError where an old one does not occur.
+    """
     text, constants = cuda_source.program(plan)
-    if edit is not None:
-        if edit[0] not in text:
-            raise ValueError(f"edit={edit!r}: the first text does not occur in the program")
-        text = text.replace(*edit)
+    for old, new in edits:
+        if old not in text:
+            raise ValueError(f"edits: {old!r} does not occur in the program text; see cuda_source.program")
+        text = text.replace(old, new)
     scope = dict(names) | constants
     exec(compile(text, f"<mel kernel for n_fft={plan.n_fft}>", "exec"), scope)
     return scope["kernel"]

@@ -116,15 +116,22 @@ def make_plan(n_fft: int, n_bins: int, in_dtype: str, edge: str, power: str, log
 @functools.cache
 def why_not(n_fft: int) -> str | None:
     """Why no kernel can be made for this n_fft, or None."""
-    rest = n_fft
-    for prime in (2, 3, 5):
-        while rest % prime == 0:
-            rest //= prime
-    if rest != 1:
+    if largest_prime(n_fft) > 5:
         return f"n_fft={n_fft} must be a product of 2, 3 and 5"
     if 4 * n_fft > SHARED_LIMIT or _layout(n_fft) is None:
         return f"n_fft={n_fft} needs more than the {SHARED_LIMIT} bytes of shared memory that a block has"
     return None
+
+
+def largest_prime(size: int) -> int:
+    """The largest prime factor, 1 for 1."""
+    largest, prime = 1, 2
+    while size > 1:
+        if size % prime == 0:
+            largest, size = prime, size // prime
+        else:
+            prime = prime + 1 if prime * prime <= size else size
+    return largest
 
 
 @functools.cache

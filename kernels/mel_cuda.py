@@ -86,7 +86,7 @@ def compute(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
 
     import kernels.cuda_launch as cuda_launch
 
-    clips, spec = _with_samples(waveform.contiguous(), spec)
+    clips, spec = with_samples(waveform.contiguous(), spec)
     n_clips, time = clips.shape
     n_frames = spec.n_frames(time)
     out = torch.empty((n_clips, spec.n_mels, n_frames), dtype=torch.float32, device=clips.device)
@@ -119,11 +119,15 @@ def geometry(plan: cuda_plan.Plan, spec: MelSpec, n_clips: int, time: int, log_e
     return n_clips * n_tiles, (*counts, eps, spec.power / 2)
 
 
-def _with_samples(clips, spec: MelSpec):
-    """Empty clips that `pad` makes long enough become clips of zeros: the kernel reads sample 0 before it discards."""
+def with_samples(clips, spec: MelSpec):
+    """Empty clips that `pad` makes long enough become clips of zeros: the kernel reads sample 0 before it discards.
+
+    clips: (batch, time), a torch tensor or a numpy array.
+    """
     if clips.shape[1] or not spec.pad:
         return clips, spec
-    return clips.new_zeros((clips.shape[0], 2 * spec.pad)), dataclasses.replace(spec, pad=0)
+    zeros = clips.new_zeros if hasattr(clips, "new_zeros") else functools.partial(np.zeros, dtype=clips.dtype)
+    return zeros((clips.shape[0], 2 * spec.pad)), dataclasses.replace(spec, pad=0)
 
 
 # ---- what one spec, window and filterbank need, worked out once
