@@ -1,11 +1,11 @@
-"""What the program text calls by name: pointers, 32-bit integers and pairs of floats, on the GPU and in the simulator.
+"""What the program text calls by name: pointers, 32-bit integers and groups of floats, on the GPU and in the simulator.
 
 `device_names()` gives numba intrinsics. Pointers move by whole elements once, so that all accesses around them have
-constant offsets; two neighbouring floats travel as one access of 8 bytes; tables and samples are read through the
+constant offsets; neighbouring floats travel together, 8 or 16 bytes at a time; tables and samples are read through the
 read-only path. numba's own integers would widen every index to 64 bits.
 
 `simulator_names()` gives the same names in plain Python for NUMBA_ENABLE_CUDASIM=1: every access is checked against
-the ends of its array, and a pair must be aligned.
+the ends of its array, and a group of floats must be aligned.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def device_names() -> dict:
         index = context.cast(builder, index, index_type, types.int64)
         return builder.gep(pointer, [index], inbounds=True)
 
-    def pair_at(builder, pointer):
-        return builder.bitcast(pointer, ir.VectorType(ir.FloatType(), 2).as_pointer())
+    def vector_at(builder, pointer, count):
+        return builder.bitcast(pointer, ir.VectorType(ir.FloatType(), count).as_pointer())
 
     def number(builder, position):
         return ir.Constant(ir.IntType(32), position)
@@ -69,14 +69,15 @@ def device_names() -> dict:
         return result(pointer, index), code
 
     @intrinsic
-    def read2(typingctx, pointer, index):
+    def read4(typingctx, pointer, index):
         def code(context, builder, sig, args):
-            pair = builder.load(pair_at(builder, offset(context, builder, *args, sig.args[1])), align=8)
-            pair.set_metadata("invariant.load", builder.module.add_metadata([]))
-            parts = [builder.extract_element(pair, number(builder, i)) for i in (0, 1)]
+            place = offset(context, builder, *args, sig.args[1])
+            quad = builder.load(vector_at(builder, place, 4), align=16)
+            quad.set_metadata("invariant.load", builder.module.add_metadata([]))
+            parts = [builder.extract_element(quad, number(builder, i)) for i in range(4)]
             return context.make_tuple(builder, sig.return_type, parts)
 
-        return types.UniTuple(types.float32, 2)(pointer, index), code
+        return types.UniTuple(types.float32, 4)(pointer, index), code
 
     @intrinsic
     def load(typingctx, pointer, index):
@@ -88,7 +89,7 @@ def device_names() -> dict:
     @intrinsic
     def load2(typingctx, pointer, index):
         def code(context, builder, sig, args):
-            pair = builder.load(pair_at(builder, offset(context, builder, *args, sig.args[1])), align=8)
+            pair = builder.load(vector_at(builder, offset(context, builder, *args, sig.args[1]), 2), align=8)
             parts = [builder.extract_element(pair, number(builder, i)) for i in (0, 1)]
             return context.make_tuple(builder, sig.return_type, parts)
 
@@ -108,7 +109,7 @@ def device_names() -> dict:
             pair = ir.Constant(ir.VectorType(ir.FloatType(), 2), ir.Undefined)
             for i in (0, 1):
                 pair = builder.insert_element(pair, args[2 + i], number(builder, i))
-            builder.store(pair, pair_at(builder, offset(context, builder, *args[:2], sig.args[1])), align=8)
+            builder.store(pair, vector_at(builder, offset(context, builder, *args[:2], sig.args[1]), 2), align=8)
 
         return types.void(pointer, index, first, second), code
 
@@ -150,7 +151,7 @@ def device_names() -> dict:
 
     names = {f"sample_{edge}": sample(edge) for edge in PAD_MODES}
     names |= {"cuda": cuda, "u": types.uint32, "i32": types.int32, "i64": types.int64, "f32": types.float32}
-    functions = (advance, read, read2, load, load2, store, store2, pointer_to)
+    functions = (advance, read, read4, load, load2, store, store2, pointer_to)
     return names | {f.__name__: f for f in functions} | {"log": math.log, "sqrt": math.sqrt, "power_of": math.pow}
 
 
@@ -165,7 +166,7 @@ class SimulatedPointer:
         if not 0 <= first <= len(self.array) - count:
             raise IndexError(f"element {first} of an array of {len(self.array)} is out of bounds")
         if first % count:
-            raise IndexError(f"element {first} does not begin a pair")
+            raise IndexError(f"element {first} does not begin a group of {count}")
         return first
 
 
@@ -182,6 +183,10 @@ def simulator_names() -> dict:
     def load2(pointer, index):
         first = pointer.span(index, 2)
         return pointer.array[first], pointer.array[first + 1]
+
+    def read4(pointer, index):
+        first = pointer.span(index, 4)
+        return tuple(pointer.array[first : first + 4])
 
     def read(pointer, index):
         value = load(pointer, index)
@@ -211,6 +216,6 @@ def simulator_names() -> dict:
         return read_sample
 
     names = {f"sample_{edge}": sample(edge) for edge in PAD_MODES}
-    names |= {"cuda": cuda, "u": int, "i32": int, "i64": int, "f32": np.dtype(np.float32), "read2": load2}
-    functions = (advance, read, load, load2, store, store2, pointer_to)
+    names |= {"cuda": cuda, "u": int, "i32": int, "i64": int, "f32": np.dtype(np.float32)}
+    functions = (advance, read, read4, load, load2, store, store2, pointer_to)
     return names | {f.__name__: f for f in functions} | {"log": np.log, "sqrt": np.sqrt, "power_of": np.power}

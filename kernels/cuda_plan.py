@@ -20,9 +20,12 @@ import numpy as np
 LARGEST_RADIX = 32  # 64 registers of data in a thread; 64 would need more than there are
 # Bytes of shared memory that a block may take on every GPU from compute capability 8.0 on.
 SHARED_LIMIT = 99 * 1024
-_THREADS = 128  # wanted in a block: small blocks fill a multiprocessor evenly, and their phases overlap
+# Wanted in a block at most, where it holds several frames, or two: several blocks then share a multiprocessor, and one
+# computes while another waits at a barrier or for memory.
+_THREADS, _THREADS_OF_TWO = 128, 288
 _MOST_THREADS = 512  # of 128 registers each: the whole register file
 _BANKS = 32
+TAIL = 3  # floats after a frame's powers that a filter's last quad may reach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Plan:
     @property
     def power_frame(self) -> int:
         """Floats from one frame's powers to the next's: odd, and what the next threads of the warp expect."""
-        least, wanted = self.spread(self.n_freqs - 1) + 2, self.n_residues * self.groups % _BANKS
+        least, wanted = self.spread(self.n_freqs - 1) + 1 + TAIL, self.n_residues * self.groups % _BANKS
         wanted += 1 - wanted % 2
         return least + (wanted - least) % _BANKS if self.frames > 1 else least
 
@@ -110,6 +113,7 @@ def make_plan(n_fft: int, n_bins: int, in_dtype: str, edge: str, power: str, log
     if reason := why_not(n_fft):
         raise ValueError(reason)
     real_radix, radices, frames, threads = _layout(n_fft)
+    n_bins = min(n_bins + TAIL, n_fft // 2 + 1)  # a filter's last quad reads them, with weights of zero
     return Plan(n_fft, real_radix, radices, frames, threads, n_bins, in_dtype, edge, power, log)
 
 
@@ -145,7 +149,8 @@ def _layout(n_fft: int) -> tuple[int, tuple[int, ...], int, int] | None:
             plan = dataclasses.replace(one, frames=frames)
             last_items = frames * plan.n_residues * plan.groups
             threads = -(-last_items // 32) * 32
-            if threads > _MOST_THREADS or plan.shared_bytes > SHARED_LIMIT or frames > 1 and threads > _THREADS * 2.5:
+            wanted = _THREADS if frames > 2 else _THREADS_OF_TWO
+            if threads > _MOST_THREADS or plan.shared_bytes > SHARED_LIMIT or frames > 1 and threads > wanted:
                 break
             cost = _cost(plan, threads)
             if best is None or cost < best[0]:
@@ -154,15 +159,15 @@ def _layout(n_fft: int) -> tuple[int, tuple[int, ...], int, int] | None:
 
 
 def _cost(plan: Plan, threads: int) -> float:
-    """Instructions of the threads, idle ones included, for one frame; by rule of thumb, for choosing only."""
+    """Instructions of a frame's warps, idle lanes included; by rule of thumb, for choosing only."""
     passes = [(plan.m, plan.real_radix, 0.5)]
     passes += [(plan.n_residues * plan.m // radix, radix, 1.0) for radix in plan.radices]
     total = 0.0
     for items, radix, share in passes:
-        rounds = -(-plan.frames * items // threads)
-        total += rounds * threads * (20 + radix * (6 + share * 4 * np.log2(radix + 1)))
-    few = 1.0 + 0.1 * (threads < 64) + 0.05 * max(0, threads / _THREADS - 1)
-    return total / plan.frames * few
+        warps = -(-plan.frames * items // 32)
+        total += warps * 32 * (20 + radix * (6 + share * 4 * np.log2(radix + 1)))
+    registers = 1.0 + 0.005 * max(0, max(plan.real_radix, *plan.radices) - 16)  # fewer threads fit
+    return total / plan.frames * registers * (1.1 if threads < 64 else 1.0)
 
 
 def _splits(n_fft: int) -> list[tuple[int, ...]]:
@@ -188,50 +193,60 @@ def _splits(n_fft: int) -> list[tuple[int, ...]]:
 # ---- tables
 
 
-def twiddle_offsets(plan: Plan) -> list[int]:
-    """Where each twiddle table begins, in floats: after the real pass, then after each radix but the last; the end."""
-    offsets, size, used = [], plan.m, plan.n_fft + plan.n_fft % 2
-    offsets.append(used)
-    used += 2 * (plan.n_residues - 1) * plan.m
+def table_offsets(plan: Plan) -> list[int]:
+    """Where the parts of the tables begin, in floats, all multiples of 4: the twiddles after the real pass, those after
+    each radix but the last, and the filters' weights. The window lies at 0."""
+    used = 4 * plan.m * _quads(plan.real_radix)
+    offsets, size = [used], plan.m
+    used += 4 * plan.m * _quads(2 * (plan.n_residues - 1))
     for radix in plan.radices[:-1]:
         offsets.append(used)
         size //= radix
-        used += 2 * (radix - 1) * size
+        used += 4 * size * _quads(2 * (radix - 1))
     return [*offsets, used]
 
 
 def make_tables(plan: Plan, frame_window: np.ndarray) -> np.ndarray:
-    """float32: the window (n_fft,), then w_N^(b c) as [c - 1][b] pairs, then w_size^(b e) as [e - 1][b] pairs.
+    """float32: the window x[a m + b], then w_N^(b c), then w_size^(b e) after each radix, computed in float64.
 
-    frame_window: float64 (n_fft,), every constant factor of the spectrum included. Computed in float64, rounded once.
+    A thread reads 16 bytes at a time: the values that one b needs in order (window over a; cos, sin over c = 1, 2, ..)
+    lie in quads, [quad][b][4].  frame_window: float64 (n_fft,), every constant factor of the spectrum included.
     """
-    tables = np.zeros(twiddle_offsets(plan)[-1])
-    tables[: plan.n_fft] = frame_window
-    size, count, n = plan.m, plan.n_residues, plan.n_fft
-    for offset, radix in zip(twiddle_offsets(plan), (None, *plan.radices[:-1]), strict=False):
-        if radix is not None:
-            n, count, size = size, radix, size // radix
-        angle = -2.0 * np.pi * (np.arange(1, count)[:, None] * np.arange(size) % n) / n
-        pairs = np.stack((np.cos(angle), np.sin(angle)), axis=-1)
-        tables[offset : offset + pairs.size] = pairs.ravel()
-    return tables.astype(np.float32)
+    parts = [_in_quads(frame_window.reshape(plan.real_radix, plan.m))]
+    parts.append(_twiddles(plan.n_residues, plan.m, plan.n_fft))
+    size = plan.m
+    for radix in plan.radices[:-1]:
+        parts.append(_twiddles(radix, size // radix, size))
+        size //= radix
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _twiddles(count: int, size: int, n: int) -> np.ndarray:
+    angle = -2.0 * np.pi * (np.arange(1, count)[:, None] * np.arange(size) % n) / n
+    return _in_quads(np.stack((np.cos(angle), np.sin(angle)), axis=1).reshape(-1, size))
+
+
+def _in_quads(rows: np.ndarray) -> np.ndarray:
+    """(values, b) -> [quad][b][4], flat; missing values are zero."""
+    full = np.zeros((4 * _quads(len(rows)), rows.shape[1]))
+    full[: len(rows)] = rows
+    return full.reshape(-1, 4, rows.shape[1]).transpose(0, 2, 1).ravel()
+
+
+def _quads(count: int) -> int:
+    return -(-count // 4)
 
 
 def make_bands(plan: Plan, filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n_mels, 3) int32: where a filter's first power lies, how many powers it spans, where its weights begin (floats,
-    from the weights' own beginning); and the weights, float32, zero at the padding between powers."""
-    bands, weights, used = np.zeros((len(filterbank), 3), np.int32), [np.zeros(0)], 0
-    for row, band in zip(filterbank, bands, strict=True):
-        bins = np.flatnonzero(row)
-        if len(bins):
-            bins = np.arange(bins[0], bins[-1] + 1)
-            places = plan.spread(bins)
-            run = np.zeros(places[-1] + 1 - places[0])
-            run[places - places[0]] = row[bins]
-            band[:] = places[0], len(run), used
-            weights.append(run)
-            used += len(run)
-    return bands, np.concatenate(weights).astype(np.float32)
+    """(n_mels, 2) int32: where a filter's first power lies, and how many quads of powers it spans; and the weights,
+    float32, as [quad][mel][4]: neighbouring threads read neighbouring weights. Zero at the padding between powers and
+    up to a whole quad."""
+    places = [plan.spread(np.flatnonzero(row)) for row in filterbank]
+    bands = np.array([(p[0], _quads(p[-1] + 1 - p[0])) if len(p) else (0, 0) for p in places], np.int32)
+    weights = np.zeros((4 * bands[:, 1].max(), len(filterbank)))
+    for m, (row, found) in enumerate(zip(filterbank, places, strict=True)):
+        weights[found - bands[m, 0], m] = row[row != 0.0]
+    return bands, _in_quads(weights).astype(np.float32)
 
 
 def bins_used(filterbank: np.ndarray) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 
 from kernels.cuda_codelets import Graph, dft, real_dft
 from kernels.cuda_memory import PARAMETERS
-from kernels.cuda_plan import Plan, twiddle_offsets
+from kernels.cuda_plan import TAIL, Plan, table_offsets
 
 _HEAD = """
 def kernel({parameters}):
@@ -42,7 +42,8 @@ while item < {items}:
     b = u(item - u(frame * {m}))
     t = u(first + frame)
     if t < n_frames:
-        window = advance(tables, b)
+        window = advance(tables, u(4 * b))
+{windows}
         start = i32(i32(i32(t) * hop) - lead)
         if start >= pad and i32(i32(start - pad) + {n_fft}) <= i32(time):
             samples = advance(wave, i32(i32(start - pad) + i32(b)))
@@ -52,7 +53,7 @@ while item < {items}:
 {outside}
 {transform}
         here = advance(shared, u(2 * u(u(frame * {frame}) + {place})))
-        turn = advance(tables, u({turns} + 2 * b))
+        turn = advance(tables, u({turns} + 4 * b))
 {stores}
     item = u(item + {threads})
 cuda.syncthreads()
@@ -66,7 +67,7 @@ while item < {items}:
     here = advance(shared, u(2 * u(u(group * {stride}) + {place})))
 {loads}
 {transform}
-    turn = advance(tables, u({turns} + 2 * b))
+    turn = advance(tables, u({turns} + 4 * b))
 {stores}
     item = u(item + {threads})
 cuda.syncthreads()
@@ -92,6 +93,13 @@ if thread < {items}:
 cuda.syncthreads()
 """
 
+_TAIL = """
+item = thread
+while item < {items}:
+    store(shared, u(u(u(u(item // {tail}) * {power_frame}) + u(item % {tail})) + {first}), zero)
+    item = u(item + {threads})
+"""
+
 _GAPS = """
 item = thread
 while item < {items}:
@@ -107,25 +115,21 @@ while item < u(n_mels * {frames}):
     frame = u(item - u(mel * {frames}))
     t = u(first + frame)
     if t < n_frames:
-        band = advance(bands, u(3 * mel))
-        count = read(band, 1)
+        band = advance(bands, u(2 * mel))
+        quads = read(band, 1)
         powers = advance(shared, u(u(frame * {power_frame}) + u(read(band, 0))))
-        weights = advance(tables, u({weights} + u(read(band, 2))))
+        weights = advance(tables, u({weights} + u(4 * mel)))
         total = zero
         other = zero
-        while count >= 4:
-            total += load(powers, 0) * read(weights, 0)
-            other += load(powers, 1) * read(weights, 1)
-            total += load(powers, 2) * read(weights, 2)
-            other += load(powers, 3) * read(weights, 3)
+        while quads > 0:
+            w0, w1, w2, w3 = read4(weights, 0)
+            total += load(powers, 0) * w0
+            other += load(powers, 1) * w1
+            total += load(powers, 2) * w2
+            other += load(powers, 3) * w3
             powers = advance(powers, 4)
-            weights = advance(weights, 4)
-            count = i32(count - 4)
-        while count > 0:
-            total += load(powers, 0) * read(weights, 0)
-            powers = advance(powers, 1)
-            weights = advance(weights, 1)
-            count = i32(count - 1)
+            weights = advance(weights, u(4 * n_mels))
+            quads = i32(quads - 1)
         store(out, u(u(mel * n_frames) + t), {result})
     item = u(item + {threads})
 """
@@ -147,15 +151,17 @@ def _real(plan: Plan, constants: dict) -> str:
     lines = graph.lines(_named(real_dft(graph.inputs([f"x{a}" for a in range(radix)]))))
     stores = ["store2(here, 0, re0, zero)"]
     for c in range(1, plan.n_residues):
-        stores += _turned(c, 2 * (c - 1) * m, 2 * c * plan.residue, c if 2 * c != radix else None)
+        stores += _turned(c, m, 2 * c * plan.residue, real=2 * c == radix)
+    windows = [f"w{a}, w{a + 1}, w{a + 2}, w{a + 3} = read4(window, {a * m})" for a in range(0, radix, 4)]
     return _REAL.format(
         items=plan.frames * m,
         m=m,
         n_fft=plan.n_fft,
-        inside=_block([f"x{a} = read(samples, {a * m}) * read(window, {a * m})" for a in range(radix)], 3),
+        windows=_block(windows, 2),
+        inside=_block([f"x{a} = read(samples, {a * m}) * w{a}" for a in range(radix)], 3),
         outside=_block(
             [
-                f"x{a} = sample_{plan.edge}(wave, i32(start + {a * m}), length, pad, i32(time)) * read(window, {a * m})"
+                f"x{a} = sample_{plan.edge}(wave, i32(start + {a * m}), length, pad, i32(time)) * w{a}"
                 for a in range(radix)
             ],
             3,
@@ -163,18 +169,18 @@ def _real(plan: Plan, constants: dict) -> str:
         transform=_block(lines, 2),
         frame=plan.frame,
         place=_place(plan),
-        turns=twiddle_offsets(plan)[0],
+        turns=table_offsets(plan)[0],
         stores=_block(stores, 2),
         threads=plan.threads,
     )
 
 
-def _turned(k: int, at: int, to: int, imaginary: int | None) -> list[str]:
-    """Output k times the twiddle at offset `at`, stored at offset `to`; imaginary None: it has no imaginary part."""
-    lines = [f"c, s = read2(turn, {at})"]
-    if imaginary is None:
-        return [*lines, f"store2(here, {to}, re{k} * c, re{k} * s)"]
-    return [*lines, f"store2(here, {to}, re{k} * c - im{k} * s, re{k} * s + im{k} * c)"]
+def _turned(k: int, size: int, to: int, real: bool = False) -> list[str]:
+    """Output k times its twiddle, stored at offset `to`; twiddles k and k + 1 are read together, for odd k."""
+    lines = [f"c{k}, s{k}, c{k + 1}, s{k + 1} = read4(turn, {2 * (k - 1) * size})"] if k % 2 else []
+    if real:
+        return [*lines, f"store2(here, {to}, re{k} * c{k}, re{k} * s{k})"]
+    return [*lines, f"store2(here, {to}, re{k} * c{k} - im{k} * s{k}, re{k} * s{k} + im{k} * c{k})"]
 
 
 def _middle(plan: Plan, position: int, constants: dict) -> str:
@@ -183,7 +189,7 @@ def _middle(plan: Plan, position: int, constants: dict) -> str:
     step = 2 * plan.place(size)
     stores = ["store2(here, 0, re0, im0)"]
     for e in range(1, radix):
-        stores += _turned(e, 2 * (e - 1) * size, e * step, e)
+        stores += _turned(e, size, e * step)
     return _MIDDLE.format(
         items=plan.frames * plan.n_residues * plan.m // radix,
         size=size,
@@ -191,7 +197,7 @@ def _middle(plan: Plan, position: int, constants: dict) -> str:
         place=_place(plan),
         loads=_block([f"x{j}, y{j} = load2(here, {j * step})" for j in range(radix)], 1),
         transform=_block(_complex(radix, range(radix), constants), 1),
-        turns=twiddle_offsets(plan)[position + 1],
+        turns=table_offsets(plan)[position + 1],
         stores=_block(stores, 1),
         threads=plan.threads,
     )
@@ -223,11 +229,17 @@ def _last(plan: Plan, constants: dict) -> str:
         outputs += [j] if used else []
     transform = _complex(radix, outputs, constants)
     transform += [f"p{j} = {_power(plan.power, j)}" for j in outputs]
-    gaps = ""
+    gaps = _TAIL.format(
+        items=plan.frames * TAIL,
+        tail=TAIL,
+        power_frame=plan.power_frame,
+        first=plan.spread(plan.n_freqs - 1) + 1,
+        threads=plan.threads,
+    )
     if groups > 1:
-        gaps = _GAPS.format(
-            items=plan.frames * (plan.n_freqs // real_radix),
-            gaps=plan.n_freqs // real_radix,
+        gaps += _GAPS.format(
+            items=plan.frames * (plan.n_fft // 2 // real_radix),
+            gaps=plan.n_fft // 2 // real_radix,
             power_frame=plan.power_frame,
             step=real_radix + 1,
             real_radix=real_radix,
@@ -255,7 +267,7 @@ def _filters(plan: Plan) -> str:
     return _FILTERS.format(
         frames=plan.frames,
         power_frame=plan.power_frame,
-        weights=twiddle_offsets(plan)[-1],
+        weights=table_offsets(plan)[-1],
         result=f"log({result} + eps)" if plan.log else result,
         threads=plan.threads,
     )

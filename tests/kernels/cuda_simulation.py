@@ -25,9 +25,9 @@ ALTERATIONS = {
     "truncated_transform": (", p1)", ", zero)"),
     "shifted_frame": ("read(samples, ", "read(samples, 1 + "),
     "mirrored_bin": ("store(high, ", "store(low, "),
-    "untwiddled": ("re1 * s + im1 * c", "im1 * c"),
+    "untwiddled": ("re1 * s1 + im1 * c1", "im1 * c1"),
     "half_precision_sums": ("total += load(powers, 0)", "total = half(total) + load(powers, 0)"),
-    "half_precision_powers": ("p2 = ", "p2 = one * half"),
+    "half_precision_powers": ("p2 = re2 * re2", "p2 = half(re2) * re2"),
     "lost_frames": ("if t < n_frames:", "if t + 1 < n_frames:"),
     "no_barriers": ("cuda.syncthreads()", "pass"),
 }

@@ -155,7 +155,7 @@ def _random_cases(count, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_simulator_over_random_settings(tmp_path, seed):
-    cases = _random_cases(60, seed)
+    cases = _random_cases(40, seed)
     made = _simulate(cases, tmp_path)
     for name, case in cases.items():
         assert_close(made[name], _expected(case), context=str(case.spec), dtype="float32", **TOLERANCES)
@@ -171,6 +171,9 @@ class TestTiltedTones:
     leave 6e-8 of the *mirror* bin's power, which breaks it by far (see test_numba.py).
     """
 
+    # Twice what was found in the simulator; CHORD has four times the samples, and more tones to be the worst.
+    LIMITS = {"ORIGINAL": 3e-4, "WHISPER": 3e-4, "CHORD": 6e-4}
+
     @staticmethod
     def tones(spec, tilt_db):
         chosen, middles = [], spec.mel_points()[1:-1]
@@ -181,7 +184,7 @@ class TestTiltedTones:
                 chosen.append(m)
         amplitudes = 10 ** (np.linspace(min(0, -tilt_db), min(0, tilt_db), len(chosen)) / 20)
         phases = np.random.default_rng(0).uniform(0, 2 * np.pi, len(chosen))
-        t = np.arange(spec.n_fft + 2 * spec.hop_length) / spec.sample_rate
+        t = np.arange(spec.n_fft + spec.hop_length) / spec.sample_rate
         x = (amplitudes[:, None] * np.sin(2 * np.pi * middles[chosen][:, None] * t + phases[:, None])).sum(0)
         return (0.5 * x / np.abs(x).max()).astype(np.float32)[None], chosen
 
@@ -192,7 +195,7 @@ class TestTiltedTones:
         filters = self.tones(case.spec, tilt_db)[1]
         assert len(filters) > 20
         actual = simulated[f"tones_{name}_{tilt_db}"]
-        assert_close(actual[:, filters], _expected(case)[:, filters], atol_log=3e-4, dtype="float32")
+        assert_close(actual[:, filters], _expected(case)[:, filters], atol_log=self.LIMITS[name], dtype="float32")
 
 
 _UNCENTRED = {name: _replace(spec, center=False) for name, spec in SPECS.items()}
@@ -367,7 +370,8 @@ class TestOnGpu:
         spec = SPECS[name.split("_")[1]]
         filters = TestTiltedTones.tones(spec, int(name.split("_")[2]))[1]
         mel = _on_gpu(case.spec, case.waveform, log=True)
-        assert_close(mel[:, filters], _expected(case)[:, filters], atol_log=3e-4, dtype="float32")
+        limit = TestTiltedTones.LIMITS[name.split("_")[1]]
+        assert_close(mel[:, filters], _expected(case)[:, filters], atol_log=limit, dtype="float32")
 
     def test_auto_takes_it(self):
         waveform = torch.zeros(2, 4000, device="cuda")
