@@ -18,7 +18,8 @@ import numpy as np
 from kernels.spec import PAD_MODES
 
 PARAMETERS = (  # of every kernel, in order
-    "wave", "out", "tables", "bands", "time", "n_frames", "n_tiles", "hop", "lead", "pad", "n_mels", "eps", "half_power",
+    "wave", "out", "tables", "bands", "time", "n_frames", "n_tiles", "hop", "lead", "pad",
+    "n_mels", "eps", "half_power",
 )  # fmt: skip
 
 

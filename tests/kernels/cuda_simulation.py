@@ -14,9 +14,9 @@ from pathlib import Path
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from kernels import LOG_EPS, MelSpec, cuda_compile, cuda_memory, mel_cuda  # noqa: E402
+from kernels import LOG_EPS, MelSpec, cuda_compile, cuda_memory, mel_cuda
 
 _SHARED = "    shared = pointer_to(cuda.shared.array(0, f32))\n"
 _SPOILED = (_SHARED, f"{_SHARED}    if cuda.threadIdx.x == 0:\n        spoil(shared)\n    cuda.syncthreads()\n")

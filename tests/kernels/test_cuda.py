@@ -143,7 +143,9 @@ def _random_cases(count, seed):
             pad_mode=str(draw.choice(["reflect", "constant", "replicate", "circular"])),
             normalized=[False, True, "frame_length"][draw.integers(3)],
         )  # fmt: skip
-        waveform = _noise((int(draw.choice([1, 2])), int(draw.integers(1, 1200))), str(draw.choice(["float32", "int16"])))
+        waveform = _noise(
+            (int(draw.choice([1, 2])), int(draw.integers(1, 1200))), str(draw.choice(["float32", "int16"]))
+        )
         try:
             spec.n_frames(waveform.shape[1])
         except ValueError:
@@ -330,7 +332,9 @@ class TestWithoutGpu:
 
     def test_asking_loads_no_numba(self):
         code = "from kernels import available_backends, mel_cuda; mel_cuda.why_unavailable(); import sys; print(*sys.modules)"
-        done = subprocess.run([sys.executable, "-c", code], cwd=HERE.parents[1], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=HERE.parents[1], capture_output=True, text=True, check=True
+        )
         assert not {"numba", "numba_cuda", "cuda.bindings"} & set(done.stdout.split())
 
 
@@ -435,7 +439,12 @@ class TestOnGpu:
 
     def test_layouts(self):
         module, waveform = _module(WHISPER), torch.from_numpy(_noise((4, 3, 2001))).cuda()
-        for view in (waveform.transpose(0, 1), waveform[:, :, ::2], waveform[:, :, 1:], waveform[:1].expand(5, 3, 2001)):
+        for view in (
+            waveform.transpose(0, 1),
+            waveform[:, :, ::2],
+            waveform[:, :, 1:],
+            waveform[:1].expand(5, 3, 2001),
+        ):
             expected = mel_spectrogram(view.cpu().numpy(), WHISPER)
             assert_close(module(view).cpu().numpy(), expected, dtype="float32", **TOLERANCES)
         assert module(waveform[:0]).shape == (0, 3, 80, 13)
