@@ -22,7 +22,7 @@ from kernels import cuda_memory, cuda_source
 from kernels.cuda_plan import Plan
 
 ENTRY = "mel"  # the kernel's name in PTX and machine code
-_OLDEST = (8, 0)  # compute capability
+OLDEST = (8, 0)  # compute capability
 # NVVM stamps its own PTX version, which older assemblers and drivers refuse; what the kernels use is in this one.
 _PTX_VERSION = "8.0"
 _compiling = threading.RLock()  # numba's compiler takes one at a time
@@ -62,7 +62,7 @@ def compile_ptx(plan: Plan) -> str:
         kernel = function(plan, cuda_memory.device_names())
         signature = cuda_memory.signature(plan.in_dtype)
         text, _ = cuda.compile(
-            kernel, signature, device=False, abi="numba", cc=_OLDEST, launch_bounds=plan.threads, output="ptx"
+            kernel, signature, device=False, abi="numba", cc=OLDEST, launch_bounds=plan.threads, output="ptx"
         )
     name = re.search(r"\.entry\s+([\w$]+)\(", text).group(1)
     text = re.sub(r"^\.version .*$", f".version {_PTX_VERSION}", text.replace(name, ENTRY), flags=re.MULTILINE)

@@ -14,7 +14,7 @@ import threading
 from kernels import cuda_compile
 from kernels.cuda_plan import Plan
 
-_KINDS = (
+KINDS = (  # of the kernel's parameters
     *(ctypes.c_void_p,) * 4,  # wave, out, tables, bands
     *(ctypes.c_uint32,) * 3,  # time, n_frames, n_tiles
     *(ctypes.c_int32,) * 3,  # hop, lead, pad
@@ -54,7 +54,7 @@ def launch(kernel: Kernel, n_blocks: int, pointers: tuple, scalars: tuple, strea
     if other_context:  # a thread that has not used this device yet, or works on another
         _checked(driver.cuCtxPushCurrent(kernel.context))
     try:
-        parameters = ((*pointers, *scalars), _KINDS)
+        parameters = ((*pointers, *scalars), KINDS)
         _checked(
             driver.cuLaunchKernel(
                 kernel.function, n_blocks, 1, 1, kernel.threads, 1, 1, kernel.shared_bytes, stream, parameters, 0
@@ -72,7 +72,14 @@ def _load(plan: Plan, device: int) -> Kernel:
     with torch.cuda.device(device):
         torch.empty(1, device="cuda")  # torch makes its context current in this thread
         context = _checked(driver.cuCtxGetCurrent())
-        code = cuda_compile.machine_code(plan, "sm_{}{}".format(*torch.cuda.get_device_capability()))
+        capability = torch.cuda.get_device_capability()
+        if capability < cuda_compile.OLDEST:
+            raise RuntimeError(
+                "backend='cuda' needs compute capability {}.{}, this GPU has {}.{}; use another backend".format(
+                    *cuda_compile.OLDEST, *capability
+                )
+            )
+        code = cuda_compile.machine_code(plan, "sm_{}{}".format(*capability))
         module = _checked(driver.cuModuleLoadData(code))
         function = _checked(driver.cuModuleGetFunction(module, cuda_compile.ENTRY.encode()))
         if plan.shared_bytes > _STATIC_SHARED_LIMIT:

@@ -169,12 +169,12 @@ def test_simulator_over_random_settings(tmp_path, seed):
 class TestTiltedTones:
     """Tones in the middle of filters at least four bins apart, amplitudes falling or rising by 80 dB in all: the filters
     that hold one are compared, in log mel. A float32 transform leaves noise of about 6e-9 of the loudest tone, 6e-5 of
-    the quietest, 1e-4 in its log power; the aim for the worst bin is 3e-4. Powers formed from sums and differences
+    the quietest, 1e-4 in its log power, and a few times that in the worst bin. Powers from sums and differences
     leave 6e-8 of the *mirror* bin's power, which breaks it by far (see test_numba.py).
     """
 
-    # Twice what was found in the simulator; CHORD has four times the samples, and more tones to be the worst.
-    LIMITS = {"ORIGINAL": 3e-4, "WHISPER": 3e-4, "CHORD": 6e-4}
+    # Twice what was found in the simulator, in round figures; the issue asks for 1e-3.
+    LIMITS = {"ORIGINAL": 4e-4, "WHISPER": 6e-4, "CHORD": 6e-4}
 
     @staticmethod
     def tones(spec, tilt_db):

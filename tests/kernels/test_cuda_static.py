@@ -2,12 +2,25 @@
 blocks on a multiprocessor. No GPU is needed: the compiler, the assembler and the lister run anywhere.
 """
 
+import ctypes
 import re
 import shutil
 
 import pytest
 
-from kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec, cuda_compile, cuda_plan, cuda_static, mel_cuda
+from kernels import (
+    CHORD,
+    ORIGINAL,
+    SPECS,
+    WHISPER,
+    MelSpec,
+    cuda_compile,
+    cuda_launch,
+    cuda_memory,
+    cuda_plan,
+    cuda_static,
+    mel_cuda,
+)
 
 pytestmark = pytest.mark.skipif(cuda_static.why_unavailable() is not None, reason=str(cuda_static.why_unavailable()))
 
@@ -89,6 +102,37 @@ def test_occupancy_by_hand():
     """128 threads of 110 registers: 3584 a warp (110 x 32 up to a multiple of 256), 18 warps, 4 blocks."""
     found = cuda_static.occupancy(110, 31416, 128, "sm_90")
     assert found == {"registers": 4, "shared": 7, "threads": 16, "blocks": 32}
+
+
+def test_the_launcher_passes_what_the_kernel_takes():
+    """Order, size and kind of every parameter."""
+    kinds = {ctypes.c_void_p: "u64", ctypes.c_uint32: "u32", ctypes.c_int32: "u32", ctypes.c_float: "f32"}
+    taken = re.findall(r"\.param \.([a-z]+\d+) mel_param_\d+", cuda_static.ptx(WHISPER))
+    assert taken == [kinds[kind] for kind in cuda_launch.KINDS]
+    assert len(taken) == len(cuda_memory.PARAMETERS)
+    plan = cuda_static.plan(WHISPER)
+    assert len(mel_cuda.geometry(plan, WHISPER, 2, 16000, 1e-10)[1]) + 4 == len(taken)
+
+
+def test_a_launch_calls_the_driver_once(monkeypatch):
+    """With a driver that only takes notes: geometry, stream, shared memory, and the context of a thread that has none."""
+    calls = []
+
+    class Driver:
+        def __getattr__(self, name):
+            def call(*arguments):
+                calls.append((name, arguments))
+                return 0, 0
+
+            return call
+
+    monkeypatch.setattr(cuda_launch, "_driver", Driver)
+    kernel = cuda_launch.Kernel(function=5, context=7, threads=128, shared_bytes=1000)
+    scalars = mel_cuda.geometry(cuda_static.plan(WHISPER), WHISPER, 2, 16000, 1e-10)[1]
+    cuda_launch.launch(kernel, 20, (11, 12, 13, 14), scalars, 99)
+    assert [name for name, _ in calls] == ["cuCtxGetCurrent", "cuCtxPushCurrent", "cuLaunchKernel", "cuCtxPopCurrent"]
+    parameters = ((11, 12, 13, 14, 16000, 101, 10, 160, 200, 0, 80, 1e-10, 1.0), cuda_launch.KINDS)
+    assert calls[2][1] == (5, 20, 1, 1, 128, 1, 1, 1000, 99, parameters, 0)
 
 
 def test_machine_code_is_made_and_kept(tmp_path, monkeypatch):
