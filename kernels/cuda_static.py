@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
-import shutil
 import subprocess
 import tempfile
 import time
@@ -160,11 +159,5 @@ def _run(program: str, *arguments: str) -> subprocess.CompletedProcess:
     return done
 
 
-@functools.cache
 def _program(name: str) -> str | None:
-    found = importlib.util.find_spec("triton")
-    for folder in found.submodule_search_locations if found else ():
-        program = Path(folder, "backends", "nvidia", "bin", name)
-        if program.is_file():
-            return str(program)
-    return shutil.which(name)
+    return cuda_compile.tool(name)

@@ -173,7 +173,7 @@ class TestTiltedTones:
     leave 6e-8 of the *mirror* bin's power, which breaks it by far (see test_numba.py).
     """
 
-    # Twice what was found in the simulator, in round figures; the issue asks for 1e-3.
+    # Two to three times what the simulator gives; 1e-3 is what is asked for.
     LIMITS = {"ORIGINAL": 4e-4, "WHISPER": 6e-4, "CHORD": 6e-4}
 
     @staticmethod

@@ -142,6 +142,7 @@ def test_machine_code_is_made_and_kept(tmp_path, monkeypatch):
     code = cuda_compile.machine_code(plan, "sm_90")
     assert code.startswith(b"\x7fELF")
     assert b".text.mel\x00" in code
+    assert b".text.mel\x00" in cuda_compile._link(cuda_compile.ptx(plan), "sm_90")
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".cubin", ".ptx"]
     with monkeypatch.context() as patch:
         patch.setattr(cuda_compile, "compile_ptx", None)  # calling it would fail
