@@ -23,6 +23,7 @@ __all__ = [
 # name -> module, fastest first: the order in which backend="auto" tries them. A module offers why_unavailable(),
 # why_unsupported(spec, dtype=, device=, needs_gradient=) and forward(waveform, spec, window, filterbank, log_eps).
 BACKENDS = {
+    "cuda": "kernels.mel_cuda",
     "numba": "kernels.mel_numba",
     "matmul": "kernels.mel_matmul",
     "torchaudio": "kernels.mel_torchaudio",

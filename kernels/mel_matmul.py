@@ -55,7 +55,7 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     import torch
 
     with _full_precision(waveform.device.type):
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
         constants = _kept_constants(spec, window, filterbank)
         if _is_recorded(waveform):
@@ -68,7 +68,7 @@ def _is_recorded(waveform) -> bool:
     import torch
     from torch.autograd import forward_ad
 
-    if torch.jit.is_tracing() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if torch.jit.is_tracing() or forward_ad._current_level >= 0:
         return True
     return waveform.requires_grad and torch.is_grad_enabled()
 
@@ -304,8 +304,8 @@ def _kept_constants(spec: MelSpec, window, filterbank) -> Constants:
 
 
 def _captured_constants(spec: MelSpec, window, filterbank) -> Constants:
-    """The constants while a graph is captured: window and filterbank have no values then, so that they are folded in by
-    the graph itself, and every bin is computed."""
+    """The constants while a graph is captured or under torch.func: window and filterbank have no values then, so that
+    they are folded in by the operations themselves, and every bin is computed."""
     import torch
     import torch.nn.functional as F
 

@@ -108,9 +108,9 @@ class MelSpec:
             ("mel_scale", MEL_SCALES),
         ):
             _one_of(name, getattr(self, name), valid)
+        put("text", repr(self.to_dict()))  # for operators, which take no dataclass; made once, for torch.compile
 
     # ---- sizes
-        put("text", repr(self.to_dict()))  # for operators, which take no dataclass; made once, for torch.compile
 
     @property
     def n_freqs(self) -> int:

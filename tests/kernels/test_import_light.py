@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "torchaudio", "scipy", "numba", "librosa")
+HEAVY = ("torch", "torchaudio", "scipy", "numba", "numba_cuda", "librosa")
 
 
 def _loaded(statement: str) -> set[str]:
@@ -20,7 +20,7 @@ def _loaded(statement: str) -> set[str]:
     "statement",
     [
         "from kernels import MelSpec, ORIGINAL, CHORD, WHISPER, available_backends",
-        "import kernels.compare, kernels.mel_matmul, kernels.mel_numba, kernels.mel_reference, kernels.mel_torchaudio",
+        "import kernels.compare, kernels.mel_cuda, kernels.mel_matmul, kernels.mel_numba, kernels.mel_reference, kernels.mel_torchaudio",
     ],
 )
 def test_light_imports_do_not_load_heavy_packages(statement):
