@@ -35,9 +35,6 @@ _KEPT = 32  # settings that a process keeps ready
 
 def why_unavailable() -> str | None:
     """None: it needs torch alone."""
-    import torch
-
-    torch.compiler.assume_constant_result(_template)  # torch.compile calls it and keeps what it returns
     return None
 
 
@@ -334,6 +331,11 @@ def _template(n_fft: int, dtype, device) -> tuple:
     constants = constants_of(plan, dtype, device)
     bins = torch.from_numpy(plan.bins.clip(min=0)).to(device)
     return constants.first, constants.second, bins, torch.from_numpy(plan.bins >= 0).to(device, dtype)
+
+
+# torch.compile then calls it and keeps what it returns. This is torch.compiler.assume_constant_result without its import
+# of the whole compiler, which takes seconds.
+_template._dynamo_marked_constant = True
 
 
 def _make_constants(spec: MelSpec, window, filterbank) -> Constants:

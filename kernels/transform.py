@@ -7,7 +7,6 @@ that its state dicts load), checks the input, flattens the leading dimensions, a
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
 import importlib
 import itertools
@@ -144,8 +143,10 @@ class MelSpectrogram(nn.Module):
         self._long_enough = -1  # samples of a clip that was found to be
         self._choose("float32", self.spectrogram.window.device.type, needs_gradient=False)  # fail here, not in forward
         for device, dtype, needs_gradient in itertools.product(("cpu", "cuda"), _DTYPES.values(), (False, True)):
-            with contextlib.suppress(RuntimeError):  # torch.compile can read the answers, not ask the backends
-                self._choose(dtype, device, needs_gradient=needs_gradient)
+            # torch.compile can read the answers, not ask the backends. A refusal's words are left for later: they
+            # would ask, and so import, every other backend.
+            if found := self._first(dtype, device, needs_gradient):
+                self._chosen[dtype, device, needs_gradient] = found
 
     @property
     def backend(self) -> str:
@@ -214,17 +215,19 @@ class MelSpectrogram(nn.Module):
             self._chosen[asked] = self._ask(dtype, device, needs_gradient)
         return self._chosen[asked]
 
+    def _first(self, dtype: str, device: str, needs_gradient: bool) -> str | None:
+        wanted = {"dtype": dtype, "device": device, "needs_gradient": needs_gradient}
+        names = kernels.BACKENDS if self.requested_backend == "auto" else (self.requested_backend,)
+        return next((name for name in names if _why_not(name, self.spec, wanted) is None), None)
+
     def _ask(self, dtype: str, device: str, needs_gradient: bool) -> str:
+        if found := self._first(dtype, device, needs_gradient):
+            return found
         wanted = {"dtype": dtype, "device": device, "needs_gradient": needs_gradient}
         if self.requested_backend == "auto":
-            for name in kernels.BACKENDS:
-                if _why_not(name, self.spec, wanted) is None:
-                    return name
             raise RuntimeError(f"no backend has this setting: {_reasons(self.spec, wanted)}")
         name = self.requested_backend
         reason = _why_not(name, self.spec, wanted)
-        if reason is None:
-            return name
         able = [other for other in kernels.BACKENDS if _why_not(other, self.spec, wanted) is None]
         way_out = f"backends that can: {', '.join(able)}" if able else f"no backend can: {_reasons(self.spec, wanted)}"
         raise RuntimeError(f"backend={name!r} cannot compute this: {reason}; {way_out}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "torchaudio", "scipy", "numba", "numba_cuda", "librosa")
+HEAVY = ("torch", "torch._dynamo", "torchaudio", "scipy", "numba", "numba_cuda", "librosa")
 
 
 def _loaded(statement: str) -> set[str]:
@@ -29,3 +29,10 @@ def test_light_imports_do_not_load_heavy_packages(statement):
 
 def test_the_check_sees_torch_when_it_is_loaded():
     assert "torch" in _loaded("from kernels import MelSpec, MelSpectrogram, available_backends, ORIGINAL, CHORD")
+
+
+@pytest.mark.parametrize("backend", ["auto", "numba", "matmul"])
+def test_a_first_mel_loads_neither_a_compiler_nor_torchaudio(backend):
+    """Each would cost the first call of a process more than the call itself."""
+    made = f"from kernels import MelSpectrogram; import torch; MelSpectrogram(backend={backend!r})(torch.zeros(2, 4000))"
+    assert _loaded(made) <= {"torch", "scipy", "numba"}  # numba only where its kernel is not on the disk yet
