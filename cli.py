@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from bench import console, tables
+from bench.study import command as study_command
 from core.errors import UserError
 from core.version import VERSION
 
@@ -433,6 +434,11 @@ def profile(quick: bool, out: Path, records: Path, as_json: bool) -> None:
         console.print_json(result)
     else:
         click.echo(quick_profile.text(result))
+
+
+# --- the study -------------------------------------------------------------------------------------------------------
+
+main.add_command(study_command.experiment)
 
 
 if __name__ == "__main__":
