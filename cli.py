@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from bench import console, profile_command, report_command, tables
+from bench.study import command as study_command
 from core.errors import UserError
 from core.version import VERSION
 
@@ -411,6 +412,11 @@ def infer(files: tuple[Path, ...], model: Path | None, device: str, as_csv: bool
 
 main.add_command(profile_command.profile)
 main.add_command(report_command.report)
+
+
+# --- the study -------------------------------------------------------------------------------------------------------
+
+main.add_command(study_command.experiment)
 
 
 if __name__ == "__main__":

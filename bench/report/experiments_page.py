@@ -38,7 +38,7 @@ def _missing(mine: list[dict]) -> str:
     lines = []
     for name, experiment in experiment_numbers.NAMES.items():
         if not any(row["experiment"] == experiment for row in mine):
-            lines.append(f"{name}: not measured on this machine; python cli.py {name} DATA makes the records.")
+            lines.append(f"{name}: not measured on this machine; python cli.py {name} makes the records.")
     if mine and not any(row["device"] == "gpu" for row in mine):
         lines.append("GPU: not measured on this machine.")
     shorts = sorted({row["short"] for row in mine if row["short"]})
@@ -51,10 +51,10 @@ def _times(experiment: int, title: str, rows: list[dict]) -> str:
     variable = "batch_size" if experiment == 1 else "num_items"
     figure, choices = experiments_plots.times(rows, variable)
     data = pieces.table(
-        ["who", "network", "phase", "batch", "clips", "device", "median s", "every trial s"],
+        ["who", "network", "phase", "batch", "clips", "device", "mean s", "every trial s"],
         [
             [_who(row), row["task"], row["phase"], row["batch_size"], f"{row['num_items']:,}", row["device"].upper(),
-             number(row["median_s"]), ", ".join(number(value, 4) for value in row["samples"])]
+             number(row["mean_s"]), ", ".join(number(value, 4) for value in row["samples"])]
             for row in rows
         ],
         caption=title,
@@ -89,7 +89,7 @@ def _ratios(ratios: list[dict]) -> str:
     )
     return pieces.section(
         "GPU over CPU",
-        f"The original expected 5 and measured (by medians of trials): {told}.",
+        f"The original expected 5 and measured (by means of trials): {told}.",
         pieces.plot(figure, "experiment-ratios", "CPU time over GPU time for every setting", choices=choices,
                     data=pieces.table(head, cells, caption="CPU time over GPU time")),
     )  # fmt: skip
@@ -124,12 +124,12 @@ def _table(mine: list[dict]) -> str:
         [
             Html(f"{row['task']}, batch {row['batch_size']}, {row['num_items']:,} clips, {row['phase']}"
                  f"{pieces.badge(row['badge'])}{_short(row['short'])}"),
-            row["pipeline"], row["device"].upper(), number(row["median_s"]), number(min(row["samples"])),
+            row["pipeline"], row["device"].upper(), number(row["mean_s"]), number(min(row["samples"])),
             number(max(row["samples"])), len(row["samples"]), number(row["first_s"]),
         ]
         for row in mine
     ]  # fmt: skip
-    head = ["setting", "pipeline", "device", "median s", "least", "most", "trials", "dropped first trial s"]
+    head = ["setting", "pipeline", "device", "mean s", "least", "most", "trials", "dropped first trial s"]
     return pieces.section(
         "Our trials", "", pieces.details(f"{len(mine)} settings", pieces.table(head, cells, caption="Seconds an epoch"))
     )

@@ -1,4 +1,4 @@
-"""Pictures of the experiments: every trial as a mark, a line through the medians."""
+"""Pictures of the experiments: every trial as a mark, a line through the means."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def times(rows: Sequence[dict], variable: str) -> tuple[go.Figure, list[dict]]:
             places = [ticks.index(row[variable]) + shift for row in mine]
             short = " (short run)" if any(row["short"] for row in mine) else ""
             figure.add_scatter(
-                x=places, y=rounded([row["median_s"] for row in mine]), mode="lines", legendgroup=name, name=name,
+                x=places, y=rounded([row["mean_s"] for row in mine]), mode="lines", legendgroup=name, name=name,
                 line={"color": colour, "dash": dash, "width": 1.5}, showlegend=False, hoverinfo="skip",
                 visible=view == views[0],
             )  # fmt: skip
@@ -75,7 +75,7 @@ def times(rows: Sequence[dict], variable: str) -> tuple[go.Figure, list[dict]]:
 
 
 def ratios(found: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
-    """CPU time over GPU time of every setting: a mark a pair of trials, a bar at the ratio of medians."""
+    """CPU time over GPU time of every setting: a mark a pair of trials, a bar at the ratio of means."""
     import plotly.graph_objects as go
 
     figure, owners = go.Figure(), []
@@ -100,7 +100,7 @@ def ratios(found: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
                 y=places, x=rounded([r["ratio"] for r in mine]), mode="markers", legendgroup=name, showlegend=False,
                 name=name, marker={"symbol": "line-ns-open", "size": 16, "color": colour, "line": {"width": 3}},
                 visible=phase == phases[0], customdata=[number(r["ratio"]) for r in mine],
-                hovertemplate="%{customdata} times by medians<extra>%{fullData.name}</extra>",
+                hovertemplate="%{customdata} times by means<extra>%{fullData.name}</extra>",
             )  # fmt: skip
             owners += [phase, phase]
     figure.add_vline(x=1, line={"color": "#8a8f98", "dash": "dot", "width": 1})

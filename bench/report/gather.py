@@ -16,9 +16,9 @@ from core.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 MAKERS = (
     "python cli.py profile --only mel",
-    "python cli.py experiment ladder DATA",
-    "python cli.py experiment batch-size DATA",
-    "python cli.py experiment data-size DATA",
+    "python cli.py experiment ladder",
+    "python cli.py experiment batch-size",
+    "python cli.py experiment data-size",
 )
 """Commands that make records."""
 

@@ -123,7 +123,7 @@ def _chapters(
         story.LADDER)  # fmt: skip
     add("experiments", "The original's experiments, again", lambda: experiments_page.chapter(records))
     missing += [
-        f"{name}: python cli.py {name} DATA"
+        f"{name}: python cli.py {name}"
         for name in experiments_page.experiment_numbers.NAMES
         if not any(record["name"] == name for record in records)
     ]

@@ -13,8 +13,8 @@ from bench.report import experiment_numbers, ladder_numbers, mel_summary
 from bench.report.gather import is_mel
 from bench.report.summary import number
 
-LADDER = "python cli.py experiment ladder DATA"
-BATCH_SIZE = "python cli.py experiment batch-size DATA"
+LADDER = "python cli.py experiment ladder"
+BATCH_SIZE = "python cli.py experiment batch-size"
 MEL = "python cli.py profile --only mel"
 
 
