@@ -53,7 +53,15 @@ def _trainings(found: list[dict]) -> str:
          f"{_CHANCE.get(entry['parameters']['task'], 0):.1f}", entry["held_out_piano"]]
         for entry in found
     ]  # fmt: skip
-    head = ["network", "trained on", "tested on", "random split %", "held-out piano % (95 % interval)", "chance %", "which"]
+    head = [
+        "network",
+        "trained on",
+        "tested on",
+        "random split %",
+        "held-out piano % (95 % interval)",
+        "chance %",
+        "which",
+    ]
     return pieces.section(
         "The original recipe, and what its split hides",
         "With a random split variants of one recording stand on both sides, and the network is praised for knowing "

@@ -32,7 +32,7 @@ def chapter(machine: Machine) -> str:
     for record in machine.records:
         environment = record["environment"]
         commit = environment.get("commit")
-        key = (f"{str(commit)[:12]}{' (changed)' if environment.get('dirty') else ''}" if commit else "unknown")
+        key = f"{str(commit)[:12]}{' (changed)' if environment.get('dirty') else ''}" if commit else "unknown"
         counted.setdefault((record["name"], key), []).append(str(environment.get("time", "")))
     rows = [[name, len(times), commit, min(times), max(times)] for (name, commit), times in sorted(counted.items())]
     gpu = "" if machine.has_gpu else '<p class="soft">GPU: not measured: there was none in this machine.</p>'

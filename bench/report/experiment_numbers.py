@@ -28,28 +28,32 @@ def _device(name: str) -> str:
 
 
 def ours(records: Sequence[dict]) -> list[dict]:
-    """A row for each record of an experiment.
+    """A row for each setting, device and pipeline of the experiments.
 
     Returns:
         `experiment` (1 or 2), `task`, `batch_size`, `num_items`, `device` ("cpu" or "gpu"), `phase`, `pipeline`,
         `samples` (mean epoch seconds of each kept trial), `mean_s`, `first_s` (the dropped trial), `short` (the
         protocol in words where it is not the original's), `badge`.
     """
-    made = []
+    made: dict[tuple, dict] = {}
     for record in records:
-        if record["name"] in NAMES and record["samples"]:
-            given = record["parameters"]
-            key = (
-                NAMES[record["name"]], given["task"], given["batch_size"], given["num_items"],
-                _device(str(given["device"])), given["phase"],
-            )  # fmt: skip
-            protocol = str(given.get("protocol") or "")
-            short = "" if protocol in ("", "full") else protocol
-            made.append(
-                _row(key, given["pipeline"], record["samples"], record["first_call"], short,
-                     bool(record.get("disturbed")))
-            )  # fmt: skip
-    return made
+        if record["name"] not in NAMES or not record["samples"]:
+            continue
+        given = record["parameters"]
+        key = (
+            NAMES[record["name"]], given["task"], given["batch_size"], given["num_items"],
+            _device(str(given["device"])), given["phase"],
+        )  # fmt: skip
+        protocol = str(given.get("protocol") or "full")
+        short = "" if protocol == "full" else protocol
+        row = _row(
+            key, given["pipeline"], record["samples"], record["first_call"], short, bool(record.get("disturbed"))
+        )
+        # The whole protocol is shown where it was run, and not a short run of the same setting.
+        case = (*key, given["pipeline"])
+        if case not in made or made[case]["short"] or not short:
+            made[case] = row
+    return list(made.values())
 
 
 def _row(

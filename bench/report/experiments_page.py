@@ -43,7 +43,7 @@ def _missing(mine: list[dict]) -> str:
         lines.append("GPU: not measured on this machine.")
     shorts = sorted({row["short"] for row in mine if row["short"]})
     if shorts:
-        lines.append(f"Short run, not the original's whole protocol: {'; '.join(shorts)}.")
+        lines.append(f"Not the original's protocol: {'; '.join(shorts)}.")
     return pieces.card("".join(f"<p>{pieces.text(line)}</p>" for line in lines)) if lines else ""
 
 
@@ -110,13 +110,16 @@ def _gains(mine: list[dict]) -> str:
     ]  # fmt: skip
     return pieces.section(
         "What the fast pipeline gains in the original's protocol",
-        "Medians of the kept trials, both pipelines on this machine.",
-        pieces.table(["setting", "device", "original s", "fast s", "times as fast"], cells, caption="Fast over original"),
+        "Means of the kept trials, as the original states them; both pipelines on this machine.",
+        pieces.table(
+            ["setting", "device", "original s", "fast s", "times as fast"], cells, caption="Fast over original"
+        ),
     )
 
 
 def _short(words: str) -> str:
-    return pieces.badge("short run") if words else ""
+    """ "short run" or "longer run", as the protocol says."""
+    return pieces.badge(f"{words.split(':')[0]} run") if words else ""
 
 
 def _table(mine: list[dict]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,9 @@ def times(rows: Sequence[dict], variable: str) -> tuple[go.Figure, list[dict]]:
     import plotly.graph_objects as go
 
     figure, owners = go.Figure(), []
-    views = sorted({(row["task"], row["phase"]) for row in rows}, key=lambda view: (view[1] != "train", view[0] != "type"))
+    views = sorted(
+        {(row["task"], row["phase"]) for row in rows}, key=lambda view: (view[1] != "train", view[0] != "type")
+    )
     ticks = sorted({row[variable] for row in rows})
     series = [key for key in _LOOKS if any((row["pipeline"], row["device"]) == key for row in rows)]
     for view in views:
@@ -45,7 +48,7 @@ def times(rows: Sequence[dict], variable: str) -> tuple[go.Figure, list[dict]]:
             shift = 0.5 * (i - (len(series) - 1) / 2) / max(len(series), 2)
             name = f"{'the original' if key[0] == THEIRS else 'ours, ' + key[0]}, {key[1].upper()}"
             places = [ticks.index(row[variable]) + shift for row in mine]
-            short = " (short run)" if any(row["short"] for row in mine) else ""
+            short = next((f" ({row['short'].split(':')[0]} run)" for row in mine if row["short"]), "")
             figure.add_scatter(
                 x=places, y=rounded([row["mean_s"] for row in mine]), mode="lines", legendgroup=name, name=name,
                 line={"color": colour, "dash": dash, "width": 1.5}, showlegend=False, hoverinfo="skip",
@@ -81,7 +84,8 @@ def ratios(found: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
     figure, owners = go.Figure(), []
     phases = [phase for phase in ("train", "test") if any(ratio["phase"] == phase for ratio in found)]
     label = lambda r: f"{r['task']}, batch {r['batch_size']}, {r['num_items']:,}"  # noqa: E731
-    order = list(dict.fromkeys(label(r) for r in sorted(found, key=lambda r: (r["experiment"], r["task"], r["batch_size"], r["num_items"]))))  # fmt: skip
+    place = lambda r: (r["experiment"], r["task"], r["batch_size"], r["num_items"])  # noqa: E731
+    order = list(dict.fromkeys(label(r) for r in sorted(found, key=place)))
     pipelines = [name for name in (THEIRS, "original", "fast") if any(r["pipeline"] == name for r in found)]
     for phase in phases:
         for i, pipeline in enumerate(pipelines):
@@ -104,8 +108,11 @@ def ratios(found: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
             )  # fmt: skip
             owners += [phase, phase]
     figure.add_vline(x=1, line={"color": "#8a8f98", "dash": "dot", "width": 1})
-    figure.add_vline(x=5, line={"color": "#8a8f98", "dash": "dash", "width": 1},
-                     annotation={"text": "hoped for: 5", "font": {"size": 10}, "yanchor": "bottom", "y": 0})  # fmt: skip
+    figure.add_vline(x=5, line={"color": "#8a8f98", "dash": "dash", "width": 1})
+    figure.add_annotation(
+        x=math.log10(5), y=1, yref="paper", text="hoped for: 5", showarrow=False, xanchor="left", yanchor="top",
+        font={"size": 10},
+    )  # fmt: skip
     figure.update_layout(
         **layout(170 + 34 * len(order)),
         xaxis={"title": {"text": "CPU time over GPU time (log)"}, "type": "log", "dtick": "D2"},

@@ -23,6 +23,13 @@ MAKERS = (
 """Commands that make records."""
 
 _EFFORTS = ("full", "quick")  # a full mel run is shown before a quick one, and either before any other
+_NOT_THE_CASE = {
+    "mel": ("ours", "seed", "dtype"),
+    "mel left out": ("ours", "seed", "dtype"),
+    # A ladder whose rungs were renamed replaces the one before, rung by rung.
+    "ladder": ("name", "switches", "epochs", "protocol"),
+}
+"""Parameters that do not tell one case from another."""
 _MEL_RUN = ("mel", "mel left out", "mel roof", "mel warm start", "mel cuda static")
 
 
@@ -179,7 +186,7 @@ def latest(found: list[dict]) -> list[dict]:
         kept += max(runs.values(), key=_preference)
     cases: dict[tuple, dict] = {}
     for record in kept:
-        given = {k: v for k, v in record["parameters"].items() if k not in ("ours", "seed", "dtype")}
+        given = {k: v for k, v in record["parameters"].items() if k not in _NOT_THE_CASE.get(record["name"], ())}
         kind = "mel" if record["name"] == "mel left out" else record["name"]
         case = (kind, is_mel(record), json.dumps(given, sort_keys=True, default=str))
         cases.pop(case, None)
@@ -202,7 +209,9 @@ def _preference(run: list[dict]) -> tuple:
 def _latest_accuracies(found: list[dict]) -> list[dict]:
     cases: dict[str, dict] = {}
     for entry in found:
-        key = json.dumps([entry.get("name"), entry.get("set"), entry.get("model"), entry.get("parameters")], default=str)
+        key = json.dumps(
+            [entry.get("name"), entry.get("set"), entry.get("model"), entry.get("parameters")], default=str
+        )
         cases.pop(key, None)
         cases[key] = entry
     return list(cases.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from bench.report import ladder_numbers, ladder_plots, pieces
@@ -12,7 +13,8 @@ from bench.report.summary import number
 def chapter(records: Sequence[dict]) -> str:
     """HTML of all ladders in the records of one machine; "" where there is none."""
     return "\n".join(
-        _ladder(key, rows, f"ladder{index}") for index, (key, rows) in enumerate(ladder_numbers.ladders(records).items())
+        _ladder(key, rows, f"ladder{index}")
+        for index, (key, rows) in enumerate(ladder_numbers.ladders(records).items())
     )
 
 
@@ -54,8 +56,8 @@ def _steps(rows: list[dict]) -> str:
     for row in rows:
         gain = "" if row["over_previous"] is None else f" — {_times(row['over_previous'])}"
         items.append(
-            f"<li value=\"{int(row['rung'])}\"><b>{pieces.text(row['name'])}</b>{gain} {proof(row)}"
-            f"{pieces.badge(row['badge'])}<br><span class=\"soft\">{pieces.text(row['sentence'])}</span></li>"
+            f'<li value="{int(row["rung"])}"><b>{pieces.text(row["name"])}</b>{gain} {proof(row)}'
+            f'{pieces.badge(row["badge"])}<br><span class="soft">{pieces.text(row["sentence"])}</span></li>'
         )
     return pieces.card(f'<ol class="rungs">{"".join(items)}</ol>')
 
@@ -77,19 +79,21 @@ def _times(ratio: float) -> str:
 
 
 def _waterfall(rows: list[dict], prefix: str, where: str) -> str:
+    changes = ["—", *(f"{b['median_s'] - a['median_s']:+.3g}" for a, b in itertools.pairwise(rows))]
     data = pieces.table(
         ["rung", "median s", "change s", "every epoch s"],
         [
-            [row["name"], number(row["median_s"]), "—" if i == 0 else f"{row['median_s'] - rows[i - 1]['median_s']:+.3g}",
-             ", ".join(number(value) for value in row["samples"])]
-            for i, row in enumerate(rows)
+            [row["name"], number(row["median_s"]), change, ", ".join(number(value) for value in row["samples"])]
+            for row, change in zip(rows, changes, strict=True)
         ],
         caption="Seconds of an epoch",
     )  # fmt: skip
+    figure, choices = ladder_plots.waterfall(rows)
     return "<h4>What each rung takes away</h4>" + pieces.plot(
-        ladder_plots.waterfall(rows),
+        figure,
         f"{prefix}-waterfall",
         f"Waterfall of the time of an epoch on the {where}, from the original pipeline to the fast one",
+        choices=choices,
         data=data,
     )
 
@@ -110,7 +114,9 @@ def _parts(rows: list[dict], prefix: str, where: str) -> str:
         for row in rows
         if row["instrumented_s"]
     ]
-    told = "Each from an epoch of its own that is timed part by part, with synchronisations that the quoted epochs do not have."
+    told = (
+        "Each from an epoch of its own, timed part by part, with synchronisations that the quoted epochs do not have."
+    )
     if overheads:
         told += f" That epoch took longer by: {', '.join(overheads)}."
     return (
@@ -127,9 +133,10 @@ def _losses(rows: list[dict], prefix: str) -> str:
     data = pieces.table(
         ["rung", "steps", "first loss", "last loss", "largest difference", "tolerance", "proof"],
         [
-            [row["name"], len(row["losses"]), *((f"{row['losses'][i]:.5f}" for i in (0, -1)) if row["losses"] else "——"),
+            [row["name"], len(row["losses"]), *(f"{loss:.5f}" for loss in row["losses"][:1] + row["losses"][-1:]),
              _error(row["worst_difference"]), _error(row["tolerance"]), proof(row)]
             for row in rows
+            if row["losses"]
         ],
         caption="Loss of every step of the first epoch",
     )  # fmt: skip
@@ -142,7 +149,7 @@ def _losses(rows: list[dict], prefix: str) -> str:
 
 
 def _table(rows: list[dict]) -> str:
-    head = ["rung", "median s", "least s", "most s", "first epoch s", "times the rung before", "times the original", "n",
+    head = ["rung", "median s", "least s", "most s", "first epoch s", "over the rung before", "over the original", "n",
             "largest loss difference", "proof"]  # fmt: skip
     cells = [
         [

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _TOTAL, _FASTER, _SLOWER = "#7d8590", "#0072b2", "#d55e00"
+_ROOM = 1.45  # what the longest bar leaves for its label
 _GREY = "rgba(128,128,128,.6)"
 
 
@@ -21,8 +22,11 @@ def labels(rows: Sequence[dict]) -> list[str]:
     return [f"{row['rung']} {row['name']}" for row in rows]
 
 
-def waterfall(rows: Sequence[dict]) -> go.Figure:
-    """A bar from the epoch before to the epoch after each rung; a mark for every epoch timed."""
+def waterfall(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
+    """A bar from the epoch before to the epoch after each rung; a mark for every epoch timed.
+
+    Where the last epoch is far shorter than the first, a choice enlarges the short ones.
+    """
     import plotly.graph_objects as go
 
     names = [*labels(rows), "all together"]
@@ -36,7 +40,9 @@ def waterfall(rows: Sequence[dict]) -> go.Figure:
         "added": (_SLOWER, "x", []),
     }
     for name, old, new in zip(names[1:-1], before, after, strict=True):
-        bars["saved" if new <= old else "added"][2].append((name, min(old, new), max(old, new), f"÷{number(old / new)}"))
+        bars["saved" if new <= old else "added"][2].append(
+            (name, min(old, new), max(old, new), f"÷{number(old / new)}")
+        )
     for kind, (colour, hatching, drawn) in bars.items():
         if not drawn:
             continue
@@ -66,17 +72,21 @@ def waterfall(rows: Sequence[dict]) -> go.Figure:
     figure.update_layout(
         **layout(160 + 40 * len(names)),
         barmode="overlay", bargap=0.3,
-        xaxis={"title": {"text": "seconds an epoch"}, "range": [0, 1.3 * max(most, *ends)]},
+        xaxis={"title": {"text": "seconds an epoch"}, "range": [0, _ROOM * max(most, *ends)]},
         yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  ", "categoryorder": "array",
                "categoryarray": names},
         annotations=[
             # Beyond the marks of single epochs, which may lie right of the bar.
-            {"x": max([end, *(rows[i]["samples"] if i < len(rows) else [])]), "y": name, "text": word, "xanchor": "left",
-             "showarrow": False, "xshift": 8, "font": {"size": 12}}
+            {"x": max([end, *(rows[i]["samples"] if i < len(rows) else [])]), "y": name, "text": word,
+             "xanchor": "left", "showarrow": False, "xshift": 8, "font": {"size": 12}}
             for i, (name, end, word) in enumerate(zip(names, ends, words, strict=True))
         ],
     )  # fmt: skip
-    return figure
+    choices = [{"label": "every rung", "args": [{}, {"xaxis.range": [0, _ROOM * max(most, *ends)]}]}]
+    short = [value for row in rows for value in row["samples"] if value < 0.3 * most]
+    if last < 0.15 * most and short:
+        choices.append({"label": "the fast end, enlarged", "args": [{}, {"xaxis.range": [0, _ROOM * max(short)]}]})
+    return figure, choices
 
 
 def parts(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:

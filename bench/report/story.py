@@ -54,9 +54,9 @@ def _why(ladder: list[dict], gpu_ladder: list[dict]) -> dict:
     test = published.clip_ms(train._replace(phase="test"), "cuda") / published.clip_ms(train, "cuda")
     numbers: dict = {"published_least": least, "published_most": most, "published_test_over_train": test}
     opening = (
-        f"The original's GPU trained only {number(least)} to {number(most)} times as fast as its CPU, and by its own "
-        f"figures testing a clip on the GPU took {100 * test:.0f} % of the time of training on it, though a test has no "
-        "backward pass and no optimizer: it waited for clips more than for the network"
+        f"The original's GPU trained only {number(least)} to {number(most)} times as fast as its CPU, and by its "
+        f"own figures testing a clip on the GPU took {100 * test:.0f} % of the time of training on it, though a test "
+        "has no backward pass and no optimizer: it waited for clips more than for the network"
     )
     rungs, device = (gpu_ladder, "GPU") if _has_parts(gpu_ladder) else (ladder, "CPU")
     if not _has_parts(rungs):
@@ -102,8 +102,8 @@ def _gain(ladder: list[dict], rows: list[dict]) -> dict:
         }  # fmt: skip
         steps = max(ladder[1:], key=lambda row: row["over_previous"] or 0.0)
         told.append(
-            f"rung by rung the fast pipeline takes an epoch on this machine's CPU from {number(first['median_s'])} s to "
-            f"{number(last['median_s'])} s, {number(last['over_original'], 2)} times as fast, most of all by "
+            f"rung by rung the fast pipeline takes an epoch on this machine's CPU from {number(first['median_s'])} s "
+            f"to {number(last['median_s'])} s, {number(last['over_original'], 2)} times as fast, most of all by "
             f"“{steps['name']}”, and {numbers['rungs_passed']} of {len(judged)} rungs keep the loss curve within its "
             "tolerance"
         )

@@ -46,7 +46,9 @@ def ladder(env: dict, device: str = "cpu", scale: float = 1.0, seed: int = 0) ->
 
 def experiments(env: dict, devices: tuple[str, ...] = ("cpu",), scale: float = 1.0) -> list[dict]:
     draw, made = random.Random(1), []
-    settings = [("experiment batch-size", task, batch, 8192) for task in ("type", "root") for batch in (32, 64, 128, 256)]
+    settings = [
+        ("experiment batch-size", task, batch, 8192) for task in ("type", "root") for batch in (32, 64, 128, 256)
+    ]
     settings += [("experiment data-size", "type", 32, clips) for clips in (4096, 8192, 16384)]
     for name, task, batch, clips in settings:
         for device in devices:
