@@ -31,6 +31,10 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
+BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError)
+"""What computing raises on records that lack a field or hold another kind of value: files come from anywhere."""
+
+
 class Html(str):
     """Text that is HTML already."""
 

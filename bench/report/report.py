@@ -106,7 +106,7 @@ def _chapters(
         try:
             body = build()
         # Records are files from anywhere: what a chapter stumbles over is said, and the others are still worth reading.
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError) as error:
+        except pieces.BROKEN as error:
             line = f"chapter “{title}”: its records are not as they should be ({type(error).__name__}: {error})"
             problems.append(f"{machine.label}: {line}")
             body = pieces.card(f"<p>{pieces.text(line)}.</p>")

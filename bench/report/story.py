@@ -6,11 +6,12 @@ that a program reads what a person reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from bench.report import experiment_numbers, ladder_numbers, mel_summary
 from bench.report.gather import is_mel
+from bench.report.pieces import BROKEN
 from bench.report.summary import number
 
 LADDER = "python cli.py experiment ladder"
@@ -29,16 +30,29 @@ def tell(records: Sequence[dict], has_gpu: bool) -> list[dict]:
         dicts of `key`, `text`, `numbers` (plain values; {} where nothing was measured) and `missing` (the command that
         makes the records, or None).
     """
-    ladder = ladder_numbers.main_ladder(records, "cpu")
-    gpu_ladder = ladder_numbers.main_ladder(records, "cuda")
-    rows = experiment_numbers.ours(records)
-    return [
-        _why(ladder, gpu_ladder),
-        _where(ladder, gpu_ladder),
-        _gain(ladder, rows),
-        _mel([record for record in records if is_mel(record)]),
-        _gpu(rows, gpu_ladder, has_gpu),
-    ]
+    ladders = lambda: (  # noqa: E731
+        ladder_numbers.main_ladder(records, "cpu"), ladder_numbers.main_ladder(records, "cuda")
+    )  # fmt: skip
+    rows = lambda: experiment_numbers.ours(records)  # noqa: E731
+    tellers: dict[str, Callable[[], dict]] = {
+        "why": lambda: _why(*ladders()),
+        "where": lambda: _where(*ladders()),
+        "gain": lambda: _gain(ladders()[0], rows()),
+        "mel": lambda: _mel([record for record in records if is_mel(record)]),
+        "gpu": lambda: _gpu(rows(), ladders()[1], has_gpu),
+    }
+    return [_guarded(key, teller) for key, teller in tellers.items()]
+
+
+def _guarded(key: str, teller: Callable[[], dict]) -> dict:
+    try:
+        return teller()
+    except BROKEN as error:
+        words = {"why": "the ladder", "where": "the ladder", "gain": "the pipelines", "mel": "mel", "gpu": "the GPU"}[
+            key
+        ]
+        reason = f"its records are not as they should be ({type(error).__name__}: {error})"
+        return _sentence(key, f"Nothing can be said of {words}: {reason}.", {})
 
 
 def _sentence(key: str, text: str, numbers: dict, missing: str | None = None) -> dict:
