@@ -21,13 +21,13 @@ class Chapter(NamedTuple):
     body: str
 
 
-def page(title: str, lead: str, machines: Sequence[tuple[str, Sequence[Chapter]]], *, styles: str = "") -> str:
+def page(title: str, lead: str, machines: Sequence[tuple[str, Sequence[Chapter]]], *, head: str = "") -> str:
     """The whole HTML page.
 
     Args:
         title, lead: heading and the line below it.
         machines: (label, chapters) of each machine, the one to show first in front.
-        styles: further CSS that chapters bring along.
+        head: further HTML for the head, which chapters bring along.
     """
     from plotly.offline import get_plotlyjs
 
@@ -45,9 +45,10 @@ def page(title: str, lead: str, machines: Sequence[tuple[str, Sequence[Chapter]]
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
-<style>{theme.CSS}{mel_plots.CSS}{CSS}{styles}</style>
+<style>{theme.CSS}{mel_plots.CSS}{CSS}</style>
 <script>{get_plotlyjs()}</script>
 <script>{SCRIPT}</script>
+{head}
 </head>
 <body>
 <a class="skip" href="#content">Skip to the content</a>

@@ -27,7 +27,8 @@ _NOT_THE_CASE = {
     "mel": ("ours", "seed", "dtype"),
     "mel left out": ("ours", "seed", "dtype"),
     # A ladder whose rungs were renamed replaces the one before, rung by rung.
-    "ladder": ("name", "switches", "epochs", "protocol"),
+    "ladder": ("name", "switches", "protocol"),
+    "ladder left out": ("name", "switches", "protocol"),
 }
 """Parameters that do not tell one case from another."""
 _MEL_RUN = ("mel", "mel left out", "mel roof", "mel warm start", "mel cuda static")
@@ -187,7 +188,8 @@ def latest(found: list[dict]) -> list[dict]:
     cases: dict[tuple, dict] = {}
     for record in kept:
         given = {k: v for k, v in record["parameters"].items() if k not in _NOT_THE_CASE.get(record["name"], ())}
-        kind = "mel" if record["name"] == "mel left out" else record["name"]
+        # A timing replaces an earlier reason why there was none, and the other way round.
+        kind = record["name"].removesuffix(" left out")
         case = (kind, is_mel(record), json.dumps(given, sort_keys=True, default=str))
         cases.pop(case, None)
         cases[case] = record

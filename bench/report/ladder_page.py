@@ -20,6 +20,7 @@ def chapter(records: Sequence[dict]) -> str:
 
 def _ladder(key: tuple, rows: list[dict], prefix: str) -> str:
     device, task, batch_size, num_items = key
+    timed = ladder_numbers.timed(rows)
     where = "CPU" if device == "cpu" else "GPU"
     title = f"{where}: {task} network, batch {batch_size}, {_count(num_items)} clips"
     short = next((row["protocol"] for row in rows if row["protocol"] not in ("", "full")), "")
@@ -27,10 +28,10 @@ def _ladder(key: tuple, rows: list[dict], prefix: str) -> str:
     return "\n".join(
         [
             f"<h3>{pieces.text(title)}{marks}</h3>",
-            _verdict(rows),
+            _verdict(timed),
             _steps(rows),
-            _waterfall(rows, prefix, where),
-            _parts(rows, prefix, where),
+            _waterfall(timed, prefix, where) if timed else "",
+            _parts(timed, prefix, where),
             _losses(rows, prefix),
             _table(rows),
         ]
@@ -42,12 +43,12 @@ def _count(value: object) -> str:
 
 
 def _verdict(rows: list[dict]) -> str:
-    first, last = rows[0], rows[-1]
-    if last["over_original"] is None or last is first:
+    first, last = (rows[0], rows[-1]) if rows else (None, None)
+    if last is first or last["over_original"] is None:
         return '<p class="soft">The ladder is not complete; the same command goes on from here.</p>'
     return (
-        f"<p>An epoch goes from <b>{number(first['median_s'])} s</b> to <b>{number(last['median_s'])} s</b>: "
-        f"<b>{number(last['over_original'])} times</b> as fast.</p>"
+        f"<p>An epoch of {first['clips']:,} training clips goes from <b>{number(first['median_s'])} s</b> to "
+        f"<b>{number(last['median_s'])} s</b>: <b>{number(last['over_original'])} times</b> as fast.</p>"
     )
 
 
@@ -68,9 +69,11 @@ def proof(row: dict) -> Html:
         return pieces.badge("reference", "good")
     if row["passed"] is None:
         return pieces.badge("losses not compared")
+    if row["worst_difference"] is None or row["tolerance"] is None:
+        return pieces.badge("✗ failed its check, not timed", "bad")
     words = f"{row['worst_difference']:.1e} of {row['tolerance']:.1e}"
     return pieces.badge(f"✓ same losses ({words})", "good") if row["passed"] else pieces.badge(
-        f"✗ losses differ ({words})", "bad"
+        f"✗ losses differ ({words})" + ("" if row["samples"] else ", not timed"), "bad"
     )  # fmt: skip
 
 
@@ -142,7 +145,8 @@ def _losses(rows: list[dict], prefix: str) -> str:
     )  # fmt: skip
     return (
         '<h4>The same training, faster</h4><p class="soft">Losses of the first epoch, same seed, same order of clips. '
-        "The band is the stated tolerance: the spread between seeds.</p>"
+        "The band is the tolerance: how far apart losses lie when only the seed differs (thin grey lines: other seeds)."
+        "</p>"
         + pieces.plot(figure, f"{prefix}-losses", "Loss curves of all rungs laid over each other", choices=choices,
                       data=data)
     )  # fmt: skip
@@ -154,7 +158,8 @@ def _table(rows: list[dict]) -> str:
     cells = [
         [
             Html(f"{row['rung']}. {pieces.text(row['name'])}{pieces.badge(row['badge'])}"), number(row["median_s"]),
-            number(min(row["samples"])), number(max(row["samples"])), number(row["first_s"]),
+            number(min(row["samples"], default=None)), number(max(row["samples"], default=None)),
+            number(row["first_s"]),
             number(row["over_previous"]), number(row["over_original"]), len(row["samples"]),
             _error(row["worst_difference"]), proof(row),
         ]

@@ -141,13 +141,23 @@ def losses(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
                 fillcolor="rgba(128,128,128,.22)", name="tolerance", legendgroup="tolerance", showlegend=sign < 0,
                 hoverinfo="skip",
             )  # fmt: skip
+    for k, curve in enumerate(rows[0]["losses_of_seeds"]):
+        steps = thinned(curve)
+        y = _finite([curve[i] for i in steps])
+        shown["losses"].append(y)
+        shown["difference from the original"].append([None] * len(y))
+        figure.add_scatter(
+            x=[i + 1 for i in steps], y=y, mode="lines", line={"width": 1, "color": _GREY, "dash": "dot"},
+            name="other seeds", legendgroup="seeds", showlegend=k == 0,
+            hovertemplate="step %{x}: %{y:.6g}<extra>original, another seed</extra>",
+        )  # fmt: skip
     for i, row in enumerate(rows):
         same = len(row["losses"]) == len(reference)
         steps = thinned(row["losses"])
-        y = rounded([row["losses"][k] for k in steps], 6)
+        y = _finite([row["losses"][k] for k in steps])
         shown["losses"].append(y)
         shown["difference from the original"].append(
-            rounded([row["losses"][k] - reference[k] for k in steps]) if same else []
+            _finite([row["losses"][k] - reference[k] for k in steps]) if same else []
         )
         figure.add_scatter(
             x=[k + 1 for k in steps], y=y, mode="lines", name=f"{row['rung']} {row['name']}",
@@ -165,3 +175,8 @@ def losses(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
         for label, values in shown.items()
     ]
     return figure, choices
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    """Six digits; a loss that was not a number is recorded as 1e308 and is a gap in the curve."""
+    return [None if abs(value) > 1e100 else value for value in rounded(values, 6)]

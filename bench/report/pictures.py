@@ -58,7 +58,7 @@ def write_pictures(record_paths: Sequence[Path] | None, folder: Path) -> list[st
 def figures(records: list[dict]) -> Iterator[tuple[str, str, go.Figure]]:
     """(file name, title, figure) of each picture that one machine's records allow."""
     for device, where in (("cpu", "CPU"), ("cuda", "GPU")):
-        rows = ladder_numbers.main_ladder(records, device)
+        rows = ladder_numbers.timed(ladder_numbers.main_ladder(records, device))
         if len(rows) > 1:
             yield f"ladder-{device}", f"One epoch on the {where}: from the original pipeline to the fast one", (
                 ladder_plots.waterfall(rows)[0]

@@ -51,11 +51,11 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
 
     gathered = gather.gather(record_paths)
     problems = list(gathered.problems)
-    machines, told, styles = [], [], {}
+    machines, told, heads = [], [], {}
     # Without a timing there is still accuracy to show, and the original's published figures.
     for machine in gathered.machines or [gather.Machine(("no timing in these records", None, None))]:
         sentences = story.tell(machine.records, machine.has_gpu)
-        chapters, missing = _chapters(machine, gathered, sentences, problems, styles)
+        chapters, missing = _chapters(machine, gathered, sentences, problems, heads)
         machines.append((_label(machine), chapters))
         told.append(
             {"label": machine.label, "records": len(machine.records), "story": sentences,
@@ -65,7 +65,7 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
         f"{sum(len(machine.records) for machine in gathered.machines):,} records of {len(gathered.machines)} "
         f"machine{'' if len(gathered.machines) == 1 else 's'}."
     )
-    page = frame.page(TITLE, lead, machines, styles="".join(styles))
+    page = frame.page(TITLE, lead, machines, head="".join(heads))
     with atomic_path(Path(out)) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return {
@@ -97,7 +97,7 @@ def _label(machine: gather.Machine) -> str:
 
 
 def _chapters(
-    machine: gather.Machine, gathered: gather.Gathered, sentences: list[dict], problems: list[str], styles: dict
+    machine: gather.Machine, gathered: gather.Gathered, sentences: list[dict], problems: list[str], heads: dict
 ) -> tuple[list[Chapter], list[str]]:
     """The chapters of one machine and lines about those that have no records."""
     records, made, missing = machine.records, [Chapter("story", "What was found", _story(sentences))], []
@@ -118,7 +118,7 @@ def _chapters(
         if body:
             made.append(Chapter(chapter_id, title, _one_level_down(body)))
 
-    add("mel", "Mel spectrograms: ours and their rivals", lambda: _mel(records, styles), story.MEL)
+    add("mel", "Mel spectrograms: ours and their rivals", lambda: _mel(records), story.MEL)
     add("ladder", "The ladder: from the original pipeline to the fast one", lambda: ladder_page.chapter(records),
         story.LADDER)  # fmt: skip
     add("experiments", "The original's experiments, again", lambda: experiments_page.chapter(records))
@@ -128,7 +128,7 @@ def _chapters(
         if not any(record["name"] == name for record in records)
     ]
     for name, (chapter_id, title, _, command) in _BY_NAME.items():
-        add(chapter_id, title, lambda name=name: _by_name(name, records, styles), command)
+        add(chapter_id, title, lambda name=name: _by_name(name, records, heads), command)
     add("quick", "Quick profile", lambda: _quick(records))
     add("accuracy", "What the networks know", lambda: accuracy_page.chapter(gathered.accuracy))
     add("other", "Other records", lambda: environment_page.others(_unknown(records)))
@@ -147,7 +147,7 @@ def _story(sentences: list[dict]) -> str:
     return pieces.card(f'<ol class="story">{"".join(items)}</ol>')
 
 
-def _mel(records: list[dict], styles: dict) -> str:
+def _mel(records: list[dict]) -> str:
     from bench.report import mel_page
 
     found = [record for record in records if gather.is_mel(record)]
@@ -155,14 +155,21 @@ def _mel(records: list[dict], styles: dict) -> str:
     return mel_page.sections(found).split("<h2>Environment</h2>")[0] if found else ""
 
 
-def _by_name(name: str, records: list[dict], styles: dict) -> str:
+def _by_name(name: str, records: list[dict], heads: dict) -> str:
     found = [record for record in records if record["name"] in _BY_NAME[name][2]]
     module_name = f"bench.report.{name}_page"
     if not found or importlib.util.find_spec(module_name) is None:
         return ""
     module = importlib.import_module(module_name)
-    styles[getattr(module, "CSS", "")] = None
-    return module.chapter(found)
+    body = module.chapter(found)
+    # Its style and script stand in the head once, for they would be there again for every machine.
+    for kind in ("style", "script"):
+        shared = getattr(module, {"style": "CSS", "script": "SCRIPT"}[kind], "")
+        if shared:
+            body = body.replace(f"<{kind}>{shared}</{kind}>", "")
+            heads[f"<{kind}>{shared}</{kind}>"] = None
+    # The chapter's title is the report's to write.
+    return body.replace(f"<h2>{_BY_NAME[name][1]}</h2>", "", 1)
 
 
 def _quick(records: list[dict]) -> str:
@@ -173,7 +180,7 @@ def _quick(records: list[dict]) -> str:
 
 
 def _unknown(records: list[dict]) -> list[dict]:
-    known = {"ladder", *_QUICK, *experiments_page.experiment_numbers.NAMES}
+    known = {*ladder_page.ladder_numbers.NAMES, *_QUICK, *experiments_page.experiment_numbers.NAMES}
     # What has a chapter of its own, but whose code is not installed, is listed too.
     known |= {
         name for key, entry in _BY_NAME.items() if importlib.util.find_spec(f"bench.report.{key}_page")

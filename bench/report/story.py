@@ -107,17 +107,20 @@ def _where(ladder: list[dict], gpu_ladder: list[dict]) -> dict:
 def _gain(ladder: list[dict], rows: list[dict]) -> dict:
     numbers: dict = {}
     told = []
-    if len(ladder) > 1 and ladder[0]["rung"] == 0:
-        first, last = ladder[0], ladder[-1]
+    timed = ladder_numbers.timed(ladder)
+    if len(timed) > 1 and timed[0]["rung"] == 0:
+        first, last = timed[0], timed[-1]
         judged = [row for row in ladder[1:] if row["passed"] is not None]
         numbers |= {
             "original_s": first["median_s"], "fast_s": last["median_s"], "ladder_ratio": last["over_original"],
-            "rungs": len(ladder) - 1, "rungs_judged": len(judged), "rungs_passed": sum(r["passed"] for r in judged),
+            "clips": first["clips"], "rungs": len(ladder) - 1, "rungs_judged": len(judged),
+            "rungs_passed": sum(r["passed"] for r in judged),
         }  # fmt: skip
-        steps = max(ladder[1:], key=lambda row: row["over_previous"] or 0.0)
+        steps = max(timed[1:], key=lambda row: row["over_previous"] or 0.0)
         told.append(
-            f"rung by rung the fast pipeline takes an epoch on this machine's CPU from {number(first['median_s'])} s "
-            f"to {number(last['median_s'])} s, {number(last['over_original'], 2)} times as fast, most of all by "
+            f"rung by rung the fast pipeline takes an epoch of {first['clips']:,} clips on this machine's CPU from "
+            f"{number(first['median_s'])} s to {number(last['median_s'])} s, {number(last['over_original'], 2)} times as "
+            "fast, most of all by "
             f"“{steps['name']}”, and {numbers['rungs_passed']} of {len(judged)} rungs keep the loss curve within its "
             "tolerance"
         )
@@ -175,6 +178,7 @@ def _gpu(rows: list[dict], gpu_ladder: list[dict], has_gpu: bool) -> dict:
         if found:
             numbers |= {f"{pipeline}_least": min(found), f"{pipeline}_most": max(found)}
             told.append(f"with the {pipeline} pipeline the GPU trains {_span(found)} times as fast as the CPU")
+    gpu_ladder = ladder_numbers.timed(gpu_ladder)
     if len(gpu_ladder) > 1 and gpu_ladder[0]["rung"] == 0:
         last = gpu_ladder[-1]
         numbers |= {

@@ -36,6 +36,7 @@ def ladder(env: dict, device: str = "cpu", scale: float = 1.0, seed: int = 0) ->
                             "task": "type", "batch_size": 32, "num_items": 8192},
                 unit="s", samples=[scale * middle * (1 + 0.02 * draw.random()) for _ in range(3)],
                 first_call=scale * middle * 1.2, environment=env,
+                n_clips=5734, losses_of_seeds=[[loss + 0.01 for loss in losses]] if rung == 0 else [],
                 parts={part: total * share / sum(shares) for part, share in zip(PARTS, shares, strict=True)},
                 instrumented_s=total, losses=[loss + 1e-4 * rung * draw.random() for loss in losses],
                 spread_of_seeds=0.02 if rung != 4 else 1e-9, sentence=f"What {name} changes, and why it is faster.",

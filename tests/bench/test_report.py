@@ -62,15 +62,16 @@ def test_where_is_the_first_rungs_parts_over_its_clips(cpu_file, tmp_path):
     first = made.ladder(made.environment())[0]
     found = told(write_report([cpu_file], tmp_path / "r.html"))["where"]
     for part, value in first["parts"].items():
-        assert found["numbers"]["parts_ms"][part] == pytest.approx(1e3 * value / (0.7 * 8192), rel=1e-3)
-    assert found["numbers"]["total_ms"] == pytest.approx(1e3 * first["instrumented_s"] / (0.7 * 8192), rel=1e-3)
+        assert found["numbers"]["parts_ms"][part] == pytest.approx(1e3 * value / 5734, rel=1e-3)
+    assert found["numbers"]["total_ms"] == pytest.approx(1e3 * first["instrumented_s"] / 5734, rel=1e-3)
     assert "backward 5.9" in found["text"]
 
 
-def test_clips_of_an_epoch_are_the_records_where_it_says_them():
+def test_clips_of_an_epoch_are_the_split_where_a_record_does_not_say_them():
     first = made.ladder(made.environment())
     for record in first:
-        record["n_train"] = 1000
+        del record["n_clips"]
+        record["parameters"]["num_items"] = 1429  # 70 % are 1,000
     found = {sentence["key"]: sentence for sentence in story.tell(first, False)}["where"]
     assert found["numbers"]["parts_ms"]["mel"] == pytest.approx(first[0]["parts"]["mel"])
 
@@ -214,6 +215,21 @@ def test_rungs_bear_their_proof_and_unstable_ones_a_badge(tmp_path):
     assert "same losses" in told[1] and "losses differ" in told[4] and "losses not compared" in told[3]
     assert "unstable" in told[2] and "unstable" not in told[1]
     assert "What packed clips changes" in told[1]
+
+
+def test_a_rung_that_failed_its_check_is_shown_and_not_timed(tmp_path):
+    every = made.ladder(made.environment())
+    every[4] |= {"name": "ladder left out", "samples": [], "parts": None, "instrumented_s": None}
+    every[4]["losses"][-1] = 1e308
+    result = write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    assert result["problems"] == []
+    numbers = told(result)["gain"]["numbers"]
+    assert (numbers["rungs"], numbers["rungs_judged"], numbers["rungs_passed"]) == (6, 6, 5)
+    text = chapter((tmp_path / "r.html").read_text(), "ladder")
+    assert "losses differ (1.0e+308 of 1.0e-09), not timed" in text
+    again = made.ladder(made.environment())
+    result = write_report([made.write(every + again, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    assert "not timed" not in chapter((tmp_path / "r.html").read_text(), "ladder")
 
 
 def test_the_published_figures_and_short_runs_are_labelled(cpu_file, tmp_path):
