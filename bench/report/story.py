@@ -119,8 +119,8 @@ def _gain(ladder: list[dict], rows: list[dict]) -> dict:
         steps = max(timed[1:], key=lambda row: row["over_previous"] or 0.0)
         told.append(
             f"rung by rung the fast pipeline takes an epoch of {first['clips']:,} clips on this machine's CPU from "
-            f"{number(first['median_s'])} s to {number(last['median_s'])} s, {number(last['over_original'], 2)} times as "
-            "fast, most of all by "
+            f"{number(first['median_s'])} s to {number(last['median_s'])} s, {number(last['over_original'], 2)} times "
+            "as fast, most of all by "
             f"“{steps['name']}”, and {numbers['rungs_passed']} of {len(judged)} rungs keep the loss curve within its "
             "tolerance"
         )
