@@ -129,11 +129,8 @@ def _gain(ladder: list[dict], rows: list[dict]) -> dict:
     if found:
         values = [gain["ratio"] for gain in found]
         numbers |= {"experiments_least": min(values), "experiments_most": max(values), "experiments": len(values)}
-        span = number(min(values), 2)
-        if len(values) > 1:
-            span += f" to {number(max(values), 2)}"
         short = " (short runs)" if any(gain["short"] for gain in found) else ""
-        told.append(f"by the original's own protocol{short} it is {span} times as fast")
+        told.append(f"by the original's own protocol{short} it is {_span(values)} times as fast")
     if not told:
         return _sentence("gain", "What the fast pipeline gains is not measured here yet.", {}, LADDER)
     sentence = "; ".join(told)
