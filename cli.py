@@ -439,6 +439,7 @@ def profile(quick: bool, out: Path, records: Path, as_json: bool) -> None:
 # --- the study -------------------------------------------------------------------------------------------------------
 
 main.add_command(study_command.experiment)
+main.add_command(study_command.study)
 
 
 if __name__ == "__main__":
