@@ -417,6 +417,7 @@ main.add_command(report_command.report)
 # --- the study -------------------------------------------------------------------------------------------------------
 
 main.add_command(study_command.experiment)
+main.add_command(study_command.study)
 
 
 if __name__ == "__main__":

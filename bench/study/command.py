@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bench import console
+from core.errors import UserError
 
 _PATH = click.Path(path_type=Path)
 RECORDS = Path("runs/study/records.jsonl")
@@ -108,6 +109,80 @@ def _experiment(name: str, folder: Path | None, records: Path, data: Path | None
     else:
         click.echo(compare.text(result["figures"]))
         click.echo(f"Records: {records} ({result['appended']} new)")
+
+
+@experiment.command()
+@click.option("--clips", type=click.IntRange(4), default=1024, help="Clips, of which 70 % train; figures a clip.")
+@click.option("--full", is_flag=True, help="The original's 8,192 clips.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, help="Clips a step.")
+@click.option("--task", type=click.Choice(["type", "root"]), default="type", help="Which network.")
+@click.option("--rounds", type=click.IntRange(1), default=3, help="Timed epochs of each rung.")
+@_device
+@_data
+@click.option("--run", "folder", type=_PATH, default=Path("runs/ladder"), help="Folder of finished epochs.")
+@_records
+@console.json_option
+def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, data, as_json: bool, **options) -> None:
+    """From the original pipeline to the fast one, a rung at a time: what each saves, and that it changes speed only.
+
+    Every rung trains from the same weights over the same clips; its losses must stay within the spread of three seeds
+    of the original's, or it is not timed and the exit code is 1. One epoch more is split into its parts by a clock,
+    whose cost is stated. Every finished epoch is kept; the same command goes on after an interruption.
+
+    \b
+    Examples:
+      python cli.py experiment ladder
+      python cli.py experiment ladder --full --device cpu
+      python cli.py experiment ladder --clips 128 --rounds 1 --json
+    """
+    from bench.study import ladder as rungs
+    from bench.study import protocol, why
+
+    given = click.get_current_context().get_parameter_source("clips")
+    if full and given is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("choose --full or --clips")
+    num_items = rungs.FULL_CLIPS if full else clips
+    climbs = [rungs.Climb(each, num_items=num_items, **options) for each in protocol.choose_devices(device)]
+    console.resume_hint(f"finished epochs are kept in {folder}; the same command goes on from there")
+    result = rungs.run(climbs, folder=folder, records_path=records, data=data, progress=_progress, note=console.note)
+    if as_json and not result["failed"]:
+        console.print_json({**result, "why": why.why(result["rungs"])})
+    elif not as_json:
+        click.echo(why.text(result["rungs"], result["failed"]))
+        click.echo(f"Records: {records} ({result['appended']} new)")
+    if result["failed"]:
+        names = ", ".join(record["parameters"]["name"] for record in result["failed"])
+        raise UserError(f"{names}: the loss is not the original's, so the rung is not timed; see {records}")
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Few clips, trials and epochs: minutes, and labelled as short.")
+@click.option("--step", "steps", multiple=True, metavar="STEP", help="One step alone; repeat for more.  [default: all]")
+@_device
+@_data
+@click.option("--out", "folder", type=_PATH, default=RECORDS.parent, help="Folder of records, trials and report.")
+@console.json_option
+def study(quick: bool, steps: tuple[str, ...], device: str, data: Path | None, folder: Path, as_json: bool) -> None:
+    """The whole study: mel, batch-size, data-size, ladder, lines, layers, report. Hours on a CPU.
+
+    What is finished is kept: after an interruption, however rude, the same command goes on where it was.
+
+    \b
+    Examples:
+      python cli.py study --quick
+      python cli.py study --device cpu
+      python cli.py study --step ladder --step report
+    """
+    from bench.study import whole
+
+    console.resume_hint(f"everything finished is kept in {folder}; the same command goes on from there")
+    made = whole.Study(folder, device, quick, data, _progress, console.note)
+    result = whole.run(made, steps or whole.STEPS)
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(console.table(["step", "seconds"], [[each["step"], each["seconds"]] for each in result["steps"]]))
+        click.echo(f"Report: {result['page']}")
 
 
 def _progress(label: str):

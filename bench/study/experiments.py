@@ -161,20 +161,24 @@ def _measure(protocol, missing, turns, log, sets, progress, note, maker) -> None
 
 
 def _run_trial(case: Case, epochs: int, sets, maker, epoch_done) -> dict:
-    """One trial: `train_s` and `test_s` (an epoch each), `setup_s`, losses, accuracy, and others' use of the CPU."""
+    """One trial as its line holds it.
+
+    `train_s`, `test_s` and `prepared_s` (of both, paid once) are of each epoch.
+    """
     switches = switches_of(case.pipeline, case.device)
     dataset = sets.of(switches.packed, case.num_items)
     begun = time.perf_counter()
     trainer = maker(dataset, task=case.task, batch_size=case.batch_size, device=case.device, switches=switches)
     setup_s = time.perf_counter() - begun
     others = timing.OtherWork()
-    train_s, test_s, train_loss = [], [], []
+    train_s, test_s, prepared_s, train_loss = [], [], [], []
     for epoch in range(epochs):
         trained = trainer.train_epoch()
         tested = trainer.test_epoch()
         train_s.append(trained.seconds)
         test_s.append(tested.seconds)
-        train_loss.append(fmean(trained.losses))
+        prepared_s.append(trained.prepared_s + tested.prepared_s)
+        train_loss.append(trained.loss)
         epoch_done(epoch + 1)
     other_cores = others.cores()
     threads, cores = timing.own_threads(), machine.usable_cores()
@@ -182,6 +186,7 @@ def _run_trial(case: Case, epochs: int, sets, maker, epoch_done) -> dict:
         "train_s": train_s,
         "test_s": test_s,
         "setup_s": setup_s,
+        "prepared_s": prepared_s,
         "n_train": trainer.n_train,
         "n_test": trainer.n_test,
         "train_loss": train_loss,
@@ -223,6 +228,7 @@ def _records(case: Case, protocol: Protocol, log: TrialLog, environment: dict, s
                 first_epoch_seconds=epochs[0],
                 n_clips=lines[-1]["n_train" if phase == "train" else "n_test"],
                 setup_s=[line["setup_s"] for line in lines[1:]],
+                prepared_s=[line["prepared_s"] for line in lines[1:]],
                 test_loss=lines[-1]["test_loss"],
                 test_accuracy=lines[-1]["test_accuracy"],
                 switches=lines[-1]["switches"],
