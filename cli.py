@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from bench import console, tables
+from bench import console, profile_command, tables
 from core.errors import UserError
 from core.version import VERSION
 
@@ -409,30 +409,7 @@ def infer(files: tuple[Path, ...], model: Path | None, device: str, as_csv: bool
 
 # --- profile ---------------------------------------------------------------------------------------------------------
 
-
-@main.command()
-@click.option("--quick", is_flag=True, help="Mel, networks and a training step, in under two minutes.")
-@click.option("--out", type=_PATH, default=Path("runs/profile/profile-quick.html"), help="HTML page to write.")
-@click.option("--records", type=_PATH, default=Path("runs/profile/records.jsonl"), help="JSON Lines file to append to.")
-@console.json_option
-def profile(quick: bool, out: Path, records: Path, as_json: bool) -> None:
-    """Measure this machine and write one interactive page.
-
-    \b
-    Examples:
-      python cli.py profile --quick
-      python cli.py profile --quick --out page.html --json
-    """
-    if not quick:
-        raise click.UsageError("only the quick profile exists so far; add --quick")
-    from bench import quick as quick_profile
-
-    with console.progress("profile", "measurements") as progress:
-        result = quick_profile.run(out=out, records_path=records, progress=progress)
-    if as_json:
-        console.print_json(result)
-    else:
-        click.echo(quick_profile.text(result))
+main.add_command(profile_command.profile)
 
 
 if __name__ == "__main__":

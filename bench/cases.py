@@ -48,6 +48,28 @@ def make_waveform(batch: int) -> torch.Tensor:
     return notes + 1e-3 * torch.randn(batch, SAMPLES, generator=generator)
 
 
+def tilted_tones(spec: MelSpec, tilt_db: float) -> tuple[torch.Tensor, list[int]]:
+    """One second (1, sample_rate) of tones whose amplitudes fall (or rise, below 0) by `tilt_db`, and their filters.
+
+    A tone lies in the middle of filters at least four bins apart: nearer ones beat, and cancel in some frames.
+    """
+    import numpy as np
+    import torch
+
+    chosen, middles = [], spec.mel_points()[1:-1]
+    apart = 4 * spec.sample_rate / spec.n_fft
+    for m, middle in enumerate(middles):
+        below = middles[chosen[-1]] if chosen else 0.0
+        if below + apart <= middle < spec.sample_rate / 2 - apart:
+            chosen.append(m)
+    level_db = np.linspace(min(0, tilt_db), min(0, -tilt_db), len(chosen))
+    phase = np.random.default_rng(SEED).uniform(0, 2 * np.pi, len(chosen))
+    time_s = np.arange(spec.sample_rate) / spec.sample_rate
+    tones = np.sin(2 * np.pi * middles[chosen][:, None] * time_s + phase[:, None])
+    waveform = (10 ** (level_db[:, None] / 20) * tones).sum(axis=0)
+    return torch.from_numpy((0.5 * waveform / np.abs(waveform).max()).astype(np.float32))[None], chosen
+
+
 def mel_flops(spec: MelSpec, clips: int, n_frames: int) -> float:
     """Operations of a mel: window n, real FFT 2.5 n log2 n, power 3 a bin, dense filterbank 2 a weight, per frame."""
     n_freqs = spec.n_fft // 2 + 1

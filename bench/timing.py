@@ -23,6 +23,8 @@ from typing import Any
 UNSTABLE_SPREAD = 0.2
 """A spread (interquartile range over median) above this marks a timing as unstable."""
 
+FEWEST_SAMPLES = 3
+"""What a contestant has before it may sit out."""
 
 DISTURBING_CORES = 0.1
 """Other processes may use this many cores more than our threads leave free; beyond it a timing is disturbed."""
@@ -132,6 +134,8 @@ def measure(
     warmup: int = 2,
     device: str = "cpu",
     seed: int = 0,
+    settle_s: float = 0.0,
+    share_s: float | None = None,
 ) -> dict[str, Timing]:
     """Time callables that take no argument, alternately.
 
@@ -146,6 +150,10 @@ def measure(
         warmup: untimed calls of each after the first call.
         device: "cpu", or "cuda" for event timing.
         seed: of the order within each round, shuffled so that nobody always runs after the same neighbour.
+        settle_s: wait this long before each sample, then make one untimed call if it is shorter than that. The waiting
+            threads of one contestant's pool (OpenMP's spin for milliseconds) otherwise cost the next one a core.
+        share_s: a contestant that has run this long and has `FEWEST_SAMPLES` samples sits out the further rounds, so
+            that a slow one does not take the time of all.
 
     Raises:
         ValueError: no contestants, or rounds below 1.
@@ -156,7 +164,7 @@ def measure(
     if rounds < 1:
         raise ValueError(f"rounds={rounds} must be at least 1")
     clock = _clock(device)
-    first_call_s, calls = {}, {}
+    first_call_s, calls, once_s = {}, {}, {}
     for name, function in contestants.items():
         first_call_s[name], result = clock(function, 1)
         if check is not None:
@@ -165,8 +173,9 @@ def measure(
     for name, function in contestants.items():
         for _ in range(warmup):
             function()
-        once_s = clock(function, 1)[0]
-        calls[name] = max(1, round(min_sample_s / max(once_s, 1e-9))) if once_s < min_sample_s else 1
+        once_s[name] = clock(function, 1)[0]
+        short = once_s[name] < min_sample_s
+        calls[name] = max(1, round(min_sample_s / max(once_s[name], 1e-9))) if short else 1
 
     samples_ms: dict[str, list[float]] = {name: [] for name in contestants}
     spent_s = dict.fromkeys(contestants, 0.0)
@@ -176,6 +185,12 @@ def measure(
     while done < rounds or min(spent_s.values()) < min_time_s:
         shuffle(order)
         for name in order:
+            if share_s is not None and spent_s[name] > share_s and len(samples_ms[name]) >= FEWEST_SAMPLES:
+                continue
+            if settle_s > 0.0:
+                time.sleep(settle_s)
+                if once_s[name] < settle_s:
+                    contestants[name]()
             elapsed_s, _ = clock(contestants[name], calls[name])
             spent_s[name] += elapsed_s
             samples_ms[name].append(1e3 * elapsed_s / calls[name])

@@ -70,7 +70,7 @@ processes wanted the cores that it needed, and unstable when its spread is above
 difference over the reference's largest value. A training step has no reference: its loss must be finite and its
 parameters must move.</p></div>
 <h2>Environment</h2>
-<div class="card"><dl>{_environment(environment)}</dl></div>
+<div class="card"><dl>{environment_list(environment)}</dl></div>
 </main>
 <script>{theme.SCRIPT}</script>
 </body>
@@ -184,7 +184,8 @@ def _scientific(value: float | None) -> str:
     return "—" if value is None else f"{value:.1e}"
 
 
-def _environment(environment: dict) -> str:
+def environment_list(environment: dict) -> str:
+    """The environment block of a record as the inside of a dl."""
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
     commit = environment["commit"] and environment["commit"][:12] + (" (changed)" if environment["dirty"] else "")
     shown = {

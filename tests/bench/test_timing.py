@@ -134,3 +134,27 @@ def test_cuda_events_cover_the_whole_queue():
     a = torch.randn(2048, 2048, device="cuda")
     timed = measure({"one": lambda: a @ a, "ten": lambda: [a @ a for _ in range(10)]}, device="cuda", rounds=10)
     assert timed["ten"].p50_ms > 4 * timed["one"].p50_ms
+
+
+def test_a_slow_contestant_sits_out_when_its_share_is_spent():
+    calls = {"slow": 0, "fast": 0}
+
+    def count(name, seconds):
+        def call():
+            calls[name] += 1
+            time.sleep(seconds)
+
+        return call
+
+    timed = measure(
+        {"slow": count("slow", 0.02), "fast": count("fast", 0.001)}, rounds=12, min_time_s=0.0, warmup=0, share_s=0.03
+    )
+    assert timed["slow"].n == timing.FEWEST_SAMPLES and timed["fast"].n == 12
+
+
+def test_settling_waits_and_calls_once_untimed():
+    calls = []
+    began = time.perf_counter()
+    timed = measure({"a": lambda: calls.append(1)}, rounds=3, min_time_s=0.0, warmup=0, min_sample_s=0.0, settle_s=0.01)
+    assert time.perf_counter() - began >= 0.03
+    assert timed["a"].n == 3 and len(calls) == 1 + 1 + 3 * 2

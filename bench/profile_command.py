@@ -1,0 +1,91 @@
+"""The command `profile`: which part is measured, with what, into which files. Imports what it needs in its body."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench import console
+
+_PATH = click.Path(path_type=Path)
+_FOLDER = Path("runs/profile")
+PARTS = ("mel",)
+
+
+def _integers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """ "1,64" as (1, 64)."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"{text!r} must be whole numbers with commas between, as 1,64") from None
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Less of everything, in under two minutes.")
+@click.option(
+    "--only", type=click.Choice(PARTS), help="One part alone: every mel spectrogram and rival installed here."
+)
+@click.option("--spec", "specs", multiple=True, metavar="NAME", help="ORIGINAL, CHORD or WHISPER; repeat for more.")
+@click.option("--batch", "batches", callback=_integers, metavar="N,N", help="Batch sizes.  [default: 1,8,64,512]")
+@click.option("--threads", callback=_integers, metavar="N,N", help="Thread counts.  [default: 1 and all cores]")
+@click.option(
+    "--budget", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Time to aim at for the mel groups."
+)
+@click.option("--fresh", is_flag=True, help="Measure again what the records hold already.")
+@click.option("--out", type=_PATH, help="HTML page to write.  [default: runs/profile/profile-quick.html or mel.html]")
+@click.option("--records", type=_PATH, default=_FOLDER / "records.jsonl", help="JSON Lines file to append to.")
+@console.json_option
+def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_json: bool, **options) -> None:
+    """Measure this machine and write one interactive page.
+
+    --quick measures mel, networks and a training step. --only mel compares our mel backends with every rival that is
+    installed, in about ten minutes on two cores; what was measured before with the same code is not measured again.
+
+    \b
+    Examples:
+      python cli.py profile --quick
+      python cli.py profile --only mel
+      python cli.py profile --only mel --quick --spec ORIGINAL --batch 1,64 --threads 1 --json
+    """
+    if only == "mel":
+        result, text = _mel(quick, out or _FOLDER / "mel.html", records, **options)
+    else:
+        result, text = _quick(quick, out or _FOLDER / "profile-quick.html", records, **options)
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(text(result))
+
+
+def _quick(quick: bool, out: Path, records: Path, **options):
+    if not quick:
+        raise click.UsageError("the whole profile does not exist yet; add --quick or --only mel")
+    given = [name for name, value in options.items() if value]
+    if given:
+        names = ", ".join({"specs": "--spec", "batches": "--batch"}.get(name, f"--{name}") for name in given)
+        raise click.UsageError(f"{names} belongs to --only mel; add that")
+    from bench import quick as quick_profile
+
+    with console.progress("profile", "measurements") as progress:
+        result = quick_profile.run(out=out, records_path=records, progress=progress)
+    return result, quick_profile.text
+
+
+def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, budget: float | None, fresh: bool):
+    import dataclasses
+
+    from bench import mel
+    from core.errors import UserError
+
+    effort = mel.QUICK if quick else mel.FULL
+    if budget is not None:
+        effort = dataclasses.replace(effort, budget_s=budget)
+    try:
+        contest = mel.make_contest(effort, specs, batches, threads)
+    except UserError as error:
+        raise click.UsageError(str(error)) from error
+    console.resume_hint(f"whole groups are kept in {records}; the same command goes on from there")
+    with console.progress("profile", "groups") as progress:
+        result = mel.run(out, records, contest, effort, fresh=fresh, progress=progress, note=console.note)
+    return result, mel.text
