@@ -168,9 +168,7 @@ def _calls(target: Target, functions: dict[str, FunctionType]) -> dict[tuple[str
         sys.setprofile(before)
     unused = [name for name in functions if not any(callee == name for *_, callee in found)]
     if unused:
-        raise UserError(
-            f"line profile of {target.name!r}: the work never calls {', '.join(unused)}; name the functions that it runs"
-        )
+        raise UserError(f"line profile of {target.name!r}: the work never calls {', '.join(unused)}; name what it runs")
     return found
 
 
