@@ -39,6 +39,7 @@ def run(
     batch: int = 32,
     steps: int = 12,
     layouts: Sequence[str] = LAYOUTS,
+    max_time_s: float = 30.0,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[dict]:
     """One record "layers" a network and memory layout, and beside the page its trace for Perfetto.
@@ -50,6 +51,7 @@ def run(
         batch: clips of a step.
         steps: profiled steps, and as many without the profiler.
         layouts: some of `LAYOUTS`, of weights and four-dimensional inputs.
+        max_time_s: for each record's steps; fewer are taken when it is over, but two at least.
         progress: called with (records done, records).
 
     Raises:
@@ -60,14 +62,21 @@ def run(
     for done, (network, layout) in enumerate(cases):
         if progress is not None:
             progress(done, len(cases))
-        made.append(_record(network, environment, Path(folder), device, batch, steps, layout))
+        made.append(_record(network, environment, Path(folder), device, batch, steps, layout, max_time_s))
     if progress is not None:
         progress(len(cases), len(cases))
     return made
 
 
 def _record(
-    network: Network, environment: dict, folder: Path, device: str, batch: int, steps: int, layout: str
+    network: Network,
+    environment: dict,
+    folder: Path,
+    device: str,
+    batch: int,
+    steps: int,
+    layout: str,
+    max_time_s: float,
 ) -> dict:
     import torch
 
@@ -83,7 +92,7 @@ def _record(
     with torch.random.fork_rng(devices=[]):  # dropout must not change what a caller's later training draws
         torch.manual_seed(SEED)
         forward, loss = _passes(network, inputs, batch, device)
-        found = profile(module, forward, loss, network.learning_rate, device, steps, trace)
+        found = profile(module, forward, loss, network.learning_rate, device, steps, trace, max_time_s)
     other_cores = others.cores()
     first_ms, *samples = found.pop("plain_ms")
     return records.make(
@@ -127,6 +136,7 @@ def profile(
     device: str,
     steps: int,
     trace: Path | None = None,
+    max_time_s: float = 30.0,
 ) -> dict:
     """Times, work and memory of every layer of a training step.
 
@@ -138,6 +148,7 @@ def profile(
         device: "cpu" or "cuda".
         steps: profiled steps, and as many without the profiler (and one more, the first call).
         trace: file for Perfetto or chrome://tracing, gzipped JSON of one further step; None writes none.
+        max_time_s: fewer steps are taken when it is over, but two at least.
 
     Returns:
         `rows`: {"layer", "kind", "forward_ms", "backward_ms" (medians over the steps), "params", "output_shape",
@@ -146,8 +157,8 @@ def profile(
         forward pass, what lies between them, the loss, and the optimizer, whose time stands under forward_ms.
         `plain_ms`: unprofiled steps, the first call first. `profiled_ms`: profiled steps. `sum_ms`: of all rows'
         times. `coverage`: the rows' times in a step over that step's own time, the median; on a GPU that is the share
-        of a step in which a kernel runs. `overhead`: profiled over plain. `peak_bytes`: most memory of torch's allocator during a step
-        above what was held before it; `held_bytes`: that, of parameters and Adam's moments.
+        of a step in which a kernel runs. `overhead`: profiled over plain. `peak_bytes`: most memory of torch's
+        allocator during a step above what was held before it; `held_bytes`: that, of parameters and Adam's moments.
 
     Raises:
         UserError: the trace cannot be written.
@@ -172,7 +183,10 @@ def profile(
     named = lambda: step(torch.profiler.record_function)  # noqa: E731
     plain_ms = [_wall_ms(plain, device)]
     profiled_ms, measured = [], []
+    started = time.perf_counter()
     for number in range(steps + 1):
+        if number > 2 and time.perf_counter() - started > max_time_s:
+            break
         plain_ms.append(_wall_ms(plain, device))
         with _ranges(module), torch_trace.profiler(device) as profiler:
             elapsed_ms = _wall_ms(named, device)

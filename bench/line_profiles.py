@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from types import CodeType, FunctionType
 
 from bench import records, timing
@@ -51,6 +50,7 @@ def run(
     environment: dict,
     *,
     rounds: int = 5,
+    max_time_s: float = 60.0,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[dict]:
     """One record "lines" a target.
@@ -59,6 +59,7 @@ def run(
         targets: what to profile, in order.
         environment: `bench.machine.environment()`.
         rounds: calls of each target's work with the profiler, and as many without.
+        max_time_s: for each target's rounds; fewer are taken when it is over, but one of each at least.
         progress: called with (targets done, targets).
 
     Raises:
@@ -68,13 +69,13 @@ def run(
     for done, target in enumerate(targets):
         if progress is not None:
             progress(done, len(targets))
-        made.append(profile(target, environment, rounds))
+        made.append(profile(target, environment, rounds, max_time_s))
     if progress is not None:
         progress(len(targets), len(targets))
     return made
 
 
-def profile(target: Target, environment: dict, rounds: int) -> dict:
+def profile(target: Target, environment: dict, rounds: int, max_time_s: float = 60.0) -> dict:
     """The record "lines" of one target.
 
     Returns:
@@ -83,7 +84,8 @@ def profile(target: Target, environment: dict, rounds: int) -> dict:
         every source line, whether it ran or not: `seconds` with all that the line calls, `own_seconds` without what
         is listed elsewhere, `share` of the outermost function's `seconds`, `enters` the listed functions that it calls.
         `functions`: {"function", "file", "line", "calls", "seconds"}. `plain_s` and `profiled_s`: seconds of each round
-        without and with the profiler; `overhead`: the ratio of their medians; `clips`: of all profiled rounds.
+        without and with the profiler; `overhead`: the ratio of the fastest of each, which other programs disturb
+        least; `clips`: of all profiled rounds.
 
     Raises:
         UserError: a function that is not there, or that the work never called.
@@ -92,7 +94,8 @@ def profile(target: Target, environment: dict, rounds: int) -> dict:
     target.work()  # whatever is compiled, imported or allocated once
     calls = _calls(target, functions)
     others = timing.OtherWork()
-    stats, plain_s, profiled_s = _time_lines(target.work, list(functions.values()), rounds)
+    stats, plain_s, profiled_s = _time_lines(target.work, list(functions.values()), rounds, max_time_s)
+    rounds = len(profiled_s)
     other_cores = others.cores()
     listed = _listing(stats, functions, calls)
     total_s = sum(line["seconds"] for line in listed if line["function"] == target.functions[0])
@@ -108,7 +111,7 @@ def profile(target: Target, environment: dict, rounds: int) -> dict:
         functions=[_function(name, function, listed, calls, rounds) for name, function in functions.items()],
         plain_s=plain_s,
         profiled_s=profiled_s,
-        overhead=median(profiled_s) / max(median(plain_s), 1e-12),
+        overhead=min(profiled_s) / max(min(plain_s), 1e-12),
         clips=target.clips * rounds,
         told=target.told,
         other_cores=other_cores,
@@ -175,14 +178,17 @@ def _calls(target: Target, functions: dict[str, FunctionType]) -> dict[tuple[str
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
-def _time_lines(work: Callable[[], object], functions: list[FunctionType], rounds: int):
+def _time_lines(work: Callable[[], object], functions: list[FunctionType], rounds: int, max_time_s: float):
     """(line_profiler's statistics, seconds of the plain rounds, seconds of the profiled rounds), taken in turns."""
     from line_profiler import LineProfiler
 
     profiler = LineProfiler(*functions)
     plain_s: list[float] = []
     profiled_s: list[float] = []
+    started = time.perf_counter()
     for number in range(2 * rounds):
+        if number and number % 2 == 0 and time.perf_counter() - started > max_time_s:
+            break
         # Plain, profiled, profiled, plain, ...: neither is always the one that comes after the other.
         profiled = number % 4 in (1, 2)
         with profiler if profiled else contextlib.nullcontext():
