@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from bench import console, profile_command, tables
+from bench import console, profile_command, report_command, tables
+from bench.study import command as study_command
 from core.errors import UserError
 from core.version import VERSION
 
@@ -410,6 +411,12 @@ def infer(files: tuple[Path, ...], model: Path | None, device: str, as_csv: bool
 # --- profile ---------------------------------------------------------------------------------------------------------
 
 main.add_command(profile_command.profile)
+main.add_command(report_command.report)
+
+
+# --- the study -------------------------------------------------------------------------------------------------------
+
+main.add_command(study_command.experiment)
 
 
 if __name__ == "__main__":
