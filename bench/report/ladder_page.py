@@ -12,7 +12,7 @@ from bench.report.summary import number
 
 def chapter(records: Sequence[dict]) -> str:
     """HTML of all ladders in the records of one machine; "" where there is none."""
-    return "\n".join(
+    return _words(records) + "\n".join(
         _ladder(key, rows, f"ladder{index}")
         for index, (key, rows) in enumerate(ladder_numbers.ladders(records).items())
     )
@@ -36,6 +36,27 @@ def _ladder(key: tuple, rows: list[dict], prefix: str) -> str:
             _table(rows),
         ]
     )
+
+
+def _words(records: Sequence[dict]) -> str:
+    """The ladder's own sentences, of the largest ladder of each device."""
+    from bench.study import published, why
+
+    chosen = {}
+    for key in ladder_numbers.ladders(records):
+        chosen.setdefault(key[0], key)
+    names = ("device", "task", "batch_size", "num_items")
+    mine = [
+        record for record in records
+        if record["name"] == "ladder" and record["samples"]
+        and tuple(record["parameters"].get(name) for name in names) in chosen.values()
+    ]  # fmt: skip
+    try:
+        sentences = [sentence for sentence in why.why(mine) if sentence != published.hint()]
+    except pieces.BROKEN:  # as of a ladder that is not complete: its pictures are shown without words
+        sentences = []
+    items = "".join(f"<li>{pieces.text(sentence)}</li>" for sentence in sentences)
+    return pieces.card(f'<ul class="findings">{items}</ul>') if items else ""
 
 
 def _count(value: object) -> str:

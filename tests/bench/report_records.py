@@ -32,9 +32,10 @@ def ladder(env: dict, device: str = "cpu", scale: float = 1.0, seed: int = 0) ->
         made.append(
             records.make(
                 "ladder",
-                parameters={"rung": rung, "name": name, "switches": {"packed": rung > 0}, "device": device,
+                parameters={"rung": rung, "name": name, "switches": {"packed": rung > 0, "mel": "batch" if rung > 1 else "clip"}, "device": device,
                             "task": "type", "batch_size": 32, "num_items": 8192},
-                unit="s", samples=[scale * middle * (1 + 0.02 * draw.random()) for _ in range(3)],
+                unit="s", seeds=[0, 1, 2],
+                samples=[scale * middle * (1 + 0.02 * draw.random()) for _ in range(3)],
                 first_call=scale * middle * 1.2, environment=env,
                 n_clips=5734, losses_of_seeds=[[loss + 0.01 for loss in losses]] if rung == 0 else [],
                 parts={part: total * share / sum(shares) for part, share in zip(PARTS, shares, strict=True)},

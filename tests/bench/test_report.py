@@ -232,6 +232,15 @@ def test_a_rung_that_failed_its_check_is_shown_and_not_timed(tmp_path):
     assert "not timed" not in chapter((tmp_path / "r.html").read_text(), "ladder")
 
 
+def test_the_ladder_speaks_where_it_is_complete(gpu_file, tmp_path):
+    write_report([gpu_file], tmp_path / "r.html")
+    text = chapter((tmp_path / "r.html").read_text(), "ladder")
+    assert "With the original pipeline the GPU is" in text and "In the original" not in text
+    lone = made.ladder(made.environment())[3:]
+    result = write_report([made.write(lone, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    assert result["problems"] == [] and "prefetch" in chapter((tmp_path / "r.html").read_text(), "ladder")
+
+
 def test_the_published_figures_and_short_runs_are_labelled(cpu_file, tmp_path):
     write_report([cpu_file], tmp_path / "r.html")
     text = chapter((tmp_path / "r.html").read_text(), "experiments")
