@@ -109,9 +109,18 @@ def parts_of(row: dict) -> dict[str, float]:
     return {part: row["parts"][part] for part in names if part in row["parts"]}
 
 
+def split_s(row: dict) -> dict[str, float]:
+    """Seconds of each part: the instrumented epoch's shares of the median epoch, which has no instruments.
+
+    The clock and its synchronisations make an epoch longer; only the shares are taken from it.
+    """
+    total = sum(row["parts"].values()) or 1.0
+    return {part: row["median_s"] * value / total for part, value in parts_of(row).items()}
+
+
 def per_clip_ms(row: dict) -> dict[str, float]:
-    """Milliseconds that one clip costs in each part."""
-    return {part: 1e3 * value / row["clips"] for part, value in parts_of(row).items()}
+    """Milliseconds that one clip costs in each part, by `split_s`."""
+    return {part: 1e3 * value / row["clips"] for part, value in split_s(row).items()}
 
 
 def share(row: dict, parts: Sequence[str]) -> float | None:

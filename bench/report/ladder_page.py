@@ -139,10 +139,11 @@ def _parts(rows: list[dict], prefix: str, where: str) -> str:
         if row["instrumented_s"]
     ]
     told = (
-        "Each from an epoch of its own, timed part by part, with synchronisations that the quoted epochs do not have."
+        "The shares come from an epoch of its own, timed part by part; the whole is the median epoch, which has no "
+        "instruments."
     )
     if overheads:
-        told += f" That epoch took longer by: {', '.join(overheads)}."
+        told += f" The instruments changed the time of an epoch by: {', '.join(overheads)}."
     return (
         f'<h4>Where the time goes</h4><p class="soft">{pieces.text(told)}</p>'
         + pieces.plot(figure, f"{prefix}-parts", f"Time of an epoch on the {where} by part, one bar a rung",

@@ -96,9 +96,9 @@ def parts(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
     figure, values = go.Figure(), {"milliseconds a training clip": [], "seconds an epoch": [], "share in percent": []}
     names = labels(rows)
     for part in dict.fromkeys(part for row in rows for part in ladder_numbers.parts_of(row)):
-        seconds = [row["parts"].get(part, 0.0) for row in rows]
+        seconds = [ladder_numbers.split_s(row).get(part, 0.0) for row in rows]
         clip_ms = rounded([1e3 * value / row["clips"] for value, row in zip(seconds, rows, strict=True)])
-        totals = [sum(row["parts"].values()) or 1.0 for row in rows]
+        totals = [row["median_s"] for row in rows]
         values["milliseconds a training clip"].append(clip_ms)
         values["seconds an epoch"].append(rounded(seconds))
         values["share in percent"].append(rounded([100 * v / t for v, t in zip(seconds, totals, strict=True)]))
