@@ -15,10 +15,12 @@ from core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKERS = (
+    "python cli.py profile",
     "python cli.py profile --only mel",
     "python cli.py experiment ladder",
     "python cli.py experiment batch-size",
     "python cli.py experiment data-size",
+    "python cli.py study",
 )
 """Commands that make records."""
 

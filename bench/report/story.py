@@ -99,14 +99,14 @@ def _where(ladder: list[dict], gpu_ladder: list[dict]) -> dict:
     return _sentence(
         "where",
         f"One training clip costs the original pipeline {number(total, 2)} ms on this machine's {device}, in "
-        f"milliseconds: {listed}.",
+        f"milliseconds: {listed}.{_caveat(rungs[:1])}",
         {"device": device, "total_ms": total, "parts_ms": costs},
     )
 
 
 def _gain(ladder: list[dict], rows: list[dict]) -> dict:
     numbers: dict = {}
-    told = []
+    told, used = [], []
     timed = ladder_numbers.timed(ladder)
     if len(timed) > 1 and timed[0]["rung"] == 0:
         first, last = timed[0], timed[-1]
@@ -117,8 +117,11 @@ def _gain(ladder: list[dict], rows: list[dict]) -> dict:
             "rungs_passed": sum(r["passed"] for r in judged),
         }  # fmt: skip
         steps = max(timed[1:], key=lambda row: row["over_previous"] or 0.0)
+        used = [first, last]
+        short = f" ({first['protocol']})" if first["protocol"] not in ("", "full") else ""
         told.append(
-            f"rung by rung the fast pipeline takes an epoch of {first['clips']:,} clips on this machine's CPU from "
+            f"rung by rung the fast pipeline takes an epoch of {first['clips']:,} clips{short} on this machine's CPU "
+            "from "
             f"{number(first['median_s'])} s to {number(last['median_s'])} s, {number(last['over_original'], 2)} times "
             "as fast, most of all by "
             f"“{steps['name']}”, and {numbers['rungs_passed']} of {len(judged)} rungs keep the loss curve within its "
@@ -128,13 +131,14 @@ def _gain(ladder: list[dict], rows: list[dict]) -> dict:
     found = [gain for gain in experiment_numbers.gains(rows) if gain["phase"] == "train" and gain["device"] == "cpu"]
     if found:
         values = [gain["ratio"] for gain in found]
+        used += [row for row in rows if row["phase"] == "train" and row["device"] == "cpu"]
         numbers |= {"experiments_least": min(values), "experiments_most": max(values), "experiments": len(values)}
         short = " (short runs)" if any(gain["short"] for gain in found) else ""
         told.append(f"by the original's own protocol{short} it is {_span(values)} times as fast")
     if not told:
         return _sentence("gain", "What the fast pipeline gains is not measured here yet.", {}, LADDER)
     sentence = "; ".join(told)
-    return _sentence("gain", sentence[0].upper() + sentence[1:] + ".", numbers)
+    return _sentence("gain", sentence[0].upper() + sentence[1:] + "." + _caveat(used), numbers)
 
 
 def _mel(records: list[dict]) -> dict:
@@ -166,7 +170,7 @@ def _mel(records: list[dict]) -> dict:
 
 
 def _gpu(rows: list[dict], gpu_ladder: list[dict], has_gpu: bool) -> dict:
-    told, numbers = [], {}
+    told, used, numbers = [], [], {}
     for pipeline in ("original", "fast"):
         found = [
             ratio["ratio"] for ratio in experiment_numbers.ratios(rows)
@@ -174,6 +178,7 @@ def _gpu(rows: list[dict], gpu_ladder: list[dict], has_gpu: bool) -> dict:
         ]  # fmt: skip
         if found:
             numbers |= {f"{pipeline}_least": min(found), f"{pipeline}_most": max(found)}
+            used += [row for row in rows if (row["phase"], row["pipeline"]) == ("train", pipeline)]
             told.append(f"with the {pipeline} pipeline the GPU trains {_span(found)} times as fast as the CPU")
     gpu_ladder = ladder_numbers.timed(gpu_ladder)
     if len(gpu_ladder) > 1 and gpu_ladder[0]["rung"] == 0:
@@ -187,13 +192,25 @@ def _gpu(rows: list[dict], gpu_ladder: list[dict], has_gpu: bool) -> dict:
         )
     if told:
         sentence = "; ".join(told)
-        return _sentence("gpu", sentence[0].upper() + sentence[1:] + ".", numbers)
+        return _sentence("gpu", sentence[0].upper() + sentence[1:] + "." + _caveat([*used, *gpu_ladder]), numbers)
     reason = "these records hold no GPU run" if has_gpu else "there was no GPU in this machine"
     return _sentence("gpu", f"GPU: not measured: {reason}.", {}, f"{LADDER} (on a machine with an NVIDIA GPU)")
 
 
 def _has_parts(ladder: list[dict]) -> bool:
     return bool(ladder) and ladder[0]["rung"] == 0 and sum(ladder[0]["parts"].values()) > 0
+
+
+def _caveat(rows: list[dict]) -> str:
+    """What the reader must know of the timings that a sentence stands on."""
+    meanings = {
+        "disturbed": "disturbed: other programs wanted the cores meanwhile",
+        "unstable": "unstable: their middle half spans more than 20 % of the median",
+    }
+    found = {word: sum(row["badge"] == word for row in rows) for word in meanings}
+    told = [f"{count} of these {len(rows)} timings {'is' if count == 1 else 'are'} {meanings[word]}"
+            for word, count in found.items() if count]  # fmt: skip
+    return f" ({'; '.join(told)}.)" if told else ""
 
 
 def _span(values: list[float]) -> str:

@@ -94,6 +94,19 @@ def test_gain_is_first_over_last_rung_and_the_experiments_ratios(cpu_file, tmp_p
     assert (found["experiments_least"], found["experiments_most"]) == pytest.approx((min(ratios), max(ratios)))
 
 
+def test_a_sentence_on_disturbed_timings_says_so(tmp_path):
+    every = made.ladder(made.environment())
+    assert (
+        "disturbed"
+        not in told(write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html"))["gain"]["text"]
+    )
+    every[0]["disturbed"] = True
+    every[0]["parameters"]["protocol"] = "short: 8 clips"
+    found = told(write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html"))
+    assert "1 of these 2 timings is disturbed" in found["gain"]["text"] and "(short: 8 clips)" in found["gain"]["text"]
+    assert "1 of these 1 timings is disturbed" in found["where"]["text"]
+
+
 def test_mel_is_ours_against_torchaudio_and_the_best_rival_with_most_threads(cpu_file, tmp_path):
     every = made.everything()
     at = lambda name, spec, batch: median(  # noqa: E731
