@@ -223,3 +223,13 @@ def test_a_real_trial_end_to_end(tmp_path, clips):
     assert len(figures) == 4 and all(r["samples"][0] > 0 for r in figures.values())
     original, fast = figures["original", "test"], figures["fast", "test"]
     assert original["test_loss"] == pytest.approx(fast["test_loss"], abs=1e-4), "both pipelines train the same network"
+
+
+@pytest.mark.gpu
+def test_a_real_trial_on_the_gpu(tmp_path, clips):
+    made = small(batch_sizes=(16,), trials=2, epochs=1, task="type", device="all")
+    result = run(tmp_path, clips, made, experiments.make_trainer)
+    losses = {(r["parameters"]["device"], r["parameters"]["pipeline"]): r["test_loss"] for r in result["figures"]}
+    assert len(losses) == 4
+    assert all(loss == pytest.approx(losses["cpu", "original"], abs=5e-3) for loss in losses.values())
+    assert "GPU/CPU fast" in compare.text(result["figures"])

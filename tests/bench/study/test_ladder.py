@@ -144,3 +144,15 @@ def test_why_is_computed_from_the_parts():
     assert "mel takes 2000 us a clip when clips come one by one and 25.0 us in batches: 99 % of it" in both
     assert "With the fast pipeline the GPU is 100 times as fast as the CPU." in both and "not measured" not in both
     assert why.why([]) == []
+
+
+@pytest.mark.gpu
+def test_every_rung_passes_on_the_gpu(tmp_path, clips):
+    climbs = [ladder.Climb(device, num_items=CLIPS, batch_size=8, rounds=1) for device in ("cpu", "cuda")]
+    result = ladder.run(climbs, folder=tmp_path, records_path=tmp_path / "records.jsonl", data=clips,
+                        data_folder=clips.parent / "made", progress=silent)  # fmt: skip
+    assert not result["failed"]
+    assert len(result["rungs"]) == sum(len(ladder.rungs_of(device)) for device in ("cpu", "cuda"))
+    for record in result["rungs"]:
+        assert sum(record["parts"].values()) == pytest.approx(record["instrumented_s"], rel=1e-3)
+    assert any("With the fast pipeline the GPU is" in sentence for sentence in why.why(result["rungs"]))
