@@ -126,8 +126,8 @@ def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, dat
     """From the original pipeline to the fast one, a rung at a time: what each saves, and that it changes speed only.
 
     Every rung trains from the same weights over the same clips; its losses must stay within the spread of three seeds
-    of the original's, or it is not timed and the exit code is 1. One epoch more is split into its parts by a clock,
-    whose cost is stated. Every finished epoch is kept; the same command goes on after an interruption.
+    of the original's, or it is not timed and the exit code is 1. As many epochs more are split into their parts by a
+    clock, whose cost is stated. Every finished epoch is kept; the same command goes on after an interruption.
 
     \b
     Examples:

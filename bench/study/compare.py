@@ -79,7 +79,8 @@ def text(records: Sequence[dict]) -> str:
         ]
         for row in rows
     ]  # fmt: skip
-    notes = [f"Protocol {'; '.join(sorted({row['protocol'] for row in rows}))}. Mean seconds of an epoch's part."]
+    notes = [f"Protocol {protocol}." for protocol in dict.fromkeys(row["protocol"] for row in rows)]
+    notes.append("Seconds of an epoch's part, the mean of the kept trials.")
     if not theirs:
         notes.append("The original measured none of these settings, so nothing stands beside them.")
     else:

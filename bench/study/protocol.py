@@ -13,7 +13,7 @@ TRIALS, EPOCHS = 6, 5
 """The original's: six trials of five epochs, of which the first trial is dropped."""
 BATCH_SIZES, CLIPS = (32, 64, 128, 256), (4096, 8192, 16384)
 PIPELINES, DEVICES, TASKS = ("original", "fast"), ("cpu", "cuda"), ("type", "root")
-SEED, SPLIT_SEED = 0, 13
+SEED, SPLIT_SEED, LEARNING_RATE = 0, 13, 1e-5
 
 
 @dataclass(frozen=True)

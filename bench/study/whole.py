@@ -1,8 +1,8 @@
 """The whole study in order: mel, experiments, ladder, line profiles, layers, report. Interrupted, it goes on.
 
 Mel, experiments and ladder keep every finished part themselves. Line profiles and layers are a minute each; what is
-done of them is noted in `steps/trials.jsonl`, and done again when the code or the machine has changed. The report is always
-written anew, from the records alone.
+done of them is noted in `steps/trials.jsonl`, and done again when the code or the machine has changed. The report is
+always written anew, from the records alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from bench.study.trials import TrialLog, fingerprint
 from core.errors import UserError
 
 STEPS = ("mel", "batch-size", "data-size", "ladder", "lines", "layers", "report")
+QUICK = {
+    "batch-size": {"trials": 2, "epochs": 1, "clips": (512,), "task": "type"},
+    "data-size": {"trials": 2, "epochs": 1, "clips": (128, 256, 512)},
+    "ladder": {"num_items": 256, "rounds": 2},
+}
+"""What a quick study asks of its steps; the largest setting is the size of the set that is rendered for it."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,7 @@ def _mel(study: Study) -> None:
 
 def _experiment(name: str) -> Callable[[Study], None]:
     def work(study: Study) -> None:
-        short = {"trials": 2, "epochs": 1, "clips": (256,) if name == "batch-size" else (128, 256, 512)}
-        made = protocol.make(name, device=study.device, **(short if study.quick else {}))
+        made = protocol.make(name, device=study.device, **(QUICK[name] if study.quick else {}))
         experiments.run(
             made, folder=study.folder / name, records_path=study.records, data=study.data, progress=study.progress,
             note=study.note,
@@ -107,7 +112,7 @@ def _experiment(name: str) -> Callable[[Study], None]:
 
 
 def _ladder(study: Study) -> None:
-    size = {"num_items": 256, "rounds": 2} if study.quick else {"num_items": ladder.FULL_CLIPS}
+    size = QUICK["ladder"] if study.quick else {"num_items": ladder.FULL_CLIPS}
     result = ladder.run(
         [ladder.Climb(device, **size) for device in study.devices], folder=study.folder / "ladder",
         records_path=study.records, data=study.data, progress=study.progress, note=study.note,

@@ -126,7 +126,7 @@ def text(records: Sequence[dict], failed: Sequence[dict] = ()) -> str:
             pages.append(_tables(device, rungs))
     pages += [
         f"{record['parameters']['name']}: left out, its loss differs by {record['max_difference']:.3g} from the "
-        f"original's; seeds differ by {record['spread_of_seeds']:.3g}"
+        f"original's; {record['tolerance']:.3g} is allowed"
         for record in failed
     ]
     return "\n\n".join([*pages, "\n".join(f"- {sentence}" for sentence in why(records))])
@@ -156,8 +156,9 @@ def _tables(device: str, rungs: list[dict]) -> str:
             f"{NAMES[device]}, {given['task']}, batch {given['batch_size']}, {given['num_items']:,} clips of which "
             f"{first['n_clips']:,} train; protocol {given['protocol']}; s of 8,192: extrapolated by the clip",
             table(headers, times),
-            f"Losses of {len(first['losses'])} steps may differ by {first['spread_of_seeds']:.3g}, the spread of "
-            f"{len(first['seeds'])} seeds of the original pipeline.",
+            f"Losses of {len(first['losses'])} steps may differ by {first['tolerance']:.3g}: the spread of "
+            f"{len(first['seeds'])} seeds of the original pipeline ({first['spread_of_seeds']:.3g}), or half of what a "
+            "doubled learning rate changes.",
             "",
             table(["% of an epoch", *PARTS], parts),
         ]
