@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench import layer_survey, records, timing, torch_trace
+from bench import layer_survey, records, roofs, timing, torch_trace
 from bench.cases import SEED, Network, make_networks, make_waveform
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OPTIMIZER = "(optimizer)"
 LAYOUTS = ("contiguous", "channels-last")
+_ROOF_S = 0.2
 _LAYER = "layer "
 _BACKWARD = "autograd::engine::evaluate_function: "
 
@@ -57,12 +58,17 @@ def run(
     Raises:
         UserError: a trace that cannot be written.
     """
+    import torch
+
+    roof = roofs.gpu(_ROOF_S) if device == "cuda" else roofs.measure(torch.get_num_threads(), _ROOF_S)
+    best = roof["arithmetic"]
+    peak = best["flops"] / min(best["samples_ms"]) / 1e6
     made = []
     cases = [(network, layout) for layout in layouts for network in make_networks()]  # weights anew for each layout
     for done, (network, layout) in enumerate(cases):
         if progress is not None:
             progress(done, len(cases))
-        made.append(_record(network, environment, Path(folder), device, batch, steps, layout, max_time_s))
+        made.append(_record(network, environment, Path(folder), device, batch, steps, layout, max_time_s, peak))
     if progress is not None:
         progress(len(cases), len(cases))
     return made
@@ -77,6 +83,7 @@ def _record(
     steps: int,
     layout: str,
     max_time_s: float,
+    peak: float,
 ) -> dict:
     import torch
 
@@ -106,6 +113,7 @@ def _record(
         first_call=first_ms,
         environment=environment,
         trace=trace.name,
+        peak_gflop_per_s=peak,
         clips=batch,
         other_cores=other_cores,
         disturbed=timing.is_disturbed(other_cores, torch.get_num_threads(), environment["cores_usable"]),
