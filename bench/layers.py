@@ -96,7 +96,8 @@ def _record(
             inputs = inputs.contiguous(memory_format=torch.channels_last)
     trace = folder / f"layers-{network.name}-{layout}-{device}.trace.json.gz"
     others = timing.OtherWork()
-    with torch.random.fork_rng(devices=[]):  # dropout must not change what a caller's later training draws
+    mine = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(devices=mine):  # dropout must not change what a caller's later training draws
         torch.manual_seed(SEED)
         forward, loss = _passes(network, inputs, batch, device)
         found = profile(module, forward, loss, network.learning_rate, device, steps, trace, max_time_s)
@@ -106,7 +107,7 @@ def _record(
         "layers",
         parameters={
             "network": network.name, "batch": batch, "device": device, "memory_format": layout,
-            "dtype": "float32", "seed": SEED, "threads": torch.get_num_threads(),
+            "dtype": "float32", "seed": SEED, "threads": torch.get_num_threads(), "tf32": device == "cuda" and torch.backends.cudnn.allow_tf32,
         },
         unit="ms",
         samples=samples,
@@ -165,7 +166,7 @@ def profile(
         forward pass, what lies between them, the loss, and the optimizer, whose time stands under forward_ms.
         `plain_ms`: unprofiled steps, the first call first. `profiled_ms`: profiled steps. `sum_ms`: of all rows'
         times. `coverage`: the rows' times in a step over that step's own time, the median; on a GPU that is the share
-        of a step in which a kernel runs. `overhead`: profiled over plain. `peak_bytes`: most memory of torch's
+        of a step in which a kernel runs. `overhead`: the fastest profiled step over the fastest plain one. `peak_bytes`: most memory of torch's
         allocator during a step above what was held before it; `held_bytes`: that, of parameters and Adam's moments.
 
     Raises:
@@ -216,7 +217,7 @@ def profile(
         "coverage": median(
             sum(map(sum, times.values())) / whole for times, whole in zip(measured, profiled_ms, strict=True)
         ),
-        "overhead": median(profiled_ms) / median(plain_ms[1:]),
+        "overhead": min(profiled_ms) / min(plain_ms),
         "peak_bytes": peak_bytes,
         "held_bytes": sum(tensor.numel() * tensor.element_size() for tensor in held),
     }
