@@ -38,20 +38,20 @@ class _Source:
     def prepare(self, progress: Progress | None = None, clock=NO_CLOCK) -> None:
         """Work that is done once, before the first batch."""
 
-    def batches(self, order: np.ndarray, batch_size: int, clock=NO_CLOCK) -> Batches:
-        """(mel (batch, 1, 64, 126), labels (batch,)) on the device, `batch_size` clips of `order` at a time."""
+    def batches(self, batches: list[np.ndarray], clock=NO_CLOCK) -> Batches:
+        """(mel (batch, 1, 64, 126), labels (batch,)) on the device, for every array of indices of clips."""
         raise NotImplementedError
 
 
 class _ClipSource(_Source):
     """The original's dataset and loader."""
 
-    def batches(self, order: np.ndarray, batch_size: int, clock=NO_CLOCK) -> Batches:
+    def batches(self, batches: list[np.ndarray], clock=NO_CLOCK) -> Batches:
         from core.original_pipeline import TriadClips, original_loader
 
         ahead = self.switches.prefetch
         clips = TriadClips(self.dataset, self.host_labels, self.device, NO_CLOCK if ahead else clock)
-        found = iter(original_loader(clips, order.tolist(), batch_size))
+        found = iter(original_loader(clips, [rows.tolist() for rows in batches]))
         for mel, labels in _ahead(found, self.device, clock) if ahead else found:
             with clock.part("copy"):
                 mel, labels = mel.to(self.device), labels.to(self.device)
@@ -67,18 +67,17 @@ class _BatchSource(_Source):
 
         self._mel = MelSpectrogram.from_spec(ORIGINAL).to(self.device)
 
-    def batches(self, order: np.ndarray, batch_size: int, clock=NO_CLOCK) -> Batches:
+    def batches(self, batches: list[np.ndarray], clock=NO_CLOCK) -> Batches:
         ahead = self.switches.prefetch
-        waveforms = self._waveforms(order, batch_size, NO_CLOCK if ahead else clock)
+        waveforms = self._waveforms(batches, NO_CLOCK if ahead else clock)
         for waveform, rows in _ahead(waveforms, self.device, clock) if ahead else waveforms:
             with clock.part("mel"), torch.no_grad():
                 mel = self._mel(waveform).unsqueeze(1)
             yield mel, self.labels[rows]
 
-    def _waveforms(self, order: np.ndarray, batch_size: int, clock) -> Iterator[tuple[Tensor, Tensor]]:
+    def _waveforms(self, batches: list[np.ndarray], clock) -> Iterator[tuple[Tensor, Tensor]]:
         on_gpu = self.device.type == "cuda"
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in batches:
             with clock.part("reading"):
                 waveform, index = self._read(rows), torch.from_numpy(rows)
                 if on_gpu and self.switches.prefetch:  # only from pinned memory is a copy asynchronous
@@ -116,21 +115,25 @@ class CachedSource(_BatchSource):
                 )
         features = torch.empty((n, 1, ORIGINAL.n_mels, ORIGINAL.n_frames(64_000)), device=self.device)
         done = 0
-        for mel, _ in super().batches(np.arange(n), _FEATURE_BATCH, clock):
+        for mel, _ in super().batches(in_batches(np.arange(n), _FEATURE_BATCH), clock):
             features[done : done + len(mel)] = mel
             done += len(mel)
             if progress is not None:
                 progress(done, n)
         self.features = features
 
-    def batches(self, order: np.ndarray, batch_size: int, clock=NO_CLOCK) -> Batches:
+    def batches(self, batches: list[np.ndarray], clock=NO_CLOCK) -> Batches:
         self.prepare(clock=clock)
-        index = torch.from_numpy(order).to(self.device)
-        for start in range(0, len(order), batch_size):
+        index = torch.from_numpy(np.concatenate(batches)).to(self.device)
+        for rows in index.split([len(rows) for rows in batches]):
             with clock.part("copy"):
-                rows = index[start : start + batch_size]
                 batch = self.features.index_select(0, rows), self.labels[rows]
             yield batch
+
+
+def in_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """`order` cut into batches; the last may be smaller."""
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def make_source(dataset: Dataset, task: str, switches: Switches, device: torch.device) -> _Source:

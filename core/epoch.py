@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from core.batches import make_source
+from core import distributed
+from core.batches import in_batches, make_source
 from core.clock import NO_CLOCK, clock_for
 from core.dataset import Dataset
 from core.device import torch_device
@@ -29,8 +30,7 @@ class EpochResult:
         n_clips: seen.
         losses: of every step, in order, each before its update (training; of every batch in testing).
         loss: mean over the clips. accuracy: share of clips named rightly (testing), or None.
-        prepared_s: of `seconds`, what was paid once: computing features that later epochs find (mel="cached"), or
-            capturing the step (cuda_graph).
+        prepared_s: of `seconds`, what was paid once: computing features that later epochs find (mel="cached").
         parts: {part: seconds} summing to `seconds`, if a clock was given (`core.clock.PARTS`).
     """
 
@@ -60,6 +60,7 @@ class Epochs:
         model: OriginalNet on the CPU or the device; moved and converted in place.
         rows: (train, test) indices of clips.
         test_batch_size: None: the training's.
+        world: the processes that share every batch; losses and accuracy are those of all of them.
 
     Attributes:
         source: where batches come from. step: what is done with one. epoch: how many have been trained.
@@ -78,12 +79,16 @@ class Epochs:
         device: torch.device,
         learning_rate: float,
         test_batch_size: int | None = None,
+        world: distributed.World = distributed.ALONE,
     ):
         self.switches, self.device, self.batch_size, self.seed = switches.check(device), device, batch_size, seed
         self.test_batch_size = test_batch_size or batch_size
         self.train_rows, self.test_rows = rows
         self.source = make_source(dataset, task, switches, device)
         self.step = TrainingStep(model.to(device), learning_rate, switches, device)
+        self.world = world
+        if world.size > 1:
+            self.step.world = world
         self.epoch = 0
         self._graph = None
 
@@ -106,7 +111,9 @@ class Epochs:
             losses = run(order, clock, on_step)
         seconds = time.perf_counter() - started
         self.epoch += 1
-        return self._result(seconds, losses, len(order), self.batch_size, prepared, clock)
+        sizes = [len(rows) for rows in in_batches(order, self.batch_size)]
+        loss = float(np.dot(losses, sizes) / len(order))
+        return self._result(seconds, losses, loss, len(order), prepared, clock)
 
     def test(self, clock=None) -> EpochResult:
         """A pass over the test side, without updates."""
@@ -117,7 +124,8 @@ class Epochs:
         losses, right = [], []
         with self.step.settings(), torch.no_grad():
             prepared = self._prepare(clock, capture=False)
-            for mel, labels in self.source.batches(self.test_rows, self.test_batch_size, clock):
+            batches = in_batches(self.world.part(self.test_rows), self.test_batch_size)
+            for mel, labels in self.source.batches(batches, clock):
                 with clock.part("forward"):
                     probabilities = self.step.forward(mel)
                     losses.append(original_loss(probabilities, labels))
@@ -128,40 +136,44 @@ class Epochs:
             with clock.part("synchronisation"):
                 losses = losses if self.switches.sync_each_step else torch.stack(losses).tolist()
                 n_right = int(sum(right))
+            total = float(np.dot(losses, [len(rows) for rows in batches]))
+            total, n_right = self.world.sum_numbers([total, n_right])
         seconds = time.perf_counter() - started
         n = len(self.test_rows)
-        return self._result(seconds, losses, n, self.test_batch_size, prepared, clock, n_right / n)
+        return self._result(seconds, losses, total / n, n, prepared, clock, n_right / n)
 
     def _prepare(self, clock, capture: bool = True) -> float:
+        """What is done once; its seconds. (The graph itself is captured in the first epoch's first step.)"""
         started = time.perf_counter()
         self.source.prepare(clock=clock)
-        if capture and self.switches.cuda_graph and (self._graph is None or clock.active):
+        if capture and self.switches.cuda_graph and (self._graph is None or self._graph.timed != clock.active):
             from core.step_graph import StepGraph
 
             # Instrumented epochs replay a graph of their own, which notes when its parts begin.
-            if self._graph is None or self._graph.timed != clock.active:
-                self._graph = StepGraph(self.step, self.source, self.batch_size, timed=clock.active)
-        elif self._graph is not None and self._graph.timed and not clock.active and capture:
-            self._graph = None
-            return self._prepare(clock)
+            self._graph = StepGraph(self.step, self.source, self.batch_size, len(self.train_rows), clock.active)
         self._synchronise()
         return time.perf_counter() - started
 
     def _train_steps(self, order: np.ndarray, clock, on_step) -> list[float]:
-        n_steps = -(-len(order) // self.batch_size)
+        whole = in_batches(order, self.batch_size)
+        mine = [self.world.part(rows) for rows in whole]
+        found = self.source.batches([rows for rows in mine if len(rows)], clock)
         reads = self.switches.sync_each_step
-        losses = [] if reads else torch.zeros(n_steps, device=self.device)
-        for done, (mel, labels) in enumerate(self.source.batches(order, self.batch_size, clock)):
-            loss = self.step(mel, labels, clock)
+        losses = [] if reads else torch.zeros(len(whole), device=self.device)
+        for done, (rows, part) in enumerate(zip(whole, mine, strict=True)):
+            if len(part):
+                loss = self.step(*next(found), clock, share=len(part) / len(rows))
+            else:  # the others have clips of this batch
+                loss = self.step.without_clips()
             if reads:
                 with clock.part("synchronisation"):
                     losses.append(loss.item())
             else:
                 losses[done] = loss
             if on_step is not None:
-                on_step(done + 1, n_steps, losses)
+                on_step(done + 1, len(whole), losses)
         with clock.part("synchronisation"):
-            return losses if reads else losses.tolist()
+            return self.world.sum_numbers(losses if reads else losses.tolist())
 
     def _train_graph(self, order: np.ndarray, clock, on_step) -> list[float]:
         return self._graph.run(order, self.switches.sync_each_step, clock, on_step)
@@ -170,13 +182,12 @@ class Epochs:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _result(self, seconds, losses, n, batch_size, prepared, clock, accuracy=None) -> EpochResult:
-        sizes = np.minimum(batch_size, n - batch_size * np.arange(len(losses)))
+    def _result(self, seconds, losses, loss, n, prepared, clock, accuracy=None) -> EpochResult:
         return EpochResult(
             seconds=seconds,
             n_clips=n,
             losses=losses,
-            loss=float(np.dot(losses, sizes) / n),
+            loss=loss,
             accuracy=accuracy,
             prepared_s=prepared if prepared > 1e-3 else 0.0,
             parts=clock.parts(seconds) if clock is not NO_CLOCK else None,

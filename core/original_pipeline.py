@@ -76,11 +76,11 @@ class TriadClips(torch.utils.data.Dataset):
         return torch.nn.functional.pad(signal, (0, CLIP_SAMPLES - signal.shape[1]))
 
 
-def original_loader(clips: TriadClips, order: list[int], batch_size: int) -> DataLoader:
-    """Batches (mel (batch, 1, 64, 126) on the device, labels) of the clips in `order`, made on this thread."""
+def original_loader(clips: TriadClips, batches: list[list[int]]) -> DataLoader:
+    """Batches (mel (batch, 1, 64, 126) on the device, labels) of clips by their indices, made on this thread."""
 
     def collate(items: list) -> list[Tensor]:
         with clips.clock.part("copy"):
             return default_collate(items)
 
-    return DataLoader(clips, batch_size=batch_size, sampler=order, num_workers=0, collate_fn=collate)
+    return DataLoader(clips, batch_sampler=batches, num_workers=0, collate_fn=collate)

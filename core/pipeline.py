@@ -176,11 +176,11 @@ _GPU_RUNGS = [
     ("TF32", {"precision": "tf32"},
      "Convolutions and products run on the tensor cores, with inputs of 10 bits' precision and sums in float32."),
     ("CUDA graph", {"cuda_graph": True},
-     "The whole step, from picking the clips to the updated weights, is captured once and replayed: one launch a step."),
+     "The whole step, from picking the clips to the updated weights, is captured once and replayed in one launch."),
 ]  # fmt: skip
 
 
-def LADDER(device: torch.device | str) -> list[tuple[str, Switches, str]]:  # noqa: N802 - the name is the project's
+def LADDER(device: torch.device | str) -> list[tuple[str, Switches, str]]:
     """From the original pipeline to the fast one, a rung at a time: (name, switches, what changes and why)."""
     if str(device).startswith("cpu"):
         rungs = [*_SHARED_RUNGS, _CACHED, *_NETWORK_RUNGS, _FUSED_BLOCKS, _FUSED_ADAM]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core import distributed
 from core.clock import NO_CLOCK
 from core.model import OriginalNet, original_loss
 from core.pipeline import Switches
@@ -20,7 +21,7 @@ class TrainingStep:
     Attributes:
         model: the network, on the device, in the memory format that the switches want.
         optimizer: Adam over its weights.
-        reduce_gradients: called between backward and update with the batch's size; for several processes.
+        world: the processes that share every batch.
     """
 
     def __init__(self, model: OriginalNet, learning_rate: float, switches: Switches, device: torch.device):
@@ -31,7 +32,7 @@ class TrainingStep:
         if switches.cuda_graph:
             options["capturable"] = True  # the count of steps lives on the device
         self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, **options)
-        self.reduce_gradients: Callable[[int], None] | None = None
+        self.world = distributed.ALONE
         forward = _forward_of(model, switches)
         self._forward = torch.compile(forward) if switches.compile else forward
 
@@ -42,18 +43,30 @@ class TrainingStep:
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             return self._forward(mel).float()
 
-    def __call__(self, mel: Tensor, labels: Tensor, clock=NO_CLOCK) -> Tensor:
-        """One update; the loss before it, a detached scalar on the device."""
+    def __call__(self, mel: Tensor, labels: Tensor, clock=NO_CLOCK, share: float = 1.0) -> Tensor:
+        """One update; the loss before it, a detached scalar on the device.
+
+        Args:
+            share: of the batch's clips, those of this process; the loss is its part of the batch's mean.
+        """
         with clock.part("forward"):
             self.optimizer.zero_grad(set_to_none=True)
             loss = original_loss(self.forward(mel), labels)
+            if share != 1.0:
+                loss = loss * share
         with clock.part("backward"):
             loss.backward()
         with clock.part("optimizer"):
-            if self.reduce_gradients is not None:
-                self.reduce_gradients(len(labels))
+            self.world.sum_gradients(self.model)
             self.optimizer.step()
         return loss.detach()
+
+    def without_clips(self) -> Tensor:
+        """The update of a process that has no clip of the batch."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.world.sum_gradients(self.model)
+        self.optimizer.step()
+        return torch.zeros((), device=self.device)
 
     @contextlib.contextmanager
     def settings(self) -> Iterator[None]:
