@@ -107,7 +107,8 @@ def _record(
         "layers",
         parameters={
             "network": network.name, "batch": batch, "device": device, "memory_format": layout,
-            "dtype": "float32", "seed": SEED, "threads": torch.get_num_threads(), "tf32": device == "cuda" and torch.backends.cudnn.allow_tf32,
+            "dtype": "float32", "seed": SEED, "threads": torch.get_num_threads(),
+            "tf32": device == "cuda" and torch.backends.cudnn.allow_tf32,
         },
         unit="ms",
         samples=samples,
@@ -166,8 +167,9 @@ def profile(
         forward pass, what lies between them, the loss, and the optimizer, whose time stands under forward_ms.
         `plain_ms`: unprofiled steps, the first call first. `profiled_ms`: profiled steps. `sum_ms`: of all rows'
         times. `coverage`: the rows' times in a step over that step's own time, the median; on a GPU that is the share
-        of a step in which a kernel runs. `overhead`: the fastest profiled step over the fastest plain one. `peak_bytes`: most memory of torch's
-        allocator during a step above what was held before it; `held_bytes`: that, of parameters and Adam's moments.
+        of a step in which a kernel runs. `overhead`: the fastest profiled step over the fastest plain one.
+        `peak_bytes`: most memory of torch's allocator during a step above what was held before it; `held_bytes`: that,
+        of parameters and Adam's moments.
 
     Raises:
         UserError: the trace cannot be written.
