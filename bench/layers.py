@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench import layer_survey, records, timing, torch_trace
+from bench import layer_survey, records, roofs, timing, torch_trace
 from bench.cases import SEED, Network, make_networks, make_waveform
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OPTIMIZER = "(optimizer)"
 LAYOUTS = ("contiguous", "channels-last")
+_ROOF_S = 0.2
 _LAYER = "layer "
 _BACKWARD = "autograd::engine::evaluate_function: "
 
@@ -57,12 +58,17 @@ def run(
     Raises:
         UserError: a trace that cannot be written.
     """
+    import torch
+
+    roof = roofs.gpu(_ROOF_S) if device == "cuda" else roofs.measure(torch.get_num_threads(), _ROOF_S)
+    best = roof["arithmetic"]
+    peak = best["flops"] / min(best["samples_ms"]) / 1e6
     made = []
     cases = [(network, layout) for layout in layouts for network in make_networks()]  # weights anew for each layout
     for done, (network, layout) in enumerate(cases):
         if progress is not None:
             progress(done, len(cases))
-        made.append(_record(network, environment, Path(folder), device, batch, steps, layout, max_time_s))
+        made.append(_record(network, environment, Path(folder), device, batch, steps, layout, max_time_s, peak))
     if progress is not None:
         progress(len(cases), len(cases))
     return made
@@ -77,6 +83,7 @@ def _record(
     steps: int,
     layout: str,
     max_time_s: float,
+    peak: float,
 ) -> dict:
     import torch
 
@@ -89,7 +96,8 @@ def _record(
             inputs = inputs.contiguous(memory_format=torch.channels_last)
     trace = folder / f"layers-{network.name}-{layout}-{device}.trace.json.gz"
     others = timing.OtherWork()
-    with torch.random.fork_rng(devices=[]):  # dropout must not change what a caller's later training draws
+    mine = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(devices=mine):  # dropout must not change what a caller's later training draws
         torch.manual_seed(SEED)
         forward, loss = _passes(network, inputs, batch, device)
         found = profile(module, forward, loss, network.learning_rate, device, steps, trace, max_time_s)
@@ -100,12 +108,14 @@ def _record(
         parameters={
             "network": network.name, "batch": batch, "device": device, "memory_format": layout,
             "dtype": "float32", "seed": SEED, "threads": torch.get_num_threads(),
+            "tf32": device == "cuda" and torch.backends.cudnn.allow_tf32,
         },
         unit="ms",
         samples=samples,
         first_call=first_ms,
         environment=environment,
         trace=trace.name,
+        peak_gflop_per_s=peak,
         clips=batch,
         other_cores=other_cores,
         disturbed=timing.is_disturbed(other_cores, torch.get_num_threads(), environment["cores_usable"]),
@@ -157,8 +167,9 @@ def profile(
         forward pass, what lies between them, the loss, and the optimizer, whose time stands under forward_ms.
         `plain_ms`: unprofiled steps, the first call first. `profiled_ms`: profiled steps. `sum_ms`: of all rows'
         times. `coverage`: the rows' times in a step over that step's own time, the median; on a GPU that is the share
-        of a step in which a kernel runs. `overhead`: profiled over plain. `peak_bytes`: most memory of torch's
-        allocator during a step above what was held before it; `held_bytes`: that, of parameters and Adam's moments.
+        of a step in which a kernel runs. `overhead`: the fastest profiled step over the fastest plain one.
+        `peak_bytes`: most memory of torch's allocator during a step above what was held before it; `held_bytes`: that,
+        of parameters and Adam's moments.
 
     Raises:
         UserError: the trace cannot be written.
@@ -208,7 +219,7 @@ def profile(
         "coverage": median(
             sum(map(sum, times.values())) / whole for times, whole in zip(measured, profiled_ms, strict=True)
         ),
-        "overhead": median(profiled_ms) / median(plain_ms[1:]),
+        "overhead": min(profiled_ms) / min(plain_ms),
         "peak_bytes": peak_bytes,
         "held_bytes": sum(tensor.numel() * tensor.element_size() for tensor in held),
     }

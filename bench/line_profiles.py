@@ -145,23 +145,30 @@ def resolve(name: str) -> FunctionType:
 # --- who calls whom --------------------------------------------------------------------------------------------------
 
 
-def _calls(target: Target, functions: dict[str, FunctionType]) -> dict[tuple[str | None, int, str], int]:
-    """How often each listed line called each listed function in one round: {(caller, line, callee): calls}.
+def _calls(target: Target, functions: dict[str, FunctionType]) -> dict[tuple[str | None, int, str], list[float]]:
+    """How often each listed line called each listed function in one round, and for how long:
+    {(caller, line, callee): [calls, seconds]}. A generator is called each time that it goes on.
 
     What lies between them (a decorator, `nn.Module.__call__`) is passed over. The caller None is unlisted code.
     """
     names: dict[CodeType, str] = {function.__code__: name for name, function in functions.items()}
-    found: dict[tuple[str | None, int, str], int] = {}
+    found: dict[tuple[str | None, int, str], list[float]] = {}
+    running: list[tuple[tuple[str | None, int, str], float]] = []
 
     def note(frame, event, argument) -> None:
-        callee = names.get(frame.f_code) if event == "call" else None
-        if callee is None:
+        callee = names.get(frame.f_code)
+        if callee is None or event not in ("call", "return"):
+            return
+        if event == "return":
+            key, begun = running.pop()
+            found[key][1] += time.perf_counter() - begun
             return
         frame = frame.f_back
         while frame is not None and frame.f_code not in names:
             frame = frame.f_back
         key = (None, 0, callee) if frame is None else (names[frame.f_code], frame.f_lineno, callee)
-        found[key] = found.get(key, 0) + 1
+        found.setdefault(key, [0, 0.0])[0] += 1
+        running.append((key, time.perf_counter()))
 
     before = sys.getprofile()
     sys.setprofile(note)
@@ -212,7 +219,7 @@ def _listing(stats, functions: dict[str, FunctionType], calls: dict) -> list[dic
         source, start = inspect.getsourcelines(function)
         for number, text in enumerate(source, start):
             hits, ticks = timings.get(number, (0, 0))
-            enters = {callee: n for (caller, line, callee), n in calls.items() if (caller, line) == (name, number)}
+            enters = {callee: s for (caller, line, callee), (_, s) in calls.items() if (caller, line) == (name, number)}
             made.append({
                 "function": name, "file": _relative(path), "line": number, "text": text.rstrip("\n"), "hits": int(hits),
                 "seconds": ticks * stats.unit, "own_seconds": ticks * stats.unit, "share": 0.0, "enters": list(enters),
@@ -220,9 +227,10 @@ def _listing(stats, functions: dict[str, FunctionType], calls: dict) -> list[dic
             })  # fmt: skip
     totals = {name: sum(line["seconds"] for line in made if line["function"] == name) for name in functions}
     for line in made:
-        for callee, n in line.pop("_enters").items():
-            all_calls = sum(count for (_, _, called), count in calls.items() if called == callee)
-            line["own_seconds"] -= totals[callee] * n / all_calls
+        for callee, seconds in line.pop("_enters").items():
+            # Called from several lines: each had its part of the one round in which that was watched.
+            all_s = sum(other for (_, _, called), (_, other) in calls.items() if called == callee)
+            line["own_seconds"] -= totals[callee] * seconds / max(all_s, 1e-12)
         line["own_seconds"] = max(0.0, line["own_seconds"])
     return made
 
@@ -233,7 +241,7 @@ def _function(name: str, function: FunctionType, listed: list[dict], calls: dict
         "function": name,
         "file": mine[0]["file"],
         "line": mine[0]["line"],
-        "calls": rounds * sum(n for (_, _, callee), n in calls.items() if callee == name),
+        "calls": rounds * sum(n for (_, _, callee), (n, _) in calls.items() if callee == name),
         "seconds": sum(line["seconds"] for line in mine),
     }
 

@@ -30,8 +30,10 @@ _FAST = {
     "cpu": (
         *_STEP,
         "core.steps:_fused_forward",
-        "kernels.conv_pool:first_block",
-        "kernels.conv_pool:bias_pool_relu",
+        "kernels.conv_pool:_FirstBlock.forward",
+        "kernels.conv_pool:_FirstBlock.backward",
+        "kernels.conv_pool:_BiasPoolRelu.forward",
+        "kernels.conv_pool:_BiasPoolRelu.backward",
         "core.batches:CachedSource.batches",
     ),
     # The whole step is captured once and replayed: of the step itself no line of Python runs any more.

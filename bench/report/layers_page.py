@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.report import mel_plots
 from bench.report.mel_plots import Picture
-from bench.report.summary import number, peak_gflop_per_s, select
+from bench.report.summary import number, select
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,11 +28,10 @@ def chapter(records: list[dict]) -> str:
     latest = {_case(record): record for record in select(records, "layers")}
     if not latest:
         return ""
-    peak = peak_gflop_per_s(records)
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(list(latest.values())))
     networks = dict.fromkeys(record["parameters"]["network"] for record in latest.values())
     sections = "".join(
-        _network(name, [r for r in latest.values() if r["parameters"]["network"] == name], peak) for name in networks
+        _network(name, [r for r in latest.values() if r["parameters"]["network"] == name]) for name in networks
     )
     return f"""<h2>Layer by layer</h2>
 <div class="card"><ul class="findings">{sentences}</ul></div>
@@ -73,17 +72,17 @@ def findings(records: list[dict]) -> list[str]:
     return made
 
 
-def _network(name: str, records: list[dict], peak: float | None) -> str:
+def _network(name: str, records: list[dict]) -> str:
     slug = name.lower()
     times = _choices([(record, _times(record)) for record in records])
     memory = _choices([(record, _memory(record)) for record in records[:1]])
-    rates = _choices([(record, _rates(record, peak)) for record in records])
+    rates = _choices([(record, _rates(record)) for record in records])
     traces = " · ".join(
         f'<a href="{escape(r["trace"], quote=True)}" download>{escape(_variant(r))}</a>'
         for r in records
         if r.get("trace")
     )
-    tables = "".join(_table(record, peak, is_open=i == 0) for i, record in enumerate(records))
+    tables = "".join(_table(record, is_open=i == 0) for i, record in enumerate(records))
     return f"""
 <h3>{escape(name)}</h3>
 <div class="card">{mel_plots.html(times, f"layers-time-{slug}", f"Milliseconds of each layer of {name}")}</div>
@@ -166,7 +165,8 @@ def _memory(record: dict) -> list[dict]:
     ]  # fmt: skip
 
 
-def _rates(record: dict, peak: float | None) -> list[dict]:
+def _rates(record: dict) -> list[dict]:
+    peak = record.get("peak_gflop_per_s")
     rows = [row for row in record["rows"] if row["flops"]]
     bars = [
         _bar(record, rows, [_rate(row, "flops", "forward_ms") for row in rows], "forward", "GFLOP/s", _FORWARD),
@@ -175,7 +175,7 @@ def _rates(record: dict, peak: float | None) -> list[dict]:
             _BACKWARD, pattern=_BACKWARD_PATTERN,
         ),
     ]  # fmt: skip
-    if peak and rows and record["parameters"]["device"] == "cpu":
+    if peak and rows:
         ends = [rows[0]["layer"], rows[-1]["layer"]]
         bars.append({
             "type": "scatter", "x": [peak, peak], "y": ends, "mode": "lines", "meta": "GFLOP/s",
@@ -188,11 +188,11 @@ def _rates(record: dict, peak: float | None) -> list[dict]:
 # --- table -----------------------------------------------------------------------------------------------------------
 
 
-def _table(record: dict, peak: float | None, is_open: bool) -> str:
-    on_cpu = record["parameters"]["device"] == "cpu"
+def _table(record: dict, is_open: bool) -> str:
+    peak = record.get("peak_gflop_per_s")
     head = ["layer", "kind", "forward ms", "backward ms", "% of step", "output", "weights", "kept MB", "output MB",
             "MFLOP forward", "MFLOP backward", "GFLOP/s forward", "GFLOP/s backward"]  # fmt: skip
-    if peak and on_cpu:
+    if peak:
         head.append("% of peak")
     body = []
     total = record["sum_ms"] or 1.0
@@ -204,7 +204,7 @@ def _table(record: dict, peak: float | None, is_open: bool) -> str:
             _megabytes(row["saved_bytes"]), _megabytes(row["activation_bytes"]), number(row["flops"] / 1e6 or None),
             number(row["backward_flops"] / 1e6 or None), number(rates[0]), number(rates[1]),
         ]  # fmt: skip
-        if peak and on_cpu:
+        if peak:
             work = row["flops"] + row["backward_flops"]
             cells.append(number(100 * work / _time(row) / 1e6 / peak) if work and _time(row) else "—")
         body.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
@@ -256,4 +256,5 @@ def _megabytes(n_bytes: float) -> str:
 
 
 def _overhead(record: dict) -> str:
-    return f"{record['overhead']:.2f} times as long"
+    disturbed = ", with other programs at work" if record.get("disturbed") else ""
+    return f"{record['overhead']:.2f} times as long{disturbed}"

@@ -205,6 +205,8 @@ def _plain_ms(record: dict) -> float:
 
 
 def _added(record: dict) -> str:
+    if record.get("disturbed"):
+        return f"took {record['overhead']:.2f} times as long, with other programs at work"
     more = record["overhead"] - 1
     if abs(more) < 0.02:
         return "adds less than 2 %"

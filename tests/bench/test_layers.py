@@ -191,3 +191,30 @@ def test_kernels_are_booked_to_their_layers(small, tmp_path):
     assert rows["pause"]["forward_ms"] < 1, "sleeping on the host is no time of the GPU"
     assert 0 < result["coverage"] < 1 and result["peak_bytes"] > 0
     assert re.search("kernel", gzip.decompress((tmp_path / "t.json.gz").read_bytes()).decode())
+
+
+def make_event(name, start, end, number=-1, parent=None):
+    from types import SimpleNamespace as Space
+
+    time_range = Space(start=start, elapsed_us=lambda: end - start)
+    return Space(
+        name=name, time_range=time_range, sequence_nr=number, cpu_parent=parent, thread=1, device_type="DeviceType.CPU"
+    )
+
+
+def test_a_backward_function_belongs_to_the_operation_that_made_it():
+    outer = make_event("layer (between layers)", 0, 10_000)
+    first, second = make_event("layer a", 0, 2000, parent=outer), make_event("layer b", 2000, 5000, parent=outer)
+    backward = "autograd::engine::evaluate_function: "
+    events = [
+        outer, first, second,
+        make_event("aten::conv2d", 0, 1000, 6, first),
+        make_event("aten::detach", 1000, 1100, 7, first),  # tells the next number, and makes nothing
+        make_event("aten::relu", 2000, 2500, 7, second),
+        make_event(backward + "ReluBackward0", 20_000, 21_000, 7),
+        make_event(backward + "ConvolutionBackward0", 21_000, 25_000, 6),
+        make_event(backward + "torch::autograd::AccumulateGrad", 25_000, 25_500),
+    ]  # fmt: skip
+    assert layers.attribute(events, "cpu") == {
+        "(between layers)": [5.0, 0.0], "a": [2.0, 4.5], "b": [3.0, 1.0],
+    }  # fmt: skip
