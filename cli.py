@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from bench import console, profile_command, tables
+from bench import console, profile_command, report_command, tables
+from bench.study import command as study_command
 from core.errors import UserError
 from core.version import VERSION
 
@@ -299,8 +300,30 @@ def _list_skipped(files: list, most: int = 10) -> None:
 @click.option("--split-seed", type=click.IntRange(0), default=13, help="Of the split; the original's is 13.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
 @click.option("--resume", is_flag=True, help="Go on with the training in OUT after its last whole epoch.")
+@click.option(
+    "--pipeline",
+    type=click.Choice(["original", "fast"]),
+    help="Of the original recipe: the study's own or ours; the same steps.  [default: fast]",
+)
+@click.option(
+    "--switch",
+    "switches",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change one switch of the pipeline, such as mel=batch or prefetch=true; may be repeated.",
+)
 @console.json_option
-def train(source: Path, out: Path, recipe: str, task: str, resume: bool, as_json: bool, **options) -> None:
+def train(
+    source: Path,
+    out: Path,
+    recipe: str,
+    task: str,
+    resume: bool,
+    pipeline: str | None,
+    switches: tuple[str, ...],
+    as_json: bool,
+    **options,
+) -> None:
     """Train on DATA (folder, zip or pack) into the folder OUT: best and last checkpoint, curves as JSON and HTML.
 
     \b
@@ -308,12 +331,25 @@ def train(source: Path, out: Path, recipe: str, task: str, resume: bool, as_json
       python cli.py train data/train.pack runs/ours
       python cli.py train data/audio runs/original --recipe original --task type
       python cli.py train data/train.pack runs/ours --resume
+      python cli.py train data/audio-pack runs/slow --recipe original --pipeline original
+      torchrun --nproc-per-node=2 --max-restarts=3 cli.py train data/train.pack runs/ours
+
+    torchrun (of torch) starts several processes that share every batch; several machines as its own help says, with
+    DATA and OUT on a disk that they share. A training that it starts again goes on after its last whole epoch.
     """
+    from core.distributed import is_main
     from core.training_set import train_tasks
+
+    if pipeline:
+        options["pipeline"] = pipeline
+    if switches:
+        options["switches"] = switches
 
     console.resume_hint(f"whole epochs are kept in {out}; the same command with --resume goes on from there")
     with console.training_progress() as progress:
         results = train_tasks({"data": source, "out": out, "recipe": recipe, **options}, task, resume, progress)
+    if not is_main():
+        return
     if as_json:
         console.print_json(results)
         return
@@ -410,6 +446,13 @@ def infer(files: tuple[Path, ...], model: Path | None, device: str, as_csv: bool
 # --- profile ---------------------------------------------------------------------------------------------------------
 
 main.add_command(profile_command.profile)
+main.add_command(report_command.report)
+
+
+# --- the study -------------------------------------------------------------------------------------------------------
+
+main.add_command(study_command.experiment)
+main.add_command(study_command.study)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,10 @@ def resume_hint(text: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(label: str, unit: str = "") -> Iterator[Callable[[int, int | None], None]]:
+def progress(label: str, unit: str = "") -> Iterator[Callable[..., None]]:
     """Yield a `progress(done, total)` callback that reports on stderr: a bar on a terminal, otherwise a few lines.
+
+    A third argument is a text to show, as a caller's own estimate of the time left, in the place of the bar's.
 
     Args:
         label: what is being done, as "packing".
@@ -67,7 +69,7 @@ class _Bar:
     def __init__(self, label: str, unit: str) -> None:
         self._label, self._unit, self._bar = label, unit, None
 
-    def update(self, done: int, total: int | None = None) -> None:
+    def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
@@ -77,6 +79,9 @@ class _Bar:
                 desc=self._label, total=total, unit=unit, unit_scale=scale, file=sys.stderr, initial=done, leave=False
             )
         self._bar.total = total
+        if text is not None:
+            self._bar.bar_format = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} {self._unit} [{{elapsed}}{{postfix}}]"
+            self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
@@ -90,13 +95,13 @@ class _Lines:
     def __init__(self, label: str, unit: str) -> None:
         self._label, self._unit, self._last = label, unit, time.monotonic()
 
-    def update(self, done: int, total: int | None = None) -> None:
+    def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
         now = time.monotonic()
         if now - self._last < _LINE_EVERY_S:
             return
         self._last = now
         share = f" of {self._count(total)} ({100 * done / total:.0f} %)" if total else ""
-        click.echo(f"{self._label}: {self._count(done)}{share}", err=True)
+        click.echo(f"{self._label}: {self._count(done)}{share}{f', {text}' if text else ''}", err=True)
 
     def _count(self, n: int) -> str:
         return f"{n / 1e6:.1f} MB" if self._unit == "B" else f"{n} {self._unit}".rstrip()

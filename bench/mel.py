@@ -132,12 +132,37 @@ def run(
     Raises:
         UserError: an output cannot be written, or the records cannot be read.
     """
-    import torch
-
     from bench.report import mel_page, mel_summary
     from core.files import atomic_path
 
     start = time.perf_counter()
+    made, environment, skipped = measure(records_path, contest, effort, fresh=fresh, progress=progress, note=note)
+    with atomic_path(out) as temporary:
+        temporary.write_text(mel_page.page(made), encoding="utf-8")
+    return {
+        "page": str(out),
+        "records": str(records_path),
+        "seconds": round(time.perf_counter() - start, 1),
+        "environment": environment,
+        "skipped_groups": skipped,
+        "measurements": mel_summary.rows(made),
+        "left_out": mel_summary.left_out(made),
+        "findings": mel_summary.findings(made),
+    }
+
+
+def measure(
+    records_path: Path,
+    contest: Contest,
+    effort: Effort = FULL,
+    *,
+    fresh: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[list[dict], dict, int]:
+    """The records of `run`, its environment, and how many groups the file had already."""
+    import torch
+
     known = rivals.all_rivals()
     environment = mel_records.environment(known)
     store = mel_records.Store(records_path, environment, effort.name, fresh=fresh)
@@ -175,19 +200,7 @@ def run(
     for extra in extras:
         extra()
         step()
-    made = store.current(contest)
-    with atomic_path(out) as temporary:
-        temporary.write_text(mel_page.page(made), encoding="utf-8")
-    return {
-        "page": str(out),
-        "records": str(records_path),
-        "seconds": round(time.perf_counter() - start, 1),
-        "environment": environment,
-        "skipped_groups": len(groups) - len(todo),
-        "measurements": mel_summary.rows(made),
-        "left_out": mel_summary.left_out(made),
-        "findings": mel_summary.findings(made),
-    }
+    return store.current(contest), environment, len(groups) - len(todo)
 
 
 def text(result: dict) -> str:

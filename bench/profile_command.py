@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ from bench import console
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = Path("runs/profile")
-PARTS = ("mel",)
+PARTS = ("mel", "layers", "lines")
 
 
 def _integers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
@@ -24,7 +25,7 @@ def _integers(context: click.Context, parameter: click.Parameter, text: str | No
 @click.command()
 @click.option("--quick", is_flag=True, help="Less of everything, in under two minutes.")
 @click.option(
-    "--only", type=click.Choice(PARTS), help="One part alone: every mel spectrogram and rival installed here."
+    "--only", type=click.Choice(PARTS), help="One part alone: mel spectrograms and rivals, network layers, or lines."
 )
 @click.option("--spec", "specs", multiple=True, metavar="NAME", help="ORIGINAL, CHORD or WHISPER; repeat for more.")
 @click.option("--batch", "batches", callback=_integers, metavar="N,N", help="Batch sizes.  [default: 1,8,64,512]")
@@ -33,43 +34,58 @@ def _integers(context: click.Context, parameter: click.Parameter, text: str | No
     "--budget", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Time to aim at for the mel groups."
 )
 @click.option("--fresh", is_flag=True, help="Measure again what the records hold already.")
-@click.option("--out", type=_PATH, help="HTML page to write.  [default: runs/profile/profile-quick.html or mel.html]")
+@click.option("--out", type=_PATH, help="HTML page to write.  [default: runs/profile/profile.html, or PART.html]")
 @click.option("--records", type=_PATH, default=_FOLDER / "records.jsonl", help="JSON Lines file to append to.")
 @console.json_option
 def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_json: bool, **options) -> None:
     """Measure this machine and write one interactive page.
 
-    --quick measures mel, networks and a training step. --only mel compares our mel backends with every rival that is
-    installed, in about ten minutes on two cores; what was measured before with the same code is not measured again.
+    All of it: mel spectrograms with every rival that is installed, the networks' layers, a training step, and the lines
+    of the original and the fast pipeline; about fifteen minutes on two cores, --quick under two. On a machine with a
+    GPU both are measured. Mel groups that were measured before with the same code are not measured again. The layers'
+    traces for Perfetto lie beside the page.
 
     \b
     Examples:
       python cli.py profile --quick
-      python cli.py profile --only mel
+      python cli.py profile --only lines
       python cli.py profile --only mel --quick --spec ORIGINAL --batch 1,64 --threads 1 --json
     """
     if only == "mel":
         result, text = _mel(quick, out or _FOLDER / "mel.html", records, **options)
     else:
-        result, text = _quick(quick, out or _FOLDER / "profile-quick.html", records, **options)
+        name = f"{only or 'profile'}{'-quick' if quick else ''}.html"
+        result, text = _parts(quick, only, out or _FOLDER / name, records, **options)
     if as_json:
         console.print_json(result)
     else:
         click.echo(text(result))
 
 
-def _quick(quick: bool, out: Path, records: Path, **options):
-    if not quick:
-        raise click.UsageError("the whole profile does not exist yet; add --quick or --only mel")
-    given = [name for name, value in options.items() if value]
+def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool, **options):
+    given = [name for name, value in options.items() if value] + (["fresh"] if fresh and only else [])
     if given:
         names = ", ".join({"specs": "--spec", "batches": "--batch"}.get(name, f"--{name}") for name in given)
         raise click.UsageError(f"{names} belongs to --only mel; add that")
-    from bench import quick as quick_profile
+    from bench import profile_all
 
-    with console.progress("profile", "measurements") as progress:
-        result = quick_profile.run(out=out, records_path=records, progress=progress)
-    return result, quick_profile.text
+    @contextlib.contextmanager
+    def _bars():
+        with contextlib.ExitStack() as stack:
+
+            def start(part: str):
+                stack.close()
+                return stack.enter_context(console.progress(f"profile: {part}"))
+
+            yield start
+
+    console.resume_hint(f"finished measurements are kept in {records}; mel groups are not measured again")
+    with _bars() as progress:
+        result = profile_all.run(
+            out, records, profile_all.QUICK if quick else profile_all.FULL,
+            parts=(only,) if only else profile_all.PARTS, fresh=fresh, progress=progress, note=console.note,
+        )  # fmt: skip
+    return result, profile_all.text
 
 
 def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, budget: float | None, fresh: bool):

@@ -74,16 +74,7 @@ def run(
 
     start = time.perf_counter()
     environment = machine.environment()
-    stages = [_peaks, _mels, _forwards, _steps]
-    made: list[dict] = []
-    for done, stage in enumerate(stages):
-        if progress is not None:
-            progress(done, len(stages))
-        for record in stage(environment, effort):
-            records.append(record, records_path)
-            made.append(record)
-    if progress is not None:
-        progress(len(stages), len(stages))
+    made = measure(environment, records_path, progress, effort)
     with atomic_path(out) as temporary:
         temporary.write_text(quick_page.page(made), encoding="utf-8")
     return {
@@ -94,6 +85,26 @@ def run(
         "measurements": [summary.row(record, summary.peak_gflop_per_s(made)) for record in made],
         "findings": summary.findings(made),
     }
+
+
+def measure(
+    environment: dict,
+    records_path: Path,
+    progress: Callable[[int, int | None], None] | None = None,
+    effort: Effort = FULL,
+) -> list[dict]:
+    """The records of `run`, each appended to the file as soon as it is made."""
+    stages = [_peaks, _mels, _forwards, _steps]
+    made: list[dict] = []
+    for done, stage in enumerate(stages):
+        if progress is not None:
+            progress(done, len(stages))
+        for record in stage(environment, effort):
+            records.append(record, records_path)
+            made.append(record)
+    if progress is not None:
+        progress(len(stages), len(stages))
+    return made
 
 
 def text(result: dict) -> str:

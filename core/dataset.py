@@ -133,6 +133,20 @@ class Dataset:
         roots = np.array([clip.name.root for clip in self.clips], dtype=np.int64)
         return types, roots
 
+    def subset(self, indices: Sequence[int]) -> Dataset:
+        """The clips `indices`, in that order; of a pack only the first ones, whose rows stay a memory map.
+
+        Raises:
+            ValueError: other rows of a pack, which would have to be copied.
+        """
+        store = self._store
+        if self.rows is not None:
+            if list(indices) != list(range(len(indices))):
+                raise ValueError("a pack's subset is its first clips, so that they can be mapped and not copied")
+            store = store.first(len(indices))
+        clips, headers = [self.clips[i] for i in indices], [self.headers[i] for i in indices]
+        return Dataset(self.path, self.kind, store, clips, self.skipped, headers)
+
     def digest(self) -> str:
         """SHA-256 of the listing: names, recordings and sizes (for a zip also checksums), not of every sample."""
         digest = hashlib.sha256()

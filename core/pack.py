@@ -201,18 +201,21 @@ def open_pack(path: Path) -> Dataset:
 class _PackStore:
     """The rows of a pack. Pickled as its path: a memory map would be copied whole."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, n: int | None = None):
         self.path = path
-        self.rows = open_rows(path / CLIPS, "r")
+        self.rows = open_rows(path / CLIPS, "r")[:n]
+
+    def first(self, n: int) -> _PackStore:
+        return _PackStore(self.path, n)
 
     def state(self, member: str) -> tuple[int, ...]:
         return ()
 
     def __getstate__(self) -> dict:
-        return {"path": self.path}
+        return {"path": self.path, "n": len(self.rows)}
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__(state["path"])
+        self.__init__(state["path"], state["n"])
 
 
 def _clip(path: Path, number: int, line: str) -> Clip:

@@ -1,7 +1,7 @@
 """Training: the original study's recipe, and ours. Interrupted at any moment, a run goes on from its last whole epoch.
 
 All randomness of an epoch is seeded by (seed, epoch), so a resumed run takes the very steps that an uninterrupted one
-would have taken.
+would have taken. Several processes (core.distributed) share every batch and take the steps that one would have taken.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from core import checkpoint as checkpoints
+from core import distributed
 from core.checkpoint import Checkpoint
 from core.dataset import Dataset, open_dataset
 from core.device import torch_device
+from core.epoch import epoch_order, mix_seed
 from core.errors import UserError
 from core.features import features_of
 from core.files import atomic_path
-from core.model import chord_loss, original_loss
+from core.model import chord_loss
 from core.splits import grouped_split, random_split
+from core.study_run import StudyRun
 from kernels.spec import CHORD, ORIGINAL, MelSpec
 
 LAST, BEST, FINAL, HISTORY = "last.safetensors", "best.safetensors", "final.safetensors", "history.json"
@@ -42,7 +45,8 @@ class TrainConfig:
         epochs, batch_size, learning_rate: None takes the recipe's.
         split: "random" as the original, or "grouped": no recording on both sides. test_fraction: size of the test side.
         seed: of weights, order and dropout. split_seed: of the split.
-        device: "cpu", "cuda", "cuda:1", ...
+        device: "cpu", "cuda", "cuda:1", ...; of several processes (core.distributed) each on a GPU takes its own.
+        pipeline, switches: of the original recipe, by name and as "name=value" (core.pipeline.pipeline).
     """
 
     data: str | Path
@@ -57,6 +61,8 @@ class TrainConfig:
     seed: int = 0
     split_seed: int = 13
     device: str = "cpu"
+    pipeline: str | None = None
+    switches: tuple[str, ...] = ()
 
     def resolved(self) -> TrainConfig:
         """With the recipe's values where None stood.
@@ -75,6 +81,8 @@ class TrainConfig:
             raise UserError(f"unknown split {config.split!r}; choose random or grouped")
         if config.batch_size == 1 and config.recipe == "ours":
             raise UserError("batch_size=1: our network's batch normalisation needs at least 2 clips a step")
+        if config.recipe == "ours" and (config.pipeline or config.switches):
+            raise UserError("recipe 'ours' has one pipeline; leave out --pipeline and --switch")
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(config, name) > 0:
                 raise UserError(f"{name}={getattr(config, name)}: must be greater than 0")
@@ -143,25 +151,19 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
     """
     config = config.resolved()
     recipe = RECIPES[config.recipe]
-    device = torch_device(config.device)
+    world = distributed.join(config.device)
+    device = torch_device(world.device(config.device))
     out = Path(config.out)
-    described = {**asdict(config), "data": str(config.data), "out": str(config.out)}
-    last = _last_checkpoint(out, described, resume)
-    report = progress or (lambda _: None)
+    described = {**asdict(config), "data": str(config.data), "out": str(config.out), "switches": list(config.switches)}
+    last = _last_checkpoint(out, described, resume or world.restarted)
+    report = progress if progress and world.is_main else (lambda _: None)
     report({"stage": "reading", "done": 0, "total": 1})
     dataset = open_dataset(config.data)
     train_rows, test_rows = _split(dataset, config)
-    features = features_of(
-        dataset, recipe.spec, log=recipe.log, cache=out / "cache" if recipe.log else None,
-        progress=lambda done, total: report({"stage": "features", "done": done, "total": total}),
-    )  # fmt: skip
-    labels = _Labels(dataset)
     torch.manual_seed(config.seed)
     model = last.model if last else checkpoints.build_model(recipe.architecture, config.task, recipe.spec)
-    model.to(device)
-    if device.type == "cpu":
-        model.to(memory_format=torch.channels_last)  # the same sums in another order: convolutions take half the time
-    optimizer = recipe.optimizer(model, config.learning_rate)
+    make = _Run.make if config.recipe == "ours" else StudyRun.make
+    run = make(config, recipe, model, dataset, (train_rows, test_rows), device, world, out, report)
     record = {
         "config": described,
         "n_train": len(train_rows),
@@ -171,35 +173,22 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
         "curves": [],
         "best_epoch": None,
         "seconds": 0.0,
+        **run.described(),
     }
     if last:
-        _restore_optimizer(optimizer, last.state)
+        _restore_optimizer(run.optimizer, last.state)
         if last.training["data_digest"] != record["data_digest"]:
             raise UserError(f"{config.data} is not the data that {out} was trained on; train into another folder")
         record = last.training
-    steps = math.ceil(len(train_rows) / config.batch_size)
-    run = _Run(config, recipe, model, optimizer, features, labels, device)
+    world.agree(
+        len(record["curves"]), f"{out} must be one folder for all processes; share it, or copy it to each machine"
+    )
     for epoch in range(len(record["curves"]), config.epochs):
         started = time.perf_counter()
-        order = torch.randperm(len(train_rows), generator=torch.Generator().manual_seed(_mix(config.seed, epoch)))
-        torch.manual_seed(_mix(config.seed, epoch) + 1)
-        total_loss = torch.zeros((), device=device)
-        model.train()
-        for step in range(steps):
-            rows = train_rows[order[step * config.batch_size : (step + 1) * config.batch_size].numpy()]
-            if len(rows) < 2 and steps > 1 and recipe.architecture != "original":
-                continue  # batch normalisation has no statistics of a single clip
-            factor = recipe.schedule((epoch * steps + step) / (config.epochs * steps))
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * factor
-            total_loss += run.step(rows) * len(rows)
-            if step % 10 == 9 or step == steps - 1:
-                mean = float(total_loss) / min((step + 1) * config.batch_size, len(train_rows))
-                if not math.isfinite(mean):
-                    raise UserError(f"the loss is {mean} in epoch {epoch + 1}; a smaller --learning-rate may help")
-                report({"stage": "train", "epoch": epoch + 1, "epochs": config.epochs, "done": step + 1, "total": steps,
-                        "loss": mean})  # fmt: skip
-        point = {"epoch": epoch + 1, "train_loss": float(total_loss) / len(train_rows), **run.test(test_rows)}
+        total_loss = run.epoch(epoch, train_rows, report)
+        point = {"epoch": epoch + 1, "train_loss": total_loss / len(train_rows), **run.test(test_rows)}
+        if not math.isfinite(point["train_loss"]):
+            raise _not_finite(point["train_loss"], epoch)
         if not math.isfinite(point["test_loss"]):
             raise UserError(
                 f"the test loss is {point['test_loss']} in epoch {epoch + 1}; try a smaller --learning-rate"
@@ -208,10 +197,16 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
         record["curves"].append(point)
         record["seconds"] = round(record["seconds"] + point["seconds"], 2)
         report({"stage": "epoch", "epochs": config.epochs, **point})
-        _keep(run, record, out)
-    if not (out / FINAL).exists():
+        if world.is_main:
+            _keep(run, record, out)
+    if world.is_main and not (out / FINAL).exists():
         checkpoints.save(Checkpoint(model, recipe.architecture, config.task, recipe.spec, record), out / FINAL)
+    world.wait()  # what a process does next may read what the first one wrote
     return record
+
+
+def _not_finite(loss: float, epoch: int) -> UserError:
+    return UserError(f"the loss is {loss} in epoch {epoch + 1}; a smaller --learning-rate may help")
 
 
 class _Labels:
@@ -224,70 +219,118 @@ class _Labels:
 
 
 class _Run:
-    """One model with its data: a step of training, and a pass of testing."""
+    """One model with its data: an epoch and a step of training, and a pass of testing. Our recipe's; `rows` are a whole
+    batch's clips, of which a process takes its own."""
 
-    def __init__(self, config, recipe, model, optimizer, features, labels, device):
+    def __init__(self, config, recipe, model, optimizer, features, labels, device, world=distributed.ALONE):
         self.config, self.recipe, self.model, self.optimizer = config, recipe, model, optimizer
-        self.features, self.labels, self.device = features, labels, device
+        self.features, self.labels, self.device, self.world = features, labels, device, world
+
+    @classmethod
+    def make(cls, config, recipe, model, dataset, rows, device, world, out, report) -> _Run:
+        """The run of a training; computes its features first, or finds them in `out`."""
+        features = world.first_alone(lambda: features_of(
+            dataset, recipe.spec, log=recipe.log, cache=out / "cache",
+            progress=lambda done, total: report({"stage": "features", "done": done, "total": total}),
+        ))  # fmt: skip
+        model.to(device)
+        if device.type == "cpu":
+            model.to(
+                memory_format=torch.channels_last
+            )  # the same sums in another order: convolutions take half the time
+        if world.size > 1:
+            distributed.share_batches(model, world)
+        return cls(config, recipe, model, recipe.optimizer(model, config.learning_rate), features, _Labels(dataset),
+                   device, world)  # fmt: skip
+
+    def described(self) -> dict:
+        """What the training record says of the way it was computed."""
+        return {}
+
+    def epoch(self, epoch: int, train_rows: np.ndarray, report: Progress) -> float:
+        """Train for the epoch numbered `epoch` (from 0); the sum of the clips' losses."""
+        config, size = self.config, self.config.batch_size
+        steps = math.ceil(len(train_rows) / size)
+        order = epoch_order(len(train_rows), config.seed, epoch)
+        torch.manual_seed(mix_seed(config.seed, epoch) + 1)
+        total_loss = torch.zeros((), device=self.device)
+        self.model.train()
+        for step in range(steps):
+            rows = train_rows[order[step * size : (step + 1) * size].numpy()]
+            if len(rows) < 2 and steps > 1:
+                continue  # batch normalisation has no statistics of a single clip
+            factor = self.recipe.schedule((epoch * steps + step) / (config.epochs * steps))
+            for group in self.optimizer.param_groups:
+                group["lr"] = config.learning_rate * factor
+            total_loss += self.step(rows) * len(rows)
+            if step % 10 == 9 or step == steps - 1:
+                mean = float(total_loss) / min((step + 1) * size, len(train_rows))
+                if not math.isfinite(mean):
+                    raise _not_finite(mean, epoch)
+                report({"stage": "train", "epoch": epoch + 1, "epochs": config.epochs, "done": step + 1, "total": steps,
+                        "loss": mean})  # fmt: skip
+        return float(total_loss)
 
     def _inputs(self, rows: np.ndarray) -> Tensor:
-        mel = torch.from_numpy(np.asarray(self.features[rows], dtype=np.float32)).to(self.device)
-        return mel if self.recipe.log else mel.unsqueeze(1)
+        return torch.from_numpy(np.asarray(self.features[rows], dtype=np.float32)).to(self.device)
 
     def _loss(self, mel: Tensor, rows: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         index = torch.from_numpy(rows)
         types, roots = self.labels.types[index].to(self.device), self.labels.roots[index].to(self.device)
-        if self.config.task == "both":
-            joint = self.model.joint(mel)
-            defined = self.labels.root_defined[index].to(self.device)
-            right = {
-                "type": torch.logsumexp(joint, dim=1).argmax(1) == types,
-                "root": (torch.logsumexp(joint, dim=2).argmax(1) == roots) | ~defined,
-            }
-            return chord_loss(joint, types, roots, defined), right
-        wanted = types if self.config.task == "type" else roots
-        probabilities = self.model(mel)
-        return original_loss(probabilities, wanted), {self.config.task: probabilities.argmax(1) == wanted}
+        joint = self.model.joint(mel)
+        defined = self.labels.root_defined[index].to(self.device)
+        right = {
+            "type": torch.logsumexp(joint, dim=1).argmax(1) == types,
+            "root": (torch.logsumexp(joint, dim=2).argmax(1) == roots) | ~defined,
+        }
+        return chord_loss(joint, types, roots, defined), right
 
     def step(self, rows: np.ndarray) -> Tensor:
         """One step of the optimizer; the loss before it, detached."""
-        mel = self._inputs(rows)
-        if self.config.recipe == "ours":
-            mel = augment(mel)
-        loss, _ = self._loss(mel, rows)
+        mine = self.world.part(rows)
+        with self.world.batch(len(rows)):
+            mel = augment(self._inputs(mine), self.world)
+            loss, _ = self._loss(mel, mine)
+        loss = self.world.share(loss, len(mine), len(rows))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if self.config.recipe == "ours":
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.world.sum_gradients(self.model)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        return loss.detach()
+        return self.world.sum(loss.detach())
 
     @torch.inference_mode()
     def test(self, rows: np.ndarray) -> dict:
         """Loss and accuracies on clips that training does not see."""
         self.model.eval()
-        loss, right = 0.0, {}
-        for start in range(0, len(rows), 128):
-            part = rows[start : start + 128]
+        loss, right = 0.0, dict.fromkeys(("type", "root"), 0)
+        mine = self.world.part(rows)
+        for start in range(0, len(mine), 128):
+            part = mine[start : start + 128]
             batch_loss, batch_right = self._loss(self._inputs(part), part)
             loss += float(batch_loss) * len(part)
             for name, hits in batch_right.items():
-                right[name] = right.get(name, 0) + int(hits.sum())
-        return {"test_loss": loss / len(rows), **{f"test_{name}_accuracy": n / len(rows) for name, n in right.items()}}
+                right[name] += int(hits.sum())
+        loss, *right_counts = self.world.sum_numbers([loss, *right.values()])
+        accuracies = {f"test_{name}_accuracy": n / len(rows) for name, n in zip(right, right_counts, strict=True)}
+        return {"test_loss": loss / len(rows), **accuracies}
 
 
-def augment(log_mel: Tensor) -> Tensor:
-    """Vary log mel spectrograms (batch, n_mels, n_frames): a random tone curve, and a random floor of even noise."""
+def augment(log_mel: Tensor, world: distributed.World = distributed.ALONE) -> Tensor:
+    """Vary log mel spectrograms (batch, n_mels, n_frames): a random tone curve, and a random floor of even noise.
+
+    Several processes draw for the whole batch, each the same, and take what belongs to their clips.
+    """
     n, n_mels, _ = log_mel.shape
     x = torch.linspace(0, math.pi, n_mels, device=log_mel.device)
     waves = torch.cos(torch.arange(1, 6, device=log_mel.device).unsqueeze(1) * x)
-    curve = (torch.randn(n, 5, device=log_mel.device) * 0.7) @ waves
+    curve = (world.drawn(torch.randn, n, 5, device=log_mel.device) * 0.7) @ waves
     loudest = log_mel.amax(dim=(1, 2), keepdim=True)
-    floor = loudest - 4 - 14 * torch.rand(n, 1, 1, device=log_mel.device)
+    floor = loudest - 4 - 14 * world.drawn(torch.rand, n, 1, 1, device=log_mel.device)
     return torch.logaddexp(log_mel + curve.unsqueeze(2), floor)
 
 
-def _keep(run: _Run, record: dict, out: Path) -> None:
+def _keep(run: _Run | StudyRun, record: dict, out: Path) -> None:
     """Write the checkpoints and curves of a finished epoch; the checkpoint to resume from comes last."""
     curves, config = record["curves"], run.config
     # The loss, not the accuracy: on a small test side accuracies differ by a clip or two, which is chance.
@@ -312,6 +355,12 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Tensor
     for key, tensor in state.items():
         index, name = key.split(".", 1)
         saved["state"].setdefault(int(index), {})[name] = tensor
+    # Fused updates read weights and averages side by side: both must lie in memory alike.
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, of_one in saved["state"].items():
+        for name, tensor in of_one.items():
+            if tensor.ndim:
+                of_one[name] = torch.empty_like(parameters[index], device="cpu").copy_(tensor)
     optimizer.load_state_dict(saved)
 
 
@@ -322,8 +371,8 @@ def _last_checkpoint(out: Path, described: dict, resume: bool) -> Checkpoint | N
         raise UserError(f"{out} holds a training already; add --resume to go on with it, or choose another folder")
     last = checkpoints.load(out / LAST)
     before = last.training["config"]
-    # A run may be moved, or go on on another device; what decides its result may not change.
-    movable = ("data", "out", "device")
+    # A run may be moved, or go on on another device or in another pipeline; what decides its result may not change.
+    movable = ("data", "out", "device", "pipeline", "switches")
     changed = [k for k in described if k not in movable and before.get(k) != described[k]]
     if changed:
         k = changed[0]
@@ -336,10 +385,6 @@ def _split(dataset: Dataset, config: TrainConfig) -> tuple[np.ndarray, np.ndarra
         return random_split(len(dataset), config.test_fraction, config.split_seed)
     train_rows, test_rows, _ = grouped_split(dataset.clips, config.test_fraction, config.split_seed)
     return np.asarray(train_rows), np.asarray(test_rows)
-
-
-def _mix(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 def _draw_curves(record: dict, path: Path) -> None:

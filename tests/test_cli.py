@@ -54,7 +54,7 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["data", "pack"], ["data", "amp", "a", "b", "--seed", "x"], ["profile"]]
+    "arguments", [["nonsense"], ["data", "pack"], ["data", "amp", "a", "b", "--seed", "x"], ["profile", "--only"]]
 )
 def test_wrong_usage_is_exit_2(arguments):
     done = CliRunner().invoke(cli.main, arguments)
@@ -127,13 +127,15 @@ def test_json_has_no_nan():
 
 
 def test_profile_quick_prints_one_json_object(monkeypatch, tmp_path):
-    from bench import quick
+    from bench import profile_all
 
-    def run(out, records_path, progress):
-        progress(1, 1)
+    def run(out, records_path, effort, *, parts, fresh, progress, note):
+        assert (effort, parts, fresh) == (profile_all.QUICK, profile_all.PARTS, False)
+        progress("mel")(1, 1)
+        progress("lines")(1, 1)
         return {"page": str(out), "records": str(records_path)}
 
-    monkeypatch.setattr(quick, "run", run)
+    monkeypatch.setattr(profile_all, "run", run)
     done = CliRunner().invoke(cli.main, ["profile", "--quick", "--json", "--out", str(tmp_path / "p.html")])
     assert done.exit_code == 0 and json.loads(done.stdout)["page"] == str(tmp_path / "p.html")
 

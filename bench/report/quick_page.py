@@ -36,12 +36,6 @@ def page(records: list[dict]) -> str:
     from plotly.offline import get_plotlyjs
 
     environment = records[0]["environment"]
-    peak = summary.peak_gflop_per_s(records)
-    sections = []
-    for number, (kind, (title, explanation)) in enumerate(_SECTIONS.items()):
-        chosen = [record for record in records if record["name"].startswith(kind)]
-        if chosen:
-            sections.append(_section(f"plot{number}", title, explanation, chosen, peak))
     sentences = "\n".join(f"<li>{escape(sentence)}</li>" for sentence in summary.findings(records))
     where = escape(f"{environment['cpu']}, {environment['cores_usable']} cores, {environment['torch_threads']} threads")
     return f"""<!DOCTYPE html>
@@ -60,7 +54,7 @@ def page(records: list[dict]) -> str:
 <div class="card"><ul class="findings">
 {sentences}
 </ul></div>
-{"".join(sections)}
+{sections(records)}
 <h2>How it was measured</h2>
 <div class="card"><p>Every result was first compared with float64 on the inputs that were then timed; a wrong answer
 would have ended the run. Contestants took turns in one process. Times are medians; the spread is the range of the
@@ -76,6 +70,16 @@ parameters must move.</p></div>
 </body>
 </html>
 """
+
+
+def sections(records: list[dict]) -> str:
+    """Pictures and tables alone, for a page whose head holds plotly."""
+    peak, made = summary.peak_gflop_per_s(records), []
+    for number, (kind, (title, explanation)) in enumerate(_SECTIONS.items()):
+        chosen = [record for record in records if record["name"].startswith(kind)]
+        if chosen:
+            made.append(_section(f"plot{number}", title, explanation, chosen, peak))
+    return "".join(made)
 
 
 def _section(plot_id: str, title: str, explanation: str, records: list[dict], peak: float | None) -> str:

@@ -1,10 +1,21 @@
 """Look of every page: one style sheet and one script, for light and dark, wide and narrow, without the network."""
 
-CSS = """
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d9dee6; --page: #f6f7f9; --card: #ffffff;
-  --accent: #1f6feb; --warn: #9a5b00; --warn-back: #fff1d6; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #9aa6b5; --line: #323b48; --page: #12161c;
-  --card: #1a2028; --accent: #6ea8ff; --warn: #ffce80; --warn-back: #43320f; } }
+_LIGHT = """color-scheme: light; --ink: #1c2430; --soft: #5b6675; --line: #d9dee6; --page: #f6f7f9; --card: #ffffff;
+  --accent: #1f6feb; --warn: #9a5b00; --warn-back: #fff1d6; --good: #146c43; --good-back: #dcf3e6;
+  --bad: #a3152a; --bad-back: #fde3e5;"""
+_DARK = """color-scheme: dark; --ink: #e6eaf0; --soft: #9aa6b5; --line: #323b48; --page: #12161c; --card: #1a2028;
+  --accent: #6ea8ff; --warn: #ffce80; --warn-back: #43320f; --good: #8fe0b4; --good-back: #123524;
+  --bad: #ffb3ba; --bad-back: #4a161d;"""
+
+CSS = (
+    f"""
+:root {{ {_LIGHT} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_DARK} }} }}
+:root[data-theme="light"] {{ {_LIGHT} }}
+:root[data-theme="dark"] {{ {_DARK} }}
+@media print {{ :root, :root[data-theme] {{ {_LIGHT} }} }}
+"""
+    + """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -31,6 +42,7 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
   h1 { font-size: 1.35rem; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; } }
 """
+)
 
 SCRIPT = """
 const dark = window.matchMedia("(prefers-color-scheme: dark)");

@@ -236,7 +236,7 @@ def test_a_contest_fills_in_what_is_not_given():
         (["--only", "mel", "--batch", "1;2"], "whole numbers"),
         (["--only", "mel", "--threads", "4096"], "cores of this machine"),
         (["--quick", "--threads", "1"], "--threads belongs to --only mel"),
-        ([], "--only mel"),
+        (["--only", "lines", "--fresh"], "--fresh belongs to --only mel"),
     ],
 )
 def test_wrong_usage_is_exit_2(arguments, told):

@@ -1,0 +1,128 @@
+"""What line profiles look into: a training epoch of the original and of the fast pipeline, and the original dataset.
+
+Clips are made for it: sixteen-bit files of four seconds with the data set's names, and a pack of the same. The system's
+cache holds files that were just written, so reading them is cheaper than from a disk at rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.cases import SAMPLE_RATE, SEED, make_waveform
+from bench.line_profiles import Target
+
+if TYPE_CHECKING:
+    from core.epoch import StudyTrainer
+
+_DATASET = (
+    "core.original_pipeline:TriadClips.__getitem__",
+    "core.original_pipeline:TriadClips._load",
+    "core.original_pipeline:TriadClips._resample",
+    "core.original_pipeline:TriadClips._mix",
+    "core.original_pipeline:TriadClips._cut_or_pad",
+)
+_STEP = ("core.epoch:Epochs._train_steps", "core.steps:TrainingStep.__call__", "core.steps:TrainingStep.forward")
+_ORIGINAL = (*_STEP, "core.model:OriginalNet.forward", "core.batches:_ClipSource.batches", *_DATASET)
+_FAST = {
+    "cpu": (
+        *_STEP,
+        "core.steps:_fused_forward",
+        "kernels.conv_pool:_FirstBlock.forward",
+        "kernels.conv_pool:_FirstBlock.backward",
+        "kernels.conv_pool:_BiasPoolRelu.forward",
+        "kernels.conv_pool:_BiasPoolRelu.backward",
+        "core.batches:CachedSource.batches",
+    ),
+    # The whole step is captured once and replayed: of the step itself no line of Python runs any more.
+    "cuda": ("core.epoch:Epochs._train_graph", "core.step_graph:StepGraph.run"),
+}
+_HOST = (
+    " Times are the host's: a line that gives the GPU work is charged for asking, and a line that waits for an answer "
+    "for all that was asked before. Each round ends with a synchronisation."
+)
+
+
+def make_targets(folder: Path, *, device: str = "cpu", clips: int = 92, batch_size: int = 32) -> list[Target]:
+    """The targets "original training step", "fast training step" and "original dataset".
+
+    Args:
+        folder: empty; gets `clips` files and a pack of them.
+        device: "cpu" or "cuda".
+        clips: of the data set; the original's split trains on 70 % of them.
+        batch_size: clips a step.
+    """
+    import torch
+
+    from core.dataset import open_dataset
+    from core.epoch import StudyTrainer
+    from core.original_pipeline import TriadClips
+    from core.pack import pack
+    from core.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+
+    _write_clips(folder / "wav", clips)
+    files = open_dataset(folder / "wav")
+    pack(files, folder / "clips.pack")
+    common = {"task": "type", "batch_size": batch_size, "seed": SEED, "device": device}
+    original = StudyTrainer(files, switches=ORIGINAL_PIPELINE, **common)
+    fast = StudyTrainer(open_dataset(folder / "clips.pack"), switches=fast_pipeline(device), **common)
+    dataset = TriadClips(files, torch.from_numpy(files.labels()[0]), torch.device(device))
+    host = _HOST if device == "cuda" else ""
+    given = {"device": device, "threads": torch.get_num_threads()}
+
+    def read_all() -> None:
+        for index in range(len(dataset)):
+            dataset[index]
+        _drain(device)
+
+    return [
+        _epoch("original training step", _ORIGINAL, original, {**given, "pipeline": "original"}, batch_size, host),
+        _epoch(
+            "fast training step", _FAST[device], fast, {**given, "pipeline": "fast"}, batch_size,
+            " The mel spectrograms were computed before, in the first epoch." + host,
+        ),
+        Target(
+            "original dataset", _DATASET, read_all, len(dataset), {**given, "pipeline": "original"},
+            "The original's dataset alone: every clip once, opened, decoded and transformed by itself. The files are "
+            "16 kHz mono as the original's, so that resampling and mixing have nothing to do." + host,
+        ),
+    ]  # fmt: skip
+
+
+def _epoch(
+    name: str, functions: Sequence[str], trainer: StudyTrainer, parameters: dict, batch_size: int, told: str
+) -> Target:
+    def work() -> None:
+        trainer.train_epoch()
+        _drain(parameters["device"])
+
+    return Target(
+        name,
+        tuple(functions),
+        work,
+        trainer.n_train,
+        {**parameters, "batch_size": batch_size},
+        f"Epochs of {trainer.n_train} clips in steps of {batch_size}, from the first batch to the last loss." + told,
+    )
+
+
+def _write_clips(folder: Path, clips: int) -> None:
+    """16 kHz mono files of every root and type in turn."""
+    import soundfile
+
+    from core.labels import ROOT_CODES, TYPE_CODES
+
+    folder.mkdir()
+    labels = itertools.cycle(itertools.product(ROOT_CODES, TYPE_CODES))
+    for number, (waveform, (root, kind)) in enumerate(zip(make_waveform(clips).numpy(), labels, strict=False)):
+        file = folder / f"piano_{3 + number % 3}_{root}_{kind}_m_{number:04d}.wav"
+        soundfile.write(file, waveform.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
+
+
+def _drain(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()

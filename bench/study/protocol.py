@@ -1,0 +1,192 @@
+"""The original's two experiments as data: settings, number of trials, and the order in which contestants take turns."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from core.errors import UserError
+
+TRIALS, EPOCHS = 6, 5
+"""The original's: six trials of five epochs, of which the first trial is dropped."""
+BATCH_SIZES, CLIPS = (32, 64, 128, 256), (4096, 8192, 16384)
+PIPELINES, DEVICES, TASKS = ("original", "fast"), ("cpu", "cuda"), ("type", "root")
+SEED, SPLIT_SEED, LEARNING_RATE = 0, 13, 1e-5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One figure of a table: what is trained, on how much, where and how."""
+
+    experiment: str
+    task: str
+    batch_size: int
+    num_items: int
+    device: str
+    pipeline: str
+
+
+class Turn(NamedTuple):
+    """One trial of a case."""
+
+    case: Case
+    trial: int
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What an experiment measures.
+
+    Attributes:
+        experiment: "batch-size" or "data-size".
+        batch_sizes, clips: settings, one of them a single value in either experiment.
+        tasks, devices, pipelines: contestants. trials, epochs: how often and how long.
+
+    Raises:
+        UserError: a number below its least, an unknown name, or more batch than clips.
+    """
+
+    experiment: str
+    batch_sizes: tuple[int, ...]
+    clips: tuple[int, ...]
+    tasks: tuple[str, ...]
+    devices: tuple[str, ...]
+    pipelines: tuple[str, ...]
+    trials: int = TRIALS
+    epochs: int = EPOCHS
+
+    def __post_init__(self) -> None:
+        if self.trials < 2:
+            raise UserError(
+                f"trials={self.trials}: the first trial is dropped as warm-up, so nothing would be kept; at least 2"
+            )
+        if self.epochs < 1:
+            raise UserError(f"epochs={self.epochs}: at least 1 is needed")
+        for name, values, known in (
+            ("task", self.tasks, TASKS), ("device", self.devices, DEVICES), ("pipeline", self.pipelines, PIPELINES)
+        ):  # fmt: skip
+            for value in values:
+                if value not in known:
+                    raise UserError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
+        for name in ("batch_sizes", "clips", "tasks", "devices", "pipelines"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise UserError(f"{name}={values}: each value once, and at least one")
+        if min(self.batch_sizes) < 1 or min(self.clips) < 4:
+            raise UserError(f"batch size {min(self.batch_sizes)}, {min(self.clips)} clips: at least 1 and 4 are needed")
+        if max(self.batch_sizes) > int(0.7 * min(self.clips)):
+            raise UserError(
+                f"batch size {max(self.batch_sizes)}: of {min(self.clips)} clips only {int(0.7 * min(self.clips))} "
+                "train; give more clips or smaller batches"
+            )
+
+    def settings(self) -> list[tuple[int, int]]:
+        """(batch size, clips) in the tables' order."""
+        return [(batch_size, clips) for clips in self.clips for batch_size in self.batch_sizes]
+
+    def cases(self) -> list[Case]:
+        """Every figure, in the tables' order."""
+        return [
+            Case(self.experiment, task, batch_size, clips, device, pipeline)
+            for task in self.tasks
+            for batch_size, clips in self.settings()
+            for device in self.devices
+            for pipeline in self.pipelines
+        ]
+
+    def turns(self) -> list[Turn]:
+        """Every trial in the order of measuring: always the same, so that a resumed run goes on in it.
+
+        One trial of everything, then the second of everything: a machine that slows down meets all figures alike.
+        Within a setting the contestants (task, device, pipeline) follow one another, shuffled anew each time, so that
+        figures which are divided by one another are measured next to one another.
+        """
+        shuffle = random.Random(SEED).shuffle
+        turns = []
+        for trial in range(self.trials):
+            for batch_size, clips in self.settings():
+                group = [case for case in self.cases() if (case.batch_size, case.num_items) == (batch_size, clips)]
+                shuffle(group)
+                turns += [Turn(case, trial) for case in group]
+        return turns
+
+    def label(self, num_items: int | None = None) -> str:
+        """ "full" where trials, epochs and clips are the original's, else "short: ..." with what differs.
+
+        Args:
+            num_items: of one figure; None speaks of all.
+        """
+        known = CLIPS if self.experiment == "data-size" else (8192,)
+        clips = self.clips if num_items is None else (num_items,)
+        differs = []
+        if self.trials != TRIALS:
+            differs.append(f"{self.trials} trials, not {TRIALS}")
+        if self.epochs != EPOCHS:
+            differs.append(f"{self.epochs} epoch{'s' * (self.epochs > 1)} a trial, not {EPOCHS}")
+        if odd := [count for count in clips if count not in known]:
+            differs.append(f"{' and '.join(f'{n:,}' for n in odd)} clips, not {' or '.join(f'{n:,}' for n in known)}")
+        if not differs:
+            return "full"
+        more = self.trials >= TRIALS and self.epochs >= EPOCHS and all(count >= max(known) for count in clips)
+        return ("longer: " if more else "short: ") + "; ".join(differs)
+
+
+def choose_devices(name: str) -> tuple[str, ...]:
+    """The devices that "cpu", "cuda" or "all" (every one there is) means here.
+
+    Raises:
+        UserError: an unknown name, or a GPU that is not there.
+    """
+    from core.device import torch_device
+
+    if name == "all":
+        import torch
+
+        return DEVICES if torch.cuda.is_available() else ("cpu",)
+    if name not in DEVICES:
+        raise UserError(f"unknown device {name!r}; choose cpu, cuda or all")
+    return (torch_device(name).type,)
+
+
+def make(
+    experiment: str,
+    *,
+    batch_sizes: Sequence[int] | None = None,
+    clips: Sequence[int] | None = None,
+    task: str | None = None,
+    device: str = "all",
+    pipeline: str = "both",
+    trials: int = TRIALS,
+    epochs: int = EPOCHS,
+) -> Protocol:
+    """The original's protocol of an experiment, with what is given changed.
+
+    Args:
+        task: "type", "root" or "both"; None is the original's: both for batch sizes, the type for data sizes.
+        device: "cpu", "cuda" or "all". pipeline: "original", "fast" or "both".
+
+    Raises:
+        UserError: as `Protocol` and `choose_devices`.
+    """
+    by_batch = experiment == "batch-size"
+    both = lambda name, all_of: all_of if name == "both" else (name,)  # noqa: E731
+    return Protocol(
+        experiment,
+        tuple(batch_sizes or (BATCH_SIZES if by_batch else (32,))),
+        tuple(clips or ((8192,) if by_batch else CLIPS)),
+        both(task or ("both" if by_batch else "type"), TASKS),
+        choose_devices(device),
+        both(pipeline, PIPELINES),
+        trials,
+        epochs,
+    )
+
+
+def parameters(case: Case, protocol: Protocol, **more: object) -> dict:
+    """A figure's parameters as its record states them."""
+    return {
+        **asdict(case), "epochs": protocol.epochs, "trials": protocol.trials,
+        "protocol": protocol.label(case.num_items), **more,
+    }  # fmt: skip

@@ -1,0 +1,99 @@
+"""The original study's 220 published figures (Intel i7-10750H and NVIDIA RTX 2070 Max-Q), and what follows from them.
+
+`original_epoch_times.csv` beside this file holds one row a kept trial: mean seconds of an epoch's training or testing
+part. Its devices "cpu" and "gpu" are called "cpu" and "cuda" here, as everywhere in this project.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+FILE = Path(__file__).with_name("original_epoch_times.csv")
+EXPERIMENTS = {1: "batch-size", 2: "data-size"}
+TRAIN_SHARE = 0.7
+
+
+class Setting(NamedTuple):
+    """One setting of the original's experiments.
+
+    Attributes:
+        experiment: "batch-size" or "data-size". task: "type" or "root". phase: "train" or "test".
+        batch_size, num_items: clips a step, clips of which 70 % train and 30 % test.
+    """
+
+    experiment: str
+    task: str
+    batch_size: int
+    num_items: int
+    phase: str
+
+
+@functools.cache
+def load() -> dict[tuple[Setting, str], tuple[float, ...]]:
+    """(setting, device "cpu" or "cuda") to the mean epoch seconds of its five kept trials, in order."""
+    found: dict[tuple[Setting, str], list[float]] = {}
+    with open(FILE, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            setting = Setting(
+                EXPERIMENTS[int(row["experiment"])], row["task"], int(row["batch_size"]), int(row["num_items"]),
+                row["phase"],
+            )  # fmt: skip
+            device = {"cpu": "cpu", "gpu": "cuda"}[row["device"]]
+            found.setdefault((setting, device), []).append(float(row["mean_epoch_seconds"]))
+    return {key: tuple(values) for key, values in found.items()}
+
+
+def seconds(setting: Setting, device: str) -> float | None:
+    """Mean seconds of the published trials, as the original's tables state it; None where it measured nothing."""
+    trials = load().get((setting, device))
+    return fmean(trials) if trials else None
+
+
+def gpu_over_cpu(setting: Setting) -> float | None:
+    """How many times as fast its GPU was as its CPU; None for a setting that the original did not measure."""
+    cpu, gpu = seconds(setting, "cpu"), seconds(setting, "cuda")
+    return cpu / gpu if cpu and gpu else None
+
+
+def ratio_range(phase: str) -> tuple[float, float]:
+    """Smallest and largest GPU over CPU of a phase, over all settings: 1.99 and 2.27 for training."""
+    ratios = [gpu_over_cpu(setting) for setting, device in load() if device == "cpu" and setting.phase == phase]
+    return min(ratios), max(ratios)
+
+
+def table(experiment: str) -> list[dict]:
+    """The original's table of an experiment, one row a setting: its fields, `cpu`, `cuda` (seconds), `ratio`."""
+    rows = []
+    for setting in dict.fromkeys(setting for setting, _ in load() if setting.experiment == experiment):
+        found = {device: seconds(setting, device) for device in ("cpu", "cuda")}
+        rows.append({**setting._asdict(), **found, "ratio": gpu_over_cpu(setting)})
+    return sorted(rows, key=lambda row: (row["task"], row["phase"], row["num_items"], row["batch_size"]))
+
+
+def clip_ms(setting: Setting, device: str) -> float | None:
+    """Milliseconds a clip of the phase: the seconds over the clips that train or test."""
+    total = seconds(setting, device)
+    if total is None:
+        return None
+    n_train = int(TRAIN_SHARE * setting.num_items)
+    return 1e3 * total / (n_train if setting.phase == "train" else setting.num_items - n_train)
+
+
+def hint() -> str:
+    """What the published figures alone say about the missing speed-up: testing a clip costs what training it costs.
+
+    A test has no backward pass and no optimizer. Where it takes nearly as long a clip as training, these cost nearly
+    nothing, and what both share (reading, resampling, mel, copying, waiting) costs nearly everything.
+    """
+    train = Setting("batch-size", "type", 32, 8192, "train")
+    test = train._replace(phase="test")
+    shares = {device: clip_ms(test, device) / clip_ms(train, device) for device in ("cpu", "cuda")}
+    return (
+        f"In the original's own figures ({train.task} network, batch {train.batch_size}), testing a clip on the GPU "
+        f"takes {100 * shares['cuda']:.0f} % of the time of training on it, although backward pass and optimizer are "
+        f"missing (on the CPU {100 * shares['cpu']:.0f} %): what both share, preparing the clip, is nearly all of it."
+    )

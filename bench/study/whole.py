@@ -1,0 +1,174 @@
+"""The whole study in order: mel, experiments, ladder, line profiles, layers, report. Interrupted, it goes on.
+
+Mel, experiments and ladder keep every finished part themselves. Line profiles and layers are a minute each; what is
+done of them is noted in `steps/trials.jsonl`, and done again when the code or the machine has changed. The report is
+always written anew, from the records alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import machine, records
+from bench.study import experiments, ladder, protocol
+from bench.study.trials import TrialLog, fingerprint
+from core.errors import UserError
+
+STEPS = ("mel", "batch-size", "data-size", "ladder", "lines", "layers", "report")
+QUICK = {
+    "batch-size": {"trials": 2, "epochs": 1, "clips": (512,), "task": "type"},
+    "data-size": {"trials": 2, "epochs": 1, "clips": (128, 256, 512)},
+    "ladder": {"num_items": 256, "rounds": 2},
+}
+"""What a quick study asks of its steps; the largest setting is the size of the set that is rendered for it."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study is run with.
+
+    Attributes:
+        folder: of everything it writes: `records.jsonl`, trials, pages.
+        device: "cpu", "cuda" or "all". quick: few clips, trials and epochs, labelled as that.
+        data: the user's clips, or None to render a set.
+        progress: makes a context with a callback from a label. note: called with a line for the reader.
+    """
+
+    folder: Path
+    device: str = "all"
+    quick: bool = False
+    data: Path | None = None
+    progress: Callable = field(repr=False, default=None)
+    note: Callable[[str], None] = field(repr=False, default=lambda _: None)
+
+    @property
+    def records(self) -> Path:
+        """The record file of all steps."""
+        return self.folder / "records.jsonl"
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that are measured."""
+        return protocol.choose_devices(self.device)
+
+
+def run(study: Study, steps: tuple[str, ...] = STEPS, work: dict[str, Callable[[Study], object]] | None = None) -> dict:
+    """Run the steps in order.
+
+    Args:
+        steps: some of `STEPS`, in the order to run them.
+        work: step to function; None takes this module's.
+
+    Returns:
+        `records`, `page` (paths), `quick`, `seconds`, and `steps`: [{"step", "seconds"}].
+
+    Raises:
+        UserError: an unknown step, or what a step raises.
+    """
+    work = work or _WORK
+    for step in steps:
+        if step not in work:
+            raise UserError(f"unknown step {step!r}; choose from {', '.join(work)}")
+    study.devices  # noqa: B018 - an unknown device is said before hours of work
+    started, done = time.perf_counter(), []
+    for number, step in enumerate(steps, 1):
+        study.note(f"step {number} of {len(steps)}: {step}")
+        begun = time.perf_counter()
+        work[step](study)
+        done.append({"step": step, "seconds": round(time.perf_counter() - begun, 1)})
+    return {
+        "records": str(study.records),
+        "page": str(study.folder / "report.html"),
+        "quick": study.quick,
+        "seconds": round(time.perf_counter() - started, 1),
+        "steps": done,
+    }
+
+
+def _mel(study: Study) -> None:
+    from bench import mel
+
+    effort = mel.QUICK if study.quick else mel.FULL
+    with study.progress("mel") as progress:
+        mel.run(
+            study.folder / "mel.html", study.records, mel.make_contest(effort), effort, progress=progress,
+            note=study.note,
+        )  # fmt: skip
+
+
+def _experiment(name: str) -> Callable[[Study], None]:
+    def work(study: Study) -> None:
+        made = protocol.make(name, device=study.device, **(QUICK[name] if study.quick else {}))
+        experiments.run(
+            made, folder=study.folder / name, records_path=study.records, data=study.data, progress=study.progress,
+            note=study.note,
+        )  # fmt: skip
+
+    return work
+
+
+def _ladder(study: Study) -> None:
+    size = QUICK["ladder"] if study.quick else {"num_items": ladder.FULL_CLIPS}
+    result = ladder.run(
+        [ladder.Climb(device, **size) for device in study.devices], folder=study.folder / "ladder",
+        records_path=study.records, data=study.data, progress=study.progress, note=study.note,
+    )  # fmt: skip
+    for record in result["failed"]:
+        study.note(f"{record['parameters']['name']}: its loss is not the original's, so it is not timed")
+
+
+def _lines(study: Study) -> None:
+    from bench import line_profiles, line_targets
+
+    def measure(device: str, environment: dict, progress) -> list[dict]:
+        with tempfile.TemporaryDirectory() as folder:
+            targets = line_targets.make_targets(Path(folder), device=device)
+            return line_profiles.run(targets, environment, rounds=2 if study.quick else 5, progress=progress)
+
+    _once(study, "lines", measure)
+
+
+def _layers(study: Study) -> None:
+    from bench import layers
+
+    def measure(device: str, environment: dict, progress) -> list[dict]:
+        return layers.run(environment, study.folder, device=device, progress=progress)
+
+    _once(study, "layers", measure)
+
+
+def _report(study: Study) -> None:
+    from bench.report.report import write_report
+
+    write_report([study.records], study.folder / "report.html")
+
+
+def _once(study: Study, step: str, measure: Callable) -> None:
+    """A step whose records are made at once: for each device, unless its line says that this code has done it here."""
+    environment = machine.environment()
+    log = TrialLog(study.folder / "steps", fingerprint(environment, "quick" if study.quick else "full"), study.note)
+    for device in study.devices:
+        if log.find({"step": step, "device": device}):
+            study.note(f"{step} on {device}: done already")
+            continue
+        begun = time.perf_counter()
+        with study.progress(step) as progress:
+            made = measure(device, environment, progress)
+        for record in made:
+            records.append(record, study.records)
+        log.add({"step": step, "device": device}, [time.perf_counter() - begun])
+
+
+_WORK: dict[str, Callable[[Study], object]] = {
+    "mel": _mel,
+    "batch-size": _experiment("batch-size"),
+    "data-size": _experiment("data-size"),
+    "ladder": _ladder,
+    "lines": _lines,
+    "layers": _layers,
+    "report": _report,
+}

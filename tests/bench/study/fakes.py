@@ -1,0 +1,78 @@
+"""A trainer that trains nothing, in no time or in a stated time, and clips to give it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+from bench.study import experiments, ladder, protocol
+from core.epoch import EpochResult
+from tests.core.toys import write_pack
+
+CLIPS = 64
+
+
+class FakeTrainer:
+    """Its seconds say which trial this was: the n-th trainer made takes n seconds for an epoch, it says."""
+
+    made: list[dict] = []
+
+    def __init__(self, dataset, *, task, batch_size, device, switches, seed=0, learning_rate=1e-5, sleep_s=0.0):
+        FakeTrainer.made.append({"task": task, "batch_size": batch_size, "device": device, "n": len(dataset),
+                                 "packed": switches.packed, "kind": dataset.kind})  # fmt: skip
+        assert switches.packed == (dataset.kind == "pack")
+        self.seconds, self.seed, self.rate, self.sleep_s = float(len(FakeTrainer.made)), seed, learning_rate, sleep_s
+        self.n_train = int(0.7 * len(dataset))
+        self.n_test = len(dataset) - self.n_train
+        self.epochs = 0
+
+    def train_epoch(self, clock=None):
+        time.sleep(self.sleep_s)
+        self.epochs += 1
+        losses = [1.4 - 1e4 * self.rate * step / 10 + 0.05 * self.seed for step in range(10)]
+        parts = {"reading": 0.5 * self.seconds, "mel": 0.1 * self.seconds, "forward": 0.4 * self.seconds}
+        return EpochResult(self.seconds, self.n_train, losses, 1.0, parts=parts if clock else None)
+
+    def test_epoch(self, clock=None):
+        return EpochResult(self.seconds / 2, self.n_test, [1.0], 1.0, accuracy=0.25)
+
+
+def make_clips(folder: Path) -> Path:
+    return write_pack(folder / "clips.pack", CLIPS)
+
+
+@contextlib.contextmanager
+def silent(label: str):
+    yield lambda *arguments: None
+
+
+def small(**changes) -> protocol.Protocol:
+    given = {"batch_sizes": (4, 8), "clips": (CLIPS,), "device": "cpu", "trials": 3, "epochs": 2, **changes}
+    return protocol.make("batch-size", **given)
+
+
+def run(folder: Path, clips: Path, made: protocol.Protocol, maker=FakeTrainer, **more) -> dict:
+    settings = {
+        "folder": folder / "run",
+        "records_path": folder / "records.jsonl",
+        "data_folder": clips.parent / "made",
+    }
+    return experiments.run(made, data=clips, progress=silent, maker=maker, **{**settings, **more})
+
+
+def climb(folder: Path, clips: Path, maker=FakeTrainer, rungs=ladder.rungs_of, rounds: int = 2, **more) -> dict:
+    settings = {
+        "folder": folder / "run",
+        "records_path": folder / "records.jsonl",
+        "data_folder": clips.parent / "made",
+    }
+    climbs = [ladder.Climb("cpu", num_items=CLIPS, batch_size=8, rounds=rounds)]
+    return ladder.run(climbs, data=clips, progress=silent, maker=maker, rungs=rungs, **{**settings, **more})
+
+
+if __name__ == "__main__":  # a process to be killed: what, where, clips, seconds an epoch sleeps
+    what, place, clips, sleep_s = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
+    slow = lambda dataset, **given: FakeTrainer(dataset, sleep_s=sleep_s, **given)  # noqa: E731
+    run(place, clips, small(), slow) if what == "experiment" else climb(place, clips, slow)

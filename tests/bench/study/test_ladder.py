@@ -1,0 +1,158 @@
+"""A rung that changes more than speed is named and not timed; one that does not is timed, split, and explained."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from bench import records
+from bench.study import experiments, ladder, why
+from core.errors import UserError
+from core.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+from tests.bench.study.fakes import CLIPS, FakeTrainer, climb, make_clips, silent
+from tests.bench.study.test_experiments import counted, kill, start, wait_for_lines
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    return make_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    FakeTrainer.made.clear()
+
+
+def rungs(*steps):
+    return lambda device: [ladder.Rung(i, name, switches, f"{name}.", more)
+                           for i, (name, switches, more) in enumerate(steps)]  # fmt: skip
+
+
+PACKED = ORIGINAL_PIPELINE.with_(packed=True)
+
+
+def test_every_rung_has_a_record(tmp_path, clips):
+    result = climb(tmp_path, clips)
+    made, problems = records.load(tmp_path / "records.jsonl")
+    assert not problems and len(made) == len(ladder.rungs_of("cpu")) and not result["failed"]
+    assert [record["parameters"]["rung"] for record in made] == list(range(len(made)))
+    for record in made:
+        assert record["name"] == "ladder" and record["passes"] and len(record["samples"]) == 2
+        assert sum(record["parts"].values()) == pytest.approx(record["instrumented_s"])
+        assert record["overhead"] == 1 and len(record["losses"]) == 10 and record["sentence"]
+        assert record["spread_of_seeds"] == pytest.approx(0.1) and record["max_difference"] == 0
+        assert record["tolerance"] == pytest.approx(0.09 / 2), "half of what twice the learning rate does"
+        assert record["parameters"]["protocol"] == "short: 64 clips, not 8,192"
+    assert made[0]["parameters"]["switches"] == ORIGINAL_PIPELINE.describe()
+    assert made[-1]["parameters"]["switches"] == fast_pipeline("cpu").describe()
+    assert climb(tmp_path, clips)["measured"] == 0
+
+
+def test_another_learning_rate_fails_and_is_not_timed(tmp_path, clips):
+    wrong = rungs(
+        ("original", ORIGINAL_PIPELINE, {}), ("wrong", PACKED, {"learning_rate": 1e-3}), ("right", PACKED, {})
+    )
+    notes = []
+    result = climb(tmp_path, clips, rungs=wrong, note=notes.append)
+    assert [record["parameters"]["name"] for record in result["rungs"]] == ["original", "right"]
+    (failed,) = result["failed"]
+    assert failed["name"] == "ladder left out" and failed["samples"] == [] and not failed["passes"]
+    assert failed["max_difference"] > failed["tolerance"]
+    assert any("wrong: not the original's loss" in note for note in notes)
+    assert "wrong: left out" in why.text(result["rungs"], result["failed"])
+
+
+@pytest.mark.parametrize("rate", [1e-12, 1e-4], ids=["learns nothing", "ten times too fast"])
+def test_a_real_network_with_another_learning_rate_fails(tmp_path, clips, rate):
+    fast = fast_pipeline("cpu")
+    steps = rungs(
+        ("original", fast, {}), ("same", PACKED.with_(mel="batch"), {}), ("wrong", fast, {"learning_rate": rate})
+    )
+    result = climb(tmp_path, clips, experiments.make_trainer, steps, rounds=1)
+    assert [record["parameters"]["name"] for record in result["rungs"]] == ["original", "same"]
+    assert result["rungs"][1]["max_difference"] < 1e-4
+    assert [record["parameters"]["name"] for record in result["failed"]] == ["wrong"]
+    assert set(result["rungs"][0]["parts"]) == set(why.PARTS)
+
+
+@pytest.mark.parametrize("losses", [[1.0, float("nan")], [1.0, float("inf")], [1.0]], ids=["nan", "inf", "short"])
+def test_a_curve_that_is_none_differs_without_end(losses):
+    assert ladder.largest_difference(losses, [1.0, 1.0]) == float("inf")
+
+
+def test_spread_is_nearly_the_tightest_step():
+    curves = [[0.0] * 20, [float(step) for step in range(20)]]
+    assert ladder.spread_of_seeds(curves) == 1.0  # the second of twenty
+    assert ladder.spread_of_seeds([[1, 5], [2, 9], [4, 5]]) == 3
+    with pytest.raises(ValueError, match="at least two seeds"):
+        ladder.spread_of_seeds([[1.0]])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on Windows")
+def test_killed_it_goes_on(tmp_path, clips):
+    path = tmp_path / "run" / "trials.jsonl"
+    process = start("ladder", tmp_path, clips, 0.02)
+    wait_for_lines(process, path, 15)
+    kill(process, signal.SIGKILL)
+    before = len(records.load(path)[0])
+    result = climb(tmp_path, clips)
+    n = len(ladder.rungs_of("cpu"))
+    assert before + result["measured"] == 3 + n * (1 + 2 + 2) == len(counted(path))
+    assert set(counted(path).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": 0}, "rounds=0"),
+        ({"task": "both"}, "unknown task 'both'"),
+        ({"num_items": 16}, "of 16 clips 11 train; give more clips or a smaller batch"),
+    ],
+    ids=["rounds", "task", "batch"],
+)
+def test_bad_climbs(changes, message, tmp_path, clips):
+    with pytest.raises(UserError, match=message):
+        ladder.run([ladder.Climb("cpu")._replace(**changes)], folder=tmp_path, records_path=tmp_path / "r.jsonl",
+                   data=clips, progress=silent)  # fmt: skip
+
+
+def made_rung(device, number, seconds, parts, mel="clip", n_clips=1000):
+    given = {"rung": number, "name": f"rung {number}", "device": device, "task": "type", "batch_size": 32,
+             "num_items": CLIPS, "protocol": "full", "switches": {"mel": mel}}  # fmt: skip
+    return {"name": "ladder", "parameters": given, "samples": [seconds], "parts": parts, "n_clips": n_clips,
+            "first_call": seconds, "max_difference": 0.0, "overhead": 1.1, "losses": [1.0], "spread_of_seeds": 0.1, "tolerance": 0.1,
+            "seeds": [0, 1, 2]}  # fmt: skip
+
+
+def test_why_is_computed_from_the_parts():
+    cpu = [made_rung("cpu", 0, 10.0, {"reading": 1, "mel": 1, "forward": 3, "backward": 5}),
+           made_rung("cpu", 1, 5.0, {"forward": 2, "backward": 3}, "batch")]  # fmt: skip
+    only_cpu = " ".join(why.why(cpu))
+    assert "20 % of an epoch on preparing clips one by one (reading 10 %, mel 10 %), 80 % in the network" in only_cpu
+    assert "2.0 times as fast (10.00 ms to 5.00 ms a clip)" in only_cpu and "rung 1 (5.00 ms a clip)" in only_cpu
+    assert "only 5.0 times as fast" in only_cpu and "GPU: not measured" in only_cpu
+    # With the clock in, 8 s: shares count, and the seconds are those without it.
+    gpu = [made_rung("cuda", 0, 4.0, {"reading": 2, "mel": 4, "forward": 1, "idle": 1}),
+           made_rung("cuda", 1, 0.05, {"mel": 0.025, "forward": 0.025}, "batch")]  # fmt: skip
+    both = " ".join(why.why(cpu + gpu))
+    assert (
+        "the GPU is 2.5 times as fast as the CPU: its network runs 16.0 times as fast, but preparing clips only" in both
+    )
+    assert "0.7 times, and that is 75 % of its epoch" in both and "still be only 3.3 times as fast" in both
+    assert "mel takes 2000 us a clip when clips come one by one and 25.0 us in batches: 99 % of it" in both
+    assert "With the fast pipeline the GPU is 100 times as fast as the CPU." in both and "not measured" not in both
+    assert why.why([]) == []
+
+
+@pytest.mark.gpu
+def test_every_rung_passes_on_the_gpu(tmp_path, clips):
+    climbs = [ladder.Climb(device, num_items=CLIPS, batch_size=8, rounds=1) for device in ("cpu", "cuda")]
+    result = ladder.run(climbs, folder=tmp_path, records_path=tmp_path / "records.jsonl", data=clips,
+                        data_folder=clips.parent / "made", progress=silent)  # fmt: skip
+    assert not result["failed"]
+    assert len(result["rungs"]) == sum(len(ladder.rungs_of(device)) for device in ("cpu", "cuda"))
+    for record in result["rungs"]:
+        assert sum(record["parts"].values()) == pytest.approx(record["instrumented_s"], rel=1e-3)
+    assert any("With the fast pipeline the GPU is" in sentence for sentence in why.why(result["rungs"]))
