@@ -33,7 +33,8 @@ class World:
         rank, size: which process of how many. restarted: torchrun started it again after a failure.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, restarted: bool = False):
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, restarted: bool = False, store=None):
+        self._store = store
         self.rank, self.size, self.local_rank, self.restarted = rank, size, local_rank, restarted
         self._begin = self._n = 0  # of the batch at work: clips before this process's, and clips in all
         self._gates = 0
@@ -106,13 +107,13 @@ class World:
         """The result of `work`, which the first process does before the others; they find what it left on the disk."""
         if self.size == 1:
             return work()
-        store, self._gates = torch.distributed.distributed_c10d._get_default_store(), self._gates + 1
-        gate = f"triadbench/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{self._gates}"
+        self._gates += 1
+        gate = f"gate {self._gates}"
         if not self.is_main:
-            store.wait([gate], _PATIENCE)
+            self._store.wait([gate], _PATIENCE)
             return work()
         result = work()
-        store.set(gate, "done")
+        self._store.set(gate, "done")
         return result
 
     def wait(self) -> None:
@@ -142,10 +143,26 @@ def join(device: str) -> World:
         if device.startswith("cuda"):
             torch.cuda.set_device(local_rank)
         backend = "nccl" if device.startswith("cuda") else "gloo"
-        torch.distributed.init_process_group(backend, timeout=_TIMEOUT)
+        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        store = _store(rank, size, restarts)
+        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
         atexit.register(_leave)
-        _joined = World(rank, size, local_rank, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0)
+        _joined = World(rank, size, local_rank, restarts > 0, store)
     return _joined
+
+
+def _store(rank: int, size: int, restarts: int) -> torch.distributed.Store:
+    """Where processes leave one another their addresses.
+
+    torchrun's own store outlives a restart, so that a process which is quick finds the address of one that died; names
+    of their own for every life keep them apart.
+    """
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by torchrun
+    server = torch.distributed.TCPStore(
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=not hosted and rank == 0,
+        timeout=_TIMEOUT, multi_tenant=True,
+    )  # fmt: skip
+    return torch.distributed.PrefixStore(f"triadbench/{restarts}", server)
 
 
 def is_main() -> bool:

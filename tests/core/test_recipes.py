@@ -8,11 +8,13 @@ from safetensors.torch import load_file
 from core import checkpoint as checkpoints
 from core import train as training
 from core import training_set
+from core.batches import CachedSource
 from core.dataset import open_dataset
 from core.errors import UserError
 from core.labels import ClipName
 from core.model import original_loss_floor
 from core.splits import grouped_split, random_split
+from core.steps import TrainingStep
 from core.train import RECIPES, TrainConfig, augment, train
 from core.training_set import train_tasks
 from kernels.spec import CHORD, ORIGINAL
@@ -64,9 +66,32 @@ def test_our_schedule_warms_up_and_falls_to_nothing():
 
 
 def watch(monkeypatch):
-    """What the steps and tests of a run see."""
+    """What the steps and tests of a run see, of either recipe."""
     seen = {"steps": [], "tests": [], "rates": []}
     step, test = training._Run.step, training._Run.test
+    study_step, study_test, batches = TrainingStep.__call__, training.StudyRun.test, CachedSource.batches
+
+    def watched_study_step(self, *arguments, **options):
+        seen["rates"].append([group["lr"] for group in self.optimizer.param_groups])
+        return study_step(self, *arguments, **options)
+
+    def watched_batches(self, parts, *arguments):
+        seen["batches"] = [rows.tolist() for rows in parts]
+        if self.training:
+            seen["steps"] += seen["batches"]
+        return batches(self, parts, *arguments)
+
+    def watched_study_test(self, rows):
+        self.epochs.source.training = False
+        result = study_test(self, rows)
+        seen["tests"].append(sum(seen["batches"], []))
+        self.epochs.source.training = True
+        return result
+
+    monkeypatch.setattr(TrainingStep, "__call__", watched_study_step)
+    monkeypatch.setattr(CachedSource, "batches", watched_batches)
+    monkeypatch.setattr(CachedSource, "training", True, raising=False)
+    monkeypatch.setattr(training.StudyRun, "test", watched_study_test)
 
     def watched_step(self, rows):
         seen["steps"].append(rows.tolist())
@@ -120,7 +145,7 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(pack, tmp_path, monkeypat
     scores = iter([0.5, 0.7, 0.9, 0.9])
     losses = iter([1.0, 0.8, 0.9, 0.8])  # accuracy says less: few clips decide it, and ties are common
     monkeypatch.setattr(
-        training._Run, "test", lambda self, rows: {"test_loss": next(losses), "test_type_accuracy": next(scores)}
+        training.StudyRun, "test", lambda self, rows: {"test_loss": next(losses), "test_type_accuracy": next(scores)}
     )
     after_two = {}
 
