@@ -188,7 +188,7 @@ def _ahead(items: Iterator[tuple[Tensor, ...]], device: torch.device, clock) -> 
             if event is not None:
                 now = torch.cuda.current_stream(device)
                 now.wait_event(event)
-                for tensor in item:
+                for tensor in (tensor for tensor in item if tensor.is_cuda):
                     tensor.record_stream(now)  # its memory is not given away before this stream has read it
             yield item
     finally:

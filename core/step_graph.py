@@ -97,17 +97,18 @@ class StepGraph:
     def _capture(self, count: int) -> torch.cuda.CUDAGraph:
         """A graph of `count` steps; weights, averages and counters are left as they were."""
         marks, self._marks = self._marks, None
-        side = torch.cuda.Stream(self.step.device)
-        side.wait_stream(torch.cuda.current_stream(self.step.device))
-        with self._kept(), torch.cuda.stream(side):
-            for _ in range(_WARM_UP):
-                self._position.zero_()
-                self._steps(1)
-            torch.cuda.current_stream(self.step.device).synchronize()
-        torch.cuda.current_stream(self.step.device).wait_stream(side)
+        side, here = torch.cuda.Stream(self.step.device), torch.cuda.current_stream(self.step.device)
+        with self._kept():
+            side.wait_stream(here)  # which has made the copies by then
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UP):
+                    self._position.zero_()
+                    self._steps(1)
+            here.wait_stream(side)
         self._marks = marks
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):  # records the work without doing it
+        # Records the work without doing it; the thread that reads ahead may allocate meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._steps(count)
         return graph
 

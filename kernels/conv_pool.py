@@ -25,20 +25,22 @@ from kernels.numba_cache import host_lanes
 _PADDING = 2  # of the first block
 
 
-def bias_pool_relu(x: Tensor, bias: Tensor) -> Tensor:
+def bias_pool_relu(x: Tensor, bias: Tensor, border: bool = False) -> Tensor:
     """relu(max_pool2d(x + bias, 2)).
 
     Args:
         x: (batch, channels, height, width) float32, channels-last. bias: (channels,).
+        border: with a row of zeros above and a column at the left. A convolution with padding=1 then gives what one
+            with padding=2 gives without the border, less its last row and column.
 
     Returns:
-        (batch, channels, height // 2, width // 2), channels-last.
+        (batch, channels, height // 2, width // 2), channels-last; with a border, one more of each.
 
     Raises:
         ValueError: another dtype, device or layout, or channels that do not fill the machine's vectors.
     """
     _check(x, x.shape[1])
-    return _BiasPoolRelu.apply(x, bias)
+    return _BiasPoolRelu.apply(x, bias, border)
 
 
 def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -72,15 +74,18 @@ def _check(x: Tensor, channels: int) -> None:
 
 class _BiasPoolRelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, bias):
+    def forward(ctx, x, bias, border):
         x = x.contiguous(memory_format=torch.channels_last)
         batch, channels, height, width = x.shape
-        out, code = _outputs(batch, channels, height // 2, width // 2)
+        out, code = _outputs(batch, channels, height // 2 + border, width // 2 + border)
+        if border:
+            out[:, :, 0] = 0.0
+            out[:, :, :, 0] = 0.0
         bias = bias.contiguous()
-        ctx.shape = x.shape
+        ctx.shape, ctx.border = x.shape, border
         ctx.save_for_backward(code)
-        _run("pool_forward", channels, batch, x=x, bias=bias, out=out, code=code, height=height, width=width,
-             out_height=height // 2, out_width=width // 2)  # fmt: skip
+        _run("pool_forward", channels, batch, x=x, bias=bias, height=height, width=width,
+             out_height=height // 2, out_width=width // 2, **_places(out, border, out=out, code=code))  # fmt: skip
         return out
 
     @staticmethod
@@ -91,9 +96,10 @@ class _BiasPoolRelu(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_x = torch.empty(ctx.shape, memory_format=torch.channels_last)
         grad_bias = torch.empty(batch, channels)
-        _run("pool_backward", channels, batch, grad=grad, code=code, grad_x=grad_x, grad_bias=grad_bias, height=height,
-             width=width, out_height=height // 2, out_width=width // 2)  # fmt: skip
-        return grad_x, grad_bias.sum(0)
+        _run("pool_backward", channels, batch, grad_x=grad_x, grad_bias=grad_bias, height=height, width=width,
+             out_height=height // 2, out_width=width // 2,
+             **_places(grad, ctx.border, grad=grad, code=code))  # fmt: skip
+        return grad_x, grad_bias.sum(0), None
 
 
 class _FirstBlock(torch.autograd.Function):
@@ -106,8 +112,8 @@ class _FirstBlock(torch.autograd.Function):
         taps, bias = weight.reshape(channels, 9).t().contiguous(), bias.contiguous()
         ctx.weight = weight
         ctx.save_for_backward(padded, code)
-        _run("first_forward", channels, batch, x=padded, weight=taps, bias=bias, out=out, code=code, x_row=width,
-             x_clip=height * width, out_height=size[0], out_width=size[1])  # fmt: skip
+        _run("first_forward", channels, batch, x=padded, weight=taps, bias=bias, x_row=width, x_clip=height * width,
+             out_height=size[0], out_width=size[1], **_places(out, False, out=out, code=code))  # fmt: skip
         return out
 
     @staticmethod
@@ -118,9 +124,9 @@ class _FirstBlock(torch.autograd.Function):
         _, _, height, width = padded.shape
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_weight, grad_bias = torch.empty(batch, 9, channels), torch.empty(batch, channels)
-        _run("first_backward", channels, batch, x=padded, grad=grad, code=code, grad_weight=grad_weight,
-             grad_bias=grad_bias, x_row=width, x_clip=height * width, out_height=out_height,
-             out_width=out_width)  # fmt: skip
+        _run("first_backward", channels, batch, x=padded, grad_weight=grad_weight, grad_bias=grad_bias, x_row=width,
+             x_clip=height * width, out_height=out_height, out_width=out_width,
+             **_places(grad, False, grad=grad, code=code))  # fmt: skip
         summed = torch.empty_like(ctx.weight)
         summed.copy_(grad_weight.sum(0).t().reshape(ctx.weight.shape))
         return None, summed, grad_bias.sum(0)
@@ -130,6 +136,14 @@ def _outputs(batch: int, channels: int, height: int, width: int) -> tuple[Tensor
     shape = (batch, channels, height, width)
     out = torch.empty(shape, memory_format=torch.channels_last)
     return out, torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+
+
+def _places(like: Tensor, border: bool, **arrays: Tensor) -> dict[str, int]:
+    """Fields that say where cells lie in arrays of one shape: behind a row and a column of border, if they have one."""
+    _, channels, height, width = like.shape
+    first = (width + 1) * channels if border else 0
+    begin = {name: array.data_ptr() + first * array.element_size() for name, array in arrays.items()}
+    return {"place_height": height, "place_width": width, **begin}
 
 
 def _run(name: str, channels: int, batch: int, **fields: Tensor | int) -> None:

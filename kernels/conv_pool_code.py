@@ -5,7 +5,8 @@ none is left, so one call does all the work if the others come late. Arrays are 
 multiple of W. `FIELDS` names the job's slots; addresses, and sizes in elements.
 
 A cell is one output of the pooling at one channel. Its code says which of its four inputs won (0-3, row by row; the
-first of equal ones, as in torch), or 4 where the ReLU gave zero: no gradient passes there.
+first of equal ones, as in torch), or 4 where the ReLU gave zero: no gradient passes there. Outputs, codes and their
+gradients lie in arrays of place_height x place_width cells a clip, of which out_height x out_width are written.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from kernels.numba_simd import broadcast
 
 FIELDS = (
     "counter", "clips", "x", "weight", "bias", "out", "code", "grad", "grad_x", "grad_weight", "grad_bias",
-    "height", "width", "channels", "out_height", "out_width", "x_row", "x_clip",
+    "height", "width", "channels", "out_height", "out_width", "place_height", "place_width", "x_row", "x_clip",
 )  # fmt: skip
 INACTIVE = 4
 KERNEL = 3  # of the first block's convolution
@@ -119,7 +120,7 @@ class _Function:
 
     def place(self, i, j) -> ir.Value:
         """Offset in a clip's output of its first channel at (i, j)."""
-        return self.times(self.b.add(self.times(i, self.f["out_width"]), j), self.f["channels"])
+        return self.times(self.b.add(self.times(i, self.f["place_width"]), j), self.f["channels"])
 
     def pool(self, inputs: list[ir.Value], bias: ir.Value, *where) -> None:
         """Write relu(max of four inputs + bias) and its code to `where` in out and code."""
@@ -153,7 +154,7 @@ def _pool_forward(f: _Function) -> None:
 
     def clip_body(clip):
         x = f.times(clip, f.f["height"], row)
-        out = f.times(clip, f.f["out_height"], f.f["out_width"], f.f["channels"])
+        out = f.times(clip, f.f["place_height"], f.f["place_width"], f.f["channels"])
 
         def cell(i, j, c):
             at = b.add(b.add(x, b.add(f.times(i, 2, row), f.times(j, 2, f.f["channels"]))), c)
@@ -172,7 +173,7 @@ def _pool_backward(f: _Function) -> None:
 
     def clip_body(clip):
         x = f.times(clip, f.f["height"], row)
-        grad = f.times(clip, f.f["out_height"], f.f["out_width"], f.f["channels"])
+        grad = f.times(clip, f.f["place_height"], f.f["place_width"], f.f["channels"])
         bias = f.times(clip, f.f["channels"])
         f.loop(0, f.f["channels"], f.lanes, lambda c: f.store(f.zeros(), "grad_bias", bias, c))
 
@@ -211,7 +212,7 @@ def _first_forward(f: _Function, n_vectors: int) -> None:
     b = f.b
 
     def clip_body(clip):
-        x, out = f.times(clip, f.f["x_clip"]), f.times(clip, f.f["out_height"], f.f["out_width"], f.f["channels"])
+        x, out = f.times(clip, f.f["x_clip"]), f.times(clip, f.f["place_height"], f.f["place_width"], f.f["channels"])
 
         def cell(i, j):
             at = b.add(x, b.add(f.times(i, 2, f.f["x_row"]), f.times(j, 2)))
@@ -238,7 +239,7 @@ def _first_backward(f: _Function) -> None:
     b = f.b
 
     def clip_body(clip):
-        x, grad = f.times(clip, f.f["x_clip"]), f.times(clip, f.f["out_height"], f.f["out_width"], f.f["channels"])
+        x, grad = f.times(clip, f.f["x_clip"]), f.times(clip, f.f["place_height"], f.f["place_width"], f.f["channels"])
 
         def channels(c):
             def row(i, sums):

@@ -45,6 +45,20 @@ def test_bias_pool_relu_is_torchs(shape, layout):
     assert close(grad_bias, wanted_bias, 64)  # sums of up to a thousand
 
 
+@pytest.mark.parametrize("height", [17, 18])
+def test_a_border_saves_the_next_convolution_what_is_dropped(height):
+    torch.manual_seed(0)
+    x = torch.randn(2, 32, 2 * height, 22, requires_grad=True)
+    bias, weight = torch.randn(32, requires_grad=True), torch.randn(16, 32, 3, 3, requires_grad=True)
+    out = F.conv2d(conv_pool.bias_pool_relu(x, bias, border=True), weight, padding=1)
+    exact = F.conv2d(torch_block(x.double(), bias.double()), weight.double(), padding=2)[:, :, :-1, :-1]
+    assert out.shape == exact.shape and close(out, exact, 64)
+    grad = torch.randn_like(out)
+    found = torch.autograd.grad(out, (x, bias, weight), grad)
+    wanted = torch.autograd.grad(exact, (x, bias, weight), grad.double())
+    assert all(close(a, b, 64) for a, b in zip(found, wanted, strict=True))
+
+
 @pytest.mark.parametrize("shape", [(3, 1, 64, 126), (1, 1, 5, 6), (2, 1, 2, 2)])
 def test_the_first_block_is_torchs(shape):
     torch.manual_seed(0)
