@@ -52,9 +52,10 @@ def _rows(records: list[dict]) -> list[dict]:
         given = record["parameters"]
         middle = median(record["samples"]) if record["samples"] else None
         previous = next((row["median_s"] for row in reversed(made) if row["samples"]), None)
-        tolerance = record.get("spread_of_seeds")
+        tolerance = record.get("tolerance", record.get("spread_of_seeds"))
         worst = None if first is None else _worst(record.get("losses") or [], first.get("losses") or [])
         passed = None if worst is None or tolerance is None else worst <= tolerance
+        passed = record.get("passes", passed)
         made.append(
             {
                 "rung": given["rung"],
