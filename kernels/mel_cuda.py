@@ -171,8 +171,9 @@ def _prepared(spec: MelSpec, window, filterbank, in_dtype, device, log: bool) ->
 
 def _identity(tensor) -> tuple:
     if tensor.is_inference():  # it counts no versions
-        return (tensor.cpu().numpy().tobytes(),)
-    return tensor.data_ptr(), tensor.stride(), tensor._version
+        return tensor.shape, tensor.cpu().numpy().tobytes()
+    # The shape as well: a part of a tensor begins where the whole does.
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version
 
 
 def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, device, log: bool) -> _Prepared:
@@ -180,6 +181,7 @@ def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, device, log: bool
 
     import kernels.cuda_launch as cuda_launch
 
+    spec.check_shapes(window.shape, filterbank.shape)  # the compiled code trusts them
     filters = filterbank.detach().cpu().numpy()
     plan = plan_for(spec, in_dtype=in_dtype, log=log, filterbank=filters)
     tables, bands = tables_of(plan, spec, window.detach().cpu().numpy(), filters)

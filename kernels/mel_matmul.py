@@ -306,6 +306,7 @@ def _captured_constants(spec: MelSpec, window, filterbank) -> Constants:
     import torch
     import torch.nn.functional as F
 
+    spec.check_shapes(window.shape, filterbank.shape)
     first, second, bins, used = _template(spec.n_fft, window.dtype, window.device)
     left = (spec.n_fft - spec.win_length) // 2
     framed = F.pad(window, (left, spec.n_fft - spec.win_length - left))
@@ -339,11 +340,13 @@ _template._dynamo_marked_constant = True
 
 
 def _make_constants(spec: MelSpec, window, filterbank) -> Constants:
+    spec.check_shapes(window.shape, filterbank.shape)
     arrays = (tensor.detach().double().cpu().numpy() for tensor in (window, filterbank))
     return constants_of(matmul_plan.make_plan(spec, *arrays), window.dtype, window.device)
 
 
 def _identity(tensor) -> tuple:
     if tensor.is_inference():  # it counts no versions
-        return (tensor.cpu().numpy().tobytes(),)
-    return tensor.data_ptr(), tensor.stride(), tensor._version
+        return tensor.shape, tensor.cpu().numpy().tobytes()
+    # The shape as well: a part of a tensor begins where the whole does.
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version

@@ -205,13 +205,23 @@ def _prepared(spec: MelSpec, window, filterbank, in_dtype, lanes: int) -> _Prepa
 
 def _identity(tensor) -> tuple:
     if tensor.is_inference():  # it counts no versions
-        return (tensor.numpy().tobytes(),)
-    return tensor.data_ptr(), tensor.stride(), tensor._version
+        return tensor.shape, tensor.numpy().tobytes()
+    # The shape as well: a part of a tensor begins where the whole does.
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version
 
 
 def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, lanes: int) -> _Prepared:
     import kernels.numba_cache as numba_cache
 
+    # Checked here, once: the compiled code reads and writes by address.
+    spec.check_shapes(window.shape, filterbank.shape)
+    if window.dtype != filterbank.dtype or str(window.dtype) not in ("torch.float32", "torch.float64"):
+        raise TypeError(
+            f"window dtype={window.dtype} and filterbank dtype={filterbank.dtype} must be the same, torch.float32 or "
+            "torch.float64; convert them with .to()"
+        )
+    if in_dtype not in ("float32", "float64", "int16"):
+        raise TypeError(f"waveform dtype={in_dtype} must be float32, float64 or int16; use waveform.float()")
     frame_window = _frame_window(spec, window.detach().double().numpy())
     if in_dtype == "int16":
         frame_window /= INT16_FULL_SCALE

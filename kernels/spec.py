@@ -175,6 +175,15 @@ class MelSpec:
         """Indices of the filters that no bin falls into, int64: too many mels for this n_fft, or f_max too high."""
         return np.flatnonzero(self.filterbank().max(axis=1) == 0.0)
 
+    def check_shapes(self, window: tuple[int, ...], filterbank: tuple[int, ...]) -> None:
+        """Raises ValueError where the shapes of arrays from elsewhere are not (win_length,) and (n_mels, n_freqs)."""
+        if tuple(window) != (self.win_length,) or tuple(filterbank) != (self.n_mels, self.n_freqs):
+            raise ValueError(
+                f"window shape={tuple(window)} and filterbank shape={tuple(filterbank)} must be ({self.win_length},) "
+                f"and ({self.n_mels}, {self.n_freqs}) for this spec (a module's buffer `mel_scale.fb` is the "
+                "filterbank's transpose); make a spec with the win_length, n_fft and n_mels of these arrays"
+            )
+
     # ---- records
 
     def to_dict(self) -> dict[str, Any]:

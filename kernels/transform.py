@@ -198,13 +198,13 @@ class MelSpectrogram(nn.Module):
         """Window and (n_mels, n_freqs) filterbank for a computation: of the buffers as they are at this moment."""
         a, b = self.spectrogram.window, self.mel_scale.fb
         if _transformed() or a.is_inference() or b.is_inference():  # an inference tensor counts no versions
-            return _converted(a, b, self._exact, dtype, device)
+            return _converted(self.spec, a, b, self._exact, dtype, device)
         # Converting takes longer than looking whether it has to be done again.
         now = a._version, b._version, a.data_ptr(), b.data_ptr()
         kept = self._arrays_kept.get((dtype, device))
         if kept is not None and kept[0] is a and kept[1] is b and kept[2] == now:
             return kept[3]
-        arrays = _converted(a, b, self._exact, dtype, device)
+        arrays = _converted(self.spec, a, b, self._exact, dtype, device)
         if type(arrays[0]) is type(arrays[1]) is Tensor:  # not those of FakeTensorMode and its like
             self._arrays_kept[dtype, device] = a, b, now, arrays
         return arrays
@@ -233,8 +233,11 @@ class MelSpectrogram(nn.Module):
         raise RuntimeError(f"backend={name!r} cannot compute this: {reason}; {way_out}")
 
 
-def _converted(window: Tensor, fb: Tensor, exact: tuple, dtype: torch.dtype, device: torch.device) -> tuple:
-    arrays = (window, fb.T)
+def _converted(
+    spec: MelSpec, window: Tensor, fb: Tensor, exact: tuple, dtype: torch.dtype, device: torch.device
+) -> tuple:
+    arrays = (window, fb.mT if fb.ndim == 2 else fb)
+    spec.check_shapes(*(array.shape for array in arrays))
     if dtype == torch.float64:
         # The buffers decide (a state dict may have replaced them); an unrounded array stands in for its rounding.
         arrays = tuple(
@@ -277,8 +280,9 @@ def _module_of(settings: str, backend: str, log: bool) -> MelSpectrogram:
 
 def _mel(waveform, window, fb, exact_window, exact_filterbank, settings, backend, log):
     exact = (exact_window, exact_filterbank)
-    return _module_of(settings, backend, log)._compute(
-        waveform, lambda dtype, device: _converted(window, fb, exact, dtype, device)
+    module = _module_of(settings, backend, log)
+    return module._compute(
+        waveform, lambda dtype, device: _converted(module.spec, window, fb, exact, dtype, device)
     )
 
 
