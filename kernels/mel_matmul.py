@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -54,20 +55,22 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     with _full_precision(waveform.device.type):
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
+        if _is_differentiated(window) or _is_differentiated(filterbank):
+            return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
         constants = _kept_constants(spec, window, filterbank)
-        if _is_recorded(waveform):
+        if torch.jit.is_tracing() or _is_differentiated(waveform):
             return whole(waveform, spec, constants, log_eps)
         return in_chunks(waveform, spec, constants, log_eps)
 
 
-def _is_recorded(waveform) -> bool:
-    """Whether operations are traced or differentiated, so that none may write into memory that is used again."""
+def _is_differentiated(tensor) -> bool:
+    """Whether its operations are, so that none may write into memory that is used again."""
     import torch
     from torch.autograd import forward_ad
 
-    if torch.jit.is_tracing() or forward_ad._current_level >= 0:
+    if tensor.requires_grad and torch.is_grad_enabled():
         return True
-    return waveform.requires_grad and torch.is_grad_enabled()
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -301,7 +304,7 @@ def _kept_constants(spec: MelSpec, window, filterbank) -> Constants:
 
 
 def _captured_constants(spec: MelSpec, window, filterbank) -> Constants:
-    """The constants while a graph is captured or under torch.func: window and filterbank have no values then, so that
+    """The constants while a graph is captured, under torch.func, and where window or filterbank are differentiated:
     they are folded in by the operations themselves, and every bin is computed."""
     import torch
     import torch.nn.functional as F
@@ -324,18 +327,24 @@ def _captured_constants(spec: MelSpec, window, filterbank) -> Constants:
 
 def _template(n_fft: int, dtype, device) -> tuple:
     """First and second for a rectangular window, and for each slot its bin and whether (1 or 0) it has one."""
-    import numpy as np
     import torch
 
-    spec = MelSpec(n_fft=n_fft, hop_length=n_fft, n_mels=1, window="rectangular")
-    plan = matmul_plan.make_plan(spec, np.ones(n_fft), np.ones((1, spec.n_freqs)), all_bins=True)
+    plan = _template_plan(n_fft)
     constants = constants_of(plan, dtype, device)
     bins = torch.from_numpy(plan.bins.clip(min=0)).to(device)
     return constants.first, constants.second, bins, torch.from_numpy(plan.bins >= 0).to(device, dtype)
 
 
-# torch.compile then calls it and keeps what it returns. This is torch.compiler.assume_constant_result without its import
-# of the whole compiler, which takes seconds.
+@functools.lru_cache(maxsize=8)
+def _template_plan(n_fft: int) -> matmul_plan.Plan:
+    import numpy as np
+
+    spec = MelSpec(n_fft=n_fft, hop_length=n_fft, n_mels=1, window="rectangular")
+    return matmul_plan.make_plan(spec, np.ones(n_fft), np.ones((1, spec.n_freqs)), all_bins=True)
+
+
+# torch.compile then calls `_template` and keeps what it returns. This is torch.compiler.assume_constant_result without
+# its import of the whole compiler, which takes seconds.
 _template._dynamo_marked_constant = True
 
 

@@ -51,7 +51,8 @@ class MelSpectrogram(nn.Module):
 
     Input float32 or float64 (computed and returned in that dtype) or int16 (divided by 32768, returned as float32).
     backend     "auto", or a name of `available_backends()`. "auto" takes, at each call, the fastest backend that has
-                the setting for the input's device and dtype and, where a gradient is needed, has one.
+                the setting for the input's device and dtype and, where a gradient is needed (for the waveform, or
+                for a window or filterbank that requires it), has one.
                 A named backend is never replaced by another.
     window_fn   any function of torch's kind: window_fn(win_length, **wkwargs) -> (win_length,)
     onesided    unused, warns, as in torchaudio
@@ -155,18 +156,23 @@ class MelSpectrogram(nn.Module):
 
     def backend_for(self, waveform: Tensor) -> str:
         """The backend that `forward` will use for this waveform."""
-        return self._choose(_dtype_name(waveform), waveform.device.type, needs_gradient=_needs_gradient(waveform))
+        return self._backend_for(waveform, self.spectrogram.window, self.mel_scale.fb)
+
+    def _backend_for(self, waveform: Tensor, window: Tensor, fb: Tensor) -> str:
+        needs_gradient = _needs_gradient(waveform) or _needs_gradient(window) or _needs_gradient(fb)
+        return self._choose(_dtype_name(waveform), waveform.device.type, needs_gradient=needs_gradient)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(..., time) float32, float64 or int16 -> (..., n_mels, n_frames) on the same device."""
         if torch.jit.is_tracing() and not getattr(_load(self.backend_for(waveform)), "TRACEABLE", False):
             return torch.ops.triadbench.mel(waveform, *self._operator_arguments())
-        return self._compute(waveform, self._arrays)
+        return self._compute(waveform, self.spectrogram.window, self.mel_scale.fb, self._arrays)
 
-    def _compute(self, waveform: Tensor, arrays: Callable[[torch.dtype, torch.device], tuple]) -> Tensor:
+    def _compute(self, waveform: Tensor, buffer: Tensor, fb: Tensor, arrays: Callable[..., tuple]) -> Tensor:
+        """`buffer` is the window as it is held, `fb` likewise; arrays(both, dtype, device) are those to compute with."""
         if waveform.ndim == 0:
             raise ValueError("waveform shape=() must be (..., time); give at least one dimension")
-        backend = _load(self.backend_for(waveform))
+        backend = _load(self._backend_for(waveform, buffer, fb))
         shape = waveform.shape
         dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32
         # A graph that is captured may leave the length open: there the backend's own operations check it.
@@ -176,7 +182,8 @@ class MelSpectrogram(nn.Module):
                 self._long_enough = shape[-1]
             if 0 in shape[:-1]:
                 return waveform.new_zeros((*shape[:-1], self.n_mels, self.spec.n_frames(shape[-1])), dtype=dtype)
-        window, filterbank = arrays(torch.float64 if backend.COMPUTES_IN_FLOAT64 else dtype, waveform.device)
+        computed_in = torch.float64 if backend.COMPUTES_IN_FLOAT64 else dtype
+        window, filterbank = arrays(buffer, fb, computed_in, waveform.device)
         batch = waveform if len(shape) == 2 else waveform.reshape(-1, shape[-1])
         mel = backend.forward(batch, self.spec, window, filterbank, self.log_eps if self.log else None)
         return mel if len(shape) == 2 else mel.reshape(*shape[:-1], *mel.shape[1:])
@@ -194,10 +201,10 @@ class MelSpectrogram(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.spec}, backend={self.requested_backend!r}, log={self.log}"
 
-    def _arrays(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Window and (n_mels, n_freqs) filterbank for a computation: of the buffers as they are at this moment."""
-        a, b = self.spectrogram.window, self.mel_scale.fb
-        if _transformed() or a.is_inference() or b.is_inference():  # an inference tensor counts no versions
+    def _arrays(self, a: Tensor, b: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Window and (n_mels, n_freqs) filterbank for a computation: of the buffers a, b as they are at this moment."""
+        # An inference tensor counts no versions; a gradient goes through the conversion.
+        if _transformed() or a.is_inference() or b.is_inference() or _needs_gradient(a) or _needs_gradient(b):
             return _converted(self.spec, a, b, self._exact, dtype, device)
         # Converting takes longer than looking whether it has to be done again.
         now = a._version, b._version, a.data_ptr(), b.data_ptr()
@@ -239,9 +246,12 @@ def _converted(
     arrays = (window, fb.mT if fb.ndim == 2 else fb)
     spec.check_shapes(*(array.shape for array in arrays))
     if dtype == torch.float64:
-        # The buffers decide (a state dict may have replaced them); an unrounded array stands in for its rounding.
+        # The buffers decide (a state dict may have replaced them); an unrounded array stands in for its rounding, but
+        # not for a parameter's value, which has a gradient.
         arrays = tuple(
-            unrounded if torch.equal(unrounded.float(), buffer.float().cpu()) else buffer
+            unrounded
+            if not (buffer.requires_grad or _needs_gradient(buffer))
+            and torch.equal(unrounded.float(), buffer.float().cpu()) else buffer
             for unrounded, buffer in zip(exact, arrays, strict=True)
         )
     return tuple(array.to(device, dtype) for array in arrays)
@@ -281,9 +291,8 @@ def _module_of(settings: str, backend: str, log: bool) -> MelSpectrogram:
 def _mel(waveform, window, fb, exact_window, exact_filterbank, settings, backend, log):
     exact = (exact_window, exact_filterbank)
     module = _module_of(settings, backend, log)
-    return module._compute(
-        waveform, lambda dtype, device: _converted(module.spec, window, fb, exact, dtype, device)
-    )
+    arrays = lambda a, b, dtype, device: _converted(module.spec, a, b, exact, dtype, device)  # noqa: E731
+    return module._compute(waveform, window, fb, arrays)
 
 
 _library = torch.library.Library("triadbench", "FRAGMENT")
@@ -319,11 +328,11 @@ def _transformed() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
 
 
-def _needs_gradient(waveform: Tensor) -> bool:
-    if waveform.requires_grad and torch.is_grad_enabled():
+def _needs_gradient(tensor: Tensor) -> bool:
+    if tensor.requires_grad and torch.is_grad_enabled():
         return True
     # Forward mode: a dual tensor carries its tangent beside it.
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(waveform).tangent is not None
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def _dtype_name(waveform: Tensor) -> str:
