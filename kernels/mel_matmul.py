@@ -53,7 +53,11 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     import torch
 
     with _full_precision(waveform.device.type):
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if (
+            torch.compiler.is_compiling()
+            or torch._C._are_functorch_transforms_active()
+            or torch._C._len_torch_dispatch_stack()  # a mode: make_fx, FakeTensorMode and their like
+        ):
             return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
         if _is_differentiated(window) or _is_differentiated(filterbank):
             return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
@@ -177,7 +181,7 @@ def _mel(frames, power: float, constants: Constants):
         y = constants.first @ frames.reshape(n1, n2, t).transpose(0, 1)
         y = y.reshape(2 * n2, rows // 2, t).transpose(0, 1)
     z = constants.second @ y
-    slots = constants.second.shape[1] // 2
+    slots = constants.second.size(1) // 2
     real, imaginary = z[:, :slots], z[:, slots:]
     squared = (real * real + imaginary * imaginary).reshape(-1, t)
     return constants.filters @ _powered(squared, power)
@@ -252,7 +256,7 @@ def _mel_into(work: _Work, frames, power: float, constants: Constants):
         y = work("first", frames, n2, rows, t)
         torch.bmm(constants.first, frames.view(n1, n2, t).transpose(0, 1), out=y)
         y = y.view(2 * n2, rows // 2, t).transpose(0, 1)
-    groups, slots = constants.second.shape[0], constants.second.shape[1] // 2
+    groups, slots = constants.second.size(0), constants.second.size(1) // 2
     z = torch.bmm(constants.second, y, out=work("second", frames, groups, 2 * slots, t))
     squared = torch.mul(z[:, :slots], z[:, :slots], out=work("squared", frames, groups, slots, t))
     squared.addcmul_(z[:, slots:], z[:, slots:])
@@ -309,7 +313,8 @@ def _captured_constants(spec: MelSpec, window, filterbank) -> Constants:
     import torch
     import torch.nn.functional as F
 
-    spec.check_shapes(window.shape, filterbank.shape)
+    if not torch.jit.is_tracing():  # there a size is a tensor
+        spec.check_shapes(window.shape, filterbank.shape)
     first, second, bins, used = _template(spec.n_fft, window.dtype, window.device)
     left = (spec.n_fft - spec.win_length) // 2
     framed = F.pad(window, (left, spec.n_fft - spec.win_length - left))
@@ -332,7 +337,11 @@ def _template(n_fft: int, dtype, device) -> tuple:
     plan = _template_plan(n_fft)
     constants = constants_of(plan, dtype, device)
     bins = torch.from_numpy(plan.bins.clip(min=0)).to(device)
-    return constants.first, constants.second, bins, torch.from_numpy(plan.bins >= 0).to(device, dtype)
+    arrays = constants.first, constants.second, bins, torch.from_numpy(plan.bins >= 0).to(device, dtype)
+    for array in arrays:
+        if array is not None:  # what torch._dynamo.mark_static sets: with dynamic=True their sizes would be open too
+            array._dynamo_static_indices = set(range(array.ndim))
+    return arrays
 
 
 @functools.lru_cache(maxsize=8)

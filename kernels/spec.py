@@ -141,6 +141,11 @@ class MelSpec:
             )
         return 1 + (n_padded - self.n_fft) // self.hop_length
 
+    def n_frames_unchecked(self, n_samples):
+        """`n_frames` by arithmetic alone, for a length that a captured graph leaves open: it may be a symbol."""
+        n_padded = n_samples + 2 * self.pad + (2 * (self.n_fft // 2) if self.center else 0)
+        return 1 + (n_padded - self.n_fft) // self.hop_length
+
     # ---- arrays
 
     def window_array(self) -> np.ndarray:

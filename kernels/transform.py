@@ -244,17 +244,20 @@ def _converted(
     spec: MelSpec, window: Tensor, fb: Tensor, exact: tuple, dtype: torch.dtype, device: torch.device
 ) -> tuple:
     arrays = (window, fb.mT if fb.ndim == 2 else fb)
-    spec.check_shapes(*(array.shape for array in arrays))
+    if not torch.jit.is_tracing():  # there a size is a tensor
+        spec.check_shapes(*(array.shape for array in arrays))
     if dtype == torch.float64:
-        # The buffers decide (a state dict may have replaced them); an unrounded array stands in for its rounding, but
-        # not for a parameter's value, which has a gradient.
-        arrays = tuple(
-            unrounded
-            if not (buffer.requires_grad or _needs_gradient(buffer))
-            and torch.equal(unrounded.float(), buffer.float().cpu()) else buffer
-            for unrounded, buffer in zip(exact, arrays, strict=True)
-        )
+        arrays = tuple(_unrounded(*pair, device) for pair in zip(arrays, exact, strict=True))
     return tuple(array.to(device, dtype) for array in arrays)
+
+
+def _unrounded(buffer: Tensor, exact: Tensor, device: torch.device) -> Tensor:
+    """`exact` where the buffer is its rounding, else the buffer: a state dict may have replaced it."""
+    if buffer.requires_grad or _needs_gradient(buffer):  # a parameter's value is its own
+        return buffer
+    buffer, exact = buffer.to(device), exact.to(device)
+    # Without a branch, which a captured graph could not hold.
+    return torch.where((exact.float() == buffer.float()).all(), exact, buffer.double())
 
 
 # ---- TorchScript: the module as one operator, which calls back into it
@@ -324,8 +327,13 @@ def _reasons(spec: MelSpec, wanted: dict) -> str:
 
 
 def _transformed() -> bool:
-    """Whether tensors stand for something else here: under torch.compile, torch.jit.trace and torch.func."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+    """Whether tensors stand for something else here: under torch.compile, torch.jit.trace, torch.func and modes."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
 
 
 def _needs_gradient(tensor: Tensor) -> bool:
