@@ -58,7 +58,11 @@ class MelSpectrogram(nn.Module):
     onesided    unused, warns, as in torchaudio
     The other parameters: see `MelSpec`. Differences from torchaudio: the window and the filterbank are computed in
     float64 and rounded once; an empty batch gets an empty result; filters without a bin give no warning
-    (`spec.empty_filters()` tells); `f_max` shows the value in use, never None.
+    (`spec.empty_filters()` tells); `f_max` shows the value in use, never None. Every power goes through |X|^2, except
+    with backend="torchaudio" and "reference": in float32, power=1 too needs |X| between about 1e-19 and 1e19.
+
+    The window and the filterbank may be replaced or changed in place at any time. Changes that hide from torch's version
+    counter (through `.data`, or a numpy array that shares the memory) are not seen after the first call.
 
     torch.jit.script and torch.jit.trace make one operator of the module, `triadbench::mel`, which chooses its backend
     at each call as the module does. A saved program holds the operator's name, not its code: whoever loads it runs
@@ -169,11 +173,14 @@ class MelSpectrogram(nn.Module):
         return self._compute(waveform, self.spectrogram.window, self.mel_scale.fb, self._arrays)
 
     def _compute(self, waveform: Tensor, buffer: Tensor, fb: Tensor, arrays: Callable[..., tuple]) -> Tensor:
-        """`buffer` is the window as it is held, `fb` likewise; arrays(both, dtype, device) are those to compute with."""
+        """`buffer` and `fb`: window and filterbank as held; arrays(buffer, fb, dtype, device): to compute with."""
         if waveform.ndim == 0:
             raise ValueError("waveform shape=() must be (..., time); give at least one dimension")
-        backend = _load(self._backend_for(waveform, buffer, fb))
         shape = waveform.shape
+        if waveform.is_meta:  # a shape is all there is
+            dtype = torch.float64 if _dtype_name(waveform) == "float64" else torch.float32
+            return waveform.new_empty((*shape[:-1], self.n_mels, self.spec.n_frames(shape[-1])), dtype=dtype)
+        backend = _load(self._backend_for(waveform, buffer, fb))
         dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32
         # A graph that is captured may leave the length open: there the backend's own operations check it.
         if not torch.jit.is_tracing():
@@ -184,7 +191,8 @@ class MelSpectrogram(nn.Module):
                 return waveform.new_zeros((*shape[:-1], self.n_mels, self.spec.n_frames(shape[-1])), dtype=dtype)
         computed_in = torch.float64 if backend.COMPUTES_IN_FLOAT64 else dtype
         window, filterbank = arrays(buffer, fb, computed_in, waveform.device)
-        batch = waveform if len(shape) == 2 else waveform.reshape(-1, shape[-1])
+        # One clip apart: -1 would be ambiguous for a clip without samples, which `pad` can make long enough.
+        batch = waveform if len(shape) == 2 else waveform[None] if len(shape) == 1 else waveform.flatten(0, -2)
         mel = backend.forward(batch, self.spec, window, filterbank, self.log_eps if self.log else None)
         return mel if len(shape) == 2 else mel.reshape(*shape[:-1], *mel.shape[1:])
 
@@ -351,6 +359,8 @@ def _dtype_name(waveform: Tensor) -> str:
 
 def _window_of(window_fn: Callable[..., Tensor], wkwargs: dict | None, win_length: int) -> np.ndarray:
     window = torch.as_tensor(window_fn(win_length, **(wkwargs or {})))
+    if window.is_complex():
+        raise ValueError(f"window_fn returned dtype={window.dtype}, must be real; return its .real or .abs()")
     if window.shape != (win_length,):
         raise ValueError(f"window_fn returned shape={tuple(window.shape)}, must be ({win_length},): one value a sample")
     return window.detach().double().cpu().numpy()

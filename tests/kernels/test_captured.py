@@ -135,3 +135,16 @@ def test_another_default_device():
     with torch.device("meta"):
         mel = module(waveform)
     _same(mel, module(waveform))
+
+
+@pytest.mark.parametrize("shape", [(1000,), (2, 3, 1000), (0, 1000)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int16])
+def test_meta_gives_the_shape(shape, dtype):
+    module = MelSpectrogram.from_spec(SPEC).to("meta")
+    mel = module(torch.empty(shape, dtype=dtype, device="meta"))
+    assert (mel.device.type, mel.shape) == ("meta", (*shape[:-1], 8, 16))
+    assert mel.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    with pytest.raises(ValueError, match="at least 65 samples"):
+        module(torch.empty(60, device="meta"))
+    with pytest.raises(TypeError, match="torch.float16"):
+        module(torch.empty(1000, dtype=torch.float16, device="meta"))
