@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import MelSpec, MelSpectrogram
+from kernels import MelSpec, MelSpectrogram, mel_cuda
 from kernels.compare import assert_close
 
 SPEC = MelSpec(n_fft=128, n_mels=8)
@@ -148,3 +148,31 @@ def test_meta_gives_the_shape(shape, dtype):
         module(torch.empty(60, device="meta"))
     with pytest.raises(TypeError, match="torch.float16"):
         module(torch.empty(1000, dtype=torch.float16, device="meta"))
+
+
+@pytest.mark.parametrize("settings", [{}, {"power": 1.0, "normalized": True, "pad": 9}, {"normalized": "frame_length"}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_torchaudios_path_keeps_its_graph_whole(settings, dtype):
+    module = MelSpectrogram(n_fft=128, n_mels=8, backend="torchaudio", **settings)
+    waveform = _noise(2, 3, 1000, dtype=dtype)
+    compiled, graphs = _compiled(module)
+    _same(compiled(waveform), module(waveform))
+    assert len(graphs) == 1
+
+
+def test_the_gpus_operator_has_shapes_for_any_length_and_under_vmap():
+    """On meta: no GPU is needed for its shapes."""
+    mel_cuda._register_operator()
+    window, fb = torch.empty(128, device="meta"), torch.empty(8, 65, device="meta")
+
+    def mel(waveform, fb=fb):
+        return torch.ops.triadbench.mel_cuda(waveform, window, fb, SPEC.text, None)
+
+    assert mel(torch.empty(3, 1000, device="meta")).shape == (3, 8, 16)
+    waveform = torch.empty(5, 3, 1000, device="meta")
+    assert torch.vmap(mel)(waveform).shape == (5, 3, 8, 16)
+    assert torch.vmap(mel, in_dims=(None, 0))(waveform[0], torch.empty(4, 8, 65, device="meta")).shape == (4, 3, 8, 16)
+    compiled, graphs = _compiled(mel)
+    for n in range(1000, 1300, 37):
+        assert compiled(torch.empty(3, n, device="meta")).shape == (3, 8, SPEC.n_frames(n))
+    assert len(graphs) == 2
