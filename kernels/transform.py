@@ -26,7 +26,10 @@ _WINDOW_NAMES = {torch.hann_window: "hann", torch.hamming_window: "hamming", tor
 
 
 class _Spectrogram(nn.Module):
-    """Holder of `window` (win_length,) and of the settings that torchaudio's Spectrogram shows; not called."""
+    """Holder of `window` (win_length,) and of the settings that torchaudio's Spectrogram shows.
+
+    `MelSpectrogram` does not call it. Called by others it is torchaudio's: (..., time) -> (..., n_freqs, n_frames).
+    """
 
     def __init__(self, spec: MelSpec, window: np.ndarray) -> None:
         super().__init__()
@@ -35,15 +38,31 @@ class _Spectrogram(nn.Module):
         self.center, self.pad_mode, self.onesided = spec.center, spec.pad_mode, True
         self.register_buffer("window", torch.from_numpy(window).to(torch.float32))
 
+    @torch.jit.unused
+    def forward(self, waveform: Tensor) -> Tensor:
+        from torchaudio.functional import spectrogram
+
+        return spectrogram(
+            waveform, self.pad, self.window, self.n_fft, self.hop_length, self.win_length, self.power, self.normalized,
+            self.center, self.pad_mode, self.onesided,
+        )  # fmt: skip
+
 
 class _MelScale(nn.Module):
-    """Holder of `fb` (n_freqs, n_mels) and of the settings that torchaudio's MelScale shows; not called."""
+    """Holder of `fb` (n_freqs, n_mels) and of the settings that torchaudio's MelScale shows.
+
+    `MelSpectrogram` does not call it. Called by others it is torchaudio's: (..., n_freqs, time) -> (..., n_mels, time).
+    """
 
     def __init__(self, spec: MelSpec, filterbank: np.ndarray) -> None:
         super().__init__()
         self.n_mels, self.sample_rate, self.n_stft = spec.n_mels, spec.sample_rate, spec.n_freqs
         self.f_min, self.f_max, self.norm, self.mel_scale = spec.f_min, spec.f_max, spec.norm, spec.mel_scale
         self.register_buffer("fb", torch.from_numpy(filterbank.T.copy()).to(torch.float32))
+
+    @torch.jit.unused
+    def forward(self, specgram: Tensor) -> Tensor:
+        return torch.matmul(specgram.transpose(-1, -2), self.fb).transpose(-1, -2)
 
 
 class MelSpectrogram(nn.Module):
@@ -61,9 +80,10 @@ class MelSpectrogram(nn.Module):
     (`spec.empty_filters()` tells); `f_max` shows the value in use, never None. Every power goes through |X|^2, except
     with backend="torchaudio" and "reference": in float32, power=1 too needs |X| between about 1e-19 and 1e19.
 
-    The window and the filterbank may be replaced or changed in place at any time. Changes that hide from torch's version
-    counter (through `.data`, or a numpy array that shares the memory) are not seen after the first call.
+    The window and the filterbank may be replaced or changed in place at any time. Changes that hide from torch's
+    version counter (through `.data`, or a numpy array that shares the memory) are not seen after the first call.
 
+    torch.compile keeps one graph with every backend but "reference", which is numpy.
     torch.jit.script and torch.jit.trace make one operator of the module, `triadbench::mel`, which chooses its backend
     at each call as the module does. A saved program holds the operator's name, not its code: whoever loads it runs
     Python and imports kernels.transform first. (Traced with backend="torchaudio" it holds torch's operators alone.)

@@ -206,3 +206,13 @@ def test_pad_alone_can_make_a_clip(backend, pad_mode, shape):
 def test_a_complex_window_raises():
     with pytest.raises(ValueError, match="window_fn returned dtype=torch.complex64, must be real"):
         MelSpectrogram(window_fn=lambda n: torch.ones(n, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("settings", [{}, {"power": 1.0, "normalized": True, "pad": 9, "win_length": 300}], ids=str)
+def test_the_two_parts_can_be_called_as_torchaudios(settings, waveform):
+    theirs = torchaudio.transforms.MelSpectrogram(n_mels=40, **settings)
+    ours = MelSpectrogram(n_mels=40, **settings)
+    ours.load_state_dict(theirs.state_dict())
+    spectrogram = theirs.spectrogram(waveform)
+    assert torch.equal(ours.spectrogram(waveform), spectrogram)
+    assert torch.equal(ours.mel_scale(spectrogram), theirs.mel_scale(spectrogram))
