@@ -75,7 +75,12 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     """
     import torch
 
-    if torch.compiler.is_compiling():
+    if (
+        torch.compiler.is_compiling()
+        or type(waveform) is not torch.Tensor  # a subclass may have no memory
+        or torch._C._len_torch_dispatch_stack()  # a mode has to see what happens: make_fx and its like
+        or torch._C._are_functorch_transforms_active()
+    ):
         return torch.ops.triadbench.mel_cuda(waveform, window, filterbank, spec.text, log_eps)
     return compute(waveform, spec, window, filterbank, log_eps)
 
@@ -171,8 +176,9 @@ def _prepared(spec: MelSpec, window, filterbank, in_dtype, device, log: bool) ->
 
 def _identity(tensor) -> tuple:
     if tensor.is_inference():  # it counts no versions
-        return (tensor.cpu().numpy().tobytes(),)
-    return tensor.data_ptr(), tensor.stride(), tensor._version
+        return tensor.shape, tensor.cpu().numpy().tobytes()
+    # The shape as well: a part of a tensor begins where the whole does.
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version
 
 
 def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, device, log: bool) -> _Prepared:
@@ -180,6 +186,7 @@ def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, device, log: bool
 
     import kernels.cuda_launch as cuda_launch
 
+    spec.check_shapes(window.shape, filterbank.shape)  # the compiled code trusts them
     filters = filterbank.detach().cpu().numpy()
     plan = plan_for(spec, in_dtype=in_dtype, log=log, filterbank=filters)
     tables, bands = tables_of(plan, spec, window.detach().cpu().numpy(), filters)
@@ -222,7 +229,22 @@ def _register_operator() -> None:
     @mel_cuda.register_fake
     def _(waveform, window, filterbank, settings, log_eps):
         spec = _spec_of(settings)
-        return window.new_empty((waveform.shape[0], spec.n_mels, spec.n_frames(waveform.shape[1])))
+        batch, time = waveform.shape
+        # An open length is a symbol and stays one: looked at, it would make a graph for each length.
+        n_frames = spec.n_frames(time) if isinstance(time, int) else spec.n_frames_unchecked(time)
+        return window.new_empty((batch, spec.n_mels, n_frames))
+
+    @mel_cuda.register_vmap
+    def _(info, in_dims, waveform, window, filterbank, settings, log_eps):
+        clips, *arrays = (
+            tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip((waveform, window, filterbank), in_dims[:3], strict=True)
+        )
+        if in_dims[1] is None and in_dims[2] is None:  # one window and one filterbank: one large batch
+            mel = mel_cuda(clips.flatten(0, 1), window, filterbank, settings, log_eps)
+            return mel.unflatten(0, clips.shape[:2]), 0
+        each = zip(clips, *arrays, strict=True)
+        return torch.stack([mel_cuda(*tensors, settings, log_eps) for tensors in each]), 0
 
 
 @functools.lru_cache(maxsize=64)

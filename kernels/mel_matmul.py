@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -52,22 +53,28 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     import torch
 
     with _full_precision(waveform.device.type):
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if (
+            torch.compiler.is_compiling()
+            or torch._C._are_functorch_transforms_active()
+            or torch._C._len_torch_dispatch_stack()  # a mode: make_fx, FakeTensorMode and their like
+        ):
+            return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
+        if _is_differentiated(window) or _is_differentiated(filterbank):
             return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
         constants = _kept_constants(spec, window, filterbank)
-        if _is_recorded(waveform):
+        if torch.jit.is_tracing() or _is_differentiated(waveform):
             return whole(waveform, spec, constants, log_eps)
         return in_chunks(waveform, spec, constants, log_eps)
 
 
-def _is_recorded(waveform) -> bool:
-    """Whether operations are traced or differentiated, so that none may write into memory that is used again."""
+def _is_differentiated(tensor) -> bool:
+    """Whether its operations are, so that none may write into memory that is used again."""
     import torch
     from torch.autograd import forward_ad
 
-    if torch.jit.is_tracing() or forward_ad._current_level >= 0:
+    if tensor.requires_grad and torch.is_grad_enabled():
         return True
-    return waveform.requires_grad and torch.is_grad_enabled()
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,7 +181,7 @@ def _mel(frames, power: float, constants: Constants):
         y = constants.first @ frames.reshape(n1, n2, t).transpose(0, 1)
         y = y.reshape(2 * n2, rows // 2, t).transpose(0, 1)
     z = constants.second @ y
-    slots = constants.second.shape[1] // 2
+    slots = constants.second.size(1) // 2
     real, imaginary = z[:, :slots], z[:, slots:]
     squared = (real * real + imaginary * imaginary).reshape(-1, t)
     return constants.filters @ _powered(squared, power)
@@ -249,7 +256,7 @@ def _mel_into(work: _Work, frames, power: float, constants: Constants):
         y = work("first", frames, n2, rows, t)
         torch.bmm(constants.first, frames.view(n1, n2, t).transpose(0, 1), out=y)
         y = y.view(2 * n2, rows // 2, t).transpose(0, 1)
-    groups, slots = constants.second.shape[0], constants.second.shape[1] // 2
+    groups, slots = constants.second.size(0), constants.second.size(1) // 2
     z = torch.bmm(constants.second, y, out=work("second", frames, groups, 2 * slots, t))
     squared = torch.mul(z[:, :slots], z[:, :slots], out=work("squared", frames, groups, slots, t))
     squared.addcmul_(z[:, slots:], z[:, slots:])
@@ -301,11 +308,13 @@ def _kept_constants(spec: MelSpec, window, filterbank) -> Constants:
 
 
 def _captured_constants(spec: MelSpec, window, filterbank) -> Constants:
-    """The constants while a graph is captured or under torch.func: window and filterbank have no values then, so that
+    """The constants while a graph is captured, under torch.func, and where window or filterbank are differentiated:
     they are folded in by the operations themselves, and every bin is computed."""
     import torch
     import torch.nn.functional as F
 
+    if not torch.jit.is_tracing():  # there a size is a tensor
+        spec.check_shapes(window.shape, filterbank.shape)
     first, second, bins, used = _template(spec.n_fft, window.dtype, window.device)
     left = (spec.n_fft - spec.win_length) // 2
     framed = F.pad(window, (left, spec.n_fft - spec.win_length - left))
@@ -323,27 +332,39 @@ def _captured_constants(spec: MelSpec, window, filterbank) -> Constants:
 
 def _template(n_fft: int, dtype, device) -> tuple:
     """First and second for a rectangular window, and for each slot its bin and whether (1 or 0) it has one."""
-    import numpy as np
     import torch
 
-    spec = MelSpec(n_fft=n_fft, hop_length=n_fft, n_mels=1, window="rectangular")
-    plan = matmul_plan.make_plan(spec, np.ones(n_fft), np.ones((1, spec.n_freqs)), all_bins=True)
+    plan = _template_plan(n_fft)
     constants = constants_of(plan, dtype, device)
     bins = torch.from_numpy(plan.bins.clip(min=0)).to(device)
-    return constants.first, constants.second, bins, torch.from_numpy(plan.bins >= 0).to(device, dtype)
+    arrays = constants.first, constants.second, bins, torch.from_numpy(plan.bins >= 0).to(device, dtype)
+    for array in arrays:
+        if array is not None:  # what torch._dynamo.mark_static sets: with dynamic=True their sizes would be open too
+            array._dynamo_static_indices = set(range(array.ndim))
+    return arrays
 
 
-# torch.compile then calls it and keeps what it returns. This is torch.compiler.assume_constant_result without its import
-# of the whole compiler, which takes seconds.
+@functools.lru_cache(maxsize=8)
+def _template_plan(n_fft: int) -> matmul_plan.Plan:
+    import numpy as np
+
+    spec = MelSpec(n_fft=n_fft, hop_length=n_fft, n_mels=1, window="rectangular")
+    return matmul_plan.make_plan(spec, np.ones(n_fft), np.ones((1, spec.n_freqs)), all_bins=True)
+
+
+# torch.compile then calls `_template` and keeps what it returns. This is torch.compiler.assume_constant_result without
+# its import of the whole compiler, which takes seconds.
 _template._dynamo_marked_constant = True
 
 
 def _make_constants(spec: MelSpec, window, filterbank) -> Constants:
+    spec.check_shapes(window.shape, filterbank.shape)
     arrays = (tensor.detach().double().cpu().numpy() for tensor in (window, filterbank))
     return constants_of(matmul_plan.make_plan(spec, *arrays), window.dtype, window.device)
 
 
 def _identity(tensor) -> tuple:
     if tensor.is_inference():  # it counts no versions
-        return (tensor.cpu().numpy().tobytes(),)
-    return tensor.data_ptr(), tensor.stride(), tensor._version
+        return tensor.shape, tensor.cpu().numpy().tobytes()
+    # The shape as well: a part of a tensor begins where the whole does.
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version

@@ -68,7 +68,12 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     """
     import torch
 
-    if torch.compiler.is_compiling() or type(waveform) is not torch.Tensor:  # a subclass may have no memory
+    if (
+        torch.compiler.is_compiling()
+        or type(waveform) is not torch.Tensor  # a subclass may have no memory
+        or torch._C._len_torch_dispatch_stack()  # a mode has to see what happens: make_fx and its like
+        or torch._C._are_functorch_transforms_active()
+    ):
         return torch.ops.triadbench.mel_numba(waveform, window, filterbank, spec.text, log_eps)
     return compute(waveform, spec, window, filterbank, log_eps)
 
@@ -78,11 +83,10 @@ def compute(waveform, spec: MelSpec, window, filterbank, log_eps: float | None, 
     import torch
 
     n_clips, time = waveform.shape
-    dtype = window.dtype
-    lanes = lanes or _host_lanes(dtype.itemsize)
+    lanes = lanes or _host_lanes(window.dtype.itemsize)
     prepared = _prepared(spec, window, filterbank, waveform.dtype, lanes)
     n_frames = prepared.n_frames(time)
-    out = torch.empty((n_clips, spec.n_mels, n_frames), dtype=dtype)
+    out = window.new_empty((n_clips, spec.n_mels, n_frames))  # not torch's default device
     if not n_clips:
         return out
     clips = waveform.contiguous()
@@ -205,13 +209,23 @@ def _prepared(spec: MelSpec, window, filterbank, in_dtype, lanes: int) -> _Prepa
 
 def _identity(tensor) -> tuple:
     if tensor.is_inference():  # it counts no versions
-        return (tensor.numpy().tobytes(),)
-    return tensor.data_ptr(), tensor.stride(), tensor._version
+        return tensor.shape, tensor.numpy().tobytes()
+    # The shape as well: a part of a tensor begins where the whole does.
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version
 
 
 def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, lanes: int) -> _Prepared:
     import kernels.numba_cache as numba_cache
 
+    # Checked here, once: the compiled code reads and writes by address.
+    spec.check_shapes(window.shape, filterbank.shape)
+    if window.dtype != filterbank.dtype or str(window.dtype) not in ("torch.float32", "torch.float64"):
+        raise TypeError(
+            f"window dtype={window.dtype} and filterbank dtype={filterbank.dtype} must be the same, torch.float32 or "
+            "torch.float64; convert them with .to()"
+        )
+    if in_dtype not in ("float32", "float64", "int16"):
+        raise TypeError(f"waveform dtype={in_dtype} must be float32, float64 or int16; use waveform.float()")
     frame_window = _frame_window(spec, window.detach().double().numpy())
     if in_dtype == "int16":
         frame_window /= INT16_FULL_SCALE
@@ -298,7 +312,22 @@ def _register_operator() -> None:
     @mel_numba.register_fake
     def _(waveform, window, filterbank, settings, log_eps):
         spec = _spec_of(settings)
-        return window.new_empty((waveform.shape[0], spec.n_mels, spec.n_frames(waveform.shape[1])))
+        batch, time = waveform.shape
+        # An open length is a symbol and stays one: looked at, it would make a graph for each length.
+        n_frames = spec.n_frames(time) if isinstance(time, int) else spec.n_frames_unchecked(time)
+        return window.new_empty((batch, spec.n_mels, n_frames))
+
+    @mel_numba.register_vmap
+    def _(info, in_dims, waveform, window, filterbank, settings, log_eps):
+        clips, *arrays = (
+            tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            for tensor, dim in zip((waveform, window, filterbank), in_dims[:3], strict=True)
+        )
+        if in_dims[1] is None and in_dims[2] is None:  # one window and one filterbank: one large batch
+            mel = mel_numba(clips.flatten(0, 1), window, filterbank, settings, log_eps)
+            return mel.unflatten(0, clips.shape[:2]), 0
+        each = zip(clips, *arrays, strict=True)
+        return torch.stack([mel_numba(*tensors, settings, log_eps) for tensors in each]), 0
 
 
 @functools.lru_cache(maxsize=64)

@@ -101,7 +101,7 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     """
     import torch
 
-    window, filterbank = window.cpu().numpy(), filterbank.cpu().numpy()
+    window, filterbank = window.detach().cpu().numpy(), filterbank.detach().cpu().numpy()
     mels = [  # clip by clip, which bounds the memory of the float64 frames
         mel_spectrogram(clip, spec, window=window, filterbank=filterbank, log=log_eps is not None, eps=log_eps or 0.0)
         for clip in waveform.detach().cpu().numpy()

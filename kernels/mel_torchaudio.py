@@ -36,7 +36,7 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
 
     if waveform.dtype == torch.int16:
         waveform = waveform.to(window.dtype) / INT16_FULL_SCALE
-    power_spectrogram = spectrogram(
+    power_spectrogram = (_for_compiler if torch.compiler.is_compiling() else spectrogram)(
         waveform,
         pad=spec.pad,
         window=window,
@@ -51,3 +51,26 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     # The order of torchaudio's MelScale: (..., time, freq) @ (freq, n_mels), then back.
     mel = torch.matmul(power_spectrogram.transpose(-1, -2), filterbank.T).transpose(-1, -2)
     return mel if log_eps is None else torch.log(mel + log_eps)
+
+
+def _for_compiler(waveform, pad, window, n_fft, hop_length, win_length, power, normalized, center, pad_mode):
+    """torchaudio's operations one by one: its own function asks torch.jit about a type, which breaks a graph."""
+    import torch
+
+    if pad > 0:
+        waveform = torch.nn.functional.pad(waveform, (pad, pad))
+    spectrum = torch.stft(
+        waveform,
+        n_fft,
+        hop_length,
+        win_length,
+        window,
+        center,
+        pad_mode,
+        normalized == "frame_length",
+        onesided=True,
+        return_complex=True,
+    )
+    if normalized in (True, "window"):
+        spectrum = spectrum / window.pow(2.0).sum().sqrt()
+    return spectrum.abs() if power == 1.0 else spectrum.abs().pow(power)

@@ -7,6 +7,7 @@ only where there is none for this processor, these sources and this version of n
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -87,13 +88,18 @@ def _write(key: str, name: str, code: bytes) -> None:
     for folder in _folders():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file = tempfile.NamedTemporaryFile(dir=folder, delete=False)
+        except OSError:
+            continue
+        try:
+            with file:
                 file.write(f"{digest}\n{name}\n".encode() + code)
             os.chmod(file.name, 0o644)
             os.replace(file.name, folder / key)  # whole or not at all, whoever else writes
             return
         except OSError:
-            continue
+            with contextlib.suppress(OSError):
+                os.remove(file.name)
 
 
 def _load(name: str, code: bytes) -> int | None:

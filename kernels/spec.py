@@ -141,6 +141,11 @@ class MelSpec:
             )
         return 1 + (n_padded - self.n_fft) // self.hop_length
 
+    def n_frames_unchecked(self, n_samples):
+        """`n_frames` by arithmetic alone, for a length that a captured graph leaves open: it may be a symbol."""
+        n_padded = n_samples + 2 * self.pad + (2 * (self.n_fft // 2) if self.center else 0)
+        return 1 + (n_padded - self.n_fft) // self.hop_length
+
     # ---- arrays
 
     def window_array(self) -> np.ndarray:
@@ -174,6 +179,15 @@ class MelSpec:
     def empty_filters(self) -> np.ndarray:
         """Indices of the filters that no bin falls into, int64: too many mels for this n_fft, or f_max too high."""
         return np.flatnonzero(self.filterbank().max(axis=1) == 0.0)
+
+    def check_shapes(self, window: tuple[int, ...], filterbank: tuple[int, ...]) -> None:
+        """Raises ValueError where the shapes of arrays from elsewhere are not (win_length,) and (n_mels, n_freqs)."""
+        if tuple(window) != (self.win_length,) or tuple(filterbank) != (self.n_mels, self.n_freqs):
+            raise ValueError(
+                f"window shape={tuple(window)} and filterbank shape={tuple(filterbank)} must be ({self.win_length},) "
+                f"and ({self.n_mels}, {self.n_freqs}) for this spec (a module's buffer `mel_scale.fb` is the "
+                "filterbank's transpose); make a spec with the win_length, n_fft and n_mels of these arrays"
+            )
 
     # ---- records
 

@@ -26,7 +26,10 @@ _WINDOW_NAMES = {torch.hann_window: "hann", torch.hamming_window: "hamming", tor
 
 
 class _Spectrogram(nn.Module):
-    """Holder of `window` (win_length,) and of the settings that torchaudio's Spectrogram shows; not called."""
+    """Holder of `window` (win_length,) and of the settings that torchaudio's Spectrogram shows.
+
+    `MelSpectrogram` does not call it. Called by others it is torchaudio's: (..., time) -> (..., n_freqs, n_frames).
+    """
 
     def __init__(self, spec: MelSpec, window: np.ndarray) -> None:
         super().__init__()
@@ -35,9 +38,21 @@ class _Spectrogram(nn.Module):
         self.center, self.pad_mode, self.onesided = spec.center, spec.pad_mode, True
         self.register_buffer("window", torch.from_numpy(window).to(torch.float32))
 
+    @torch.jit.unused
+    def forward(self, waveform: Tensor) -> Tensor:
+        from torchaudio.functional import spectrogram
+
+        return spectrogram(
+            waveform, self.pad, self.window, self.n_fft, self.hop_length, self.win_length, self.power, self.normalized,
+            self.center, self.pad_mode, self.onesided,
+        )  # fmt: skip
+
 
 class _MelScale(nn.Module):
-    """Holder of `fb` (n_freqs, n_mels) and of the settings that torchaudio's MelScale shows; not called."""
+    """Holder of `fb` (n_freqs, n_mels) and of the settings that torchaudio's MelScale shows.
+
+    `MelSpectrogram` does not call it. Called by others it is torchaudio's: (..., n_freqs, time) -> (..., n_mels, time).
+    """
 
     def __init__(self, spec: MelSpec, filterbank: np.ndarray) -> None:
         super().__init__()
@@ -45,20 +60,30 @@ class _MelScale(nn.Module):
         self.f_min, self.f_max, self.norm, self.mel_scale = spec.f_min, spec.f_max, spec.norm, spec.mel_scale
         self.register_buffer("fb", torch.from_numpy(filterbank.T.copy()).to(torch.float32))
 
+    @torch.jit.unused
+    def forward(self, specgram: Tensor) -> Tensor:
+        return torch.matmul(specgram.transpose(-1, -2), self.fb).transpose(-1, -2)
+
 
 class MelSpectrogram(nn.Module):
     """waveform (..., time) -> mel (..., n_mels, n_frames); with log=True log(mel + log_eps), natural, log_eps = 1e-10.
 
     Input float32 or float64 (computed and returned in that dtype) or int16 (divided by 32768, returned as float32).
     backend     "auto", or a name of `available_backends()`. "auto" takes, at each call, the fastest backend that has
-                the setting for the input's device and dtype and, where a gradient is needed, has one.
+                the setting for the input's device and dtype and, where a gradient is needed (for the waveform, or
+                for a window or filterbank that requires it), has one.
                 A named backend is never replaced by another.
     window_fn   any function of torch's kind: window_fn(win_length, **wkwargs) -> (win_length,)
     onesided    unused, warns, as in torchaudio
     The other parameters: see `MelSpec`. Differences from torchaudio: the window and the filterbank are computed in
     float64 and rounded once; an empty batch gets an empty result; filters without a bin give no warning
-    (`spec.empty_filters()` tells); `f_max` shows the value in use, never None.
+    (`spec.empty_filters()` tells); `f_max` shows the value in use, never None. Every power goes through |X|^2, except
+    with backend="torchaudio" and "reference": in float32, power=1 too needs |X| between about 1e-19 and 1e19.
 
+    The window and the filterbank may be replaced or changed in place at any time. Changes that hide from torch's
+    version counter (through `.data`, or a numpy array that shares the memory) are not seen after the first call.
+
+    torch.compile keeps one graph with every backend but "reference", which is numpy.
     torch.jit.script and torch.jit.trace make one operator of the module, `triadbench::mel`, which chooses its backend
     at each call as the module does. A saved program holds the operator's name, not its code: whoever loads it runs
     Python and imports kernels.transform first. (Traced with backend="torchaudio" it holds torch's operators alone.)
@@ -155,19 +180,27 @@ class MelSpectrogram(nn.Module):
 
     def backend_for(self, waveform: Tensor) -> str:
         """The backend that `forward` will use for this waveform."""
-        return self._choose(_dtype_name(waveform), waveform.device.type, needs_gradient=_needs_gradient(waveform))
+        return self._backend_for(waveform, self.spectrogram.window, self.mel_scale.fb)
+
+    def _backend_for(self, waveform: Tensor, window: Tensor, fb: Tensor) -> str:
+        needs_gradient = _needs_gradient(waveform) or _needs_gradient(window) or _needs_gradient(fb)
+        return self._choose(_dtype_name(waveform), waveform.device.type, needs_gradient=needs_gradient)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(..., time) float32, float64 or int16 -> (..., n_mels, n_frames) on the same device."""
         if torch.jit.is_tracing() and not getattr(_load(self.backend_for(waveform)), "TRACEABLE", False):
             return torch.ops.triadbench.mel(waveform, *self._operator_arguments())
-        return self._compute(waveform, self._arrays)
+        return self._compute(waveform, self.spectrogram.window, self.mel_scale.fb, self._arrays)
 
-    def _compute(self, waveform: Tensor, arrays: Callable[[torch.dtype, torch.device], tuple]) -> Tensor:
+    def _compute(self, waveform: Tensor, buffer: Tensor, fb: Tensor, arrays: Callable[..., tuple]) -> Tensor:
+        """`buffer` and `fb`: window and filterbank as held; arrays(buffer, fb, dtype, device): to compute with."""
         if waveform.ndim == 0:
             raise ValueError("waveform shape=() must be (..., time); give at least one dimension")
-        backend = _load(self.backend_for(waveform))
         shape = waveform.shape
+        if waveform.is_meta:  # a shape is all there is
+            dtype = torch.float64 if _dtype_name(waveform) == "float64" else torch.float32
+            return waveform.new_empty((*shape[:-1], self.n_mels, self.spec.n_frames(shape[-1])), dtype=dtype)
+        backend = _load(self._backend_for(waveform, buffer, fb))
         dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32
         # A graph that is captured may leave the length open: there the backend's own operations check it.
         if not torch.jit.is_tracing():
@@ -176,8 +209,10 @@ class MelSpectrogram(nn.Module):
                 self._long_enough = shape[-1]
             if 0 in shape[:-1]:
                 return waveform.new_zeros((*shape[:-1], self.n_mels, self.spec.n_frames(shape[-1])), dtype=dtype)
-        window, filterbank = arrays(torch.float64 if backend.COMPUTES_IN_FLOAT64 else dtype, waveform.device)
-        batch = waveform if len(shape) == 2 else waveform.reshape(-1, shape[-1])
+        computed_in = torch.float64 if backend.COMPUTES_IN_FLOAT64 else dtype
+        window, filterbank = arrays(buffer, fb, computed_in, waveform.device)
+        # One clip apart: -1 would be ambiguous for a clip without samples, which `pad` can make long enough.
+        batch = waveform if len(shape) == 2 else waveform[None] if len(shape) == 1 else waveform.flatten(0, -2)
         mel = backend.forward(batch, self.spec, window, filterbank, self.log_eps if self.log else None)
         return mel if len(shape) == 2 else mel.reshape(*shape[:-1], *mel.shape[1:])
 
@@ -194,17 +229,17 @@ class MelSpectrogram(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.spec}, backend={self.requested_backend!r}, log={self.log}"
 
-    def _arrays(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Window and (n_mels, n_freqs) filterbank for a computation: of the buffers as they are at this moment."""
-        a, b = self.spectrogram.window, self.mel_scale.fb
-        if _transformed() or a.is_inference() or b.is_inference():  # an inference tensor counts no versions
-            return _converted(a, b, self._exact, dtype, device)
+    def _arrays(self, a: Tensor, b: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Window and (n_mels, n_freqs) filterbank for a computation: of the buffers a, b as they are at this moment."""
+        # An inference tensor counts no versions; a gradient goes through the conversion.
+        if _transformed() or a.is_inference() or b.is_inference() or _needs_gradient(a) or _needs_gradient(b):
+            return _converted(self.spec, a, b, self._exact, dtype, device)
         # Converting takes longer than looking whether it has to be done again.
         now = a._version, b._version, a.data_ptr(), b.data_ptr()
         kept = self._arrays_kept.get((dtype, device))
         if kept is not None and kept[0] is a and kept[1] is b and kept[2] == now:
             return kept[3]
-        arrays = _converted(a, b, self._exact, dtype, device)
+        arrays = _converted(self.spec, a, b, self._exact, dtype, device)
         if type(arrays[0]) is type(arrays[1]) is Tensor:  # not those of FakeTensorMode and its like
             self._arrays_kept[dtype, device] = a, b, now, arrays
         return arrays
@@ -233,15 +268,24 @@ class MelSpectrogram(nn.Module):
         raise RuntimeError(f"backend={name!r} cannot compute this: {reason}; {way_out}")
 
 
-def _converted(window: Tensor, fb: Tensor, exact: tuple, dtype: torch.dtype, device: torch.device) -> tuple:
-    arrays = (window, fb.T)
+def _converted(
+    spec: MelSpec, window: Tensor, fb: Tensor, exact: tuple, dtype: torch.dtype, device: torch.device
+) -> tuple:
+    arrays = (window, fb.mT if fb.ndim == 2 else fb)
+    if not torch.jit.is_tracing():  # there a size is a tensor
+        spec.check_shapes(*(array.shape for array in arrays))
     if dtype == torch.float64:
-        # The buffers decide (a state dict may have replaced them); an unrounded array stands in for its rounding.
-        arrays = tuple(
-            unrounded if torch.equal(unrounded.float(), buffer.float().cpu()) else buffer
-            for unrounded, buffer in zip(exact, arrays, strict=True)
-        )
+        arrays = tuple(_unrounded(*pair, device) for pair in zip(arrays, exact, strict=True))
     return tuple(array.to(device, dtype) for array in arrays)
+
+
+def _unrounded(buffer: Tensor, exact: Tensor, device: torch.device) -> Tensor:
+    """`exact` where the buffer is its rounding, else the buffer: a state dict may have replaced it."""
+    if buffer.requires_grad or _needs_gradient(buffer):  # a parameter's value is its own
+        return buffer
+    buffer, exact = buffer.to(device), exact.to(device)
+    # Without a branch, which a captured graph could not hold.
+    return torch.where((exact.float() == buffer.float()).all(), exact, buffer.double())
 
 
 # ---- TorchScript: the module as one operator, which calls back into it
@@ -277,9 +321,9 @@ def _module_of(settings: str, backend: str, log: bool) -> MelSpectrogram:
 
 def _mel(waveform, window, fb, exact_window, exact_filterbank, settings, backend, log):
     exact = (exact_window, exact_filterbank)
-    return _module_of(settings, backend, log)._compute(
-        waveform, lambda dtype, device: _converted(window, fb, exact, dtype, device)
-    )
+    module = _module_of(settings, backend, log)
+    arrays = lambda a, b, dtype, device: _converted(module.spec, a, b, exact, dtype, device)  # noqa: E731
+    return module._compute(waveform, window, fb, arrays)
 
 
 _library = torch.library.Library("triadbench", "FRAGMENT")
@@ -311,15 +355,20 @@ def _reasons(spec: MelSpec, wanted: dict) -> str:
 
 
 def _transformed() -> bool:
-    """Whether tensors stand for something else here: under torch.compile, torch.jit.trace and torch.func."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+    """Whether tensors stand for something else here: under torch.compile, torch.jit.trace, torch.func and modes."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
 
 
-def _needs_gradient(waveform: Tensor) -> bool:
-    if waveform.requires_grad and torch.is_grad_enabled():
+def _needs_gradient(tensor: Tensor) -> bool:
+    if tensor.requires_grad and torch.is_grad_enabled():
         return True
     # Forward mode: a dual tensor carries its tangent beside it.
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(waveform).tangent is not None
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def _dtype_name(waveform: Tensor) -> str:
@@ -330,6 +379,8 @@ def _dtype_name(waveform: Tensor) -> str:
 
 def _window_of(window_fn: Callable[..., Tensor], wkwargs: dict | None, win_length: int) -> np.ndarray:
     window = torch.as_tensor(window_fn(win_length, **(wkwargs or {})))
+    if window.is_complex():
+        raise ValueError(f"window_fn returned dtype={window.dtype}, must be real; return its .real or .abs()")
     if window.shape != (win_length,):
         raise ValueError(f"window_fn returned shape={tuple(window.shape)}, must be ({win_length},): one value a sample")
     return window.detach().double().cpu().numpy()

@@ -421,3 +421,10 @@ def test_avx512_code_is_full_width_and_hardly_spills():
     assert found >= 8
     assert narrow == 0
     assert spills <= 20
+
+
+def test_a_cache_file_that_cannot_be_put_in_place_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    (tmp_path / "mel-x.o").mkdir()  # nothing can replace a folder
+    numba_cache._write("mel-x.o", "name", b"code")
+    assert [path.name for path in tmp_path.iterdir()] == ["mel-x.o"]

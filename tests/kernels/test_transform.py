@@ -192,3 +192,27 @@ def test_nan_stays_in_its_clip_and_is_not_hidden(waveform):
 
 def test_replacing_a_setting_of_a_spec_keeps_the_stated_hop():
     assert dataclasses.replace(ORIGINAL, n_mels=32).hop_length == 512
+
+
+@pytest.mark.parametrize("backend", ["auto", "numba", "matmul", "torchaudio", "reference"])
+@pytest.mark.parametrize("pad_mode", ["reflect", "constant", "replicate", "circular"])
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (2, 3, 0)], ids=str)
+def test_pad_alone_can_make_a_clip(backend, pad_mode, shape):
+    module = MelSpectrogram(pad=300, n_mels=40, pad_mode=pad_mode, backend=backend)
+    mel = module(torch.zeros(shape))
+    assert torch.equal(mel, torch.zeros((*shape[:-1], 40, 4)))
+
+
+def test_a_complex_window_raises():
+    with pytest.raises(ValueError, match="window_fn returned dtype=torch.complex64, must be real"):
+        MelSpectrogram(window_fn=lambda n: torch.ones(n, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("settings", [{}, {"power": 1.0, "normalized": True, "pad": 9, "win_length": 300}], ids=str)
+def test_the_two_parts_can_be_called_as_torchaudios(settings, waveform):
+    theirs = torchaudio.transforms.MelSpectrogram(n_mels=40, **settings)
+    ours = MelSpectrogram(n_mels=40, **settings)
+    ours.load_state_dict(theirs.state_dict())
+    spectrogram = theirs.spectrogram(waveform)
+    assert torch.equal(ours.spectrogram(waveform), spectrogram)
+    assert torch.equal(ours.mel_scale(spectrogram), theirs.mel_scale(spectrogram))
