@@ -34,5 +34,7 @@ def test_the_check_sees_torch_when_it_is_loaded():
 @pytest.mark.parametrize("backend", ["auto", "numba", "matmul"])
 def test_a_first_mel_loads_neither_a_compiler_nor_torchaudio(backend):
     """Each would cost the first call of a process more than the call itself."""
-    made = f"from kernels import MelSpectrogram; import torch; MelSpectrogram(backend={backend!r})(torch.zeros(2, 4000))"
+    made = (
+        f"from kernels import MelSpectrogram; import torch; MelSpectrogram(backend={backend!r})(torch.zeros(2, 4000))"
+    )
     assert _loaded(made) <= {"torch", "scipy", "numba"}  # numba only where its kernel is not on the disk yet
