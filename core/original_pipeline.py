@@ -72,7 +72,8 @@ class TriadClips(torch.utils.data.Dataset):
         return signal.mean(dim=0, keepdim=True) if signal.shape[0] > 1 else signal
 
     def _cut_or_pad(self, signal: Tensor) -> Tensor:
-        signal = signal[:, :CLIP_SAMPLES]
+        if signal.shape[1] >= CLIP_SAMPLES:  # as the original asks first: padding by nothing would copy the clip
+            return signal[:, :CLIP_SAMPLES]
         return torch.nn.functional.pad(signal, (0, CLIP_SAMPLES - signal.shape[1]))
 
 
