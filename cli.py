@@ -331,7 +331,7 @@ def train(
       python cli.py train data/train.pack runs/ours
       python cli.py train data/audio runs/original --recipe original --task type
       python cli.py train data/train.pack runs/ours --resume
-      python cli.py train data/audio-pack runs/slow --recipe original --pipeline original
+      python cli.py train data/audio runs/slow --recipe original --task type --pipeline original
       torchrun --nproc-per-node=2 --max-restarts=3 cli.py train data/train.pack runs/ours
 
     torchrun (of torch) starts several processes that share every batch; several machines as its own help says, with

@@ -109,7 +109,7 @@ def load(path: str | os.PathLike) -> tuple[list[dict], list[str]]:
         try:
             record = json.loads(line, parse_constant=_no_constant)
             _check(record)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # recursion: brackets within brackets without end
             problems.append(f"{path.name}:{number}: {_reason(error)}")
         else:
             records.append(record)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from core.device import torch_device
 from core.errors import UserError
 
 _TIMEOUT = timedelta(minutes=10)  # of one exchange; a process that dies is noticed at once, by its closed connection
@@ -141,7 +142,7 @@ def join(device: str) -> World:
 
         rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
         if device.startswith("cuda"):
-            torch.cuda.set_device(local_rank)
+            torch.cuda.set_device(torch_device(f"cuda:{local_rank}"))  # an error in one line where it is not there
         backend = "nccl" if device.startswith("cuda") else "gloo"
         restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         store = _store(rank, size, restarts)

@@ -192,10 +192,17 @@ def latest(found: list[dict]) -> list[dict]:
         given = {k: v for k, v in record["parameters"].items() if k not in _NOT_THE_CASE.get(record["name"], ())}
         # A timing replaces an earlier reason why there was none, and the other way round.
         kind = record["name"].removesuffix(" left out")
+        if kind == "ladder" and given.get("rung") == 0:  # a new climb begins: nothing of an older one stays beside it
+            cases = {key: old for key, old in cases.items() if _climb(old) != _climb(record)}
         case = (kind, is_mel(record), json.dumps(given, sort_keys=True, default=str))
         cases.pop(case, None)
         cases[case] = record
     return list(cases.values())
+
+
+def _climb(record: dict) -> tuple:
+    given = record["parameters"]
+    return record["name"].removesuffix(" left out"), given.get("device"), given.get("task")
 
 
 def is_mel(record: dict) -> bool:

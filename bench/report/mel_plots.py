@@ -244,7 +244,7 @@ def html(picture: Picture, div_id: str, label: str) -> str:
     if len(picture.choices) < 2:
         return shown
     options = "".join(f"<option>{escape(choice['label'])}</option>" for choice in picture.choices)
-    changes = json.dumps([choice["args"] for choice in picture.choices]).replace("</", "<\\/")
+    changes = json.dumps([choice["args"] for choice in picture.choices]).replace("<", "\\u003c")
     return (
         f'<label class="choice">Show <select id="{div_id}-choice">{options}</select></label>{shown}'
         f"<script>choose({json.dumps(div_id)}, {changes});</script>"

@@ -93,7 +93,7 @@ def _draw(figure: go.Figure, title: str, machine: str, out: Path) -> None:
     )  # fmt: skip
     figure.update_xaxes(gridcolor="#d9dee6", zerolinecolor="#d9dee6")
     figure.update_yaxes(gridcolor="#d9dee6", zerolinecolor="#d9dee6")
-    drawn = figure.to_json().replace("</", "<\\/")
+    drawn = figure.to_json().replace("<", "\\u003c")
     page = f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><script>{get_plotlyjs()}</script>
 <style>body {{ margin: 0; padding: 8px 12px; background: #fff; color: #1c2430;
 font: 14px/1.3 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }} b {{ font-size: 17px; }}

@@ -31,7 +31,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
-BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError)
+BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RecursionError)
 """What computing raises on records that lack a field or hold another kind of value: files come from anywhere."""
 
 
@@ -108,13 +108,13 @@ def plot(
         data: table of the numbers shown, to unfold below.
     """
     # Written out here and not by plotly's to_html, whose default template is 7 kB a figure.
-    drawn = json.dumps(figure.to_plotly_json(), cls=_encoder(), separators=(",", ":")).replace("</", "<\\/")
+    drawn = json.dumps(figure.to_plotly_json(), cls=_encoder(), separators=(",", ":")).replace("<", "\\u003c")
     select = ""
     if len(choices) > 1:
         options = "".join(f"<option>{text(choice['label'])}</option>" for choice in choices)
         select = f'<label class="choice">Show <select id="{plot_id}-choice">{options}</select></label>'
     height = figure.layout.height or 450
-    changes = json.dumps([choice["args"] for choice in choices], cls=_encoder()).replace("</", "<\\/")
+    changes = json.dumps([choice["args"] for choice in choices], cls=_encoder()).replace("<", "\\u003c")
     script = f'draw("{plot_id}", {drawn}, {changes if len(choices) > 1 else "[]"});'
     behind = details("The numbers behind this picture", data) if data else ""
     return card(

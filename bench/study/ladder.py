@@ -260,7 +260,7 @@ class _Ladder:
             overhead=middle["samples"][0] / median(samples) if middle else None,
             data={"origin": self.sets.origin, "digest": self.sets.digest},
             other_cores=max((line["other_cores"] for line in timed), default=None),
-            disturbed=any(line["disturbed"] for line in timed),
+            disturbed=any(line["disturbed"] for line in (*timed, *clocked)),  # the parts are of the clocked ones
             fingerprint=self.log.fingerprint,
         )
 

@@ -127,9 +127,14 @@ class Protocol:
             differs.append(f"{self.epochs} epoch{'s' * (self.epochs > 1)} a trial, not {EPOCHS}")
         if odd := [count for count in clips if count not in known]:
             differs.append(f"{' and '.join(f'{n:,}' for n in odd)} clips, not {' or '.join(f'{n:,}' for n in known)}")
+        sizes = BATCH_SIZES if self.experiment == "batch-size" else (32,)
+        if strange := [size for size in self.batch_sizes if size not in sizes]:
+            differs.append(f"batch size {' and '.join(map(str, strange))}, not {' or '.join(map(str, sizes))}")
         if not differs:
             return "full"
-        more = self.trials >= TRIALS and self.epochs >= EPOCHS and all(count >= max(known) for count in clips)
+        if len(differs) == 1 and strange:
+            return f"other: {differs[0]}"
+        more = self.trials >= TRIALS and self.epochs >= EPOCHS and all(count >= min(known) for count in clips)
         return ("longer: " if more else "short: ") + "; ".join(differs)
 
 

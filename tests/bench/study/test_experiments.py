@@ -100,7 +100,10 @@ def test_records_carry_the_label_and_are_appended_once(tmp_path, clips):
     again = run(tmp_path, clips, small())
     made, problems = records.load(tmp_path / "records.jsonl")
     assert not problems and (first["appended"], again["appended"]) == (16, 0) and len(made) == 16
-    label = "short: 3 trials, not 6; 2 epochs a trial, not 5; 64 clips, not 8,192"
+    label = (
+        "short: 3 trials, not 6; 2 epochs a trial, not 5; 64 clips, not 8,192; "
+        "batch size 4 and 8, not 32 or 64 or 128 or 256"
+    )
     assert {record["parameters"]["protocol"] for record in made} == {label} == {first["protocol"]}
     assert label in compare.text(made)
     wanted = {

@@ -26,6 +26,7 @@ def test_defaults_are_the_originals():
         ({"trials": 2}, "short: 2 trials, not 6"),
         ({"epochs": 1, "clips": (512,)}, "short: 1 epoch a trial, not 5; 512 clips, not 8,192"),
         ({"clips": (4096,)}, "short: 4,096 clips, not 8,192"),
+        ({"batch_sizes": (16,)}, "other: batch size 16, not 32 or 64 or 128 or 256"),
         ({"trials": 9}, "longer: 9 trials, not 6"),
         ({"trials": 9, "epochs": 4}, "short: 9 trials, not 6; 4 epochs a trial, not 5"),
         ({"batch_sizes": (64,), "task": "root", "pipeline": "fast"}, "full"),

@@ -35,7 +35,8 @@ def call(*arguments):
 def test_a_short_experiment_says_so_everywhere(place, clips):
     given = ("experiment", "batch-size", "--data", clips, "--clips", 64, "--batch-sizes", "4,8", "--trials", 2,
              "--epochs", 1, "--device", "cpu")  # fmt: skip
-    label = "short: 2 trials, not 6; 1 epoch a trial, not 5; 64 clips, not 8,192"
+    label = "short: 2 trials, not 6; 1 epoch a trial, not 5; 64 clips, not 8,192; "
+    label += "batch size 4 and 8, not 32 or 64 or 128 or 256"
     done = call(*given)
     assert done.exit_code == 0, done.output
     assert label in done.stdout and label in done.stderr and "16 new" in done.stdout
