@@ -54,7 +54,11 @@ def run(page: Path, *arguments: str, timeout_s: float = 120.0) -> subprocess.Com
 def screenshot(page: Path, out: Path, width: int, height: int, scale: float = 2.0) -> None:
     """A page as a PNG of `width` x `height` CSS pixels, `scale` dots each. Raises UserError where none was made."""
     done = run(
-        page, f"--screenshot={out.resolve()}", f"--window-size={width},{height}", f"--force-device-scale-factor={scale}"
+        page,
+        "--run-all-compositor-stages-before-draw",  # without it parts of a picture can be missing
+        f"--screenshot={out.resolve()}",
+        f"--window-size={width},{height}",
+        f"--force-device-scale-factor={scale}",
     )
     if not out.exists() or out.stat().st_size == 0:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]

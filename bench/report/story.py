@@ -70,7 +70,7 @@ def _why(ladder: list[dict], gpu_ladder: list[dict]) -> dict:
     opening = (
         f"The original's GPU trained only {number(least)} to {number(most)} times as fast as its CPU, and by its "
         f"own figures testing a clip on the GPU took {100 * test:.0f} % of the time of training on it, though a test "
-        "has no backward pass and no optimizer: it waited for clips more than for the network"
+        "has no backward pass and no optimizer, which points at what the two share, the preparation of each clip"
     )
     rungs, device = (gpu_ladder, "GPU") if _has_parts(gpu_ladder) else (ladder, "CPU")
     if not _has_parts(rungs):
