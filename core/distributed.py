@@ -14,6 +14,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,17 @@ def _store(rank: int, size: int, restarts: int) -> torch.distributed.Store:
         timeout=_TIMEOUT, multi_tenant=True,
     )  # fmt: skip
     return torch.distributed.PrefixStore(f"triadbench/{restarts}", server)
+
+
+def of_this_launch(file: Path) -> bool:
+    """Whether a file was written since torchrun, which started this process, was itself started.
+
+    A training that torchrun starts again goes on with what its first life wrote, and not with what lay there before.
+    """
+    import psutil
+
+    launched = psutil.Process(os.getppid()).create_time()
+    return file.exists() and file.stat().st_mtime > launched - 1.0  # files' times may be rounded
 
 
 def is_main() -> bool:

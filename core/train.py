@@ -155,7 +155,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
     device = torch_device(world.device(config.device))
     out = Path(config.out)
     described = {**asdict(config), "data": str(config.data), "out": str(config.out), "switches": list(config.switches)}
-    last = _last_checkpoint(out, described, resume or world.restarted)
+    last = _last_checkpoint(out, described, resume or world.restarted and distributed.of_this_launch(out / LAST))
     report = progress if progress and world.is_main else (lambda _: None)
     report({"stage": "reading", "done": 0, "total": 1})
     dataset = open_dataset(config.data)

@@ -122,6 +122,15 @@ def test_without_restarts_a_killed_worker_ends_the_run(pack, tmp_path):
     assert process.returncode != 0
 
 
+def test_a_restart_does_not_go_on_with_an_older_training(tmp_path):
+    file = tmp_path / "last.safetensors"
+    assert not distributed.of_this_launch(file)
+    file.write_bytes(b"")
+    assert distributed.of_this_launch(file)
+    os.utime(file, (0, psutil.Process(os.getppid()).create_time() - 60))
+    assert not distributed.of_this_launch(file)
+
+
 # --- shares ----------------------------------------------------------------------------------------------------------
 
 
