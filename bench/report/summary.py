@@ -202,7 +202,7 @@ def not_measured(records: list[dict]) -> list[str]:
     reason = "no GPU on this machine" if gpu is None else f"the quick profile does not use the {gpu} yet"
     return [
         f"GPU: not measured: {reason}.",
-        "Not measured yet: other mel backends, reading of files, the data loader, exported models.",
+        "Not part of this: reading of files, the data loader (see the lines), exported models.",
     ]
 
 
