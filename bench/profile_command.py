@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 from pathlib import Path
 
 import click
@@ -51,15 +53,32 @@ def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_j
       python cli.py profile --only lines
       python cli.py profile --only mel --quick --spec ORIGINAL --batch 1,64 --threads 1 --json
     """
+    budget = options["budget"]
+    if budget is not None and math.isnan(budget):
+        raise click.UsageError("--budget nan: must be a number of seconds")
+    name = "mel.html" if only == "mel" else f"{only or 'profile'}{'-quick' if quick else ''}.html"
+    out = out or _FOLDER / name
+    _check_writable(out)
     if only == "mel":
-        result, text = _mel(quick, out or _FOLDER / "mel.html", records, **options)
+        result, text = _mel(quick, out, records, **options)
     else:
-        name = f"{only or 'profile'}{'-quick' if quick else ''}.html"
-        result, text = _parts(quick, only, out or _FOLDER / name, records, **options)
+        result, text = _parts(quick, only, out, records, **options)
     if as_json:
         console.print_json(result)
     else:
         click.echo(text(result))
+
+
+def _check_writable(out: Path) -> None:
+    """Raises UserError where the page could not be written: better now than after minutes of measuring."""
+    from core.errors import UserError
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out}: {'is a folder' if out.is_dir() else 'its folder cannot be written'}; name a file")
 
 
 def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool, **options):

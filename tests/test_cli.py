@@ -164,3 +164,16 @@ def test_info_and_pack_end_to_end(tmp_path):
     assert done.exit_code == 0 and json.loads(done.stdout)["n"] == 2
     done = CliRunner().invoke(cli.main, ["data", "info", str(tmp_path / "pack"), "--json"])
     assert json.loads(done.stdout)["kind"] == "pack"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--only", "mel", "--budget", "nan"], 2, "--budget nan"),
+        (["--quick", "--out", "/proc/none/page.html"], 1, "cannot be written"),
+        (["--quick", "--out", "tests"], 1, "is a folder"),
+    ],
+)
+def test_profile_refuses_before_it_measures(options, code, message):
+    done = subprocess.run([sys.executable, "cli.py", "profile", *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code and message in done.stderr and not done.stdout
