@@ -17,6 +17,8 @@ import functools
 
 import numpy as np
 
+from kernels.spec import largest_prime
+
 LARGEST_RADIX = 32  # 64 registers of data in a thread; 64 would need more than there are
 # Bytes of shared memory that a block may take on every GPU from compute capability 8.0 on.
 SHARED_LIMIT = 99 * 1024
@@ -125,17 +127,6 @@ def why_not(n_fft: int) -> str | None:
     if 4 * n_fft > SHARED_LIMIT or _layout(n_fft) is None:
         return f"n_fft={n_fft} needs more than the {SHARED_LIMIT} bytes of shared memory that a block has"
     return None
-
-
-def largest_prime(size: int) -> int:
-    """The largest prime factor, 1 for 1."""
-    largest, prime = 1, 2
-    while size > 1:
-        if size % prime == 0:
-            largest, size = prime, size // prime
-        else:
-            prime = prime + 1 if prime * prime <= size else size
-    return largest
 
 
 @functools.cache

@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from kernels.spec import MelSpec
+from kernels.spec import MelSpec, largest_prime
 
 # What moving one value through memory once more costs, in multiplications: small transforms are one dense matrix.
 _PASS_COST = 32
@@ -92,7 +92,7 @@ def make_plan(
     if not 1 <= n1 <= spec.n_fft or spec.n_fft % n1:
         raise ValueError(f"n1={n1} must divide n_fft={spec.n_fft}")
     n2 = spec.n_fft // n1
-    framed = frame_window(spec, window)
+    framed = spec.frame_window(window)
     slots = _slots(spec.n_fft, n1, needed)
     bins = np.where(slots < 0, -1, np.minimum(slots, spec.n_fft - slots)).ravel()
     first = None if n1 == 1 else _first(n1, n2) * framed.reshape(n1, n2).T[:, None, :]
@@ -104,25 +104,10 @@ def make_plan(
 
 def why_not(n_fft: int) -> str | None:
     """Why there is no plan for this n_fft, or None."""
-    largest, rest, factor = 1, n_fft, 2
-    while rest > 1:
-        if rest % factor == 0:
-            largest, rest = factor, rest // factor
-        else:
-            factor = factor + 1 if factor * factor <= rest else rest
+    largest = largest_prime(n_fft)
     if largest > LARGEST_PRIME:
         return f"n_fft={n_fft} has the prime factor {largest}, above {LARGEST_PRIME}; use a power of two"
     return None
-
-
-def frame_window(spec: MelSpec, window: np.ndarray) -> np.ndarray:
-    """The window, centred in n_fft samples, times the spectrum's normalisation: float64 (n_fft,)."""
-    frame = np.zeros(spec.n_fft)
-    left = (spec.n_fft - spec.win_length) // 2
-    frame[left : left + spec.win_length] = window
-    if spec.normalized in (True, "window"):
-        return frame / np.sqrt(np.sum(frame**2))
-    return frame / np.sqrt(spec.n_fft) if spec.normalized == "frame_length" else frame
 
 
 # ---- the factors

@@ -140,7 +140,7 @@ def with_samples(clips, spec: MelSpec):
 
 def tables_of(plan: cuda_plan.Plan, spec: MelSpec, window: np.ndarray, filterbank: np.ndarray):
     """(tables float32, bands int32) of a kernel: window, twiddles and weights one after the other; see cuda_plan."""
-    frame_window = _frame_window(spec, window.astype(np.float64))
+    frame_window = spec.frame_window(window.astype(np.float64))
     if plan.in_dtype == "int16":
         frame_window = frame_window / INT16_FULL_SCALE  # a power of two: exact
     bands, weights = cuda_plan.make_bands(plan, filterbank)
@@ -194,16 +194,6 @@ def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, device, log: bool
     # Once: another stream may be the next to use the tables, and it knows nothing of this copy.
     torch.cuda.current_stream(device).synchronize()
     return _Prepared(plan, cuda_launch.kernel(plan, device.index), *on_device, (window, filterbank))
-
-
-def _frame_window(spec: MelSpec, window: np.ndarray) -> np.ndarray:
-    """The window, centred in n_fft samples, times the spectrum's normalisation: float64 (n_fft,)."""
-    frame = np.zeros(spec.n_fft)
-    left = (spec.n_fft - spec.win_length) // 2
-    frame[left : left + spec.win_length] = window
-    if spec.normalized in (True, "window"):
-        return frame / np.sqrt(np.sum(frame**2))
-    return frame / np.sqrt(spec.n_fft) if spec.normalized == "frame_length" else frame
 
 
 # ---- torch.compile: the kernel as an operator with a shape function

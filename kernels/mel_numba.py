@@ -23,7 +23,7 @@ import numpy as np
 
 import kernels.numba_plan as numba_plan
 import kernels.numba_threads as numba_threads
-from kernels.spec import INT16_FULL_SCALE, PAD_MODES, MelSpec
+from kernels.spec import INT16_FULL_SCALE, PAD_MODES, MelSpec, largest_prime
 
 COMPUTES_IN_FLOAT64 = False
 
@@ -45,7 +45,7 @@ def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: b
         return f"it runs on the CPU and the input is on {device}"
     if needs_gradient:
         return "it has no gradient"
-    largest = numba_plan.largest_prime(spec.n_fft)
+    largest = largest_prime(spec.n_fft)
     if largest > numba_plan.LARGEST_PRIME:
         return f"n_fft={spec.n_fft} has the prime factor {largest}, above {numba_plan.LARGEST_PRIME}"
     return None
@@ -56,7 +56,7 @@ def plan_for(spec: MelSpec, lanes: int | None = None) -> numba_plan.Plan:
     import kernels.numba_cache as numba_cache
 
     lanes = lanes or numba_cache.host_lanes(4)
-    window = _frame_window(spec, spec.window_array())
+    window = spec.frame_window(spec.window_array())
     return numba_plan.make_plan(spec.n_fft, spec.hop_length, window, lanes, np.float32)
 
 
@@ -226,7 +226,7 @@ def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, lanes: int) -> _P
         )
     if in_dtype not in ("float32", "float64", "int16"):
         raise TypeError(f"waveform dtype={in_dtype} must be float32, float64 or int16; use waveform.float()")
-    frame_window = _frame_window(spec, window.detach().double().numpy())
+    frame_window = spec.frame_window(window.detach().double().numpy())
     if in_dtype == "int16":
         frame_window /= INT16_FULL_SCALE
     filters = filterbank.detach().numpy()
@@ -260,16 +260,6 @@ def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, lanes: int) -> _P
         tensors=(window.detach(), filterbank.detach()),  # of their own: `.data` may be set on the caller's
         group_samples=lanes * spec.n_fft,
     )
-
-
-def _frame_window(spec: MelSpec, window: np.ndarray) -> np.ndarray:
-    """The window, centred in n_fft samples, times the spectrum's normalisation: float64 (n_fft,)."""
-    frame = np.zeros(spec.n_fft)
-    left = (spec.n_fft - spec.win_length) // 2
-    frame[left : left + spec.win_length] = window
-    if spec.normalized in (True, "window"):
-        return frame / np.sqrt(np.sum(frame**2))
-    return frame / np.sqrt(spec.n_fft) if spec.normalized == "frame_length" else frame
 
 
 def _bands(filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,10 +17,11 @@ that the W frames at sample n = q hop + i are the W neighbours from column q: ea
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
+
+from kernels.spec import largest_prime
 
 # The operations of a step; each one's fields are told where it is made, below
 FIRST, PASS, LAST, TWIDDLE, POWERS, SQUARES, DIRECT_FIRST, DIRECT_PASS = range(8)
@@ -79,12 +80,6 @@ def wide_size(n_fft: int, lanes: int) -> int:
     """Elements of scratch memory that the direct sums of the largest prime factor need."""
     radix = largest_prime(n_fft)
     return (2 * radix + 4) * lanes + 2 * radix
-
-
-@functools.cache
-def largest_prime(size: int) -> int:
-    """The largest prime factor, 1 for 1."""
-    return max(factors(size), default=1)
 
 
 def make_plan(n_fft: int, hop_length: int, window: np.ndarray, lanes: int, dtype: np.dtype) -> Plan:

@@ -15,6 +15,7 @@ k * sample_rate / n_fft (librosa uses the true one); a drop-in has to follow tor
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 from collections.abc import Mapping
@@ -148,6 +149,15 @@ class MelSpec:
 
     # ---- arrays
 
+    def frame_window(self, window: np.ndarray) -> np.ndarray:
+        """The window, centred in n_fft samples, times the spectrum's normalisation: float64 (n_fft,)."""
+        frame = np.zeros(self.n_fft)
+        left = (self.n_fft - self.win_length) // 2
+        frame[left : left + self.win_length] = window
+        if self.normalized in (True, "window"):
+            return frame / np.sqrt(np.sum(frame**2))
+        return frame / np.sqrt(self.n_fft) if self.normalized == "frame_length" else frame
+
     def window_array(self) -> np.ndarray:
         """The window, float64 (win_length,). Raises ValueError for window="custom", which has no formula."""
         if self.window == "custom":
@@ -261,3 +271,15 @@ ORIGINAL = MelSpec(sample_rate=16000, n_fft=1024, hop_length=512, n_mels=64)
 CHORD = MelSpec(sample_rate=16000, n_fft=4096, hop_length=1024, n_mels=192, f_min=60.0, f_max=4000.0)
 WHISPER = MelSpec(sample_rate=16000, n_fft=400, hop_length=160, n_mels=80, norm="slaney", mel_scale="slaney")
 SPECS = {"ORIGINAL": ORIGINAL, "CHORD": CHORD, "WHISPER": WHISPER}
+
+
+@functools.cache
+def largest_prime(size: int) -> int:
+    """The largest prime factor, 1 for 1."""
+    largest, prime = 1, 2
+    while size > 1:
+        if size % prime == 0:
+            largest, size = prime, size // prime
+        else:
+            prime = prime + 1 if prime * prime <= size else size
+    return largest

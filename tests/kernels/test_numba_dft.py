@@ -7,7 +7,7 @@ fields that kernels/numba_plan.py documents, so a wrong plan is told from wrong 
 import numpy as np
 import pytest
 
-from kernels import numba_dft, numba_plan
+from kernels import numba_dft, numba_plan, spec
 from kernels.numba_plan import DIRECT_FIRST, DIRECT_PASS, FIRST, LAST, PASS, POWERS, TWIDDLE
 
 W = 4
@@ -115,4 +115,4 @@ def test_factors():
     assert [numba_plan.factors(n) for n in (1, 2, 12, 97, 2 * 2 * 3 * 49 * 101)] == [
         [], [2], [2, 2, 3], [97], [2, 2, 3, 7, 7, 101],
     ]  # fmt: skip
-    assert [numba_plan.largest_prime(n) for n in (1, 8, 1021, 2062)] == [1, 2, 1021, 1031]
+    assert [spec.largest_prime(n) for n in (1, 8, 1021, 2062)] == [1, 2, 1021, 1031]
