@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from core.answers import CLIP_SAMPLES, SAMPLE_RATE, name_chord, no_chord
 from core.audio import AUDIO_SUFFIXES, iter_blocks
 from core.errors import UserError
-from core.predict import CLIP_SAMPLES, SAMPLE_RATE, Predictor, name_chord, no_chord
+from core.predict import Predictor
 
 WINDOW_S = CLIP_SAMPLES / SAMPLE_RATE
 HOP_S = WINDOW_S / 2

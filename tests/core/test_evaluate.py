@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from core.answers import Scores
 from core.checkpoint import Checkpoint, load
 from core.dataset import open_dataset
 from core.errors import UserError
 from core.evaluate import draw_confusions, evaluate, wilson
 from core.labels import ROOTS, TYPES, ClipName
 from core.pack import pack
-from core.predict import Predictor, Scores
+from core.predict import Predictor
 from kernels.spec import CHORD
 from tests.core.toys import all_names, save_original, template_net, write_set
 

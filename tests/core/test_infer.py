@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import infer
+from core.answers import CLIP_SAMPLES
 from core.checkpoint import Checkpoint, load
 from core.errors import UserError
 from core.infer import find_files, infer_files, window_batches
-from core.predict import CLIP_SAMPLES, Predictor
+from core.predict import Predictor
 from kernels.spec import CHORD
 from tests.core.toys import chord, save_original, template_net
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from core import predict
+from core.answers import name_chord, no_chord
 from core.checkpoint import Checkpoint, load
 from core.errors import UserError
 from core.labels import ROOTS, TYPES, chord_symbol
-from core.predict import Predictor, name_chord, no_chord
+from core.predict import Predictor
 from kernels.spec import CHORD
 from tests.core.toys import all_names, chord, save_original, save_template, small_net, template_net
 

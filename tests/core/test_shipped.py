@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from core.answers import name_chord
 from core.banks import NoteBank, bank_for
 from core.instruments import LICENCES, TRAINING
 from core.labels import ROOTS, TYPES, VOICINGS
-from core.predict import SHIPPED, Predictor, name_chord
+from core.predict import SHIPPED, Predictor
 from core.render import STYLES, Renderer, plan
 
 pytestmark = pytest.mark.skipif(

@@ -1,0 +1,108 @@
+"""What an exported file says of itself, in its metadata. Needs neither PyTorch nor ONNX."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from core.errors import UserError
+from core.labels import ROOTS, TYPES
+from core.version import VERSION
+from kernels.spec import MelSpec
+
+FORMAT = "triadbench-export-1"
+KEY = "triadbench"  # of the JSON object; the other keys repeat it for people
+LICENCE = "MIT"
+FRONT_ENDS = ("each", "batch", "stft", "none")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportInfo:
+    """Of one exported file.
+
+    Attributes:
+        architecture, task: of the checkpoint: "chordnet" or "original"; "both", "type" or "root".
+        kind: "onnx" or "torchscript".
+        front_end: how the file makes mel spectrograms of waveforms (export/mel_graph.py); "none": it takes mel.
+        precision: of the network; the mel spectrogram is float32 in all.
+        spec: of the mel spectrogram. log: whether the network takes log mel.
+        samples: the only length that the network takes, or None for any from `min_samples` on.
+        checkpoint_sha256: of the file that was exported.
+        accuracies: what was measured when it was verified: {"set", "n", "type_accuracy", "root_accuracy", ...}.
+        training: from the checkpoint's record, the settings that made it.
+    """
+
+    architecture: str
+    task: str
+    kind: str
+    front_end: str
+    precision: str
+    spec: MelSpec
+    log: bool
+    samples: int | None
+    checkpoint_sha256: str
+    accuracies: dict = dataclasses.field(default_factory=dict)
+    training: dict = dataclasses.field(default_factory=dict)
+    version: str = VERSION
+    licence: str = LICENCE
+
+    @property
+    def input_name(self) -> str:
+        """ "mel" (batch, n_mels, n_frames) or "waveform" (batch, samples), float32."""
+        return "mel" if self.front_end == "none" else "waveform"
+
+    @property
+    def output_names(self) -> list[str]:
+        """Probabilities (batch, 4) and (batch, 12) and logits: (batch, 12, 4) of every chord, or of the one task."""
+        tasks = ("type", "root") if self.task == "both" else (self.task,)
+        return [*(f"{task}_probabilities" for task in tasks), "logits"]
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest waveform."""
+        return self.spec.n_fft
+
+    def metadata(self) -> dict[str, str]:
+        """Keys and values for the file's metadata: one JSON object for programs, and single lines for people."""
+        described = dataclasses.asdict(self) | {
+            "format": FORMAT,
+            "spec": self.spec.to_dict(),
+            "labels": {"types": list(TYPES), "roots": list(ROOTS)},
+            "sample_rate": self.spec.sample_rate,
+            "min_samples": self.min_samples,
+        }
+        return {
+            KEY: json.dumps(described, sort_keys=True, allow_nan=False),
+            "types": ",".join(TYPES),
+            "roots": ",".join(ROOTS),
+            "sample_rate": str(self.spec.sample_rate),
+            "mel_spec": json.dumps(self.spec.to_dict(), sort_keys=True),
+            "accuracies": json.dumps(self.accuracies, sort_keys=True, allow_nan=False),
+            "version": self.version,
+            "licence": self.licence,
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str], name: str) -> ExportInfo:
+        """Of the metadata of the file called `name`.
+
+        Raises:
+            UserError: the file is another program's, another version's, or damaged.
+        """
+        if KEY not in metadata:
+            raise UserError(f"{name}: no model of triadbench (its metadata lack {KEY!r}); make one with `export`")
+        try:
+            described = json.loads(metadata[KEY])
+            found = described["format"]
+            if found != FORMAT:
+                raise UserError(f"{name}: format {found!r}, this version reads {FORMAT!r}; make it again with `export`")
+            if described["labels"] != {"types": list(TYPES), "roots": list(ROOTS)}:
+                raise UserError(f"{name}: other labels than this version's; make it again with `export`")
+            fields = {field.name: described[field.name] for field in dataclasses.fields(cls)}
+            info = cls(**fields | {"spec": MelSpec.from_dict(described["spec"])})
+            if info.front_end not in FRONT_ENDS or info.precision not in PRECISIONS:
+                raise ValueError(f"front end {info.front_end!r}, precision {info.precision!r}")
+            return info
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{name}: damaged metadata ({error}); make it again with `export`") from error
