@@ -83,7 +83,10 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike) -> None:
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.model.state_dict().items()}
     tensors |= {_OPTIMIZER + name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.state.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"triadbench": json.dumps(described)})
+        try:
+            save_file(tensors, temporary, metadata={"triadbench": json.dumps(described)})
+        except SafetensorError as error:
+            raise UserError(f"{path}: cannot write ({error}); nothing was changed there") from error
 
 
 def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Checkpoint:

@@ -86,8 +86,12 @@ def default_paths(root: Path = Path(".")) -> list[Path]:
 
     A repository's own records come first, so that what was measured since replaces them.
     """
-    found = [*sorted((ROOT / "bench" / "records").rglob("*.jsonl")), *sorted((ROOT / "pretrained").glob("*.jsonl"))]
-    return found + sorted(path for path in (root / "runs").rglob("*.jsonl") if path.name != "trials.jsonl")
+    own = [*_record_files(ROOT / "bench" / "records"), *sorted((ROOT / "pretrained").glob("*.jsonl"))]
+    return own + _record_files(root / "runs")
+
+
+def _record_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.jsonl") if path.name != "trials.jsonl" and path.is_file())
 
 
 def gather(paths: Sequence[Path] | None = None) -> Gathered:
@@ -129,7 +133,7 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*.jsonl") if file.name != "trials.jsonl")
+            inside = _record_files(path)
             if not inside:
                 raise UserError(f"{path} holds no *.jsonl file; give record files, or folders that hold some")
             found += inside
@@ -150,7 +154,7 @@ def _accuracies(path: Path, problems: list[str]) -> tuple[list[dict], list[str]]
     for number, problem in numbers.items():
         try:
             entry = json.loads(lines[number - 1])
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
         if isinstance(entry, dict) and ("type_accuracy" in entry or entry.get("name") == "original recipe"):
             found.append(entry)

@@ -68,9 +68,10 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
     page = frame.page(TITLE, lead, machines, head="".join(heads))
     with atomic_path(Path(out)) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # half a character of a name
+        size = temporary.stat().st_size
     return {
         "page": str(out),
-        "bytes": len(page.encode()),
+        "bytes": size,
         "machines": told,
         "accuracy": len(gathered.accuracy),
         "files": gathered.files,
