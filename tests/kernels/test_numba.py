@@ -26,6 +26,7 @@ from kernels import (
     mel_numba,
     numba_cache,
     numba_plan,
+    torch_side,
 )
 from kernels.compare import assert_close, compare
 from kernels.mel_reference import mel_spectrogram
@@ -376,7 +377,7 @@ class TestOperator:
 
     @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
     def test_its_settings_travel_as_text(self, spec):
-        assert mel_numba._spec_of(spec.text) == spec
+        assert torch_side.spec_of(spec.text) == spec
 
     def test_a_compiled_caller_keeps_its_graph_whole(self):
         arrays = _arrays(ORIGINAL, "float32")
