@@ -138,6 +138,14 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+def list_skipped(files: Sequence[tuple[str, str]], most: int = 10) -> None:
+    """Name the files that were passed over, (name, reason) each, on stderr."""
+    for name, reason in files[:most]:
+        note(f"skipped {name}: {reason}")
+    if len(files) > most:
+        note(f"... and {len(files) - most} more (--json lists them)")
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Aligned text columns: numbers to the right, the rest to the left; None is an em dash."""
     cells = [[_cell(value) for value in row] for row in rows]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import machine, mel_records, mel_static, rivals, roofs, timing, warm_start
+from bench import machine, mel_records, mel_static, results, rivals, roofs, timing, warm_start
 from bench.cases import make_waveform, tilted_tones
 from bench.mel_records import Group
 from core.errors import UserError
@@ -133,17 +133,11 @@ def run(
         UserError: an output cannot be written, or the records cannot be read.
     """
     from bench.report import mel_page, mel_summary
-    from core.files import atomic_path
 
     start = time.perf_counter()
     made, environment, skipped = measure(records_path, contest, effort, fresh=fresh, progress=progress, note=note)
-    with atomic_path(out) as temporary:
-        temporary.write_text(mel_page.page(made), encoding="utf-8")
     return {
-        "page": str(out),
-        "records": str(records_path),
-        "seconds": round(time.perf_counter() - start, 1),
-        "environment": environment,
+        **results.write_page(mel_page.page(made), out, records_path, environment, start),
         "skipped_groups": skipped,
         "measurements": mel_summary.rows(made),
         "left_out": mel_summary.left_out(made),
@@ -308,9 +302,7 @@ def check(result, expected, rival: rivals.Rival) -> dict:
     if not found.passed:
         raise _Wrong(f"wrong: {found}")
     return {
-        "reference": "float64",
-        "peak_relative": found.peak_relative,
-        "rms_relative": found.rms_relative,
+        **results.error_fields(found),
         "tolerance": rival.tolerance,
         "tolerance_reason": rival.tolerance_reason,
     }

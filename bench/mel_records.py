@@ -10,8 +10,8 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import machine, records
-from bench.cases import SAMPLE_RATE, SAMPLES, SEED
+from bench import machine, records, results
+from bench.cases import SAMPLES, SEED
 from core.errors import UserError
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -120,18 +120,13 @@ class Store:
             "mel",
             {"contestant": rival.name, "ours": rival.ours, **group._asdict(), "dtype": "float32", "seed": SEED},
             timed.samples_ms,
-            first_call=1e3 * timed.first_call_s,
             prepare_ms=1e3 * ready.prepare_s,
             first_in_process=first_in_process,
             error={**ready.error, "tilted_log": log_error},
             what=rival.what,
             threads_by=rival.threads,
             versions=rival.versions(),
-            calls_per_sample=timed.calls_per_sample,
-            other_cores=timed.other_cores,
-            disturbed=timed.disturbed,
-            clips=group.batch,
-            audio_s=group.batch * SAMPLES / SAMPLE_RATE,
+            **results.timing_fields(timed, group.batch),
             flops=work.flops(spec, group.batch, SAMPLES),
             bytes_moved=work.fused_bytes(spec, group.batch, SAMPLES),
         )

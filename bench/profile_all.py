@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import layers, line_profiles, line_targets, machine, mel, quick, records
+from bench import layers, line_profiles, line_targets, machine, mel, quick, records, results
 
 PARTS = ("mel", "layers", "step", "lines")
 Progress = Callable[[int, int | None], None]
@@ -84,7 +84,6 @@ def run(
     import torch
 
     from bench.report import profile_page
-    from core.files import atomic_path
 
     start = time.perf_counter()
     environment = machine.environment()
@@ -112,13 +111,8 @@ def run(
             for record in made[part]:
                 records.append(record, records_path)
         seconds[part] = round(time.perf_counter() - before, 1)
-    with atomic_path(Path(out)) as temporary:
-        temporary.write_text(profile_page.page(made), encoding="utf-8")
     return {
-        "page": str(out),
-        "records": str(records_path),
-        "seconds": round(time.perf_counter() - start, 1),
-        "environment": environment,
+        **results.write_page(profile_page.page(made), out, records_path, environment, start),
         "parts": {
             part: {"records": len(found), "seconds": seconds[part], "findings": profile_page.findings(part, found)}
             for part, found in made.items()

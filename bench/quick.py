@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench import machine, records, timing
-from bench.cases import SAMPLE_RATE, SAMPLES, SEED, drop_in_mel, make_networks, make_waveform, mel_flops, torchaudio_mel
+from bench import machine, records, results, timing
+from bench.cases import SAMPLES, SEED, drop_in_mel, make_networks, make_waveform, mel_flops, torchaudio_mel
 from bench.report import summary
 
 if TYPE_CHECKING:
@@ -70,18 +70,12 @@ def run(
         UserError: an output cannot be written.
     """
     from bench.report import quick_page
-    from core.files import atomic_path
 
     start = time.perf_counter()
     environment = machine.environment()
     made = measure(environment, records_path, progress, effort)
-    with atomic_path(out) as temporary:
-        temporary.write_text(quick_page.page(made), encoding="utf-8")
     return {
-        "page": str(out),
-        "records": str(records_path),
-        "seconds": round(time.perf_counter() - start, 1),
-        "environment": environment,
+        **results.write_page(quick_page.page(made), out, records_path, environment, start),
         "measurements": [summary.row(record, summary.peak_gflop_per_s(made)) for record in made],
         "findings": summary.findings(made),
     }
@@ -140,17 +134,14 @@ def _timed(effort: Effort, contestants: dict, check: Callable) -> dict[str, timi
     )
 
 
-def _record(name: str, parameters: dict, timed: timing.Timing, environment: dict, **more: Any) -> dict:
+def _record(name: str, parameters: dict, timed: timing.Timing, environment: dict, clips: int, **more: Any) -> dict:
     return records.make(
         name,
         parameters={"device": "cpu", "dtype": "float32", "seed": SEED, **parameters},
         unit="ms",
         samples=timed.samples_ms,
-        first_call=1e3 * timed.first_call_s,
         environment=environment,
-        calls_per_sample=timed.calls_per_sample,
-        other_cores=timed.other_cores,
-        disturbed=timed.disturbed,
+        **results.timing_fields(timed, clips),
         **more,
     )
 
@@ -178,10 +169,9 @@ def _mels(environment: dict, effort: Effort) -> list[dict]:
             for name, timed in _timed(effort, contestants, check).items():
                 made.append(
                     _record(
-                        "mel", {"backend": name, "spec": spec_name, "batch": batch}, timed, environment,
+                        "mel", {"backend": name, "spec": spec_name, "batch": batch}, timed, environment, batch,
                         runs_on=modules["ours"].backend if name == "ours" else "torchaudio",
-                        error=errors[name], clips=batch, audio_s=batch * SAMPLES / SAMPLE_RATE,
-                        flops=mel_flops(spec, batch, n_frames), bytes_moved=4 * batch * arrays,
+                        error=errors[name], flops=mel_flops(spec, batch, n_frames), bytes_moved=4 * batch * arrays,
                     )
                 )  # fmt: skip
     return made
@@ -209,7 +199,7 @@ def _forwards(environment: dict, effort: Effort) -> list[dict]:
             made.append(
                 _record(
                     "forward", {"network": network.name, "spec": network.spec_name, "batch": batch}, timed, environment,
-                    error=error, clips=batch, audio_s=batch * SAMPLES / SAMPLE_RATE, flops=flops,
+                    batch, error=error, flops=flops,
                 )
             )  # fmt: skip
     return made
@@ -252,7 +242,7 @@ def _steps(environment: dict, effort: Effort) -> list[dict]:
                 _record(
                     "training step",
                     {"network": network.name, "spec": network.spec_name, "batch": STEP_BATCH, "part": part},
-                    timed, environment, clips=STEP_BATCH, audio_s=STEP_BATCH * SAMPLES / SAMPLE_RATE,
+                    timed, environment, STEP_BATCH,
                 )
             )  # fmt: skip
     return made
@@ -268,7 +258,7 @@ def mel_error(case: str, mel, expected) -> dict:
     found = compare(mel.numpy(), expected, rtol_peak=MEL_TOLERANCE, rtol_rms=MEL_TOLERANCE, dtype="float32")
     if not found.passed:
         raise RuntimeError(f"{case} is wrong, so it is not timed: {found}")
-    return {"reference": "float64", "peak_relative": found.peak_relative, "rms_relative": found.rms_relative}
+    return results.error_fields(found)
 
 
 def forward_error(case: str, result, expected: torch.Tensor) -> dict:
@@ -284,7 +274,7 @@ def forward_error(case: str, result, expected: torch.Tensor) -> dict:
     )
     if not found.passed:
         raise RuntimeError(f"{case} is wrong, so it is not timed: {found}")
-    return {"reference": "float64", "peak_relative": found.peak_relative, "rms_relative": found.rms_relative}
+    return results.error_fields(found)
 
 
 def check_step(name: str, loss: float, before: list[torch.Tensor], after: list[torch.Tensor]) -> None:

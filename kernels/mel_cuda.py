@@ -13,16 +13,15 @@ before on that device (the first call compiles and copies tables).
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 import importlib.util
-import threading
 
 import numpy as np
 
 import kernels.cuda_plan as cuda_plan
 from kernels.spec import INT16_FULL_SCALE, MelSpec
+from kernels.torch_side import Kept, identity, needs_operator, register_operator
 
 COMPUTES_IN_FLOAT64 = False
 
@@ -73,14 +72,9 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     in place is seen by torch's version counter, so one through `.data`, which hides from it, is not.
     Raises ValueError for clips or outputs whose positions do not fit 32 bits.
     """
-    import torch
+    if needs_operator(waveform):
+        import torch
 
-    if (
-        torch.compiler.is_compiling()
-        or type(waveform) is not torch.Tensor  # a subclass may have no memory
-        or torch._C._len_torch_dispatch_stack()  # a mode has to see what happens: make_fx and its like
-        or torch._C._are_functorch_transforms_active()
-    ):
         return torch.ops.triadbench.mel_cuda(waveform, window, filterbank, spec.text, log_eps)
     return compute(waveform, spec, window, filterbank, log_eps)
 
@@ -158,27 +152,16 @@ class _Prepared:
     tensors: tuple
 
 
-_kept: dict[tuple, _Prepared] = {}
-_keeping = threading.Lock()
+_kept: Kept[_Prepared] = Kept(_PREPARED_KEPT)
 
 
 def _prepared(spec: MelSpec, window, filterbank, in_dtype, device, log: bool) -> _Prepared:
-    key = (spec, _identity(window), _identity(filterbank), in_dtype, device, log)
+    key = (spec, identity(window), identity(filterbank), in_dtype, device, log)
     found = _kept.get(key)
     if found is None:
         found = _prepare(spec, window, filterbank, str(in_dtype).removeprefix("torch."), device, log)
-        with _keeping:
-            while len(_kept) >= _PREPARED_KEPT:
-                del _kept[next(iter(_kept))]
-            _kept[key] = found
+        _kept.put(key, found)
     return found
-
-
-def _identity(tensor) -> tuple:
-    if tensor.is_inference():  # it counts no versions
-        return tensor.shape, tensor.cpu().numpy().tobytes()
-    # The shape as well: a part of a tensor begins where the whole does.
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version
 
 
 def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, device, log: bool) -> _Prepared:
@@ -208,35 +191,4 @@ def _found(module: str) -> bool:
 
 @functools.cache
 def _register_operator() -> None:
-    import torch
-
-    schema = "(Tensor waveform, Tensor window, Tensor filterbank, str settings, float? log_eps) -> Tensor"
-
-    @torch.library.custom_op("triadbench::mel_cuda", mutates_args=(), device_types="cuda", schema=schema)
-    def mel_cuda(waveform, window, filterbank, settings, log_eps):
-        return compute(waveform, _spec_of(settings), window, filterbank, log_eps)
-
-    @mel_cuda.register_fake
-    def _(waveform, window, filterbank, settings, log_eps):
-        spec = _spec_of(settings)
-        batch, time = waveform.shape
-        # An open length is a symbol and stays one: looked at, it would make a graph for each length.
-        n_frames = spec.n_frames(time) if isinstance(time, int) else spec.n_frames_unchecked(time)
-        return window.new_empty((batch, spec.n_mels, n_frames))
-
-    @mel_cuda.register_vmap
-    def _(info, in_dims, waveform, window, filterbank, settings, log_eps):
-        clips, *arrays = (
-            tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip((waveform, window, filterbank), in_dims[:3], strict=True)
-        )
-        if in_dims[1] is None and in_dims[2] is None:  # one window and one filterbank: one large batch
-            mel = mel_cuda(clips.flatten(0, 1), window, filterbank, settings, log_eps)
-            return mel.unflatten(0, clips.shape[:2]), 0
-        each = zip(clips, *arrays, strict=True)
-        return torch.stack([mel_cuda(*tensors, settings, log_eps) for tensors in each]), 0
-
-
-@functools.lru_cache(maxsize=64)
-def _spec_of(settings: str) -> MelSpec:
-    return MelSpec.from_dict(ast.literal_eval(settings))
+    register_operator("mel_cuda", compute, device_types="cuda")

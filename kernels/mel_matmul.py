@@ -19,11 +19,11 @@ import contextlib
 import dataclasses
 import functools
 import math
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import kernels.matmul_plan as matmul_plan
 from kernels.spec import INT16_FULL_SCALE, MelSpec
+from kernels.torch_side import Kept, identity
 
 COMPUTES_IN_FLOAT64 = False
 TRACEABLE = True  # torch.jit.trace sees all that it does
@@ -284,14 +284,13 @@ def _full_precision(device: str):
 
 # ---- what one spec, window and filterbank need, worked out once
 
-_kept: dict[tuple, tuple] = {}
-_keeping = threading.Lock()
+_kept: Kept[tuple] = Kept(_KEPT)
 
 
 def _kept_constants(spec: MelSpec, window, filterbank) -> Constants:
     import torch
 
-    key = (spec, _identity(window), _identity(filterbank), window.dtype, window.device)
+    key = (spec, identity(window), identity(filterbank), window.dtype, window.device)
     found = _kept.get(key)
     if found is None:
         if torch.jit.is_tracing():  # a trace records its own thread: the constants' making is no part of the graph
@@ -300,10 +299,7 @@ def _kept_constants(spec: MelSpec, window, filterbank) -> Constants:
         else:
             constants = _make_constants(spec, window, filterbank)
         found = constants, (window, filterbank)  # which stay alive, as the key names them by their address
-        with _keeping:
-            while len(_kept) >= _KEPT:
-                del _kept[next(iter(_kept))]
-            _kept[key] = found
+        _kept.put(key, found)
     return found[0]
 
 
@@ -361,10 +357,3 @@ def _make_constants(spec: MelSpec, window, filterbank) -> Constants:
     spec.check_shapes(window.shape, filterbank.shape)
     arrays = (tensor.detach().double().cpu().numpy() for tensor in (window, filterbank))
     return constants_of(matmul_plan.make_plan(spec, *arrays), window.dtype, window.device)
-
-
-def _identity(tensor) -> tuple:
-    if tensor.is_inference():  # it counts no versions
-        return tensor.shape, tensor.cpu().numpy().tobytes()
-    # The shape as well: a part of a tensor begins where the whole does.
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version

@@ -12,18 +12,17 @@ This file is the launcher: what is prepared once, the threads, torch's side. Wha
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 import importlib.util
 import struct
-import threading
 
 import numpy as np
 
 import kernels.numba_plan as numba_plan
 import kernels.numba_threads as numba_threads
 from kernels.spec import INT16_FULL_SCALE, PAD_MODES, MelSpec, largest_prime
+from kernels.torch_side import Kept, identity, needs_operator, register_operator
 
 COMPUTES_IN_FLOAT64 = False
 
@@ -66,14 +65,9 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     window (win_length,) and filterbank (n_mels, n_freqs) in the dtype of the result. They are prepared once; a change
     in place is seen by torch's version counter, so one through `.data`, which hides from it, is not.
     """
-    import torch
+    if needs_operator(waveform):
+        import torch
 
-    if (
-        torch.compiler.is_compiling()
-        or type(waveform) is not torch.Tensor  # a subclass may have no memory
-        or torch._C._len_torch_dispatch_stack()  # a mode has to see what happens: make_fx and its like
-        or torch._C._are_functorch_transforms_active()
-    ):
         return torch.ops.triadbench.mel_numba(waveform, window, filterbank, spec.text, log_eps)
     return compute(waveform, spec, window, filterbank, log_eps)
 
@@ -190,28 +184,17 @@ class _Prepared:
         return job if job.n_threads >= n_threads else _Job(self, n_threads)
 
 
-_kept: dict[tuple, _Prepared] = {}
-_keeping = threading.Lock()
+_kept: Kept[_Prepared] = Kept(_PREPARED_KEPT)
 
 
 def _prepared(spec: MelSpec, window, filterbank, in_dtype, lanes: int) -> _Prepared:
     # By address: hashing a spec costs more than all other look-ups.
-    key = (id(spec), _identity(window), _identity(filterbank), in_dtype, lanes)
+    key = (id(spec), identity(window), identity(filterbank), in_dtype, lanes)
     found = _kept.get(key)
     if found is None:
         found = _prepare(spec, window, filterbank, str(in_dtype).removeprefix("torch."), lanes)
-        with _keeping:
-            while len(_kept) >= _PREPARED_KEPT:
-                del _kept[next(iter(_kept))]
-            _kept[key] = found
+        _kept.put(key, found)
     return found
-
-
-def _identity(tensor) -> tuple:
-    if tensor.is_inference():  # it counts no versions
-        return tensor.shape, tensor.numpy().tobytes()
-    # The shape as well: a part of a tensor begins where the whole does.
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version
 
 
 def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, lanes: int) -> _Prepared:
@@ -286,40 +269,5 @@ def _import_failure() -> str | None:
         import llvmlite.binding  # noqa: F401
     except (ImportError, OSError) as error:  # OSError: its compiled library does not load here
         return f"llvmlite cannot be imported ({error}); pip install --force-reinstall numba"
-    _register_operator()
+    register_operator("mel_numba", compute)
     return None
-
-
-def _register_operator() -> None:
-    import torch
-
-    schema = "(Tensor waveform, Tensor window, Tensor filterbank, str settings, float? log_eps) -> Tensor"
-
-    @torch.library.custom_op("triadbench::mel_numba", mutates_args=(), schema=schema)
-    def mel_numba(waveform, window, filterbank, settings, log_eps):
-        return compute(waveform, _spec_of(settings), window, filterbank, log_eps)
-
-    @mel_numba.register_fake
-    def _(waveform, window, filterbank, settings, log_eps):
-        spec = _spec_of(settings)
-        batch, time = waveform.shape
-        # An open length is a symbol and stays one: looked at, it would make a graph for each length.
-        n_frames = spec.n_frames(time) if isinstance(time, int) else spec.n_frames_unchecked(time)
-        return window.new_empty((batch, spec.n_mels, n_frames))
-
-    @mel_numba.register_vmap
-    def _(info, in_dims, waveform, window, filterbank, settings, log_eps):
-        clips, *arrays = (
-            tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip((waveform, window, filterbank), in_dims[:3], strict=True)
-        )
-        if in_dims[1] is None and in_dims[2] is None:  # one window and one filterbank: one large batch
-            mel = mel_numba(clips.flatten(0, 1), window, filterbank, settings, log_eps)
-            return mel.unflatten(0, clips.shape[:2]), 0
-        each = zip(clips, *arrays, strict=True)
-        return torch.stack([mel_numba(*tensors, settings, log_eps) for tensors in each]), 0
-
-
-@functools.lru_cache(maxsize=64)
-def _spec_of(settings: str) -> MelSpec:
-    return MelSpec.from_dict(ast.literal_eval(settings))

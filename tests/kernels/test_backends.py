@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 from kernels import CHORD, ORIGINAL, WHISPER, MelSpec, MelSpectrogram
 from kernels.compare import assert_close
 from kernels.mel_reference import mel_spectrogram
+from tests.kernels.inputs import TOLERANCES, noise, specs
 
 BACKENDS = ["torchaudio", "numba", "matmul"]  # every backend but the definition
-TOLERANCES = {"float32": {"rtol_peak": 3e-6, "rtol_rms": 1e-6}, "float64": {"rtol_peak": 1e-12, "rtol_rms": 1e-12}}
-
-
-def _noise(shape, dtype="float32", seed=0):
-    noise = np.random.default_rng(seed).standard_normal(shape)
-    return (noise.clip(-3, 3) * 10000).astype(np.int16) if dtype == "int16" else noise.astype(dtype)
 
 
 def _check(spec, waveform, backend, **tolerances):
@@ -66,38 +61,19 @@ CASES = {
 @pytest.mark.parametrize(("spec", "time"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backend_against_reference(backend, spec, time, dtype):
-    _check(spec, _noise((2, time), dtype), backend)
-
-
-@st.composite
-def _settings(draw):
-    n_fft = draw(st.integers(2, 300))
-    win_length = draw(st.integers(2, n_fft))
-    center = draw(st.booleans())
-    return MelSpec(
-        sample_rate=draw(st.sampled_from([8000, 16000, 22050, 44100])),
-        n_fft=n_fft,
-        win_length=win_length,
-        hop_length=draw(st.integers(1, 2 * n_fft)),
-        f_min=draw(st.sampled_from([0.0, 55.5, 1500.0])),
-        f_max=draw(st.sampled_from([None, 3000.0])),
-        n_mels=draw(st.integers(1, 24)),
-        power=draw(st.sampled_from([1.0, 2.0, 1.7])),
-        pad=draw(st.sampled_from([0, 0, 5, 200])),
-        center=center,
-        pad_mode=draw(st.sampled_from(["reflect", "constant", "replicate", "circular"])),
-        window=draw(st.sampled_from(["hann", "hamming", "rectangular"])),
-        normalized=draw(st.sampled_from([False, True, "frame_length"])),
-        norm=draw(st.sampled_from([None, "slaney"])),
-        mel_scale=draw(st.sampled_from(["htk", "slaney"])),
-    )
+    _check(spec, noise((2, time), dtype), backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@given(_settings(), st.integers(1, 700), st.sampled_from([(), (1,), (3,), (2, 1, 2)]), st.integers(0, 99))
+@given(
+    specs(st.integers(2, 300), usual=False, powers=(1.0, 2.0, 1.7)),
+    st.integers(1, 700),
+    st.sampled_from([(), (1,), (3,), (2, 1, 2)]),
+    st.integers(0, 99),
+)
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 def test_backend_against_reference_over_settings(backend, spec, time, leading, seed):
-    waveform = _noise((*leading, time), "float64", seed)
+    waveform = noise((*leading, time), "float64", seed)
     try:
         n_frames = spec.n_frames(time)
     except ValueError:
@@ -118,12 +94,12 @@ def test_backend_against_reference_over_settings(backend, spec, time, leading, s
 @pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
 def test_power_below_one(backend):
     spec = MelSpec(n_fft=128, power=0.5, n_mels=8)
-    _check(spec, _noise((2, 300)), backend, rtol_peak=3e-4, rtol_rms=1e-4)
-    _check(spec, _noise((2, 300), "float64"), backend, rtol_peak=1e-8, rtol_rms=1e-8)
+    _check(spec, noise((2, 300)), backend, rtol_peak=3e-4, rtol_rms=1e-4)
+    _check(spec, noise((2, 300), "float64"), backend, rtol_peak=1e-8, rtol_rms=1e-8)
 
 
 def test_the_reference_module_is_the_reference_rounded_once():
-    waveform = _noise((2, 3, 5000))
+    waveform = noise((2, 3, 5000))
     mel = MelSpectrogram.from_spec(WHISPER, backend="reference")(torch.from_numpy(waveform)).numpy()
     assert np.array_equal(mel, mel_spectrogram(waveform, WHISPER).astype(np.float32))
     log_mel = MelSpectrogram.from_spec(WHISPER, backend="reference", log=True)(torch.from_numpy(waveform)).numpy()
@@ -133,7 +109,7 @@ def test_the_reference_module_is_the_reference_rounded_once():
 def test_reference_by_the_formula_one_bin_at_a_time():
     """No FFT, no stride: sums as on paper, for one small spec."""
     spec = MelSpec(sample_rate=100, n_fft=12, win_length=9, hop_length=5, n_mels=3)
-    x = _noise(30, "float64")
+    x = noise(30, "float64")
     window = np.zeros(12)
     window[1:10] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(9) / 9)
     mel = mel_spectrogram(x, spec)
@@ -176,27 +152,27 @@ class TestInvariants:
         assert_close(mel, ORIGINAL.filterbank() @ power, rtol_peak=1e-12)
 
     def test_doubled_gain_is_exactly_four_times_the_power(self, backend):
-        module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend=backend), torch.from_numpy(_noise((2, 4000)))
+        module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend=backend), torch.from_numpy(noise((2, 4000)))
         np.testing.assert_array_equal(module(2 * waveform).numpy(), 4 * module(waveform).numpy())
 
     def test_a_clip_does_not_depend_on_its_batch(self, backend):
-        module, waveform = MelSpectrogram.from_spec(WHISPER, backend=backend), torch.from_numpy(_noise((5, 4000)))
+        module, waveform = MelSpectrogram.from_spec(WHISPER, backend=backend), torch.from_numpy(noise((5, 4000)))
         batch = module(waveform).numpy()
         for i in range(5):
             assert_close(module(waveform[i]).numpy(), batch[i].astype(np.float64), rtol_peak=1e-6, dtype="float32")
 
     def test_shift_by_one_hop_shifts_the_frames(self, backend):
-        module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend=backend), torch.from_numpy(_noise(8000))
+        module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend=backend), torch.from_numpy(noise(8000))
         a, b = module(waveform).numpy(), module(waveform[512:]).numpy()
         assert_close(b[:, 1:12], a[:, 2:13].astype(np.float64), rtol_peak=1e-6, dtype="float32")
 
     def test_int16_is_full_scale_32768(self, backend):
         module = MelSpectrogram.from_spec(ORIGINAL, backend=backend)
-        waveform = torch.from_numpy(_noise((2, 4000), "int16"))
+        waveform = torch.from_numpy(noise((2, 4000), "int16"))
         np.testing.assert_array_equal(module(waveform).numpy(), module(waveform.float() / 32768).numpy())
 
     def test_layouts(self, backend):
-        module, waveform = MelSpectrogram.from_spec(WHISPER, backend=backend), torch.from_numpy(_noise((4, 3, 2000)))
+        module, waveform = MelSpectrogram.from_spec(WHISPER, backend=backend), torch.from_numpy(noise((4, 3, 2000)))
         for view in (waveform.transpose(0, 1), waveform[:, :, ::2], waveform[:1].expand(5, 3, 2000), waveform[1, 2]):
             assert_close(
                 module(view).numpy(), mel_spectrogram(view.numpy(), WHISPER), dtype="float32", **TOLERANCES["float32"]
@@ -215,7 +191,7 @@ class TestInvariants:
 def test_gradient_flows(backend):
     spec = MelSpec(n_fft=16, n_mels=3, f_max=8000.0)
     module = MelSpectrogram.from_spec(spec, backend=backend, log=True)
-    waveform = torch.from_numpy(_noise((2, 40), "float64")).requires_grad_()
+    waveform = torch.from_numpy(noise((2, 40), "float64")).requires_grad_()
     assert torch.autograd.gradcheck(module, (waveform,))
 
 

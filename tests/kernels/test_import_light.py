@@ -1,19 +1,14 @@
 """The promise: importing the settings costs numpy alone; torch comes with MelSpectrogram."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.kernels.inputs import in_a_new_process
+
 HEAVY = ("torch", "torch._dynamo", "torchaudio", "scipy", "numba", "numba_cuda", "librosa")
 
 
 def _loaded(statement: str) -> set[str]:
-    code = f"{statement}; import sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(done.stdout.split()) & set(HEAVY)
+    return set(in_a_new_process(f"{statement}; import sys; print(*sys.modules)")) & set(HEAVY)
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,7 @@ from hypothesis import strategies as st
 from kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram, matmul_plan, mel_matmul
 from kernels.compare import assert_close, compare
 from kernels.mel_reference import mel_spectrogram
-
-TOLERANCES = {"float32": {"rtol_peak": 3e-6, "rtol_rms": 1e-6}, "float64": {"rtol_peak": 1e-12, "rtol_rms": 1e-12}}
-
-
-def _noise(shape, dtype="float32", seed=0):
-    noise = np.random.default_rng(seed).standard_normal(shape)
-    return (noise.clip(-3, 3) * 10000).astype(np.int16) if dtype == "int16" else noise.astype(dtype)
+from tests.kernels.inputs import TOLERANCES, noise, specs, tilted_tones
 
 
 def _plan(spec, **options):
@@ -54,7 +48,7 @@ def _by_plan(plan, frames):
 @pytest.mark.parametrize("n_fft", [1, 2, 3, 4, 6, 9, 12, 15, 30, 31, 36, 64])
 def test_every_first_factor_gives_every_bin(n_fft):
     spec = MelSpec(n_fft=n_fft, hop_length=1, n_mels=1, window="rectangular", center=False)
-    frames = _noise((n_fft, 3), "float64")
+    frames = noise((n_fft, 3), "float64")
     expected = np.abs(np.fft.rfft(frames, axis=0)) ** 2
     filterbank = np.ones((1, spec.n_freqs))
     for n1 in (n for n in range(1, n_fft + 1) if n_fft % n == 0):
@@ -92,32 +86,8 @@ def test_a_plan_refuses():
 # ---- against the reference
 
 
-@st.composite
-def _settings(draw):
-    n_fft = draw(st.one_of(st.integers(2, 300), st.sampled_from([400, 480, 512, 600, 1024, 1536])))
-    win_length = draw(st.one_of(st.just(n_fft), st.integers(2, n_fft)))
-    hop_lengths = st.one_of(st.just(max(1, n_fft // 2)), st.just(max(1, n_fft // 4)), st.integers(1, 2 * n_fft))
-    return MelSpec(
-        sample_rate=draw(st.sampled_from([8000, 16000, 44100])),
-        n_fft=n_fft,
-        win_length=win_length,
-        hop_length=draw(hop_lengths),
-        f_min=draw(st.sampled_from([0.0, 55.5, 1500.0])),
-        f_max=draw(st.sampled_from([None, 3000.0])),
-        n_mels=draw(st.integers(1, 24)),
-        power=draw(st.sampled_from([1.0, 2.0, 2.0, 1.7])),
-        pad=draw(st.sampled_from([0, 0, 5, 200])),
-        center=draw(st.booleans()),
-        pad_mode=draw(st.sampled_from(["reflect", "constant", "replicate", "circular"])),
-        window=draw(st.sampled_from(["hann", "hamming", "rectangular"])),
-        normalized=draw(st.sampled_from([False, True, "frame_length"])),
-        norm=draw(st.sampled_from([None, "slaney"])),
-        mel_scale=draw(st.sampled_from(["htk", "slaney"])),
-    )
-
-
 @given(
-    _settings(),
+    specs(st.one_of(st.integers(2, 300), st.sampled_from([400, 480, 512, 600, 1024, 1536]))),
     st.integers(1, 3000),
     st.integers(0, 99),
     st.sampled_from(["float32", "float64", "int16"]),
@@ -129,7 +99,7 @@ def test_against_reference_over_settings(spec, time, seed, dtype, chunks):
         spec.n_frames(time)
     except ValueError:
         return
-    waveform, out = _noise((2, time), dtype, seed), "float64" if dtype == "float64" else "float32"
+    waveform, out = noise((2, time), dtype, seed), "float64" if dtype == "float64" else "float32"
     tolerances = TOLERANCES[out]
     mel = _mel(spec, waveform, chunks=chunks)
     assert_close(mel, mel_spectrogram(waveform, spec), dtype=out, **tolerances)
@@ -137,7 +107,7 @@ def test_against_reference_over_settings(spec, time, seed, dtype, chunks):
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_noise_is_as_exact_as_torchaudios(spec):
-    waveform = _noise((3, 16000))
+    waveform = noise((3, 16000))
     for chunks in (True, False):
         assert_close(
             _mel(spec, waveform, chunks=chunks), mel_spectrogram(waveform, spec), rtol_rms=2e-7, dtype="float32"
@@ -147,7 +117,7 @@ def test_noise_is_as_exact_as_torchaudios(spec):
 @pytest.mark.parametrize(("batch", "time"), [(7, 2000), (1, 30000), (3, 9000)])
 @pytest.mark.parametrize("n_bytes", [1, 200_000, 1 << 30])  # frame by frame, some clips or stretches, all at once
 def test_chunks_change_nothing(monkeypatch, batch, time, n_bytes):
-    waveform = _noise((batch, time))
+    waveform = noise((batch, time))
     monkeypatch.setattr(mel_matmul, "_CPU_CHUNK_BYTES", n_bytes)
     assert_close(_mel(WHISPER, waveform), mel_spectrogram(waveform, WHISPER), dtype="float32", **TOLERANCES["float32"])
 
@@ -158,18 +128,9 @@ class TestTiltedTones:
     @pytest.mark.parametrize("tilt_db", [-80, 80])
     @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
     def test_log_mel(self, spec, tilt_db):
-        chosen, middles = [], spec.mel_points()[1:-1]
-        apart = 4 * spec.sample_rate / spec.n_fft
-        for m, middle in enumerate(middles):
-            if (middles[chosen[-1]] if chosen else 0.0) + apart <= middle < spec.sample_rate / 2 - apart:
-                chosen.append(m)
-        amplitudes = 10 ** (np.linspace(min(0, -tilt_db), min(0, tilt_db), len(chosen)) / 20)
-        phases = np.random.default_rng(0).uniform(0, 2 * np.pi, len(chosen))
-        t = np.arange(16000) / spec.sample_rate
-        x = (amplitudes[:, None] * np.sin(2 * np.pi * middles[chosen][:, None] * t + phases[:, None])).sum(0)
-        waveform = (0.5 * x / np.abs(x).max()).astype(np.float32)
-        log_mel = _mel(spec, waveform[None], log_eps=1e-10)[0, chosen, 2:-3]
-        assert_close(log_mel, mel_spectrogram(waveform, spec, log=True)[chosen, 2:-3], atol_log=1e-3, dtype="float32")
+        waveform, filters = tilted_tones(spec, tilt_db)
+        log_mel = _mel(spec, waveform[None], log_eps=1e-10)[0, filters, 2:-3]
+        assert_close(log_mel, mel_spectrogram(waveform, spec, log=True)[filters, 2:-3], atol_log=1e-3, dtype="float32")
 
 
 # ---- wrong plans on purpose
@@ -205,7 +166,7 @@ def _half_precision(plan):
 
 @pytest.mark.parametrize("change", [_truncated, _shifted, _mirrored, _exchanged, _half_precision])
 def test_wrong_plans_are_rejected(change):
-    waveform = _noise((2, 8000))
+    waveform = noise((2, 8000))
     expected, plan = mel_spectrogram(waveform, ORIGINAL), _plan(ORIGINAL)
     wrong = dataclasses.replace(plan, **change(plan))
     assert compare(_mel(ORIGINAL, waveform, plan), expected, dtype="float32", **TOLERANCES["float32"]).passed
@@ -226,7 +187,7 @@ SMALL = {
 
 @pytest.mark.parametrize("spec", SMALL.values(), ids=SMALL)
 def test_gradients_are_the_numerical_ones(spec):
-    waveform = torch.from_numpy(_noise((2, 70), "float64")).requires_grad_()
+    waveform = torch.from_numpy(noise((2, 70), "float64")).requires_grad_()
     module = MelSpectrogram.from_spec(spec, backend="matmul", log=True)
     assert torch.autograd.gradcheck(module, (waveform,), fast_mode=True)
     assert torch.autograd.gradgradcheck(module, (waveform,), fast_mode=True)
@@ -237,9 +198,9 @@ def test_gradients_are_the_numerical_ones(spec):
 def test_gradient_equals_torchaudios(spec, log_eps):
     gradients = []
     for backend in ("matmul", "torchaudio"):
-        waveform = torch.from_numpy(_noise((2, 6000), "float64")).requires_grad_()
+        waveform = torch.from_numpy(noise((2, 6000), "float64")).requires_grad_()
         mel = MelSpectrogram.from_spec(spec, backend=backend, log=log_eps is not None)(waveform)
-        mel.backward(torch.from_numpy(_noise(mel.shape, "float64", 1)))
+        mel.backward(torch.from_numpy(noise(mel.shape, "float64", 1)))
         gradients.append(waveform.grad.numpy())
     assert_close(*gradients, rtol_peak=1e-10)
 
@@ -265,7 +226,7 @@ def captured(request):
     odd = MelSpec(n_fft=63, win_length=50, hop_length=16, n_mels=6, power=1.0, normalized=True, pad_mode="replicate")
     spec = WHISPER if request.param == "whisper" else odd
     module = MelSpectrogram.from_spec(spec, backend="matmul", log=True)
-    return module, [torch.from_numpy(_noise(shape)) for shape in ((2, 3000), (5, 4444))]
+    return module, [torch.from_numpy(noise(shape)) for shape in ((2, 3000), (5, 4444))]
 
 
 def _check_graph(graph, module, clips):
@@ -293,7 +254,7 @@ def test_trace_with_open_batch_and_time(captured):
 
 def test_a_captured_graph_follows_the_modules_own_window_and_filters():
     """Doubled window, and filters that weigh every bin, also those that the spec's own leave out."""
-    module, clip = MelSpectrogram.from_spec(ORIGINAL, backend="matmul"), torch.from_numpy(_noise((1, 4000)))
+    module, clip = MelSpectrogram.from_spec(ORIGINAL, backend="matmul"), torch.from_numpy(noise((1, 4000)))
     module.spectrogram.window.mul_(2.0)
     module.mel_scale.fb.fill_(0.5)
     expected = mel_spectrogram(clip.numpy(), ORIGINAL, filterbank=np.full((64, 513), 2.0))
@@ -306,7 +267,7 @@ def test_a_captured_graph_follows_the_modules_own_window_and_filters():
 
 
 def test_a_changed_filterbank_or_window_is_seen():
-    module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="matmul"), torch.from_numpy(_noise((1, 4000)))
+    module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="matmul"), torch.from_numpy(noise((1, 4000)))
     before = module(waveform)
     module.mel_scale.fb.mul_(2.0)
     assert torch.equal(module(waveform), 2 * before)
@@ -323,7 +284,7 @@ def test_many_settings_are_forgotten_again():
 
 
 def test_autocast_and_low_precision_products_do_not_reach_it():
-    waveform = torch.from_numpy(_noise((2, 4000)))
+    waveform = torch.from_numpy(noise((2, 4000)))
     module = MelSpectrogram.from_spec(ORIGINAL, backend="matmul")
     expected = mel_spectrogram(waveform.numpy(), ORIGINAL)
     before = torch.get_float32_matmul_precision()

@@ -5,10 +5,6 @@ splits a vector wider than the machine's registers.
 """
 
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,27 +22,16 @@ from kernels import (
     mel_numba,
     numba_cache,
     numba_plan,
+    torch_side,
 )
 from kernels.compare import assert_close, compare
 from kernels.mel_reference import mel_spectrogram
-
-ROOT = Path(__file__).resolve().parents[2]
-TOLERANCES = {"float32": {"rtol_peak": 3e-6, "rtol_rms": 1e-6}, "float64": {"rtol_peak": 1e-12, "rtol_rms": 1e-12}}
-
-
-def _noise(shape, dtype="float32", seed=0):
-    noise = np.random.default_rng(seed).standard_normal(shape)
-    return (noise.clip(-3, 3) * 10000).astype(np.int16) if dtype == "int16" else noise.astype(dtype)
-
-
-def _arrays(spec, dtype):
-    arrays = (spec.window_array(), spec.filterbank())
-    return tuple(torch.from_numpy(array).to(torch.float64 if dtype == "float64" else torch.float32) for array in arrays)
+from tests.kernels.inputs import TOLERANCES, arrays_of, in_a_new_process, noise, specs, tilted_tones
 
 
 def _mel(spec, waveform, lanes=None, log_eps=None):
     return mel_numba.compute(
-        torch.from_numpy(waveform), spec, *_arrays(spec, waveform.dtype.name), log_eps, lanes
+        torch.from_numpy(waveform), spec, *arrays_of(spec, waveform.dtype.name), log_eps, lanes
     ).numpy()
 
 
@@ -82,56 +67,33 @@ CASES = {
 @pytest.mark.parametrize(("spec", "time", "path"), CASES.values(), ids=CASES)
 def test_widths_and_paths(spec, time, path, lanes):
     assert mel_numba.plan_for(spec, lanes).path == path
-    waveform = _noise((2, time))
+    waveform = noise((2, time))
     assert_close(_mel(spec, waveform, lanes), mel_spectrogram(waveform, spec), dtype="float32", **TOLERANCES["float32"])
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int16"])
 @pytest.mark.parametrize(("spec", "time", "path"), CASES.values(), ids=CASES)
 def test_dtypes(spec, time, path, dtype):
-    waveform = _noise((2, time), dtype)
+    waveform = noise((2, time), dtype)
     out = "float64" if dtype == "float64" else "float32"
     assert_close(_mel(spec, waveform), mel_spectrogram(waveform, spec), dtype=out, **TOLERANCES[out])
 
 
-@st.composite
-def _settings(draw):
-    n_fft = draw(
-        st.one_of(
-            st.sampled_from([2**a * 3**b * 5**c for a in range(10) for b in range(4) for c in range(3)]).filter(
-                lambda n: 2 <= n <= 1100
-            ),
-            st.integers(2, 300),
-        )
-    )
-    win_length = draw(st.one_of(st.just(n_fft), st.integers(2, n_fft)))
-    return MelSpec(
-        sample_rate=draw(st.sampled_from([8000, 16000, 44100])),
-        n_fft=n_fft,
-        win_length=win_length,
-        hop_length=draw(st.one_of(st.just(max(1, n_fft // 2)), st.just(max(1, n_fft // 4)), st.integers(1, 2 * n_fft))),
-        f_min=draw(st.sampled_from([0.0, 55.5, 1500.0])),
-        f_max=draw(st.sampled_from([None, 3000.0])),
-        n_mels=draw(st.integers(1, 24)),
-        power=draw(st.sampled_from([1.0, 2.0, 2.0, 1.5, 3.0, 1.7])),
-        pad=draw(st.sampled_from([0, 0, 5, 200])),
-        center=draw(st.booleans()),
-        pad_mode=draw(st.sampled_from(["reflect", "constant", "replicate", "circular"])),
-        window=draw(st.sampled_from(["hann", "hamming", "rectangular"])),
-        normalized=draw(st.sampled_from([False, True, "frame_length"])),
-        norm=draw(st.sampled_from([None, "slaney"])),
-        mel_scale=draw(st.sampled_from(["htk", "slaney"])),
-    )
+_SMOOTH = [2**a * 3**b * 5**c for a in range(10) for b in range(4) for c in range(3)]
+_SPECS = specs(
+    st.one_of(st.sampled_from(_SMOOTH).filter(lambda n: 2 <= n <= 1100), st.integers(2, 300)),
+    powers=(1.0, 2.0, 2.0, 1.5, 3.0, 1.7),
+)
 
 
-@given(_settings(), st.integers(1, 5000), st.sampled_from([4, 8, 16]), st.integers(0, 99))
+@given(_SPECS, st.integers(1, 5000), st.sampled_from([4, 8, 16]), st.integers(0, 99))
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 def test_against_reference_over_settings(spec, time, lanes, seed):
     try:
         spec.n_frames(time)
     except ValueError:
         return
-    waveform = _noise((2, time), "float32", seed)
+    waveform = noise((2, time), "float32", seed)
     tolerances = TOLERANCES["float32"]
     if time < spec.n_fft and spec.pad_mode in ("replicate", "circular"):
         # A few samples repeated are tones: magnitudes that cancel keep the rounding of those that do not.
@@ -151,25 +113,10 @@ class TestTiltedTones:
     leaves 6e-8 of the *mirror* bin's power, breaks it by far.
     """
 
-    @staticmethod
-    def tones(spec, tilt_db):
-        """Waveform, and the indices of the filters with a tone in their middle."""
-        chosen, middles = [], spec.mel_points()[1:-1]
-        apart = 4 * spec.sample_rate / spec.n_fft
-        for m, middle in enumerate(middles):
-            below = middles[chosen[-1]] if chosen else 0.0
-            if below + apart <= middle < spec.sample_rate / 2 - apart:
-                chosen.append(m)
-        amplitudes = 10 ** (np.linspace(min(0, -tilt_db), min(0, tilt_db), len(chosen)) / 20)
-        phases = np.random.default_rng(0).uniform(0, 2 * np.pi, len(chosen))
-        t = np.arange(16000) / spec.sample_rate
-        x = (amplitudes[:, None] * np.sin(2 * np.pi * middles[chosen][:, None] * t + phases[:, None])).sum(0)
-        return (0.5 * x / np.abs(x).max()).astype(np.float32), chosen
-
     @pytest.mark.parametrize("tilt_db", [-80, 80])
     @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
     def test_log_mel(self, spec, tilt_db):
-        waveform, filters = self.tones(spec, tilt_db)
+        waveform, filters = tilted_tones(spec, tilt_db)
         log_mel = _mel(spec, waveform[None], log_eps=1e-10)[0, filters, 2:-3]  # where reflection bends no tone
         expected = mel_spectrogram(waveform, spec, log=True)[filters, 2:-3]
         assert_close(log_mel, expected, atol_log=1e-3, dtype="float32")
@@ -177,7 +124,7 @@ class TestTiltedTones:
     def test_the_usual_post_pass_fails(self):
         """P[k], P[N - k] from sums and differences of powers of a half-size transform, in float32."""
         n = ORIGINAL.n_fft
-        waveform, _ = self.tones(ORIGINAL, -80)
+        waveform, _ = tilted_tones(ORIGINAL, -80)
         frames = np.stack([waveform[512 * t : 512 * t + n] for t in range(20)]) * ORIGINAL.window_array()
         Z = np.fft.fft(frames[:, 0::2] + 1j * frames[:, 1::2])
         k = np.arange(n // 2 + 1)
@@ -192,7 +139,7 @@ class TestTiltedTones:
         assert not compare(np.abs(mel), expected, atol_log=1e-3, log_eps=1e-10).passed
 
     def test_log_of_float64(self):
-        waveform = _noise((1, 5000), "float64")
+        waveform = noise((1, 5000), "float64")
         expected = mel_spectrogram(waveform, WHISPER, log=True)
         assert_close(_mel(WHISPER, waveform, log_eps=1e-10), expected, atol_log=1e-11)
 
@@ -262,7 +209,7 @@ def _half_precision(plan, parts):
 
 @pytest.mark.parametrize("change", [_truncated, _mirrored, _shifted, _untwiddled, _half_precision])
 def test_wrong_kernels_are_rejected(monkeypatch, change):
-    waveform = _noise((2, 20000))
+    waveform = noise((2, 20000))
     expected = mel_spectrogram(waveform, ORIGINAL)
     assert compare(_mel(ORIGINAL, waveform), expected, dtype="float32", **TOLERANCES["float32"]).passed
     _sabotaged(monkeypatch, change)
@@ -273,7 +220,7 @@ def test_wrong_kernels_are_rejected(monkeypatch, change):
 
 
 def test_a_changed_filterbank_or_window_is_seen():
-    module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="numba"), torch.from_numpy(_noise((1, 4000)))
+    module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="numba"), torch.from_numpy(noise((1, 4000)))
     before = module(waveform)
     module.mel_scale.fb.mul_(2.0)
     assert torch.equal(module(waveform), 2 * before)
@@ -285,7 +232,7 @@ def test_a_changed_filterbank_or_window_is_seen():
 
 
 def test_inference_mode():
-    waveform = torch.from_numpy(_noise((2, 4000)))
+    waveform = torch.from_numpy(noise((2, 4000)))
     expected = MelSpectrogram.from_spec(ORIGINAL, backend="numba")(waveform)
     with torch.inference_mode():
         module = MelSpectrogram.from_spec(ORIGINAL, backend="numba")
@@ -296,18 +243,12 @@ def test_inference_mode():
 
 def test_many_settings_are_forgotten_again():
     for n_fft in range(100, 102 + mel_numba._PREPARED_KEPT):
-        _mel(MelSpec(n_fft=n_fft, n_mels=2), _noise((1, 300)))
+        _mel(MelSpec(n_fft=n_fft, n_mels=2), noise((1, 300)))
     assert len(mel_numba._kept) == mel_numba._PREPARED_KEPT
     prepared = list(mel_numba._kept.values())[-1]
     for time in range(1000, 1002 + mel_numba._LENGTHS_KEPT):
         assert prepared.n_frames(time) == prepared.spec.n_frames(time)
     assert len(prepared.lengths) <= mel_numba._LENGTHS_KEPT
-
-
-def _in_a_new_process(code, **environment):
-    env = {**os.environ, **environment}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    return done.stdout.split()
 
 
 CALL = "import sys, torch\nfrom kernels import ORIGINAL, MelSpectrogram\n" + (
@@ -317,13 +258,13 @@ CALL = "import sys, torch\nfrom kernels import ORIGINAL, MelSpectrogram\n" + (
 
 
 def test_a_second_process_compiles_nothing(tmp_path):
-    first = _in_a_new_process(CALL, NUMBA_CACHE_DIR=str(tmp_path))
-    second = _in_a_new_process(CALL, NUMBA_CACHE_DIR=str(tmp_path))
+    first = in_a_new_process(CALL, NUMBA_CACHE_DIR=str(tmp_path))
+    second = in_a_new_process(CALL, NUMBA_CACHE_DIR=str(tmp_path))
     assert (first[0], second[0]) == ("True", "False")
     assert first[1] == second[1]
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-100])  # a file that is not whole is no file
-    assert _in_a_new_process(CALL, NUMBA_CACHE_DIR=str(tmp_path)) == first
+    assert in_a_new_process(CALL, NUMBA_CACHE_DIR=str(tmp_path)) == first
 
 
 def test_the_files_name_depends_on_all_that_the_code_does(monkeypatch):
@@ -370,29 +311,29 @@ def test_auto_takes_it_where_it_can():
 class TestOperator:
     def test_its_registration(self):
         MelSpectrogram.from_spec(ORIGINAL, backend="numba")  # registers it
-        sample = (torch.from_numpy(_noise((2, 4000))), *_arrays(ORIGINAL, "float32"), ORIGINAL.text)
+        sample = (torch.from_numpy(noise((2, 4000))), *arrays_of(ORIGINAL, "float32"), ORIGINAL.text)
         for log_eps in (None, 1e-10):
             torch.library.opcheck(torch.ops.triadbench.mel_numba.default, (*sample, log_eps))
 
     @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
     def test_its_settings_travel_as_text(self, spec):
-        assert mel_numba._spec_of(spec.text) == spec
+        assert torch_side.spec_of(spec.text) == spec
 
     def test_a_compiled_caller_keeps_its_graph_whole(self):
-        arrays = _arrays(ORIGINAL, "float32")
+        arrays = arrays_of(ORIGINAL, "float32")
         MelSpectrogram.from_spec(ORIGINAL, backend="numba")
 
         def caller(waveform):
             return mel_numba.forward(2.0 * waveform, ORIGINAL, *arrays, 1e-10) + 1.0
 
-        waveform = torch.from_numpy(_noise((3, 8000)))
+        waveform = torch.from_numpy(noise((3, 8000)))
         compiled = torch.compile(caller, fullgraph=True, backend="aot_eager")
         for view in (waveform, waveform[:2, :5000]):
             assert torch.equal(compiled(view), caller(view))
 
     def test_a_compiled_module_keeps_its_graph_whole(self):
         module = MelSpectrogram.from_spec(WHISPER, backend="numba", log=True)
-        waveform = torch.from_numpy(_noise((2, 3, 4000)))
+        waveform = torch.from_numpy(noise((2, 3, 4000)))
         assert torch.equal(torch.compile(module, fullgraph=True, backend="aot_eager")(waveform), module(waveform))
 
 
@@ -416,7 +357,7 @@ print(len(butterflies), max(narrow), max(spills))
 def test_avx512_code_is_full_width_and_hardly_spills():
     """16 lanes are one zmm register; the eight-point butterflies fit 32 of them, the first pass spills a few."""
     features = "+avx,+avx2,+fma,+avx512f,+avx512dq,+avx512bw,+avx512vl"
-    printed = _in_a_new_process(ASSEMBLY, NUMBA_CPU_NAME="skylake-avx512", NUMBA_CPU_FEATURES=features)
+    printed = in_a_new_process(ASSEMBLY, NUMBA_CPU_NAME="skylake-avx512", NUMBA_CPU_FEATURES=features)
     found, narrow, spills = map(int, printed)
     assert found >= 8
     assert narrow == 0

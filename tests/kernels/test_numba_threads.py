@@ -3,35 +3,15 @@ same bits, whoever calls and wherever the process was forked.
 """
 
 import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from kernels import ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram, mel_numba, numba_cache, numba_plan, numba_threads
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _noise(shape, dtype="float32", seed=0):
-    noise = np.random.default_rng(seed).standard_normal(shape)
-    return (noise.clip(-3, 3) * 10000).astype(np.int16) if dtype == "int16" else noise.astype(dtype)
-
-
-def _arrays(spec):
-    return tuple(torch.from_numpy(array).float() for array in (spec.window_array(), spec.filterbank()))
-
-
-def _in_a_new_process(code):
-    run = {"cwd": ROOT, "capture_output": True, "text": True}
-    return subprocess.run([sys.executable, "-c", code], check=True, **run).stdout.split()
-
+from tests.kernels.inputs import arrays_of, in_a_new_process, noise
 
 # ---- threads
 
@@ -45,7 +25,7 @@ class TestThreads:
 
     @pytest.mark.parametrize(("batch", "time"), [(1, 64000), (7, 64000), (1, 600)])
     def test_any_number_gives_the_same_bits(self, batch, time):
-        module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="numba"), torch.from_numpy(_noise((batch, time)))
+        module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="numba"), torch.from_numpy(noise((batch, time)))
         torch.set_num_threads(1)
         alone = module(waveform)
         for n_threads in (2, 3, 5):
@@ -75,8 +55,8 @@ class TestThreads:
 
     def test_the_frames_of_one_clip_are_shared(self, ran):
         """Each thread takes a scratch memory of the job, and groups from its counter: for one clip, of 16 frames."""
-        spec, arrays = ORIGINAL, _arrays(ORIGINAL)
-        waveform = torch.from_numpy(_noise((1, 64000)))
+        spec, arrays = ORIGINAL, arrays_of(ORIGINAL)
+        waveform = torch.from_numpy(noise((1, 64000)))
         torch.set_num_threads(2)
         mel_numba.compute(waveform, spec, *arrays, None)
         assert [n_threads for _, n_threads in ran] == [2]
@@ -87,14 +67,14 @@ class TestThreads:
         assert job.slots[numba_plan.GRAIN] == 1
 
     def test_chunks_of_many_clips(self, ran):
-        spec, arrays = ORIGINAL, _arrays(ORIGINAL)
+        spec, arrays = ORIGINAL, arrays_of(ORIGINAL)
         torch.set_num_threads(2)
         mel_numba.compute(torch.zeros(64, 64000), spec, *arrays, None)
         (job,) = mel_numba._prepared(spec, *arrays, torch.float32, mel_numba._host_lanes(4)).jobs
         assert job.slots[numba_plan.GRAIN] == 64 * -(-126 // mel_numba._host_lanes(4)) // 16
 
     def test_pythons_pool_where_openmp_is_missing(self, ran, monkeypatch):
-        module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="numba"), torch.from_numpy(_noise((2, 64000)))
+        module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="numba"), torch.from_numpy(noise((2, 64000)))
         expected = module(waveform)
         monkeypatch.setattr(numba_threads, "_openmp", lambda: None)
         torch.set_num_threads(3)
@@ -112,14 +92,14 @@ class TestThreads:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
     def test_a_forked_child_has_threads_of_its_own(self):
         expected = "openmp" if numba_threads._openmp() else "pool"
-        assert _in_a_new_process(FORKED) == [expected, "pool", "True"]
+        assert in_a_new_process(FORKED) == [expected, "pool", "True"]
         without = FORKED.replace("who, run", "numba_threads._openmp = lambda: None\nwho, run", 1)
-        assert _in_a_new_process(without) == ["pool", "pool", "True"]
+        assert in_a_new_process(without) == ["pool", "pool", "True"]
 
     def test_callers_at_the_same_time(self):
         torch.set_num_threads(2)
         modules = [MelSpectrogram.from_spec(spec, backend="numba") for spec in SPECS.values()]
-        waveforms = [torch.from_numpy(_noise((3, 16000), seed=seed)) for seed in range(4)]
+        waveforms = [torch.from_numpy(noise((3, 16000), seed=seed)) for seed in range(4)]
         expected = {(i, j): modules[i](waveforms[j]) for i in range(3) for j in range(4)}
         with ThreadPoolExecutor(6) as callers:
             jobs = [(i, j, callers.submit(modules[i], waveforms[j])) for _ in range(15) for i, j in expected]
@@ -181,7 +161,7 @@ class TestDispatch:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int16])
     @pytest.mark.parametrize("layout", ["plain", "transposed", "expanded", "one_clip", "four_dimensions"])
     def test_dtypes_and_layouts(self, computed, dtype, layout):
-        waveform = torch.from_numpy(_noise((4, 3, 2000), "int16")).to(dtype)
+        waveform = torch.from_numpy(noise((4, 3, 2000), "int16")).to(dtype)
         view = {
             "plain": waveform[0],
             "transposed": waveform.transpose(0, 1),
@@ -205,7 +185,7 @@ class TestDispatch:
         assert len(computed) == 2
 
     def test_a_subclass_and_a_fake_tensor_go_through_the_operator(self, computed):
-        module, waveform = MelSpectrogram.from_spec(WHISPER), torch.from_numpy(_noise((2, 2000)))
+        module, waveform = MelSpectrogram.from_spec(WHISPER), torch.from_numpy(noise((2, 2000)))
         expected = module(waveform)
         assert torch.equal(module(torch.nn.Parameter(waveform, requires_grad=False)), expected)
         before = len(computed)
@@ -220,8 +200,8 @@ class TestDispatch:
     def test_edges_are_copied_and_the_interior_is_not(self, lanes):
         """The columns' addresses that the last group left: in the copy where a column crosses an end, in the clip else."""
         spec = MelSpec(n_fft=64, hop_length=32, n_mels=8)
-        arrays = _arrays(spec)
-        waveform = torch.from_numpy(_noise((1, 32 * lanes * 4)))
+        arrays = arrays_of(spec)
+        waveform = torch.from_numpy(noise((1, 32 * lanes * 4)))
         mel_numba.compute(waveform, spec, *arrays, None, lanes)  # too small for a second thread
         prepared = mel_numba._prepared(spec, *arrays, torch.float32, lanes)
         (job,) = prepared.jobs

@@ -7,7 +7,6 @@ import io
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import librosa
 import numpy as np
@@ -18,9 +17,8 @@ import torchaudio
 import kernels
 from kernels import MelSpectrogram
 from kernels.compare import assert_close
+from tests.kernels.inputs import DROP_IN, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-DROP_IN = {"rtol_peak": 1e-4, "rtol_rms": 3e-5}  # see test_transform.py
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
 SETTINGS = {

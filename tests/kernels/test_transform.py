@@ -14,9 +14,7 @@ import kernels
 from kernels import CHORD, ORIGINAL, WHISPER, MelSpec, MelSpectrogram, available_backends
 from kernels.compare import assert_close
 from kernels.mel_reference import mel_spectrogram
-
-# torchaudio rounds its filters' corners to float32: up to 3e-5 of the peak in a narrow filter.
-DROP_IN = {"rtol_peak": 1e-4, "rtol_rms": 3e-5}
+from tests.kernels.inputs import DROP_IN
 
 DROP_IN_CASES = {
     "defaults": {},
