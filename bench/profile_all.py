@@ -109,8 +109,7 @@ def run(
             made[part] = [
                 record for device in devices for record in make(environment, Path(out), effort, device, report)
             ]
-            for record in made[part]:
-                records.append(record, records_path)
+            records.append_all(made[part], records_path)
         seconds[part] = round(time.perf_counter() - before, 1)
     with atomic_path(Path(out)) as temporary:
         temporary.write_text(profile_page.page(made), encoding="utf-8")
