@@ -84,8 +84,7 @@ class Store:
         ]
 
     def _add(self, made: list[dict]) -> None:
-        for record in made:
-            records.append(record, self._path)
+        records.append_all(made, self._path)
         self._records += made
 
     def _make(self, name: str, parameters: dict, samples=(), **more) -> dict:

@@ -108,8 +108,7 @@ def run(
             made[part] = [
                 record for device in devices for record in make(environment, Path(out), effort, device, report)
             ]
-            for record in made[part]:
-                records.append(record, records_path)
+            records.append_all(made[part], records_path)
         seconds[part] = round(time.perf_counter() - before, 1)
     return {
         **results.write_page(profile_page.page(made), out, records_path, environment, start),

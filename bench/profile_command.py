@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from pathlib import Path
 
 import click
 
-from bench import console
+from bench import console, outputs
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = Path("runs/profile")
@@ -58,27 +57,17 @@ def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_j
         raise click.UsageError("--budget nan: must be a number of seconds")
     name = "mel.html" if only == "mel" else f"{only or 'profile'}{'-quick' if quick else ''}.html"
     out = out or _FOLDER / name
-    _check_writable(out)
-    if only == "mel":
-        result, text = _mel(quick, out, records, **options)
-    else:
-        result, text = _parts(quick, only, out, records, **options)
+    outputs.check_writable(out)
+    outputs.check_writable(records, "--records", appended=True)
+    with outputs.only_writer(records):
+        if only == "mel":
+            result, text = _mel(quick, out, records, **options)
+        else:
+            result, text = _parts(quick, only, out, records, **options)
     if as_json:
         console.print_json(result)
     else:
         click.echo(text(result))
-
-
-def _check_writable(out: Path) -> None:
-    """Raises UserError where the page could not be written: better now than after minutes of measuring."""
-    from core.errors import UserError
-
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise UserError(f"{out}: {'is a folder' if out.is_dir() else 'its folder cannot be written'}; name a file")
 
 
 def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool, **options):

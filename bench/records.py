@@ -72,8 +72,21 @@ def append(record: dict, path: str | os.PathLike) -> None:
         ValueError: the record lacks a field, or holds NaN or infinity, which JSON has no words for.
         UserError: the disk refuses.
     """
-    _check(record)
-    line = (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    append_all([record], path)
+
+
+def append_all(records: Iterable[dict], path: str | os.PathLike) -> None:
+    """Add records that belong together, in one piece: a killed run leaves all of them or, nearly always, none.
+
+    Raises:
+        As `append`.
+    """
+    line = b""
+    for record in records:
+        _check(record)
+        line += (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    if not line:
+        return
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +94,7 @@ def append(record: dict, path: str | os.PathLike) -> None:
             if _ends_in_half_line(file):
                 line = b"\n" + line
             if file.write(line) != len(line):
-                raise OSError("the disk took only part of the line")
+                raise OSError("the disk took only a part")
             os.fsync(file.fileno())
     except OSError as error:
         raise UserError(f"{path}: cannot append a record ({error.strerror or error})") from error

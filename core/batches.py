@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core import memory
 from core.clock import NO_CLOCK
 from core.dataset import Dataset
 from core.errors import UserError
@@ -19,7 +20,7 @@ from kernels.spec import ORIGINAL
 FEATURE_BYTES = 4 * ORIGINAL.n_mels * ORIGINAL.n_frames(64_000)
 _AHEAD = 3  # batches that a thread holds ready
 _FEATURE_BATCH = 64
-_ROOM = 0.6  # share of a GPU's free memory that features may take; the rest is for the step
+_ROOM = 0.6  # share of the free memory that features may take; the rest is for the step
 Progress = Callable[[int, int], None]
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -106,13 +107,7 @@ class CachedSource(_BatchSource):
         if self.features is not None:
             return
         n = len(self.dataset)
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if n * FEATURE_BYTES > _ROOM * free:
-                raise UserError(
-                    f"the features of {n} clips take {n * FEATURE_BYTES / 1e9:.1f} GB and the GPU has {free / 1e9:.1f} "
-                    "GB free; use switch mel=batch"
-                )
+        check_features(n, self.device)
         features = torch.empty((n, 1, ORIGINAL.n_mels, ORIGINAL.n_frames(64_000)), device=self.device)
         done = 0
         for mel, _ in super().batches(in_batches(np.arange(n), _FEATURE_BATCH), clock):
@@ -129,6 +124,37 @@ class CachedSource(_BatchSource):
             with clock.part("copy"):
                 batch = self.features.index_select(0, rows), self.labels[rows]
             yield batch
+
+
+def check_features(
+    n: int, device: torch.device | str, *, copies: int = 1, way_out: str = "use switch mel=batch or a smaller set"
+) -> None:
+    """See that the features of `n` clips can be kept on a device; called before anything is measured or computed.
+
+    Args:
+        copies: sets of features that are kept at once.
+        way_out: the end of the error.
+
+    Raises:
+        UserError: they would take more than their share of the memory that is free.
+    """
+    wanted, free = copies * n * FEATURE_BYTES, memory.available_bytes(device)
+    if wanted > _ROOM * free:
+        kept = f", kept {copies} times," if copies > 1 else ""
+        place = "the GPU" if torch.device(device).type == "cuda" else "this machine"
+        raise UserError(
+            f"the features of {n:,} clips{kept} take {wanted / 1e9:.3g} GB, and {place} has {free / 1e9:.3g} GB free, "
+            f"of which they may take {100 * _ROOM:.0f} %; {way_out}"
+        )
+
+
+def features_fit(n: int, device: torch.device | str) -> bool:
+    """Whether `check_features` would let them pass."""
+    try:
+        check_features(n, device)
+    except UserError:
+        return False
+    return True
 
 
 def in_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from core.batches import FEATURE_BYTES
+from core.batches import features_fit
 from core.epoch import Epochs, check_data
 from core.errors import UserError
 from core.pipeline import pipeline
@@ -36,7 +36,7 @@ class StudyRun:
             switches = switches.with_(packed=dataset.kind == "pack")  # a set that is not packed trains as well
         if world.size > 1 and "cuda_graph" not in named:
             switches = switches.with_(cuda_graph=False)  # the processes' sum is not captured
-        if "mel" not in named and switches.mel == "cached" and device.type == "cuda" and not _fits(dataset, device):
+        if "mel" not in named and switches.mel == "cached" and not features_fit(len(dataset), device):
             switches = switches.with_(mel="batch", cuda_graph=False)
         switches.check(device)
         check_data(dataset, switches)
@@ -76,7 +76,3 @@ class StudyRun:
         """Loss and accuracy on clips that training does not see."""
         result = self.epochs.test()
         return {"test_loss": result.loss, f"test_{self.config.task}_accuracy": result.accuracy}
-
-
-def _fits(dataset, device) -> bool:
-    return len(dataset) * FEATURE_BYTES < 0.6 * torch.cuda.mem_get_info(device)[0]

@@ -10,6 +10,7 @@ from bench.study import published
 from bench.study.protocol import DEVICES, PIPELINES
 
 NAMES = {"cpu": "CPU", "cuda": "GPU"}
+_SETTINGS = {"experiment": "experiment", "batch_size": "batch size", "num_items": "clips"}
 
 
 def beside(records: Sequence[dict]) -> list[dict]:
@@ -55,13 +56,15 @@ def text(records: Sequence[dict]) -> str:
     rows = beside(records)
     if not rows:
         return "no figures"
-    by_batch = rows[0]["experiment"] == "batch-size"
+    # The experiment's own variable always, and whatever else is not the same in every row.
+    own = "batch_size" if rows[0]["experiment"] == "batch-size" else "num_items"
+    settings = {name: title for name, title in _SETTINGS.items() if name == own or len({r[name] for r in rows}) > 1}
     columns = [key for device in DEVICES for p in PIPELINES if (key := (device, p)) in _keys(rows, "seconds")]
     faster = [device for device in DEVICES if device in _keys(rows, "fast_over_original")]
     over_cpu = [pipeline for pipeline in PIPELINES if pipeline in _keys(rows, "gpu_over_cpu")]
     theirs = [device for device in DEVICES if device in _keys(rows, "published")]
     headers = [
-        "task", "phase", "batch size" if by_batch else "clips",
+        "task", "phase", *settings.values(),
         *(f"{NAMES[device]} {pipeline} s" for device, pipeline in columns),
         *(f"fast/original {NAMES[device]}" for device in faster),
         *(f"GPU/CPU {pipeline}" for pipeline in over_cpu),
@@ -70,7 +73,7 @@ def text(records: Sequence[dict]) -> str:
     ]  # fmt: skip
     lines = [
         [
-            row["task"], row["phase"], row["batch_size" if by_batch else "num_items"],
+            row["task"], row["phase"], *(row[name] for name in settings),
             *(_seconds(row["seconds"].get(key)) for key in columns),
             *(_times(row["fast_over_original"].get(device)) for device in faster),
             *(_times(row["gpu_over_cpu"].get(pipeline)) for pipeline in over_cpu),

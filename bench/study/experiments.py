@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-from bench import machine, records, timing
+from bench import machine, outputs, records, timing
 from bench.study import clips as study_clips
 from bench.study.eta import Remaining, duration
 from bench.study.protocol import SEED, SPLIT_SEED, Case, Protocol, parameters
-from bench.study.trials import TrialLog, append_once, fingerprint, only_one
+from bench.study.trials import FILE, TrialLog, append_once, fingerprint
 
 RUNS = Path("runs")
 PHASES = ("train", "test")
@@ -70,12 +70,15 @@ def run(
         (trials of this call and before), `appended`, `seconds`, `environment`, `figures` (the records).
 
     Raises:
-        UserError: clips that cannot be read, a folder in use, a disk that is full.
+        UserError: clips that cannot be read, a folder in use, an output that cannot be written, features that do not
+            fit into the memory, a disk that is full.
     """
     started = time.perf_counter()
+    outputs.check_writable(records_path, "--records", appended=True)
+    outputs.check_writable(folder / FILE, "--run", appended=True)
     if protocol.label() != "full":
         note(f"protocol {protocol.label()}: not the original's figures")
-    with only_one(folder):
+    with outputs.only_one(folder):
         sets = prepare_clips(protocol, data, data_folder, progress)
         environment = machine.environment()
         log = TrialLog(folder, fingerprint(environment, sets.digest), note)
@@ -83,6 +86,7 @@ def run(
         missing = [turn for turn in turns if log.find(_trial(turn.case, turn.trial, protocol)) is None]
         if not missing:
             note(f"all {len(turns)} trials are done ({log.path}); another --run folder measures anew")
+        check_memory([turn.case for turn in missing])
         _measure(protocol, missing, turns, log, sets, progress, note, maker)
         made = [record for case in protocol.cases() for record in _records(case, protocol, log, environment, sets)]
         appended = sum(append_once(record, records_path) for record in made)
@@ -123,6 +127,18 @@ def stepwise(progress):
             bars[step](done, total)
 
         yield report
+
+
+def check_memory(cases: Sequence[Case], way_out: str = "choose a smaller --clips, or --pipeline original") -> None:
+    """Raises UserError where one of the cases would keep more features than its device has memory for."""
+    from core.batches import check_features
+
+    largest: dict[str, int] = {}
+    for case in cases:
+        if switches_of(case.pipeline, case.device).mel == "cached":
+            largest[case.device] = max(case.num_items, largest.get(case.device, 0))
+    for device, n in largest.items():
+        check_features(n, device, way_out=way_out)
 
 
 def _trial(case: Case, trial: int, protocol: Protocol) -> dict:

@@ -18,12 +18,12 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from bench import machine, records, timing
+from bench import machine, outputs, records, timing
 from bench.study import clips as study_clips
 from bench.study.eta import duration
 from bench.study.experiments import make_trainer, stepwise
 from bench.study.protocol import LEARNING_RATE, SEED, TASKS
-from bench.study.trials import TrialLog, append_once, fingerprint, only_one
+from bench.study.trials import FILE, TrialLog, append_once, fingerprint
 from core.errors import UserError
 
 FULL_CLIPS, CLIPS, BATCH_SIZE, ROUNDS = 8192, 1024, 32, 3
@@ -96,14 +96,17 @@ def run(
         (the records) and `failed` (records "ladder left out" of rungs whose loss is not the original's).
 
     Raises:
-        UserError: bad numbers, clips that cannot be read, a folder in use.
+        UserError: bad numbers, clips that cannot be read, a folder in use, an output that cannot be written, features
+            that do not fit into the memory.
     """
     started = time.perf_counter()
+    outputs.check_writable(records_path, "--records", appended=True)
+    outputs.check_writable(folder / FILE, "--run", appended=True)
     for climb in climbs:
         climb.check()
         if climb.protocol() != "full":
             note(f"ladder on {climb.device}, {climb.protocol()}; figures a clip carry over, seconds do not")
-    with only_one(folder):
+    with outputs.only_one(folder):
         with stepwise(progress) as report:
             most = max(climb.num_items for climb in climbs)
             sets = study_clips.prepare(
@@ -130,6 +133,15 @@ def run(
         "rungs": [record for record in made if record["name"] == "ladder"],
         "failed": [record for record in made if record["name"] != "ladder"],
     }
+
+
+def check_memory(climb: Climb, rungs: Sequence[Rung], way_out: str = "choose a smaller --clips") -> None:
+    """Raises UserError where the features of the rungs, whose trainers all live at once, do not fit."""
+    from core.batches import check_features
+
+    copies = sum(rung.switches.mel == "cached" for rung in rungs)
+    if copies:
+        check_features(climb.num_items, climb.device, copies=copies, way_out=way_out)
 
 
 def spread_of_seeds(curves: Sequence[Sequence[float]]) -> float:
@@ -168,6 +180,8 @@ class _Ladder:
 
     def measure(self) -> None:
         """Every epoch that is missing."""
+        if self._missing():
+            check_memory(self.climb, self.rungs)
         self._watch()
         for seed in SEEDS[1:]:
             if self._find(self.rungs[0], "seed", seed) is None:
@@ -232,6 +246,10 @@ class _Ladder:
         samples = [line["samples"][0] for line in timed]
         clocked = sorted((self._find(rung, "instrumented", n) for n in rounds), key=lambda line: line["samples"])
         middle = clocked[len(clocked) // 2] if clocked else None
+        disturbed = {
+            kind: [number for number in rounds if self._find(rung, kind, number)["disturbed"]]
+            for kind in ("timed", "instrumented")
+        }  # fmt: skip
         parameters = {
             "rung": rung.number, "name": rung.name, "switches": rung.switches.describe(), "device": climb.device,
             "task": climb.task, "batch_size": climb.batch_size, "num_items": climb.num_items,
@@ -260,7 +278,10 @@ class _Ladder:
             overhead=middle["samples"][0] / median(samples) if middle else None,
             data={"origin": self.sets.origin, "digest": self.sets.digest},
             other_cores=max((line["other_cores"] for line in timed), default=None),
-            disturbed=any(line["disturbed"] for line in (*timed, *clocked)),  # the parts are of the clocked ones
+            instrumented_other_cores=max((line["other_cores"] for line in clocked), default=None),
+            # Seconds are the timed epochs', parts the instrumented ones': which of them, by their rounds from 0.
+            disturbed=any(disturbed.values()),
+            disturbed_epochs=disturbed,
             fingerprint=self.log.fingerprint,
         )
 

@@ -7,15 +7,13 @@ code and clips. Of two lines for one trial (a folder that was copied and joined 
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import machine, records
-from core.errors import UserError
 
 FILE = "trials.jsonl"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -91,31 +89,6 @@ class TrialLog:
         return line
 
 
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone; a process that dies lets go of it.
-
-    Raises:
-        UserError: another process holds it, or the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "lock", "a")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot keep trials here ({error.strerror}); choose another --run") from error
-    with file:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two runs in one folder are the user's to avoid
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{folder}: another run is at work here; wait for it or choose another --run") from error
-        yield
-
-
 def append_once(record: dict, path: Path) -> bool:
     """Append a record unless the file has it: same name, parameters and samples. True if it was appended."""
     if path.exists():
@@ -124,6 +97,15 @@ def append_once(record: dict, path: Path) -> bool:
                 return False
     records.append(record, path)
     return True
+
+
+def append_missing(made: Sequence[dict], path: Path) -> int:
+    """Append, in one piece, the records whose `id` the file does not hold; how many those were."""
+    there = records.load(path)[0] if path.exists() else []
+    known = {str(record.get("id")) for record in there}
+    missing = [record for record in made if record["id"] not in known]
+    records.append_all(missing, path)
+    return len(missing)
 
 
 def _key(parameters: dict) -> str:

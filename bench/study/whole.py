@@ -1,21 +1,24 @@
 """The whole study in order: mel, experiments, ladder, line profiles, layers, report. Interrupted, it goes on.
 
-Mel, experiments and ladder keep every finished part themselves. Line profiles and layers are a minute each; what is
-done of them is noted in `steps/trials.jsonl`, and done again when the code or the machine has changed. The report is
-always written anew, from the records alone.
+Mel, experiments and ladder keep every finished part themselves. Line profiles and layers are a minute each; their
+records are kept whole in `steps/trials.jsonl` before the first of them is appended, each with an id of its own. So what
+is missing among the records, after an interruption or because they were deleted, is written again from there, none
+twice; other code or another machine measures anew. The report is always written anew, from the records alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import machine, records
+from bench import machine, outputs
 from bench.study import experiments, ladder, protocol
-from bench.study.trials import TrialLog, fingerprint
+from bench.study.trials import FILE, TrialLog, append_missing, fingerprint
 from core.errors import UserError
 
 STEPS = ("mel", "batch-size", "data-size", "ladder", "lines", "layers", "report")
@@ -25,6 +28,9 @@ QUICK = {
     "ladder": {"num_items": 256, "rounds": 2},
 }
 """What a quick study asks of its steps; the largest setting is the size of the set that is rendered for it."""
+_PAGES = {"mel": "mel.html", "report": "report.html"}
+_WAY_OUT = "choose --quick, or the steps that fit with --step"
+_TRIALS = {**{name: name for name in ("batch-size", "data-size", "ladder")}, "lines": "steps", "layers": "steps"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def run(study: Study, steps: tuple[str, ...] = STEPS, work: dict[str, Callable[[
         `records`, `page` (paths), `quick`, `seconds`, and `steps`: [{"step", "seconds"}].
 
     Raises:
-        UserError: an unknown step, or what a step raises.
+        UserError: an unknown step, a folder in use or that cannot be written to, or what a step raises.
     """
     work = work or _WORK
     for step in steps:
@@ -75,11 +81,14 @@ def run(study: Study, steps: tuple[str, ...] = STEPS, work: dict[str, Callable[[
             raise UserError(f"unknown step {step!r}; choose from {', '.join(work)}")
     study.devices  # noqa: B018 - an unknown device is said before hours of work
     started, done = time.perf_counter(), []
-    for number, step in enumerate(steps, 1):
-        study.note(f"step {number} of {len(steps)}: {step}")
-        begun = time.perf_counter()
-        work[step](study)
-        done.append({"step": step, "seconds": round(time.perf_counter() - begun, 1)})
+    _check(study, steps)
+    only_reads = set(steps) == {"report"}  # even of a study at work
+    with contextlib.nullcontext() if only_reads else outputs.only_writer(study.records, "--out"):
+        for number, step in enumerate(steps, 1):
+            study.note(f"step {number} of {len(steps)}: {step}")
+            begun = time.perf_counter()
+            work[step](study)
+            done.append({"step": step, "seconds": round(time.perf_counter() - begun, 1)})
     return {
         "records": str(study.records),
         "page": str(study.folder / "report.html"),
@@ -87,6 +96,22 @@ def run(study: Study, steps: tuple[str, ...] = STEPS, work: dict[str, Callable[[
         "seconds": round(time.perf_counter() - started, 1),
         "steps": done,
     }
+
+
+def _check(study: Study, steps: tuple[str, ...]) -> None:
+    """Raises UserError where a step could not write or keep what it makes: now, not after the hours before it."""
+    for step in steps:
+        if step in _PAGES:
+            outputs.check_writable(study.folder / _PAGES[step])
+        if step in _TRIALS:
+            outputs.check_writable(study.folder / _TRIALS[step] / FILE, appended=True)
+        if step != "report":
+            outputs.check_writable(study.records, appended=True)
+        if step in ("batch-size", "data-size"):
+            experiments.check_memory(_protocol(study, step).cases(), _WAY_OUT)
+        if step == "ladder":
+            for device in study.devices:
+                ladder.check_memory(_climb(study, device), ladder.rungs_of(device), _WAY_OUT)
 
 
 def _mel(study: Study) -> None:
@@ -100,21 +125,27 @@ def _mel(study: Study) -> None:
         )  # fmt: skip
 
 
+def _protocol(study: Study, name: str) -> protocol.Protocol:
+    return protocol.make(name, device=study.device, **(QUICK[name] if study.quick else {}))
+
+
+def _climb(study: Study, device: str) -> ladder.Climb:
+    return ladder.Climb(device, **(QUICK["ladder"] if study.quick else {"num_items": ladder.FULL_CLIPS}))
+
+
 def _experiment(name: str) -> Callable[[Study], None]:
     def work(study: Study) -> None:
-        made = protocol.make(name, device=study.device, **(QUICK[name] if study.quick else {}))
         experiments.run(
-            made, folder=study.folder / name, records_path=study.records, data=study.data, progress=study.progress,
-            note=study.note,
+            _protocol(study, name), folder=study.folder / name, records_path=study.records, data=study.data,
+            progress=study.progress, note=study.note,
         )  # fmt: skip
 
     return work
 
 
 def _ladder(study: Study) -> None:
-    size = QUICK["ladder"] if study.quick else {"num_items": ladder.FULL_CLIPS}
     result = ladder.run(
-        [ladder.Climb(device, **size) for device in study.devices], folder=study.folder / "ladder",
+        [_climb(study, device) for device in study.devices], folder=study.folder / "ladder",
         records_path=study.records, data=study.data, progress=study.progress, note=study.note,
     )  # fmt: skip
     for record in result["failed"]:
@@ -148,19 +179,24 @@ def _report(study: Study) -> None:
 
 
 def _once(study: Study, step: str, measure: Callable) -> None:
-    """A step whose records are made at once: for each device, unless its line says that this code has done it here."""
+    """A step whose records are made at once: for each device, unless this code has made them here before."""
     environment = machine.environment()
     log = TrialLog(study.folder / "steps", fingerprint(environment, "quick" if study.quick else "full"), study.note)
     for device in study.devices:
-        if log.find({"step": step, "device": device}):
+        key = {"step": step, "device": device, "holds": "records"}
+        line = log.find(key)
+        if line is None:
+            begun, run = time.perf_counter(), uuid.uuid4().hex
+            with study.progress(step) as progress:
+                made = measure(device, environment, progress)
+            made = [{**record, "id": f"{run}-{number}"} for number, record in enumerate(made)]
+            # Before the records: killed between the two, the next run finds here what it has to append.
+            line = log.add(key, [time.perf_counter() - begun], records=made)
+            append_missing(line["records"], study.records)
+        elif missing := append_missing(line["records"], study.records):
+            study.note(f"{step} on {device}: measured already; records that were missing, written again: {missing}")
+        else:
             study.note(f"{step} on {device}: done already")
-            continue
-        begun = time.perf_counter()
-        with study.progress(step) as progress:
-            made = measure(device, environment, progress)
-        for record in made:
-            records.append(record, study.records)
-        log.add({"step": step, "device": device}, [time.perf_counter() - begun])
 
 
 _WORK: dict[str, Callable[[Study], object]] = {

@@ -159,10 +159,24 @@ def _tables(device: str, rungs: list[dict]) -> str:
             f"Losses of {len(first['losses'])} steps may differ by {first['tolerance']:.3g}: the spread of "
             f"{len(first['seeds'])} seeds of the original pipeline ({first['spread_of_seeds']:.3g}), or half of what a "
             "doubled learning rate changes.",
+            *_disturbed(rungs),
             "",
             table(["% of an epoch", *PARTS], parts),
         ]
     )
+
+
+def _disturbed(rungs: list[dict]) -> list[str]:
+    """A line on the epochs during which other programs used the processor, or none."""
+    found = []
+    for rung in rungs:
+        epochs = rung.get("disturbed_epochs") or {}
+        kinds = [f"{len(epochs[kind])} {kind}" for kind in ("timed", "instrumented") if epochs.get(kind)]
+        if kinds:
+            found.append(f"{rung['parameters']['name']} ({' and '.join(kinds)})")
+    if not found:
+        return []
+    return [f"Other programs used the processor during epochs of {', '.join(found)}."]
 
 
 def _percent(share: float) -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from bench import records
+from bench.outputs import only_one
 from bench.study import compare, experiments
 from bench.study.eta import Remaining, duration
 from bench.study.protocol import Case
-from bench.study.trials import TrialLog, only_one
+from bench.study.trials import TrialLog
 from core.errors import UserError
 from tests.bench.study.fakes import CLIPS, FakeTrainer, make_clips, run, small
 
@@ -217,6 +218,22 @@ def test_the_table_stands_beside_the_originals():
     assert row["ours_over_published"]["cpu", "original"] == pytest.approx(19.237 / 40, abs=1e-4)
     text = compare.text(made)
     assert all(word in text for word in ("4.00x", "200.00x", "100.00x", "19.237", "9.686", "1.99x", "Protocol full"))
+
+
+def test_rows_of_the_table_can_be_told_apart(tmp_path, clips):
+    made = run(tmp_path, clips, small(clips=(32, 64), batch_sizes=(8,), trials=2, task="type"))["figures"]
+    head, *rows = [line for line in compare.text(made).splitlines() if line.split()[0] in ("task", "type")]
+    assert "batch size" in head and "clips" in head
+    assert sorted(row.split()[:4] for row in rows) == [["type", phase, "8", n] for phase in ("test", "train")
+                                                       for n in ("32", "64")]  # fmt: skip
+    one = [record for record in made if record["parameters"]["num_items"] == 64]
+    assert "clips" not in compare.text(one).splitlines()[0]
+    by_data = [
+        {**record, "name": "experiment data-size", "parameters": {**record["parameters"], "experiment": "data-size"}}
+        for record in made
+    ]
+    assert "experiment" in compare.text(made + by_data).splitlines()[0]
+    assert "batch size" not in compare.text(by_data).splitlines()[0]
 
 
 def test_a_real_trial_end_to_end(tmp_path, clips):

@@ -50,6 +50,29 @@ def test_every_rung_has_a_record(tmp_path, clips):
     assert climb(tmp_path, clips)["measured"] == 0
 
 
+def test_the_record_says_which_epochs_were_disturbed(tmp_path, clips, monkeypatch):
+    kept = []
+
+    def cores(self):  # of the four epochs that count, two timed and then two instrumented
+        kept.append(None)
+        return 64.0 if len(kept) == 4 else 0.0
+
+    monkeypatch.setattr(ladder.timing.OtherWork, "cores", cores)
+    given = rungs(("original", ORIGINAL_PIPELINE, {}))
+    result = climb(tmp_path, clips, rungs=given)
+    (record,) = result["rungs"]
+    assert record["disturbed"] and record["disturbed_epochs"] == {"timed": [], "instrumented": [1]}
+    assert (record["other_cores"], record["instrumented_other_cores"]) == (0.0, 64.0)
+    assert "Other programs used the processor during epochs of original (1 instrumented)." in why.text([record])
+    kept[:] = [None] * 2
+    (quiet,) = climb(tmp_path / "other", clips, rungs=lambda device: given(device), rounds=1)["rungs"]
+    assert quiet["disturbed_epochs"] == {"timed": [], "instrumented": [0]}
+    kept[:] = [None] * 4
+    (quiet,) = climb(tmp_path / "quiet", clips, rungs=given)["rungs"]
+    assert not quiet["disturbed"] and quiet["disturbed_epochs"] == {"timed": [], "instrumented": []}
+    assert "Other programs" not in why.text([quiet])
+
+
 def test_another_learning_rate_fails_and_is_not_timed(tmp_path, clips):
     wrong = rungs(
         ("original", ORIGINAL_PIPELINE, {}), ("wrong", PACKED, {"learning_rate": 1e-3}), ("right", PACKED, {})

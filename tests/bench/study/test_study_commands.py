@@ -10,6 +10,8 @@ from click.testing import CliRunner
 import cli
 from bench import records
 from bench.study import experiments, ladder, whole
+from core import memory
+from core.batches import FEATURE_BYTES
 from core.errors import UserError
 from tests.bench.study.fakes import FakeTrainer, make_clips, silent
 
@@ -22,6 +24,7 @@ def clips(tmp_path_factory):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """An empty folder to work in, with a trainer that takes no time."""
+    FakeTrainer.made.clear()
     monkeypatch.chdir(tmp_path)
     for module in (experiments, ladder):
         monkeypatch.setattr(module.run, "__kwdefaults__", {**module.run.__kwdefaults__, "maker": FakeTrainer})
@@ -118,6 +121,119 @@ def test_a_step_that_is_done_is_not_done_again(tmp_path):
     whole._once(study, "layers", measure)
     whole._once(whole.Study(tmp_path, "cpu", quick=True, progress=silent), "lines", measure)
     assert len(calls) == 3 == len(records.load(study.records)[0])
+
+
+def two_records(calls):
+    def measure(device, environment, progress):
+        calls.append(device)
+        make = lambda part: records.make("lines", parameters={"part": part}, unit="s", samples=[1.0],  # noqa: E731
+                                         environment=environment)  # fmt: skip
+        return [make(0), make(1), make(1)]  # two of them alike: each is a record of its own
+
+    return measure
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2], ids=["before the first", "in the middle", "in the last"])
+def test_killed_while_records_are_appended_they_are_completed_and_none_is_measured_twice(kept, tmp_path, monkeypatch):
+    study, calls = whole.Study(tmp_path, "cpu", progress=silent), []
+    append_all = records.append_all
+
+    def killed(made, path):
+        if path != study.records:
+            return append_all(made, path)
+        append_all(made[:kept], path)
+        with open(path, "ab") as file:
+            file.write(json.dumps(made[kept]).encode()[:50])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "append_all", killed)
+        with pytest.raises(KeyboardInterrupt):
+            whole._once(study, "lines", two_records(calls))
+    for _ in range(2):
+        whole._once(study, "lines", two_records(calls))
+        found = records.load(study.records)[0]
+        assert sorted(record["parameters"]["part"] for record in found) == [0, 1, 1] and len(calls) == 1
+
+
+def test_a_step_whose_records_were_deleted_is_not_done(tmp_path):
+    notes, calls = [], []
+    study = whole.Study(tmp_path, "cpu", progress=silent, note=notes.append)
+    whole._once(study, "lines", two_records(calls))
+    before = study.records.read_text()
+    study.records.unlink()
+    whole._once(study, "lines", two_records(calls))
+    assert study.records.read_text() == before and notes[-1].endswith("written again: 3")
+    study.records.write_text("".join(before.splitlines(keepends=True)[:2]))
+    whole._once(study, "lines", two_records(calls))
+    assert study.records.read_text() == before and notes[-1].endswith("written again: 1")
+    whole._once(study, "lines", two_records(calls))
+    assert notes[-1] == "lines on cpu: done already" and len(calls) == 1
+
+
+@pytest.mark.parametrize("step", ["mel", "lines", "layers"])
+def test_two_studies_in_one_folder_do_not_mix(step, tmp_path):
+    pytest.importorskip("fcntl")
+    study = whole.Study(tmp_path, "cpu", progress=silent)
+
+    def work(study):
+        for command in (("study", "--step", step, "--device", "cpu", "--out", tmp_path),
+                        ("profile", "--only", "lines", "--records", study.records, "--out", tmp_path / "p.html")):  # fmt: skip
+            done = call(*command)
+            assert done.exit_code == 1 and "another run is at work with these records" in done.stderr, done.output
+        with pytest.raises(
+            UserError, match="records.jsonl does not exist"
+        ):  # a report of what is there can be had meanwhile
+            whole.run(study, ("report",))
+
+    whole.run(study, (step,), {step: work})
+    assert not (tmp_path / "p.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *((f"experiment {name}", option) for name in ("batch-size", "data-size", "ladder") for option in ("--records", "--run")),
+        ("study", "--out"), ("profile --only lines", "--out"), ("profile --only lines", "--records"),
+    ],
+)  # fmt: skip
+def test_outputs_are_checked_before_anything_is_measured(command, option, place, clips):
+    (place / "file").touch()
+    given = () if command.startswith("profile") else ("--data", clips, "--device", "cpu")
+    given += {
+        "experiment batch-size": ("--batch-sizes", 8, "--clips", 64),
+        "experiment data-size": ("--clips", 64),
+    }.get(command, ())
+    done = call(*command.split(), *given, option, place / "file" / "x")
+    assert done.exit_code == 1 and "cannot be written" in done.stderr and f"another {option}" in done.stderr
+    assert not FakeTrainer.made and not list(place.rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize("place_of", ["mel.html", "report.html", "ladder/trials.jsonl", "steps/trials.jsonl"])
+def test_the_study_checks_the_outputs_of_its_last_steps_first(place_of, tmp_path):
+    (tmp_path / place_of).mkdir(parents=True)
+    study = whole.Study(tmp_path, "cpu", quick=True, progress=silent)
+    with pytest.raises(UserError, match=f"{place_of} is a folder"):
+        whole.run(study, work=dict.fromkeys(whole.STEPS, lambda study: pytest.fail("measured")))
+
+
+def test_features_beyond_the_memory_are_refused_before_anything_is_measured(place, clips, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 120 * FEATURE_BYTES)
+    given = ("--data", clips, "--device", "cpu", "--clips")
+    small = ("--trials", 2, "--epochs", 1, "--batch-sizes", 8)
+    assert call("experiment", "batch-size", *given, 64, *small).exit_code == 0
+    FakeTrainer.made.clear()
+    done = call("experiment", "ladder", *given, 64, "--batch-size", 8)
+    message = "the features of 64 clips, kept 6 times, take 0.0124 GB, and this machine has 0.00387 GB free"
+    assert done.exit_code == 1 and message in done.stderr and "choose a smaller --clips" in done.stderr
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 64 * FEATURE_BYTES)
+    done = call("experiment", "data-size", *given, "32,64", *small)
+    assert done.exit_code == 1 and "choose a smaller --clips, or --pipeline original" in done.stderr
+    assert call("experiment", "batch-size", *given, 64, *small).exit_code == 0, "what is done needs no memory"
+    done = call("study", "--quick", "--data", clips, "--device", "cpu", "--out", place / "out")
+    assert done.exit_code == 1 and "the features of 512 clips" in done.stderr and "--quick, or the steps" in done.stderr
+    assert not FakeTrainer.made
+    assert call("experiment", "data-size", *given, "32,64", *small, "--pipeline", "original").exit_code == 0
 
 
 @pytest.mark.parametrize(("step", "n"), [("batch-size", 512), ("data-size", 512), ("ladder", 256)])

@@ -1,0 +1,82 @@
+"""Outputs of long measurements: seen to be writable before the first minute is spent, and one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.errors import UserError
+
+
+def check_writable(path: Path, option: str = "--out", *, appended: bool = False) -> None:
+    """See that a file can be written, and make its folder: better now than after hours of measuring.
+
+    Args:
+        path: of the output; it is left as it is. option: the way out that the error names.
+        appended: the file itself is opened and added to, as records are; False: a new file is renamed to its name.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, and a file is to be written there; name a file with {option}")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no ordinary file; choose another {option}")
+        if appended and path.exists():
+            open(path, "r+b").close()
+        else:
+            place = Path(os.path.realpath(path)) if appended else path
+            tempfile.NamedTemporaryFile(prefix=f".{path.stem}.", suffix=path.suffix, dir=place.parent).close()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another {option}") from error
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold a folder of trials for this process alone; a process that dies lets go of it.
+
+    Raises:
+        UserError: another process holds it, or the folder cannot be made.
+    """
+    with _hold(
+        folder / "lock", f"{folder}: cannot keep trials here", f"{folder}: another run is at work here", "--run"
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def only_writer(records_path: Path, option: str = "--records") -> Iterator[None]:
+    """Hold a record file for this process alone, by a file "NAME.lock" beside it; as `only_one`.
+
+    Raises:
+        UserError: another process holds it, or the lock cannot be made.
+    """
+    lock = records_path.with_name(f"{records_path.name}.lock")
+    taken = f"{records_path}: another run is at work with these records"
+    with _hold(lock, f"{records_path}: cannot be written", taken, option):
+        yield
+
+
+@contextlib.contextmanager
+def _hold(lock: Path, refused: str, taken: str, option: str) -> Iterator[None]:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "a")
+    except OSError as error:
+        raise UserError(f"{refused} ({error.strerror}); choose another {option}") from error
+    with file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: two runs in one folder are the user's to avoid
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{taken}; wait for it or choose another {option}") from error
+        yield
