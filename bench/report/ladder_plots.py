@@ -116,12 +116,13 @@ def parts(rows: Sequence[dict], names: Sequence[str] | None = None) -> tuple[go.
         )  # fmt: skip
     first = next(iter(values))
     figure.update_layout(
-        **layout(190 + 34 * len(rows)),
+        **layout(220 + 34 * len(rows)),
         barmode="stack", bargap=0.3,
         xaxis={"title": {"text": first}},
         yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
     )  # fmt: skip
-    figure.update_layout(legend={"traceorder": "normal", "y": -90 / (190 + 34 * len(rows)) - 0.1})
+    # Above the bars: below them its lines, many on a phone, would lie on the axis title.
+    figure.update_layout(legend={"traceorder": "normal", "y": 1.02, "yanchor": "bottom"})
     choices = [{"label": title, "args": [{"x": found}, {"xaxis.title.text": title}]} for title, found in values.items()]
     return figure, choices
 

@@ -44,6 +44,9 @@ def findings(records: Sequence[dict]) -> list[str]:
             )
         by_name = {row["name"]: row for row in rows}
         if set(_ORDER) <= set(by_name):
+            if any(by_name[name]["badge"] == "disturbed" for name in _ORDER):
+                told.append(f"{where}: other programs wanted the cores meanwhile, so the two are not compared.")
+                continue
             ratio = by_name["original"]["median_s"] / by_name["fast"]["median_s"]
             note = pairing.note(by_name[name]["code"] for name in _ORDER)
             told.append(f"{where}: the fast pipeline's epoch is {number(ratio)} times as fast. {note}".rstrip())
@@ -116,7 +119,7 @@ def _table(rows: list[dict]) -> str:
 
 def _ms(value: float) -> str:
     """Fixed places, so that a column reads from top to bottom; a part that does not occur is 0."""
-    return "0" if value == 0 else f"{value:.3f}"
+    return "0" if value == 0 else "<0.001" if 0 < value < 0.001 else f"{value:.3f}"
 
 
 def _epochs(rows: list[dict]) -> str:

@@ -138,10 +138,7 @@ def _gain(ladder: list[dict], rows: list[dict]) -> dict:
             "experiments_least": min(values), "experiments_most": max(values), "experiments": len(values),
             "experiments_threads": found[0]["threads"],
         }  # fmt: skip
-        told += [
-            f"by the original's own protocol{_protocol(short)}{_threads(found[0])} it is {_span(values)} times as fast"
-            for short, values in _by_protocol(found)
-        ]
+        told.append(f"by the original's protocol{_threads(found[0])} it is {_by_protocol(found, 'times as fast')}")
         notes += [gain["note"] for gain in found]
     notes += experiment_numbers.apart(cpu)
     if not told:
@@ -191,11 +188,8 @@ def _gpu(rows: list[dict], gpu_ladder: list[dict], has_gpu: bool) -> dict:
                 f"{pipeline}_threads": found[0]["threads"],
             }  # fmt: skip
             used += [row for ratio in found for row in ratio["rows"]]
-            told += [
-                f"with the {pipeline} pipeline the GPU trains {_span(values)} times as fast as the CPU"
-                f"{_threads(found[0])}{_protocol(short)}"
-                for short, values in _by_protocol(found)
-            ]
+            times = _by_protocol(found, f"times as fast as the CPU{_threads(found[0])}")
+            told.append(f"with the {pipeline} pipeline the GPU trains {times}")
             notes += [ratio["note"] for ratio in found]
     apart = experiment_numbers.apart(rows)
     notes += apart
@@ -245,10 +239,13 @@ def _most_threads(pairs: list[dict]) -> list[dict]:
     return [pair for pair in pairs if (pair["threads"] or 0) == most]
 
 
-def _by_protocol(pairs: list[dict]) -> list[tuple[str, list[float]]]:
-    """(protocol in words, "" for the original's; ratios) of each protocol."""
-    shorts = dict.fromkeys(pair["short"] for pair in pairs)
-    return [(short, [pair["ratio"] for pair in pairs if pair["short"] == short]) for short in shorts]
+def _by_protocol(pairs: list[dict], words: str) -> str:
+    """The ratios of each protocol apart, as "2 to 3 times as fast (short: 1 epoch a trial, not 5)"."""
+    told = []
+    for short in dict.fromkeys(pair["short"] for pair in pairs):
+        values = [pair["ratio"] for pair in pairs if pair["short"] == short]
+        told.append(f"{_span(values)} {'times' if told else words}{_protocol(short)}")
+    return " and ".join(told)
 
 
 def _protocol(words: str) -> str:

@@ -112,7 +112,8 @@ def test_findings_state_the_gain_and_what_was_not_alike():
     assert "different commits (0123456, feedfac)" in pipeline_page.findings([BOTH[0], other])[-1]
     one = make("fast", environment={**made.environment(), "torch_threads": 1})
     assert not any("times as fast" in sentence for sentence in pipeline_page.findings([BOTH[0], one]))
-    assert "disturbed" in pipeline_page.findings([make("original", disturbed=True)])[0]
+    disturbed = pipeline_page.findings([make("original", disturbed=True), BOTH[1]])
+    assert "(disturbed)" in disturbed[0] and "not compared" in disturbed[-1] and "times as fast" not in disturbed[-1]
     assert pipeline_page.chapter([]) == pipeline_page.chapter([make("fast", parts=None)]) == ""
 
 
