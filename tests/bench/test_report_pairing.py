@@ -107,3 +107,13 @@ def test_what_differs_from_the_protocol_is_said_in_the_records_words(tmp_path, w
     assert f"({words})" in found["gpu"]["text"] and "short runs" not in json.dumps(found)
     legend = f"ours, fast, CPU ({words.split(':')[0]} run)"
     assert legend in (tmp_path / "r.html").read_text()
+
+
+def test_marks_of_fewer_clips_say_so_beside_the_published_ones(tmp_path):
+    every = made.experiments(made.environment())
+    for record in every:
+        if record["name"] == "experiment batch-size":
+            record["parameters"]["num_items"] = 512
+    write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "ours, fast, CPU (short run of 512 clips)" in page and "ours, fast, CPU (short run)" in page
