@@ -15,8 +15,10 @@ from bench.cases import SAMPLE_RATE, SEED, make_waveform
 from bench.line_profiles import Target
 
 if TYPE_CHECKING:
+    from core.dataset import Dataset
     from core.epoch import StudyTrainer
 
+TASK = "type"
 _DATASET = (
     "core.original_pipeline:TriadClips.__getitem__",
     "core.original_pipeline:TriadClips._load",
@@ -56,18 +58,9 @@ def make_targets(folder: Path, *, device: str = "cpu", clips: int = 92, batch_si
     """
     import torch
 
-    from core.dataset import open_dataset
-    from core.epoch import StudyTrainer
     from core.original_pipeline import TriadClips
-    from core.pack import pack
-    from core.pipeline import ORIGINAL_PIPELINE, fast_pipeline
 
-    _write_clips(folder / "wav", clips)
-    files = open_dataset(folder / "wav")
-    pack(files, folder / "clips.pack")
-    common = {"task": "type", "batch_size": batch_size, "seed": SEED, "device": device}
-    original = StudyTrainer(files, switches=ORIGINAL_PIPELINE, **common)
-    fast = StudyTrainer(open_dataset(folder / "clips.pack"), switches=fast_pipeline(device), **common)
+    files, original, fast = make_trainers(folder, device=device, clips=clips, batch_size=batch_size)
     dataset = TriadClips(files, torch.from_numpy(files.labels()[0]), torch.device(device))
     host = _HOST if device == "cuda" else ""
     given = {"device": device, "threads": torch.get_num_threads()}
@@ -89,6 +82,27 @@ def make_targets(folder: Path, *, device: str = "cpu", clips: int = 92, batch_si
             "16 kHz mono as the original's, so that resampling and mixing have nothing to do." + host,
         ),
     ]  # fmt: skip
+
+
+def make_trainers(
+    folder: Path, *, device: str, clips: int, batch_size: int
+) -> tuple[Dataset, StudyTrainer, StudyTrainer]:
+    """(files, original, fast): clips as files, and trainers of both pipelines over them from the same weights.
+
+    Args: as `make_targets`.
+    """
+    from core.dataset import open_dataset
+    from core.epoch import StudyTrainer
+    from core.pack import pack
+    from core.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+
+    _write_clips(folder / "wav", clips)
+    files = open_dataset(folder / "wav")
+    pack(files, folder / "clips.pack")
+    common = {"task": TASK, "batch_size": batch_size, "seed": SEED, "device": device}
+    original = StudyTrainer(files, switches=ORIGINAL_PIPELINE, **common)
+    fast = StudyTrainer(open_dataset(folder / "clips.pack"), switches=fast_pipeline(device), **common)
+    return files, original, fast
 
 
 def _epoch(

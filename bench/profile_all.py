@@ -1,4 +1,4 @@
-"""The whole profile of this machine: kernels, layers, training step, lines, each part's records in one page.
+"""The whole profile of this machine: kernels, layers, training step, pipeline, lines, each part's records in one page.
 
 Every record is appended as soon as it is made. The groups of the mel profile that the records hold already are not
 measured again; the other parts take a minute or two together and are.
@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import layers, line_profiles, line_targets, machine, mel, quick, records, results
+from bench import layers, line_profiles, line_targets, machine, mel, pipeline_parts, quick, records, results
 
-PARTS = ("mel", "layers", "step", "lines")
+PARTS = ("mel", "layers", "step", "pipeline", "lines")
 Progress = Callable[[int, int | None], None]
 
 
@@ -26,6 +26,7 @@ class Effort:
         mel: of the mel profile. mel_specs, mel_threads: names and thread counts; () takes all.
         step: of peaks, networks and training steps.
         layer_steps, layouts, layer_time_s: of `bench.layers.run`.
+        part_clips, part_rounds, part_time_s: of `bench.pipeline_parts.run`.
         clips, rounds, line_time_s: of `bench.line_targets.make_targets` and `bench.line_profiles.run`.
     """
 
@@ -36,20 +37,23 @@ class Effort:
     layer_steps: int
     layouts: tuple[str, ...]
     layer_time_s: float
+    part_clips: int
+    part_rounds: int
+    part_time_s: float
     clips: int
     rounds: int
     line_time_s: float
 
 
-FULL = Effort(mel.FULL, (), False, quick.FULL, 20, layers.LAYOUTS, 30.0, 184, 7, 60.0)
+FULL = Effort(mel.FULL, (), False, quick.FULL, 20, layers.LAYOUTS, 30.0, 368, 5, 60.0, 184, 7, 60.0)
 QUICK = Effort(
     # Its own name: these samples are fewer than those of `profile --only mel --quick` and are not taken for them.
     dataclasses.replace(mel.QUICK, name="part of the quick profile", budget_s=10.0, warm_starts=0, static=()),
     ("ORIGINAL", "CHORD"), True, quick.FULL._replace(rounds=8, min_time_s=0.2, max_time_s=2.0, steps=8, peak_s=0.3),
-    8, layers.LAYOUTS[:1], 2.0, 46, 3, 3.0,
+    8, layers.LAYOUTS[:1], 2.0, 92, 3, 5.0, 46, 3, 3.0,
 )  # fmt: skip
 SMOKE = Effort(
-    mel.SMOKE, ("ORIGINAL",), True, quick.SMOKE, 1, layers.LAYOUTS[:1], 1.0, 12, 1, 1.0,
+    mel.SMOKE, ("ORIGINAL",), True, quick.SMOKE, 1, layers.LAYOUTS[:1], 1.0, 12, 1, 1.0, 12, 1, 1.0,
 )  # fmt: skip
 
 
@@ -104,7 +108,7 @@ def run(
         elif part == "step":
             made[part] = quick.measure(environment, records_path, report, effort.step)
         else:
-            make = _layers if part == "layers" else _lines
+            make = {"layers": _layers, "pipeline": _pipeline, "lines": _lines}[part]
             made[part] = [
                 record for device in devices for record in make(environment, Path(out), effort, device, report)
             ]
@@ -137,6 +141,15 @@ def _layers(environment: dict, out: Path, effort: Effort, device: str, progress:
         environment, out.parent, device=device, steps=effort.layer_steps, layouts=effort.layouts,
         max_time_s=effort.layer_time_s, progress=progress,
     )  # fmt: skip
+
+
+def _pipeline(environment: dict, out: Path, effort: Effort, device: str, progress: Progress) -> list[dict]:
+    batch_size = min(32, effort.part_clips // 2)
+    with tempfile.TemporaryDirectory(prefix="triadbench-") as folder:
+        return pipeline_parts.run(
+            Path(folder), environment, device=device, clips=effort.part_clips, batch_size=batch_size,
+            rounds=effort.part_rounds, max_time_s=effort.part_time_s, progress=progress,
+        )  # fmt: skip
 
 
 def _lines(environment: dict, out: Path, effort: Effort, device: str, progress: Progress) -> list[dict]:

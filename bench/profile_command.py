@@ -12,7 +12,7 @@ from bench import console, outputs
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = Path("runs/profile")
-PARTS = ("mel", "layers", "lines")
+PARTS = ("mel", "layers", "pipeline", "lines")
 
 
 def _integers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
@@ -26,7 +26,9 @@ def _integers(context: click.Context, parameter: click.Parameter, text: str | No
 @click.command()
 @click.option("--quick", is_flag=True, help="Less of everything, in under two minutes.")
 @click.option(
-    "--only", type=click.Choice(PARTS), help="One part alone: mel spectrograms and rivals, network layers, or lines."
+    "--only",
+    type=click.Choice(PARTS),
+    help="One part alone: mel spectrograms and rivals, network layers, an epoch's parts, or lines.",
 )
 @click.option("--spec", "specs", multiple=True, metavar="NAME", help="ORIGINAL, CHORD or WHISPER; repeat for more.")
 @click.option("--batch", "batches", callback=_integers, metavar="N,N", help="Batch sizes.  [default: 1,8,64,512]")
@@ -41,10 +43,10 @@ def _integers(context: click.Context, parameter: click.Parameter, text: str | No
 def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_json: bool, **options) -> None:
     """Measure this machine and write one interactive page.
 
-    All of it: mel spectrograms with every rival that is installed, the networks' layers, a training step, and the lines
-    of the original and the fast pipeline; about fifteen minutes on two cores, --quick under two. On a machine with a
-    GPU both are measured. Mel groups that were measured before with the same code are not measured again. The layers'
-    traces for Perfetto lie beside the page.
+    All of it: mel spectrograms with every rival that is installed, the networks' layers, a training step, an epoch's
+    parts and the lines of the original and the fast pipeline; about fifteen minutes on two cores, --quick under two. On
+    a machine with a GPU both are measured. Mel groups that were measured before with the same code are not measured
+    again. The layers' traces for Perfetto lie beside the page.
 
     \b
     Examples:

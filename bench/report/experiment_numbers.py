@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from bench.report import pairing
 from bench.report.pieces import spread_badge
 
 NAMES = {"experiment batch-size": 1, "experiment data-size": 2}
@@ -28,12 +29,13 @@ def _device(name: str) -> str:
 
 
 def ours(records: Sequence[dict]) -> list[dict]:
-    """A row for each setting, device and pipeline of the experiments.
+    """A row for each setting, device, pipeline, number of threads and protocol of the experiments.
 
     Returns:
         `experiment` (1 or 2), `task`, `batch_size`, `num_items`, `device` ("cpu" or "gpu"), `phase`, `pipeline`,
         `samples` (mean epoch seconds of each kept trial), `mean_s`, `first_s` (the dropped trial), `short` (the
-        protocol in words where it is not the original's), `badge`.
+        protocol in words where it is not the original's), `threads`, `protocol` (what two rows must share to be
+        compared), `code` (of `pairing.code`), `badge`.
     """
     made: dict[tuple, dict] = {}
     for record in records:
@@ -44,16 +46,28 @@ def ours(records: Sequence[dict]) -> list[dict]:
             NAMES[record["name"]], given["task"], given["batch_size"], given["num_items"],
             _device(str(given["device"])), given["phase"],
         )  # fmt: skip
-        protocol = str(given.get("protocol") or "full")
-        short = "" if protocol == "full" else protocol
+        label = str(given.get("protocol") or "full")
+        short = "" if label == "full" else label
         row = _row(
             key, given["pipeline"], record["samples"], record["first_call"], short, bool(record.get("disturbed"))
-        )
-        # The whole protocol is shown where it was run, and not a short run of the same setting.
-        case = (*key, given["pipeline"])
-        if case not in made or made[case]["short"] or not short:
-            made[case] = row
+        ) | {
+            "threads": pairing.threads(record),
+            "protocol": (label, given.get("trials"), given.get("epochs")),
+            "code": pairing.code(record),
+        }
+        made[(*key, given["pipeline"], row["threads"], row["protocol"])] = row
     return list(made.values())
+
+
+def shown(rows: Sequence[dict]) -> list[dict]:
+    """One row of each setting, device and pipeline: the whole protocol before others, then most threads, then last."""
+    chosen: dict[tuple, dict] = {}
+    for row in rows:
+        case = (*setting(row), row["device"], row["pipeline"])
+        rank = (not row["short"], row["threads"] or 0)
+        if case not in chosen or rank >= (not chosen[case]["short"], chosen[case]["threads"] or 0):
+            chosen[case] = row
+    return list(chosen.values())
 
 
 def _row(
@@ -66,6 +80,9 @@ def _row(
         "mean_s": fmean(samples),
         "first_s": first,
         "short": short,
+        "threads": None,
+        "protocol": ("full", None, None),
+        "code": (None, None),
         "badge": spread_badge(samples, disturbed),
     }
 
@@ -76,38 +93,68 @@ def setting(row: dict) -> tuple:
 
 
 def ratios(rows: Sequence[dict]) -> list[dict]:
-    """CPU time over GPU time of each setting and pipeline.
+    """CPU time over GPU time of each setting and pipeline that both measured alike (see `bench.report.pairing`).
 
     Returns:
-        rows of the setting's names with `pipeline`, `ratio` (of means) and `each` (trial by trial, in their order).
+        rows of the setting's names with `pipeline`, `ratio` (of means), `each` (trial by trial, in their order),
+        `short`, `threads`, `rows` (the two) and `note` (where their code differs, else "").
     """
-    made = []
-    for row in rows:
-        if row["device"] != "cpu":
-            continue
-        for other in rows:
-            if other["device"] == "gpu" and setting(other) == setting(row) and other["pipeline"] == row["pipeline"]:
-                pairs = zip(row["samples"], other["samples"], strict=False)
-                made.append(
-                    {name: row[name] for name in ("experiment", "task", "batch_size", "num_items", "phase", "pipeline")}
-                    | {"ratio": row["mean_s"] / other["mean_s"], "each": [cpu / gpu for cpu, gpu in pairs],
-                       "short": row["short"] or other["short"]}
-                )  # fmt: skip
-    return made
+    return [
+        _common(cpu, "pipeline")
+        | {"ratio": cpu["mean_s"] / gpu["mean_s"],
+           "each": [a / b for a, b in zip(cpu["samples"], gpu["samples"], strict=False)],
+           "rows": [cpu, gpu], "note": pairing.note([cpu["code"], gpu["code"]])}
+        for cpu, gpu in _pairs(rows, "device", ("cpu", "gpu"), "pipeline")
+    ]  # fmt: skip
 
 
 def gains(rows: Sequence[dict]) -> list[dict]:
-    """How many times as fast the fast pipeline is as the original one, for each setting and device measured."""
-    made = []
-    for row in rows:
-        if row["pipeline"] != "original":
-            continue
-        for other in rows:
-            same = setting(other) == setting(row) and other["device"] == row["device"]
-            if same and other["pipeline"] == "fast":
-                made.append(
-                    {name: row[name] for name in ("experiment", "task", "batch_size", "num_items", "phase", "device")}
-                    | {"ratio": row["mean_s"] / other["mean_s"], "short": row["short"] or other["short"],
-                       "original_s": row["mean_s"], "fast_s": other["mean_s"]}
-                )  # fmt: skip
-    return made
+    """How many times as fast the fast pipeline is as the original one, for each setting and device measured alike.
+
+    Returns:
+        rows as of `ratios`, with `device` for `pipeline`, and `original_s` and `fast_s` for `each`.
+    """
+    return [
+        _common(original, "device")
+        | {"ratio": original["mean_s"] / fast["mean_s"], "original_s": original["mean_s"], "fast_s": fast["mean_s"],
+           "rows": [original, fast], "note": pairing.note([original["code"], fast["code"]])}
+        for original, fast in _pairs(rows, "pipeline", ("original", "fast"), "device")
+    ]  # fmt: skip
+
+
+def apart(rows: Sequence[dict]) -> list[str]:
+    """A sentence for each comparison that has both sides and no pair measured alike."""
+    found = []
+    for name, sides, other, told in (
+        ("pipeline", ("original", "fast"), "device", "the original and the fast pipeline"),
+        ("device", ("cpu", "gpu"), "pipeline", "CPU and GPU"),
+    ):
+        paired = {_place(pair[0], other) for pair in _pairs(rows, name, sides, other)}
+        places = [{_place(row, other) for row in rows if row[name] == side} for side in sides]
+        lone = len((places[0] & places[1]) - paired)
+        if lone:
+            found.append(
+                f"Not compared: {told} at {lone} setting{'s' * (lone > 1)}, measured with different threads or "
+                "by different protocols."
+            )
+    return found
+
+
+def _place(row: dict, other: str) -> tuple:
+    return (*setting(row), row[other])
+
+
+def _common(row: dict, other: str) -> dict:
+    names = ("experiment", "task", "batch_size", "num_items", "phase", "short", "threads", other)
+    return {name: row[name] for name in names}
+
+
+def _pairs(rows: Sequence[dict], name: str, sides: tuple[str, str], other: str) -> list[tuple[dict, dict]]:
+    """Rows that differ in `name` alone; no short run of what the same threads measured by the whole protocol."""
+    alike = lambda row: (*_place(row, other), row["threads"], row["protocol"])  # noqa: E731
+    seconds = {alike(row): row for row in rows if row[name] == sides[1]}
+    pairs = [(row, seconds[alike(row)]) for row in rows if row[name] == sides[0] and alike(row) in seconds]
+    whole = {(*_place(row, other), row["threads"]) for row, _ in pairs if not row["short"]}
+    return [
+        pair for pair in pairs if not pair[0]["short"] or (*_place(pair[0], other), pair[0]["threads"]) not in whole
+    ]

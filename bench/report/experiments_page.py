@@ -26,8 +26,9 @@ def chapter(records: Sequence[dict]) -> str:
         _missing(mine),
     ]
     titles = {1: "Epoch time and batch size", 2: "Epoch time and number of clips"}
+    drawn = theirs + experiment_numbers.shown(mine)
     for experiment, title in titles.items():
-        parts.append(_times(experiment, title, [row for row in theirs + mine if row["experiment"] == experiment]))
+        parts.append(_times(experiment, title, [row for row in drawn if row["experiment"] == experiment]))
     parts.append(_ratios(experiment_numbers.ratios(theirs + mine)))
     if mine:
         parts += [_gains(mine), _table(mine)]
@@ -43,7 +44,8 @@ def _missing(mine: list[dict]) -> str:
         lines.append("GPU: not measured on this machine.")
     shorts = sorted({row["short"] for row in mine if row["short"]})
     if shorts:
-        lines.append(f"Not the original's protocol: {'; '.join(shorts)}.")
+        lines += [f"Not the original's protocol: {short}." for short in shorts]
+    lines += experiment_numbers.apart(mine)
     return pieces.card("".join(f"<p>{pieces.text(line)}</p>" for line in lines)) if lines else ""
 
 
@@ -51,10 +53,10 @@ def _times(experiment: int, title: str, rows: list[dict]) -> str:
     variable = "batch_size" if experiment == 1 else "num_items"
     figure, choices = experiments_plots.times(rows, variable)
     data = pieces.table(
-        ["who", "network", "phase", "batch", "clips", "device", "mean s", "every trial s"],
+        ["who", "network", "phase", "batch", "clips", "device", "threads", "mean s", "every trial s"],
         [
             [_who(row), row["task"], row["phase"], row["batch_size"], f"{row['num_items']:,}", row["device"].upper(),
-             number(row["mean_s"]), ", ".join(number(value, 4) for value in row["samples"])]
+             row["threads"], number(row["mean_s"]), ", ".join(number(value, 4) for value in row["samples"])]
             for row in rows
         ],
         caption=title,
@@ -71,11 +73,11 @@ def _who(row: dict) -> str:
 
 def _ratios(ratios: list[dict]) -> str:
     figure, choices = experiments_plots.ratios(ratios)
-    head = ["who", "network", "phase", "batch", "clips", "CPU time over GPU time", "trial by trial"]
+    head = ["who", "network", "phase", "batch", "clips", "threads", "CPU time over GPU time", "trial by trial"]
     cells = [
         [
             _who(ratio), ratio["task"], ratio["phase"], ratio["batch_size"], f"{ratio['num_items']:,}",
-            number(ratio["ratio"]), ", ".join(number(value) for value in ratio["each"]),
+            ratio["threads"], number(ratio["ratio"]), ", ".join(number(value) for value in ratio["each"]),
         ]
         for ratio in ratios
     ]  # fmt: skip
@@ -92,6 +94,7 @@ def _ratios(ratios: list[dict]) -> str:
         f"The original expected 5 and measured (by means of trials): {told}.",
         pieces.plot(figure, "experiment-ratios", "CPU time over GPU time for every setting", choices=choices,
                     data=pieces.table(head, cells, caption="CPU time over GPU time")),
+        _notes(ratios),
     )  # fmt: skip
 
 
@@ -103,17 +106,27 @@ def _gains(mine: list[dict]) -> str:
         [
             Html(f"{gain['task']}, batch {gain['batch_size']}, {gain['num_items']:,} clips, {gain['phase']}"
                  f"{_short(gain['short'])}"),
-            gain["device"].upper(), number(gain["original_s"]), number(gain["fast_s"]),
+            gain["device"].upper(), gain["threads"], number(gain["original_s"]), number(gain["fast_s"]),
             Html(f"<b>{number(gain['ratio'])}</b>"),
         ]
         for gain in gains
     ]  # fmt: skip
     return pieces.section(
         "What the fast pipeline gains in the original's protocol",
-        "Means of the kept trials, as the original states them; both pipelines on this machine.",
+        "Means of the kept trials, as the original states them; both pipelines on this machine, with the same threads, "
+        "by the same protocol.",
         pieces.table(
-            ["setting", "device", "original s", "fast s", "times as fast"], cells, caption="Fast over original"
+            ["setting", "device", "threads", "original s", "fast s", "times as fast"], cells,
+            caption="Fast over original",
         ),
+        _notes(gains),
+    )  # fmt: skip
+
+
+def _notes(pairs: list[dict]) -> str:
+    """What must be known of pairs whose two sides were not measured with the same code."""
+    return "".join(
+        f'<p class="soft">{pieces.text(note)}</p>' for note in dict.fromkeys(pair["note"] for pair in pairs) if note
     )
 
 
@@ -127,12 +140,12 @@ def _table(mine: list[dict]) -> str:
         [
             Html(f"{row['task']}, batch {row['batch_size']}, {row['num_items']:,} clips, {row['phase']}"
                  f"{pieces.badge(row['badge'])}{_short(row['short'])}"),
-            row["pipeline"], row["device"].upper(), number(row["mean_s"]), number(min(row["samples"])),
+            row["pipeline"], row["device"].upper(), row["threads"], number(row["mean_s"]), number(min(row["samples"])),
             number(max(row["samples"])), len(row["samples"]), number(row["first_s"]),
         ]
         for row in mine
     ]  # fmt: skip
-    head = ["setting", "pipeline", "device", "mean s", "least", "most", "trials", "dropped first trial s"]
+    head = ["setting", "pipeline", "device", "threads", "mean s", "least", "most", "trials", "dropped first trial s"]
     return pieces.section(
         "Our trials", "", pieces.details(f"{len(mine)} settings", pieces.table(head, cells, caption="Seconds an epoch"))
     )

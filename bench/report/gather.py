@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import records
+from bench.report import pairing
 from core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,8 @@ _NOT_THE_CASE = {
     "ladder left out": ("name", "switches", "protocol"),
 }
 """Parameters that do not tell one case from another."""
+_BY_THREADS = ("ladder", "experiment batch-size", "experiment data-size", "pipeline parts")
+"""Of these, what was measured with other threads is another case, though their parameters do not say them."""
 _MEL_RUN = ("mel", "mel left out", "mel roof", "mel warm start", "mel cuda static")
 
 
@@ -198,7 +201,8 @@ def latest(found: list[dict]) -> list[dict]:
         kind = record["name"].removesuffix(" left out")
         if kind == "ladder" and given.get("rung") == 0:  # a new climb begins: nothing of an older one stays beside it
             cases = {key: old for key, old in cases.items() if _climb(old) != _climb(record)}
-        case = (kind, is_mel(record), json.dumps(given, sort_keys=True, default=str))
+        threads = pairing.threads(record) if kind in _BY_THREADS else None
+        case = (kind, is_mel(record), threads, json.dumps(given, sort_keys=True, default=str))
         cases.pop(case, None)
         cases[case] = record
     return list(cases.values())
@@ -206,7 +210,7 @@ def latest(found: list[dict]) -> list[dict]:
 
 def _climb(record: dict) -> tuple:
     given = record["parameters"]
-    return record["name"].removesuffix(" left out"), given.get("device"), given.get("task")
+    return record["name"].removesuffix(" left out"), given.get("device"), given.get("task"), pairing.threads(record)
 
 
 def is_mel(record: dict) -> bool:

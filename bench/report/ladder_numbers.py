@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from bench.report import pairing
 from bench.report.pieces import PARTS, spread_badge
 
 PER_CLIP = ("reading", "resampling", "mel", "copy", "synchronisation", "idle")
@@ -19,22 +20,25 @@ NAMES = ("ladder", "ladder left out")
 
 
 def ladders(records: Sequence[dict]) -> dict[tuple, list[dict]]:
-    """(device, task, batch size, clips) -> its rungs as rows, from the original up; largest set first, CPU first.
+    """(device, task, batch size, clips, threads) -> its rungs as rows, from the original up.
+
+    CPU first, then the largest set, then most threads.
 
     Returns:
         rows of `rung`, `name`, `sentence`, `samples` (seconds an epoch; none for a rung that failed its check),
         `median_s`, `first_s` (first epoch, or None), `over_original`, `over_previous` (times as fast, by medians),
         `parts` (seconds of the instrumented epoch), `instrumented_s`, `clips` (of an epoch), `losses`,
         `losses_of_seeds` (of the original with other seeds), `tolerance`, `worst_difference` (from the original's
-        losses), `passed` (None where that cannot be said), `badge`, `protocol`.
+        losses), `passed` (None where that cannot be said), `badge`, `protocol`, `threads`, `code` (of `pairing.code`).
     """
     groups: dict[tuple, list[dict]] = {}
     for record in records:
         if record["name"] == "ladder left out" or (record["name"] == "ladder" and record["samples"]):
             given = record["parameters"]
             key = tuple(given.get(name) for name in ("device", "task", "batch_size", "num_items"))
+            key += (pairing.threads(record),)
             groups.setdefault(key, []).append(record)
-    order = sorted(groups, key=lambda key: (key[0] != "cpu", -(key[3] or 0), str(key)))
+    order = sorted(groups, key=lambda key: (key[0] != "cpu", -(key[3] or 0), -(key[4] or 0), str(key)))
     return {key: _rows(sorted(groups[key], key=lambda record: record["parameters"]["rung"])) for key in order}
 
 
@@ -62,6 +66,8 @@ def _rows(records: list[dict]) -> list[dict]:
                 "name": given["name"],
                 "sentence": record.get("sentence") or "",
                 "protocol": given.get("protocol") or "",
+                "threads": pairing.threads(record),
+                "code": pairing.code(record),
                 "samples": record["samples"],
                 "median_s": middle,
                 "first_s": record["first_call"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from bench.report import ladder_numbers, ladder_plots, pieces
+from bench.report import ladder_numbers, ladder_plots, pairing, pieces
 from bench.report.pieces import Html
 from bench.report.summary import number
 
@@ -19,16 +19,20 @@ def chapter(records: Sequence[dict]) -> str:
 
 
 def _ladder(key: tuple, rows: list[dict], prefix: str) -> str:
-    device, task, batch_size, num_items = key
+    device, task, batch_size, num_items, threads = key
     timed = ladder_numbers.timed(rows)
     where = "CPU" if device == "cpu" else "GPU"
     title = f"{where}: {task} network, batch {batch_size}, {_count(num_items)} clips"
+    if threads is not None:
+        title += f", {pairing.told_threads(threads)}"
+    mixed = pairing.note(row["code"] for row in timed)
     short = next((row["protocol"] for row in rows if row["protocol"] not in ("", "full")), "")
     marks = Html(pieces.badge(short) if short else "")
     return "\n".join(
         [
             f"<h3>{pieces.text(title)}{marks}</h3>",
             _verdict(timed),
+            f'<p class="soft">{pieces.text(mixed)}</p>' if mixed else "",
             _steps(rows),
             _waterfall(timed, prefix, where) if timed else "",
             _parts(timed, prefix, where),
@@ -49,7 +53,7 @@ def _words(records: Sequence[dict]) -> str:
     mine = [
         record for record in records
         if record["name"] == "ladder" and record["samples"]
-        and tuple(record["parameters"].get(name) for name in names) in chosen.values()
+        and (*(record["parameters"].get(name) for name in names), pairing.threads(record)) in chosen.values()
     ]  # fmt: skip
     try:
         sentences = [sentence for sentence in why.why(mine) if sentence != published.hint()]

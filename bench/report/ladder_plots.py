@@ -89,12 +89,16 @@ def waterfall(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
     return figure, choices
 
 
-def parts(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
-    """Stacked bars of the parts of every rung: milliseconds a clip, seconds an epoch, or shares."""
+def parts(rows: Sequence[dict], names: Sequence[str] | None = None) -> tuple[go.Figure, list[dict]]:
+    """Stacked bars of the parts of every rung: milliseconds a clip, seconds an epoch, or shares.
+
+    Args:
+        names: of the bars; None takes `labels`.
+    """
     import plotly.graph_objects as go
 
     figure, values = go.Figure(), {"milliseconds a training clip": [], "seconds an epoch": [], "share in percent": []}
-    names = labels(rows)
+    names = labels(rows) if names is None else list(names)
     for part in dict.fromkeys(part for row in rows for part in ladder_numbers.parts_of(row)):
         seconds = [ladder_numbers.split_s(row).get(part, 0.0) for row in rows]
         clip_ms = rounded([1e3 * value / row["clips"] for value, row in zip(seconds, rows, strict=True)])
@@ -112,12 +116,13 @@ def parts(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
         )  # fmt: skip
     first = next(iter(values))
     figure.update_layout(
-        **layout(190 + 34 * len(rows)),
+        **layout(220 + 34 * len(rows)),
         barmode="stack", bargap=0.3,
         xaxis={"title": {"text": first}},
         yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
     )  # fmt: skip
-    figure.update_layout(legend={"traceorder": "normal", "y": -90 / (190 + 34 * len(rows)) - 0.1})
+    # Above the bars: below them its lines, many on a phone, would lie on the axis title.
+    figure.update_layout(legend={"traceorder": "normal", "y": 1.02, "yanchor": "bottom"})
     choices = [{"label": title, "args": [{"x": found}, {"xaxis.title.text": title}]} for title, found in values.items()]
     return figure, choices
 

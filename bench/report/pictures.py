@@ -70,7 +70,7 @@ def figures(records: list[dict]) -> Iterator[tuple[str, str, go.Figure]]:
     made = mel_summary.rows([record for record in records if gather.is_mel(record)])
     if any(row["against_eager"] for row in made):
         yield "mel-rivals", "Mel spectrograms: speed over torchaudio, one mark a case", mel_plots.speed_ups(made).figure
-    rows = experiment_numbers.ours(records)
+    rows = experiment_numbers.shown(experiment_numbers.ours(records))
     for name, number in experiment_numbers.NAMES.items():
         mine = [row for row in rows if row["experiment"] == number]
         if mine:

@@ -1,17 +1,18 @@
-"""The profile's page: kernels, layers, training step and lines of one machine as chapters, from records alone."""
+"""The profile's page: kernels, layers, training step, pipeline and lines of one machine, from records alone."""
 
 from __future__ import annotations
 
 import re
 from html import escape
 
-from bench.report import frame, layers_page, lines_page, mel_page, mel_summary, quick_page, summary
+from bench.report import frame, layers_page, lines_page, mel_page, mel_summary, pipeline_page, quick_page, summary
 from bench.report.frame import Chapter
 
 TITLES = {
     "mel": "Kernels: mel spectrograms",
     "layers": "Layer by layer",
     "step": "Networks and a training step",
+    "pipeline": "The pipelines: an epoch's parts",
     "lines": "Line by line",
 }
 
@@ -38,7 +39,7 @@ def findings(part: str, records: list[dict]) -> list[str]:
     """What a part's records say, in sentences."""
     found = {
         "mel": mel_summary.findings, "layers": layers_page.findings, "step": summary.findings,
-        "lines": lines_page.findings,
+        "pipeline": pipeline_page.findings, "lines": lines_page.findings,
     }  # fmt: skip
     return found[part](records)
 
@@ -51,7 +52,8 @@ def _body(part: str, records: list[dict]) -> str:
         sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in summary.findings(records))
         body = f'<div class="card"><ul class="findings">{sentences}</ul></div>{quick_page.sections(records)}'
     else:
-        body = (layers_page if part == "layers" else lines_page).chapter(records)
+        chapters = {"layers": layers_page, "pipeline": pipeline_page, "lines": lines_page}
+        body = chapters[part].chapter(records)
         body = body.replace(f"<h2>{TITLES[part]}</h2>", "", 1)
     # A chapter's headings of the third and second level stand one below its title. Its texts are escaped.
     return re.sub(r"(</?)h2\b", r"\1h3", re.sub(r"(</?)h3\b", r"\1h4", body))

@@ -27,9 +27,12 @@ from bench.report.frame import Chapter
 TITLE = "Why was it only twice as fast?"
 _QUICK = ("peak copy", "peak matmul", "mel", "forward", "training step")
 _BY_NAME = {
+    "pipeline": (
+        "pipeline", "The pipelines: an epoch's parts", ("pipeline parts",), "python cli.py profile --only pipeline"
+    ),
     "lines": ("lines", "Line by line", ("lines",), "python cli.py profile --only lines"),
     "layers": ("layers", "Layer by layer", ("layers",), "python cli.py profile --only layers"),
-}
+}  # fmt: skip
 """Modules bench.report.NAME_page with `chapter(records)`: id, title, names of their records, command."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from bench.report import experiment_numbers, ladder_numbers, mel_summary
+from bench.report import experiment_numbers, ladder_numbers, mel_summary, pairing
 from bench.report.gather import is_mel
 from bench.report.pieces import BROKEN
 from bench.report.summary import number
@@ -98,15 +98,16 @@ def _where(ladder: list[dict], gpu_ladder: list[dict]) -> dict:
     listed = ", ".join(f"{part} {number(value, 2)}" for value, part in named)
     return _sentence(
         "where",
-        f"One training clip costs the original pipeline {number(total, 2)} ms on this machine's {device}, in "
+        f"One training clip costs the original pipeline {number(total, 2)} ms on this machine's {device}"
+        f"{_threads(rungs[0])}, in "
         f"milliseconds: {listed}.{_caveat(rungs[:1])}",
-        {"device": device, "total_ms": total, "parts_ms": costs},
+        {"device": device, "threads": rungs[0]["threads"], "total_ms": total, "parts_ms": costs},
     )
 
 
 def _gain(ladder: list[dict], rows: list[dict]) -> dict:
     numbers: dict = {}
-    told, used = [], []
+    told, used, notes = [], [], []
     timed = ladder_numbers.timed(ladder)
     if len(timed) > 1 and timed[0]["rung"] == 0:
         first, last = timed[0], timed[-1]
@@ -114,31 +115,37 @@ def _gain(ladder: list[dict], rows: list[dict]) -> dict:
         numbers |= {
             "original_s": first["median_s"], "fast_s": last["median_s"], "ladder_ratio": last["over_original"],
             "clips": first["clips"], "rungs": len(ladder) - 1, "rungs_judged": len(judged),
-            "rungs_passed": sum(r["passed"] for r in judged),
+            "rungs_passed": sum(r["passed"] for r in judged), "threads": first["threads"],
         }  # fmt: skip
         steps = max(timed[1:], key=lambda row: row["over_previous"] or 0.0)
         used = [first, last]
-        short = f" ({first['protocol']})" if first["protocol"] not in ("", "full") else ""
+        short = _protocol(first["protocol"])
         told.append(
-            f"rung by rung the fast pipeline takes an epoch of {first['clips']:,} clips{short} on this machine's CPU "
-            "from "
-            f"{number(first['median_s'])} s to {number(last['median_s'])} s, {number(last['over_original'], 2)} times "
-            "as fast, most of all by "
+            f"rung by rung the fast pipeline takes an epoch of {first['clips']:,} clips{short} on this machine's CPU"
+            f"{_threads(first)} from {number(first['median_s'])} s to {number(last['median_s'])} s, "
+            f"{number(last['over_original'], 2)} times as fast, most of all by "
             f"“{steps['name']}”, and {numbers['rungs_passed']} of {len(judged)} rungs keep the loss curve within its "
             "tolerance"
         )
         numbers["best_rung"] = steps["name"]
-    found = [gain for gain in experiment_numbers.gains(rows) if gain["phase"] == "train" and gain["device"] == "cpu"]
+        notes.append(pairing.note(row["code"] for row in timed))
+    cpu = [row for row in rows if (row["phase"], row["device"]) == ("train", "cpu")]
+    found = _most_threads(experiment_numbers.gains(cpu))
     if found:
         values = [gain["ratio"] for gain in found]
-        used += [row for row in rows if row["phase"] == "train" and row["device"] == "cpu"]
-        numbers |= {"experiments_least": min(values), "experiments_most": max(values), "experiments": len(values)}
-        short = " (short runs)" if any(gain["short"] for gain in found) else ""
-        told.append(f"by the original's own protocol{short} it is {_span(values)} times as fast")
+        used += [row for gain in found for row in gain["rows"]]
+        numbers |= {
+            "experiments_least": min(values), "experiments_most": max(values), "experiments": len(values),
+            "experiments_threads": found[0]["threads"],
+        }  # fmt: skip
+        told.append(f"by the original's protocol{_threads(found[0])} it is {_by_protocol(found, 'times as fast')}")
+        notes += [gain["note"] for gain in found]
+    notes += experiment_numbers.apart(cpu)
     if not told:
-        return _sentence("gain", "What the fast pipeline gains is not measured here yet.", {}, LADDER)
+        text = "What the fast pipeline gains is not measured here yet." + _notes(notes)
+        return _sentence("gain", text, {}, LADDER)
     sentence = "; ".join(told)
-    return _sentence("gain", sentence[0].upper() + sentence[1:] + "." + _caveat(used), numbers)
+    return _sentence("gain", sentence[0].upper() + sentence[1:] + "." + _caveat(used) + _notes(notes), numbers)
 
 
 def _mel(records: list[dict]) -> dict:
@@ -170,31 +177,44 @@ def _mel(records: list[dict]) -> dict:
 
 
 def _gpu(rows: list[dict], gpu_ladder: list[dict], has_gpu: bool) -> dict:
-    told, used, numbers = [], [], {}
+    told, used, notes, numbers = [], [], [], {}
+    rows = [row for row in rows if row["phase"] == "train"]
     for pipeline in ("original", "fast"):
-        found = [
-            ratio["ratio"] for ratio in experiment_numbers.ratios(rows)
-            if ratio["phase"] == "train" and ratio["pipeline"] == pipeline
-        ]  # fmt: skip
+        found = _most_threads([r for r in experiment_numbers.ratios(rows) if r["pipeline"] == pipeline])
         if found:
-            numbers |= {f"{pipeline}_least": min(found), f"{pipeline}_most": max(found)}
-            used += [row for row in rows if (row["phase"], row["pipeline"]) == ("train", pipeline)]
-            told.append(f"with the {pipeline} pipeline the GPU trains {_span(found)} times as fast as the CPU")
+            values = [ratio["ratio"] for ratio in found]
+            numbers |= {
+                f"{pipeline}_least": min(values), f"{pipeline}_most": max(values),
+                f"{pipeline}_threads": found[0]["threads"],
+            }  # fmt: skip
+            used += [row for ratio in found for row in ratio["rows"]]
+            times = _by_protocol(found, f"times as fast as the CPU{_threads(found[0])}")
+            told.append(f"with the {pipeline} pipeline the GPU trains {times}")
+            notes += [ratio["note"] for ratio in found]
+    apart = experiment_numbers.apart(rows)
+    notes += apart
     gpu_ladder = ladder_numbers.timed(gpu_ladder)
     if len(gpu_ladder) > 1 and gpu_ladder[0]["rung"] == 0:
         last = gpu_ladder[-1]
         numbers |= {
             "ladder_ratio": last["over_original"], "original_s": gpu_ladder[0]["median_s"], "fast_s": last["median_s"]
         }  # fmt: skip
+        notes.append(pairing.note(row["code"] for row in gpu_ladder))
         told.append(
-            f"on the GPU an epoch goes from {number(gpu_ladder[0]['median_s'])} s to {number(last['median_s'])} s, "
+            f"on the GPU an epoch of {last['clips']:,} clips{_protocol(last['protocol'])} goes from "
+            f"{number(gpu_ladder[0]['median_s'])} s to {number(last['median_s'])} s, "
             f"{number(last['over_original'], 2)} times as fast"
         )
     if told:
         sentence = "; ".join(told)
-        return _sentence("gpu", sentence[0].upper() + sentence[1:] + "." + _caveat([*used, *gpu_ladder]), numbers)
+        caveats = _caveat([*used, *gpu_ladder]) + _notes(notes)
+        return _sentence("gpu", sentence[0].upper() + sentence[1:] + "." + caveats, numbers)
     reason = "these records hold no GPU run" if has_gpu else "there was no GPU in this machine"
-    return _sentence("gpu", f"GPU: not measured: {reason}.", {}, f"{LADDER} (on a machine with an NVIDIA GPU)")
+    if apart:
+        reason = "CPU and GPU were measured, but not alike"
+    return _sentence(
+        "gpu", f"GPU: not measured: {reason}.{_notes(apart)}", {}, f"{LADDER} (on a machine with an NVIDIA GPU)"
+    )
 
 
 def _has_parts(ladder: list[dict]) -> bool:
@@ -211,6 +231,35 @@ def _caveat(rows: list[dict]) -> str:
     told = [f"{count} of these {len(rows)} timings {'is' if count == 1 else 'are'} {meanings[word]}"
             for word, count in found.items() if count]  # fmt: skip
     return f" ({'; '.join(told)}.)" if told else ""
+
+
+def _most_threads(pairs: list[dict]) -> list[dict]:
+    """The pairs with most threads: a range over several thread counts would say nothing of either."""
+    most = max((pair["threads"] or 0 for pair in pairs), default=0)
+    return [pair for pair in pairs if (pair["threads"] or 0) == most]
+
+
+def _by_protocol(pairs: list[dict], words: str) -> str:
+    """The ratios of each protocol apart, as "2 to 3 times as fast (short: 1 epoch a trial, not 5)"."""
+    told = []
+    for short in dict.fromkeys(pair["short"] for pair in pairs):
+        values = [pair["ratio"] for pair in pairs if pair["short"] == short]
+        told.append(f"{_span(values)} {'times' if told else words}{_protocol(short)}")
+    return " and ".join(told)
+
+
+def _protocol(words: str) -> str:
+    """How a run differs from the original's protocol, as its records say it: " (short: 1 epoch a trial, not 5)"."""
+    return f" ({words})" if words not in ("", "full") else ""
+
+
+def _threads(row: dict) -> str:
+    told = pairing.told_threads(row["threads"])
+    return f" with {told}" if told else ""
+
+
+def _notes(notes: list[str]) -> str:
+    return "".join(f" {note}" for note in dict.fromkeys(notes) if note)
 
 
 def _span(values: list[float]) -> str:

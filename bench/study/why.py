@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from bench.console import table
+from bench.report import pairing
 from bench.study import published
 from bench.study.compare import NAMES
 from bench.study.ladder import FULL_CLIPS
@@ -16,6 +17,8 @@ from bench.study.ladder import FULL_CLIPS
 PARTS = ("reading", "resampling", "mel", "copy", "forward", "backward", "optimizer", "synchronisation", "idle")
 _PREPARING = ("reading", "resampling", "mel", "copy")
 _NETWORK = ("forward", "backward", "optimizer")
+_SHARED = {"task": "task", "batch size": "batch_size", "clips": "num_items"}
+"""What a CPU's and a GPU's ladder must share to be compared, beside the threads: name -> parameter."""
 
 
 def ladder_of(records: Sequence[dict], device: str) -> list[dict]:
@@ -53,7 +56,8 @@ def why(records: Sequence[dict]) -> list[str]:
     for device, rungs in ladders.items():
         found += _of_device(device, rungs)
     if len(ladders) == 2:
-        found += _of_both(ladders["cpu"], ladders["cuda"])
+        differs = _differences(ladders["cpu"][0], ladders["cuda"][0])
+        found += [_apart(differs)] if differs else _of_both(ladders["cpu"], ladders["cuda"])
     elif "cpu" in ladders:
         found.append(_bound(ladders["cpu"][0]))
     return [*found, published.hint()] if found else []
@@ -94,6 +98,19 @@ def _bound(first: dict) -> str:
     )
 
 
+def _differences(cpu: dict, gpu: dict) -> list[str]:
+    """What keeps two ladders from being divided by one another, as "threads 2 and 8"."""
+    both = [
+        {name: record["parameters"].get(key) for name, key in _SHARED.items()} | {"threads": pairing.threads(record)}
+        for record in (cpu, gpu)
+    ]
+    return [f"{name} {both[0][name]} and {both[1][name]}" for name in both[0] if both[0][name] != both[1][name]]
+
+
+def _apart(differs: list[str]) -> str:
+    return f"The CPU's and the GPU's ladder are not compared: they were measured with different {', '.join(differs)}."
+
+
 def _of_both(cpu: list[dict], gpu: list[dict]) -> list[str]:
     slow, quick = split_seconds(cpu[0]), split_seconds(gpu[0])
     whole = seconds(cpu[0]) / seconds(gpu[0])
@@ -113,6 +130,8 @@ def _of_both(cpu: list[dict], gpu: list[dict]) -> list[str]:
             f"and {1e6 * together / batched['n_clips']:.1f} us in batches: {_percent(1 - together / quick['mel'])} of "
             "it was launching small kernels, not arithmetic."
         )
+    mixed = pairing.note(pairing.code(record) for record in (cpu[0], gpu[0], cpu[-1], gpu[-1]))
+    sentences += [mixed] if mixed else []
     last = seconds(cpu[-1]) / seconds(gpu[-1])
     return [*sentences, f"With the fast pipeline the GPU is {last:.0f} times as fast as the CPU."]
 

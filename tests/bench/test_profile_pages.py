@@ -104,7 +104,7 @@ def whole(tmp_path_factory):
     seen = []
     result = profile_all.run(
         folder / "page.html", folder / "records.jsonl", profile_all.SMOKE,
-        parts=("layers", "step", "lines"), progress=lambda part: lambda *at: seen.append((part, *at)),
+        parts=("layers", "step", "pipeline", "lines"), progress=lambda part: lambda *at: seen.append((part, *at)),
     )  # fmt: skip
     return folder, result, seen
 
@@ -112,14 +112,16 @@ def whole(tmp_path_factory):
 def test_the_whole_profile_is_one_page(whole):
     folder, result, seen = whole
     made, problems = records.load(folder / "records.jsonl")
-    assert not problems and {"layers", "lines", "forward", "training step", "peak matmul"} <= {r["name"] for r in made}
+    assert not problems and {"layers", "lines", "forward", "training step", "peak matmul", "pipeline parts"} <= {
+        r["name"] for r in made
+    }
     page = (folder / "page.html").read_text(encoding="utf-8")
     own = re.sub(r"<(script|style)>.*?</\1>", "", page, flags=re.DOTALL)
     assert "http" not in own and "src=" not in own, "nothing is fetched"
-    for part in ("layers", "step", "lines", "environment"):
+    for part in ("layers", "step", "pipeline", "lines", "environment"):
         assert f'<section id="{part}"' in own
-    assert own.count("<h2") == 4, "a chapter has one title"
-    assert {part for part, *_ in seen} == {"layers", "step", "lines"}
+    assert own.count("<h2") == 5, "a chapter has one title"
+    assert {part for part, *_ in seen} == {"layers", "step", "pipeline", "lines"}
     assert all((folder / path).exists() for path in re.findall(r'href="([^"#]+\.gz)"', own))
     assert "never calls" not in own and result["parts"]["lines"]["records"] == 3
     assert str(folder) in profile_all.text(result) and json.dumps(result)

@@ -172,10 +172,11 @@ def test_the_latest_record_of_a_case_counts(tmp_path):
 
 def test_a_whole_protocol_is_shown_before_a_short_one(tmp_path):
     every = made.experiments(made.environment())
-    full = [json.loads(json.dumps(record)) for record in every if record["parameters"]["pipeline"] == "fast"]
+    full = [json.loads(json.dumps(record)) for record in every]
     for record in full:
         record["parameters"] |= {"protocol": "full", "trials": 6, "epochs": 5}
-        record["samples"] = [value / 2 for value in record["samples"]]
+        if record["parameters"]["pipeline"] == "fast":
+            record["samples"] = [value / 2 for value in record["samples"]]
     for order in (full + every, every + full):
         path = made.write(order, tmp_path / "a.jsonl")
         numbers = told(write_report([path], tmp_path / "r.html"))["gain"]["numbers"]
