@@ -20,8 +20,10 @@ from core.dataset import open_dataset
 from core.distributed import World
 from core.epoch import Epochs
 from core.errors import UserError
-from core.model import OriginalNet
+from core.model import ChordNet, OriginalNet, chord_loss
 from core.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+from core.train import augment
+from kernels.spec import CHORD
 from tests.core.toys import write_pack
 
 ROOT = Path(distributed.__file__).parent.parent
@@ -246,6 +248,18 @@ def test_a_process_without_a_clip_computes_and_adds_nothing(switches, pack, monk
     )  # fmt: skip
     trained, tested = epochs.train(), epochs.test()
     assert (trained.loss, trained.n_clips, tested.loss, tested.accuracy) == (0.0, 2, 0.0, 0.0)
+
+
+def test_our_network_without_a_clip_computes_and_adds_nothing(monkeypatch):
+    monkeypatch.setattr(distributed, "_all_reduce", lambda tensor: tensor)
+    world, net, none = World(2, 3), ChordNet(width=2, hidden=8), torch.zeros(0, dtype=torch.int64)
+    distributed.share_batches(net, world)
+    with world.batch(2):
+        mel = augment(torch.zeros(0, CHORD.n_mels, 126), world)
+        loss = world.share(chord_loss(net.train().joint(mel), none, none, none.bool()), 0, 2)
+    loss.backward()
+    world.sum_gradients(net)
+    assert float(loss.detach()) == 0.0 and all(bool((p.grad == 0).all()) for p in net.parameters())
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
