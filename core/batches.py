@@ -119,6 +119,8 @@ class CachedSource(_BatchSource):
 
     def batches(self, batches: list[np.ndarray], clock=NO_CLOCK) -> Batches:
         self.prepare(clock=clock)
+        if not batches:  # of several processes, one may have no clip
+            return
         index = torch.from_numpy(np.concatenate(batches)).to(self.device)
         for rows in index.split([len(rows) for rows in batches]):
             with clock.part("copy"):

@@ -64,6 +64,22 @@ def build_model(architecture: str, task: str, spec: MelSpec | None = None, confi
     )
 
 
+def resumed_record(training: dict, way: dict) -> dict:
+    """A training record that says how it goes on, where this is another way than that of its last epoch.
+
+    What it says of its beginning (`config`, `pipeline`, `processes`) stays; `resumed` lists the later ways, each with
+    the epoch (from 1) that it begins with.
+
+    Args:
+        way: "device", and whatever the run says of its computation.
+    """
+    earlier = training.get("resumed", [])
+    before = earlier[-1] if earlier else {**training, "device": training["config"]["device"]}
+    if all(before.get(key, value) == value for key, value in way.items()):
+        return training
+    return {**training, "resumed": [*earlier, {"from_epoch": len(training["curves"]) + 1, **way}]}
+
+
 def save(checkpoint: Checkpoint, path: str | os.PathLike) -> None:
     """Write a checkpoint; it appears whole or not at all.
 

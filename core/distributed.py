@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -105,6 +107,10 @@ class World:
         if self.sum_numbers([value, value * value]) != [value * self.size, value * value * self.size]:
             raise UserError(otherwise)
 
+    def any(self, flag: bool) -> bool:
+        """True on all processes if `flag` is on one."""
+        return self.sum_numbers([float(flag)])[0] > 0
+
     def first_alone(self, work: Callable[[], Any]) -> Any:
         """The result of `work`, which the first process does before the others; they find what it left on the disk."""
         if self.size == 1:
@@ -146,25 +152,64 @@ def join(device: str) -> World:
             torch.cuda.set_device(torch_device(f"cuda:{local_rank}"))  # an error in one line where it is not there
         backend = "nccl" if device.startswith("cuda") else "gloo"
         restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-        store = _store(rank, size, restarts)
+        server = _server(rank, size)
+        life = _meet(server, rank, size)
+        store = torch.distributed.PrefixStore(f"triadbench/life {life}", server)
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
         atexit.register(_leave)
-        _joined = World(rank, size, local_rank, restarts > 0, store)
+        _joined = World(rank, size, local_rank, store=store)
+        _joined.restarted = _joined.any(restarts > 0 or life > 1)  # each machine counts its own restarts
     return _joined
 
 
-def _store(rank: int, size: int, restarts: int) -> torch.distributed.Store:
-    """Where processes leave one another their addresses.
-
-    torchrun's own store outlives a restart, so that a process which is quick finds the address of one that died; names
-    of their own for every life keep them apart.
-    """
+def _server(rank: int, size: int) -> torch.distributed.Store:
+    """Where processes leave one another their addresses: torchrun's store, or one of the first process."""
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by torchrun
-    server = torch.distributed.TCPStore(
+    return torch.distributed.TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=not hosted and rank == 0,
         timeout=_TIMEOUT, multi_tenant=True,
     )  # fmt: skip
-    return torch.distributed.PrefixStore(f"triadbench/{restarts}", server)
+
+
+def _meet(store: torch.distributed.Store, rank: int, size: int) -> int:
+    """The number of this life of the processes, from 1: all `size` of them get the same, and no earlier ones had it.
+
+    torchrun's store outlives a restart, so a process that is quick finds what one that died has left; and the machines
+    count their restarts differently. So each says in the store that it is here, by a name that none had before; the
+    first process tells that name the number of its life; and who has read it says so, which the dead do not.
+
+    Raises:
+        UserError: not all have come within `_TIMEOUT`.
+    """
+    deadline = time.monotonic() + _TIMEOUT.total_seconds()
+
+    def wait() -> None:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"not all of the {size} processes have come within {_TIMEOUT}; torchrun must start them all"
+            )
+        time.sleep(0.02)
+
+    if rank == 0:
+        life = store.add("triadbench/lives", 1)
+        missing = set(range(1, size))
+        while missing:
+            for other in sorted(missing):
+                if store.check([f"triadbench/{life}/{other}"]):
+                    missing.remove(other)
+                elif store.check([f"triadbench/here/{other}"]):
+                    name = store.get(f"triadbench/here/{other}").decode()
+                    store.set(f"triadbench/life of {name}", str(life))
+            if missing:
+                wait()
+        return life
+    name = uuid.uuid4().hex
+    store.set(f"triadbench/here/{rank}", name)
+    while not store.check([f"triadbench/life of {name}"]):
+        wait()
+    life = int(store.get(f"triadbench/life of {name}"))
+    store.set(f"triadbench/{life}/{rank}", name)
+    return life
 
 
 def of_this_launch(file: Path) -> bool:

@@ -134,7 +134,7 @@ class Epochs:
                     with clock.part("synchronisation"):
                         losses[-1], right[-1] = losses[-1].item(), right[-1].item()
             with clock.part("synchronisation"):
-                losses = losses if self.switches.sync_each_step else torch.stack(losses).tolist()
+                losses = losses if self.switches.sync_each_step or not losses else torch.stack(losses).tolist()
                 n_right = int(sum(right))
             total = float(np.dot(losses, [len(rows) for rows in batches]))
             total, n_right = self.world.sum_numbers([total, n_right])

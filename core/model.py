@@ -137,7 +137,8 @@ class ChordNet(nn.Module):
         x = self.mix2(x) + x
         weights = torch.softmax(self.attention(x.mean(dim=2)), dim=-1).unsqueeze(2)
         x = torch.cat([(x * weights).sum(dim=-1), x.amax(dim=-1)], dim=1)
-        x = self.around(x).reshape(x.shape[0], -1, self.OCTAVES, 12)
+        x = self.around(x)
+        x = x.reshape(x.shape[0], x.shape[1], self.OCTAVES, 12)  # a -1 would not do without a clip
         x = torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
         x = self.circle(torch.cat([x, x[..., :11]], dim=-1))
         return x.index_select(-1, self.root_order).transpose(1, 2)

@@ -143,7 +143,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
         progress: called with {"stage", "done", "total", "epoch", "epochs", "loss", ...} every few steps.
 
     Returns:
-        The training record: configuration, curves, best epoch, seconds.
+        The training record: configuration, curves, best epoch, seconds; and `resumed`, if the run went on in another
+        way than it began (`core.checkpoint.resumed_record`).
 
     Raises:
         UserError: bad settings, data that cannot be read, a device that is not there, a run that is there already, or
@@ -155,7 +156,9 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
     device = torch_device(world.device(config.device))
     out = Path(config.out)
     described = {**asdict(config), "data": str(config.data), "out": str(config.out), "switches": list(config.switches)}
-    last = _last_checkpoint(out, described, resume or world.restarted and distributed.of_this_launch(out / LAST))
+    # Machines start and look at clocks at different times: what one of them finds holds for all.
+    resume = resume or (world.restarted and world.any(distributed.of_this_launch(out / LAST)))
+    last = _last_checkpoint(out, described, resume)
     report = progress if progress and world.is_main else (lambda _: None)
     report({"stage": "reading", "done": 0, "total": 1})
     dataset = open_dataset(config.data)
@@ -180,6 +183,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Progress | Non
         if last.training["data_digest"] != record["data_digest"]:
             raise UserError(f"{config.data} is not the data that {out} was trained on; train into another folder")
         record = last.training
+        if len(record["curves"]) < config.epochs:
+            record = checkpoints.resumed_record(record, {"device": config.device, **run.described()})
     world.agree(
         len(record["curves"]), f"{out} must be one folder for all processes; share it, or copy it to each machine"
     )
@@ -245,7 +250,7 @@ class _Run:
 
     def described(self) -> dict:
         """What the training record says of the way it was computed."""
-        return {}
+        return {"processes": self.world.size}
 
     def epoch(self, epoch: int, train_rows: np.ndarray, report: Progress) -> float:
         """Train for the epoch numbered `epoch` (from 0); the sum of the clips' losses."""

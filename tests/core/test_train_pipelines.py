@@ -82,6 +82,27 @@ def test_a_run_may_go_on_in_another_pipeline(before, after, data, whole, tmp_pat
         assert float((a - b).detach().abs().mean()) < 1e-6
 
 
+def test_a_record_says_which_epochs_were_computed_how(data, tmp_path):
+    out = tmp_path / "run"
+    for way, epoch in (("fast", 2), ("mel per batch", 3), ("mel per batch", 4)):
+        with pytest.raises(Killed):
+            train(config(data, out, way, epochs=4), resume=True, progress=killer("train", epoch=epoch))
+    record = train(config(data, out, "fast", epochs=4), resume=True)
+    assert record == checkpoints.load(out / "last.safetensors").training
+    assert checkpoints.load(out / "final.safetensors").training == record
+    assert record["config"]["pipeline"] == "fast" and record["pipeline"]["mel"] == "cached"
+    later = [(way["from_epoch"], way["pipeline"]["mel"], way["pipeline"]["prefetch"]) for way in record["resumed"]]
+    assert later == [(2, "batch", True), (4, "cached", False)]
+    # A finished run computes nothing, in whatever way.
+    assert train(config(data, out, "mel per batch", epochs=4), resume=True) == record
+
+
+def test_a_run_that_goes_on_as_it_was_says_nothing_of_it(data, tmp_path):
+    with pytest.raises(Killed):
+        train(config(data, tmp_path / "run", "fast"), progress=killer("train", epoch=2))
+    assert "resumed" not in train(config(data, tmp_path / "run", "fast"), resume=True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
