@@ -84,8 +84,14 @@ class TrainConfig:
         if config.recipe == "ours" and (config.pipeline or config.switches):
             raise UserError("recipe 'ours' has one pipeline; leave out --pipeline and --switch")
         for name in ("epochs", "batch_size", "learning_rate"):
-            if not getattr(config, name) > 0:
-                raise UserError(f"{name}={getattr(config, name)}: must be greater than 0")
+            if not 0 < getattr(config, name) < math.inf:
+                raise UserError(f"{name}={getattr(config, name)}: must be finite and greater than 0")
+        for name in ("seed", "split_seed"):
+            if not 0 <= getattr(config, name) <= LARGEST_SEED:
+                raise UserError(f"{name}={getattr(config, name)}: must be 0 to {LARGEST_SEED}")
+        out, data = Path(config.out).resolve(), Path(config.data).resolve()
+        if not str(config.out) or out == data or data in out.parents:
+            raise UserError(f"the training would write into its own data, {config.data}; choose another folder")
         return config
 
 
@@ -119,6 +125,7 @@ class Recipe:
         return 0.5 * (1 + math.cos(math.pi * (progress - warm) / (1 - warm)))
 
 
+LARGEST_SEED = 2**32 - 1
 RECIPES = {
     "original": Recipe(
         "original", ("type", "root"), ORIGINAL, False,

@@ -96,11 +96,13 @@ def data_size(**options) -> None:
 
 
 def _experiment(name: str, folder: Path | None, records: Path, data: Path | None, as_json: bool, **options) -> None:
+    console.resume_hint(
+        f"finished trials are kept in {folder or Path('runs') / name}; the same command goes on from there"
+    )
     from bench.study import compare, experiments, protocol
 
     folder = folder or experiments.RUNS / name
     made = protocol.make(name, **options)
-    console.resume_hint(f"finished trials are kept in {folder}; the same command goes on from there")
     result = experiments.run(
         made, folder=folder, records_path=records, data=data, progress=_progress, note=console.note
     )  # fmt: skip
@@ -135,6 +137,7 @@ def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, dat
       python cli.py experiment ladder --full --device cpu
       python cli.py experiment ladder --clips 128 --rounds 1 --json
     """
+    console.resume_hint(f"finished epochs are kept in {folder}; the same command goes on from there")
     from bench.study import ladder as rungs
     from bench.study import protocol, why
 
@@ -143,7 +146,6 @@ def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, dat
         raise click.UsageError("choose --full or --clips")
     num_items = rungs.FULL_CLIPS if full else clips
     climbs = [rungs.Climb(each, num_items=num_items, **options) for each in protocol.choose_devices(device)]
-    console.resume_hint(f"finished epochs are kept in {folder}; the same command goes on from there")
     result = rungs.run(climbs, folder=folder, records_path=records, data=data, progress=_progress, note=console.note)
     if as_json and not result["failed"]:
         console.print_json({**result, "why": why.why(result["rungs"])})

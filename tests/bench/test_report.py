@@ -339,6 +339,19 @@ def test_hostile_strings_are_text(tmp_path):
         assert after.tags.count(tag) == before.tags.count(tag)
 
 
+def test_lines_and_names_that_break_programs_are_passed_over(tmp_path):
+    every = made.everything()
+    for record in every:
+        record["environment"]["cpu"] = "x\ud800y"  # half a character
+    (tmp_path / "records" / "folder.jsonl").mkdir(parents=True)
+    path = made.write(every, tmp_path / "records" / "a.jsonl")
+    with path.open("a") as file:
+        file.write("[" * 200_000 + "\n")
+    result = write_report([tmp_path / "records"], tmp_path / "r.html")
+    assert len(result["problems"]) == 1 and result["bytes"] == (tmp_path / "r.html").stat().st_size
+    assert list(result["files"]) == ["a.jsonl"]
+
+
 # --- broken and absent records ---------------------------------------------------------------------------------------
 
 

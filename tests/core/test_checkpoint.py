@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from core import checkpoint as checkpoints
@@ -67,12 +68,15 @@ def test_the_metadata_says_everything(path):
     assert (tuple(described["labels"]["types"]), tuple(described["labels"]["roots"])) == (TYPES, ROOTS)
 
 
-def test_a_failed_save_keeps_the_old_file(path, monkeypatch):
+@pytest.mark.parametrize(
+    "refusal", [OSError(28, "No space left on device"), SafetensorError("No space left on device")]
+)
+def test_a_failed_save_keeps_the_old_file(path, monkeypatch, refusal):
     before = path.read_bytes()
 
     def fail(tensors, filename, metadata):
         filename.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise refusal
 
     monkeypatch.setattr(checkpoints, "save_file", fail)
     with pytest.raises(UserError, match="No space left on device"):

@@ -281,9 +281,12 @@ def test_a_run_does_not_go_on_with_other_data(pack, tmp_path):
         ({"task": "type"}, "recipe 'ours' trains the task both, not 'type'"),
         ({"recipe": "original"}, "recipe 'original' trains the task type or root, not 'both'"),
         ({"split": "sorted"}, "unknown split 'sorted'; choose random or grouped"),
-        ({"epochs": 0}, "epochs=0: must be greater than 0"),
-        ({"batch_size": -1}, "batch_size=-1: must be greater than 0"),
-        ({"learning_rate": float("nan")}, "learning_rate=nan: must be greater than 0"),
+        ({"epochs": 0}, "epochs=0: must be finite and greater than 0"),
+        ({"batch_size": -1}, "batch_size=-1: must be finite and greater than 0"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf: must be finite"),
+        ({"seed": 2**63}, "seed=9223372036854775808: must be 0 to 4294967295"),
+        ({"split_seed": 10**30}, "must be 0 to 4294967295"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan: must be finite and greater than 0"),
         ({"device": "gpu"}, "unknown device 'gpu'; choose cpu or cuda"),
         ({"device": "meta"}, "device 'meta' is not supported; choose cpu or cuda"),
         ({"data": "/nowhere"}, "/nowhere does not exist"),
@@ -294,6 +297,14 @@ def test_bad_settings(pack, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         train(ours(pack, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "run"])
+def test_it_does_not_write_into_its_own_data(pack, inside):
+    before = sorted(pack.iterdir())
+    with pytest.raises(UserError, match="the training would write into its own data, .*; choose another folder"):
+        train(ours(pack, pack / inside))
+    assert sorted(pack.iterdir()) == before
 
 
 def test_cuda_without_a_gpu(pack, tmp_path, monkeypatch):
