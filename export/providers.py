@@ -1,0 +1,360 @@
+"""ONNX Runtime sessions that run where they were asked to run, and say so node by node.
+
+ONNX Runtime goes on with the CPU where a GPU provider cannot start, and prints a warning at most. Here a session on a
+GPU is opened, makes its first run with the profiler on, and is given out only if the profile shows every node on the
+provider that was asked for, shape arithmetic excepted, which belongs on the CPU. Needs neither PyTorch nor onnx.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import json
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from core.errors import UserError
+from export.info import ExportInfo
+
+ONNX_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_ALLOWED = {  # beside the provider itself and the shape arithmetic of the CPU
+    "cpu": (),
+    "cuda": (),
+    "tensorrt": ("CUDAExecutionProvider",),  # it hands to CUDA what it cannot build an engine of
+}
+_WAY_OUT = "use --provider cpu"
+_SILENT = 4  # ONNX Runtime's severity "fatal": what goes wrong is told by our own errors
+_SHAPE_TYPES = {"int64", "int32", "bool"}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the nodes of one session ran.
+
+    Attributes:
+        nodes: {provider: number of nodes}, by our names ("cpu", "cuda", "tensorrt"). TensorRT's engine is one node.
+        shape_nodes: of those, nodes on the CPU that work on shapes alone, beside a GPU provider.
+        memcpy: number of Memcpy nodes, which copy between CPU and GPU inside the graph.
+        strangers: names of nodes that compute elsewhere than on the provider asked for.
+    """
+
+    nodes: dict[str, int]
+    shape_nodes: int
+    memcpy: int
+    strangers: tuple[str, ...] = field(default=())
+
+
+def check_provider(provider: str, choices) -> None:
+    """Raises UserError for a provider that does not exist."""
+    if provider not in choices:
+        raise UserError(f"provider={provider!r} must be one of {', '.join(choices)}")
+
+
+class OnnxModel:
+    """One exported ONNX file, open on one provider.
+
+    Args:
+        path: the file.
+        provider: "cpu", "cuda" or "tensorrt".
+        threads: of the CPU, for one run; None: one a core that this process may use.
+        options: of the provider, in ONNX Runtime's words; they go before ours.
+        engine_cache: folder that keeps TensorRT's engines, which take minutes to build.
+
+    Raises:
+        UserError: the provider cannot be had, or some node runs elsewhere; the file is missing, damaged or another
+            program's.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        provider: str = "cpu",
+        *,
+        threads: int | None = None,
+        options: dict[str, str] | None = None,
+        engine_cache: str | Path | None = None,
+    ):
+        check_provider(provider, ONNX_PROVIDERS)
+        self.path, self.provider, self.threads = Path(path), provider, _checked_threads(threads)
+        runtime = _onnxruntime()
+        if provider != "cpu":
+            if reason := why_unavailable(provider):
+                raise UserError(f"provider {provider}: {reason}; {_WAY_OUT}")
+        self._providers = _providers(provider, options or {}, engine_cache)
+        self._placement: Placement | None = None
+        if provider == "cpu":
+            self.session = self._open(runtime.SessionOptions())
+            self.info = _info_of(self.session, self.path)
+        else:
+            self._placement = self._open_and_watch(runtime)
+            if self._placement.strangers:
+                some = ", ".join(self._placement.strangers[:3])
+                raise UserError(
+                    f"{self.path.name}: {len(self._placement.strangers)} nodes do not run on {provider} ({some}); "
+                    f"give the file made for GPUs (chordnet.batch.onnx), or {_WAY_OUT}"
+                )
+        self.input = self.info.input_name
+        self.outputs = self.info.output_names
+
+    def run(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name for "waveform" (batch, samples) or "mel" (batch, n_mels, n_frames), float32.
+
+        Raises:
+            UserError: ONNX Runtime fails (no memory left, for one).
+        """
+        try:
+            found = self.session.run(self.outputs, {self.input: values})
+        except Exception as error:  # its exceptions have no common class of their own
+            raise UserError(f"{self.path.name} on {self.provider}: {_first_line(error)}") from error
+        return dict(zip(self.outputs, found, strict=True))
+
+    def bind(self, values: np.ndarray) -> Bound:
+        """The same run with input and outputs already in the provider's memory, to be timed without copies."""
+        return Bound(self, values)
+
+    def describe_placement(self, values: np.ndarray | None = None) -> Placement:
+        """Where each node ran, in the session's first run; on the CPU in that of a second session, opened for this.
+
+        Raises:
+            UserError: the temporary folder takes no file.
+        """
+        if self._placement is None:
+            session, self.session = self.session, None
+            try:
+                self._placement = self._open_and_watch(_onnxruntime(), values)
+            finally:
+                self.session = session
+        return self._placement
+
+    def _open(self, settings):
+        runtime = _onnxruntime()
+        settings.intra_op_num_threads = self.threads or _usable_cores()
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = _SILENT
+        if not self.path.is_file():
+            raise UserError(f"{self.path}: no such model file; make it with `export`, or give --model FILE")
+        try:
+            session = runtime.InferenceSession(str(self.path), settings, providers=self._providers, enable_fallback=0)
+        except Exception as error:  # whatever its reader or the provider meets
+            reason = _first_line(error)
+            if self.provider == "cpu":
+                raise UserError(f"{self.path}: not an ONNX model that can be run ({reason})") from error
+            raise UserError(f"{self.path} on {self.provider}: {reason}; {_WAY_OUT}") from error
+        wanted, runs = ONNX_PROVIDERS[self.provider], session.get_providers()
+        if runs[0] != wanted:
+            raise UserError(
+                f"provider {self.provider}: ONNX Runtime would run on {runs[0]} and not on {wanted}; it could not "
+                f"start it; {_WAY_OUT}"
+            )
+        return session
+
+    def _open_and_watch(self, runtime, values: np.ndarray | None = None) -> Placement:
+        settings = runtime.SessionOptions()
+        with tempfile.TemporaryDirectory(prefix="triadbench-", ignore_cleanup_errors=True) as folder:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = os.path.join(folder, "run")
+            self.session = self._open(settings)
+            try:
+                self.info = _info_of(self.session, self.path)
+                self.input, self.outputs = self.info.input_name, self.info.output_names
+                self.run(_example(self.info) if values is None else values)
+            finally:
+                profile = self.session.end_profiling()
+            try:
+                events = json.loads(Path(profile).read_text())
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"{profile}: no profile of the first run ({error}); set TMPDIR to a folder with room"
+                ) from error
+        return placement_of(events, self.provider)
+
+
+class Bound:
+    """A run whose input and outputs stay where the provider computes. Call it; then ask for `outputs()`."""
+
+    def __init__(self, model: OnnxModel, values: np.ndarray):
+        runtime = _onnxruntime()
+        self._model, device = model, "cpu" if model.provider == "cpu" else "cuda"
+        self._input = runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values, np.float32), device, 0)
+        self._binding = model.session.io_binding()
+        self._binding.bind_ortvalue_input(model.input, self._input)
+        for name in model.outputs:
+            self._binding.bind_output(name, device, 0)
+
+    def __call__(self) -> None:
+        """One run; it has ended when this returns."""
+        self._model.session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Those of the last run, copied to the CPU's memory."""
+        return dict(zip(self._model.outputs, self._binding.copy_outputs_to_cpu(), strict=True))
+
+
+def placement_of(events: list[dict], provider: str) -> Placement:
+    """Of the events of ONNX Runtime's profile of a session on `provider`."""
+    ours = {theirs: name for name, theirs in ONNX_PROVIDERS.items()}
+    ran: dict[tuple[str, str], dict] = {}
+    for event in events:
+        arguments = event.get("args", {})
+        if event.get("cat") == "Node" and "provider" in arguments and event["name"].endswith("_kernel_time"):
+            ran.setdefault((event["name"], arguments.get("op_name", "")), arguments)
+    nodes, shape_nodes, memcpy, strangers = Counter(), 0, 0, []
+    for (name, operator), arguments in ran.items():
+        where = arguments["provider"]
+        nodes[ours.get(where, where)] += 1
+        if operator.startswith("Memcpy"):
+            memcpy += 1
+        elif where == ONNX_PROVIDERS[provider] or where in _ALLOWED[provider]:
+            continue
+        elif where == ONNX_PROVIDERS["cpu"] and _works_on_shapes(operator, arguments):
+            shape_nodes += 1
+        else:
+            strangers.append(f"{name.removesuffix('_kernel_time')} ({operator}) on {ours.get(where, where)}")
+    if not nodes:
+        strangers.append("no node was seen to run")
+    return Placement(dict(nodes), shape_nodes, memcpy, tuple(strangers))
+
+
+def _works_on_shapes(operator: str, arguments: dict) -> bool:
+    """A node that asks for a shape, or has integers alone coming in and going out."""
+    types = {
+        kind for key in ("input_type_shape", "output_type_shape") for entry in arguments.get(key, []) for kind in entry
+    }
+    return operator in ("Shape", "Size") or types <= _SHAPE_TYPES
+
+
+# ---- what a provider needs
+
+
+def why_unavailable(provider: str) -> str | None:
+    """Why a GPU provider cannot run here, in words for the user; None where nothing is seen to be missing."""
+    runtime = _onnxruntime()
+    if ONNX_PROVIDERS[provider] not in runtime.get_available_providers():
+        return f"this onnxruntime {runtime.__version__} is built without it; pip install onnxruntime-gpu"
+    if reason := _why_no_gpu():
+        return reason
+    _preload()
+    folder = Path(runtime.__file__).parent / "capi"
+    for library in folder.glob(f"*onnxruntime_providers_{provider}.*"):
+        with contextlib.suppress(OSError):  # what the other asks for
+            ctypes.CDLL(str(next(folder.glob("*onnxruntime_providers_shared.*"))), ctypes.RTLD_GLOBAL)
+        try:
+            ctypes.CDLL(str(library))
+        except OSError as error:
+            missing = str(error).splitlines()[0]
+            packages = {"cuda": "torch's CUDA packages", "tensorrt": "tensorrt-cu13 (pip install tensorrt-cu13)"}
+            return f"a library that it needs does not load: {missing}; it comes with {packages[provider]}"
+    return None
+
+
+def _why_no_gpu() -> str | None:
+    """Asks the driver itself, which needs no CUDA toolkit."""
+    name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return f"no NVIDIA driver found ({name} cannot be loaded); on a machine with a GPU, install its driver"
+    count = ctypes.c_int(0)
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if status or not count.value:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        shown = f", CUDA_VISIBLE_DEVICES={hidden!r}" if hidden is not None else ""
+        return f"the NVIDIA driver finds no GPU (status {status}{shown}); check with nvidia-smi"
+    return None
+
+
+@functools.cache
+def _preload() -> None:
+    """Load CUDA's and cuDNN's libraries, once: those installed with PyTorch, so that both use the same."""
+    runtime = _onnxruntime()
+    if hasattr(runtime, "preload_dlls"):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # it prints what it misses
+            runtime.preload_dlls()
+    found = importlib.util.find_spec("tensorrt_libs")
+    for folder in found.submodule_search_locations or () if found else ():
+        for pattern in ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*"):
+            for library in Path(folder).glob(pattern):
+                with contextlib.suppress(OSError):  # told by the provider's own library
+                    ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+
+
+def _providers(provider: str, options: dict[str, str], engine_cache: str | Path | None) -> list:
+    # TF32 rounds products to 10 bits of mantissa: labels hold, but not the 1e-5 that the exports promise. Lengths
+    # vary, and an exhaustive search for convolutions starts anew with each: the heuristic is near it and at once.
+    cuda = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    cpu = (ONNX_PROVIDERS["cpu"], {})
+    if provider == "cpu":
+        return [(ONNX_PROVIDERS["cpu"], options)]
+    if provider == "cuda":
+        return [(ONNX_PROVIDERS["cuda"], cuda | options), cpu]
+    tensorrt = {"device_id": "0"}
+    if engine_cache is not None:
+        folder = str(Path(engine_cache).resolve())
+        tensorrt |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+        tensorrt |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+    return [(ONNX_PROVIDERS["tensorrt"], tensorrt | options), (ONNX_PROVIDERS["cuda"], cuda), cpu]
+
+
+@functools.cache
+def _onnxruntime():
+    # It would report its use over the network; a predictor that works offline has nothing to tell.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f"onnxruntime cannot be imported ({error}); pip install onnxruntime-gpu (or onnxruntime), or use "
+            "--provider torch"
+        ) from error
+    onnxruntime.set_default_logger_severity(_SILENT)
+    return onnxruntime
+
+
+# ---- small parts
+
+
+def _info_of(session, path: Path) -> ExportInfo:
+    info = ExportInfo.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    inputs = [(value.name, value.type) for value in session.get_inputs()]
+    outputs = [value.name for value in session.get_outputs()]
+    if inputs != [(info.input_name, "tensor(float)")] or not set(info.output_names) <= set(outputs):
+        raise UserError(
+            f"{path}: its inputs {[name for name, _ in inputs]} and outputs {outputs} are not what its metadata say; "
+            "make it again with `export`"
+        )
+    return info
+
+
+def _example(info: ExportInfo) -> np.ndarray:
+    if info.input_name == "mel":
+        return np.zeros(
+            (1, info.spec.n_mels, info.spec.n_frames(info.samples or info.spec.sample_rate * 4)), np.float32
+        )
+    return np.zeros((1, info.samples or info.spec.sample_rate * 4), np.float32)
+
+
+def _checked_threads(threads: int | None) -> int | None:
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise UserError(f"threads={threads!r} must be a whole number from 1 on")
+    return threads
+
+
+def _usable_cores() -> int:
+    """Cores that this process may use; ONNX Runtime would count the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

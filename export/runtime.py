@@ -1,0 +1,215 @@
+"""The predictor for users: a waveform in, a chord out, on the provider of your choice; PyTorch only where asked for.
+
+    from export.runtime import ChordPredictor
+    predictor = ChordPredictor()
+    print(predictor.name(waveform)["chord"])        # float32 (samples,) at 16 kHz in [-1, 1]
+
+With provider="cpu" and front_end="graph" it imports neither torch nor numba nor onnx nor scipy.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from core.answers import SAMPLE_RATE, Scores, is_silent, name_chord, no_chord
+from core.errors import UserError
+from export.info import PRECISIONS, ExportInfo
+from export.providers import ONNX_PROVIDERS, Bound, OnnxModel, Placement, check_provider
+
+PROVIDERS = (*ONNX_PROVIDERS, "torchscript", "torch")
+FRONT_ENDS = ("auto", "graph", "kernel")
+PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
+STEM = "chordnet"
+_CHECKPOINTS = (".safetensors", ".pth")
+_CPU_SAMPLES = 64 * 64000
+"""Samples of a batch that are computed together, so that memory does not grow with the batch."""
+_GPU_SAMPLES = 512 * 64000
+MAX_SAMPLES = 600 * SAMPLE_RATE
+"""Longest waveform taken whole: the network hears it as one chord, and its memory grows with the length."""
+
+
+class ChordPredictor:
+    """A model, loaded once, that answers for waveforms.
+
+    Args:
+        model: an exported file, or a checkpoint for provider "torch"; None: the shipped model.
+        provider: "cpu", "cuda", "tensorrt" (ONNX Runtime), "torchscript", or "torch" (on a checkpoint).
+        precision: of the shipped model: "fp32", "fp16" or "int8".
+        threads: of the CPU, for one call; None: one a core.
+        front_end: who makes mel spectrograms: "graph" (the file itself), "kernel" (our CPU kernel, and the network
+            alone from the file beside it whose name says .mel), or "auto": the graph, and the kernel from the moment
+            that `warm_kernel` has loaded it and found it faster.
+        device: of providers "torchscript" and "torch": "cpu" or "cuda".
+        options, engine_cache: of the provider; see `export.providers.OnnxModel`.
+
+    Attributes:
+        info: what the file says of itself.
+        provider: as asked for, and checked.
+
+    Raises:
+        UserError: an unknown name, a provider that cannot be had, or a file that is missing, damaged or foreign.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        provider: str = "cpu",
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        front_end: str = "auto",
+        device: str = "cpu",
+        options: dict[str, str] | None = None,
+        engine_cache: str | Path | None = None,
+    ):
+        check_provider(provider, PROVIDERS)
+        for name, value, choices in (("precision", precision, PRECISIONS), ("front_end", front_end, FRONT_ENDS)):
+            if value not in choices:
+                raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
+        self.provider = provider
+        path = _shipped(provider, precision) if model is None else _given(Path(model), provider)
+        self._open = functools.partial(
+            OnnxModel, provider=provider, threads=threads, options=options, engine_cache=engine_cache
+        )
+        self._graph = self._open(path)
+        self.info: ExportInfo = self._graph.info
+        self.path = path
+
+    @property
+    def front_end(self) -> str:
+        """Who makes the mel spectrograms now: "graph" or "kernel"."""
+        return "graph"
+
+    def __call__(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Scores:
+        """Scores of waveforms (batch, samples), float32 in [-1, 1] at 16 kHz; any length from `info.min_samples` on.
+
+        Raises:
+            UserError: another sample rate, shape, kind of number or length, or values that are not finite.
+        """
+        waveforms = self.check(waveforms, sample_rate)
+        silent = is_silent(waveforms)
+        most = _CPU_SAMPLES if self.provider not in ("cuda", "tensorrt") else _GPU_SAMPLES
+        together = max(1, most // waveforms.shape[1])
+        parts = [self._scores(waveforms[i : i + together]) for i in range(0, len(waveforms), together)]
+        parts = parts or [_no_scores(self.info)]
+        types, roots, joint = (None if of[0] is None else np.concatenate(of) for of in zip(*parts, strict=True))
+        return Scores(types, roots, joint, silent)
+
+    def name(self, waveform: np.ndarray, alternatives: int = 3, sample_rate: int = SAMPLE_RATE) -> dict:
+        """The chord of one waveform (samples,): `core.answers.name_chord`, or `no_chord` for silence.
+
+        Raises:
+            UserError: as `__call__`; or the model answers for the type or the root only.
+        """
+        waveform = np.asarray(waveform)
+        if waveform.ndim != 1:
+            raise UserError(
+                f"waveform of shape {waveform.shape}: expected (samples,), one channel; average the channels"
+            )
+        if self.info.task != "both":
+            raise UserError(f"this model answers for the {self.info.task} only; naming a chord needs one for both")
+        scores = self(waveform[None], sample_rate)
+        return no_chord() if scores.silent[0] else name_chord(scores.joint[0], alternatives)
+
+    def check(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+        """The waveforms as float32, contiguous, once they are found to be what the model takes; see `__call__`."""
+        if sample_rate != self.info.spec.sample_rate:
+            raise UserError(
+                f"sample_rate={sample_rate} Hz: the model takes {self.info.spec.sample_rate}; resample the waveform "
+                "(core.audio reads files at that rate)"
+            )
+        waveforms = np.asarray(waveforms)
+        if not np.issubdtype(waveforms.dtype, np.floating):
+            scale = np.iinfo(waveforms.dtype).max + 1 if np.issubdtype(waveforms.dtype, np.signedinteger) else None
+            way_out = f"divide by {scale}" if scale else "convert it to float32"
+            raise UserError(f"waveforms of {waveforms.dtype}: expected float32 in [-1, 1]; {way_out}")
+        least, only = self.info.min_samples, self.info.samples
+        if waveforms.ndim != 2 or waveforms.shape[1] < least:
+            raise UserError(
+                f"waveforms of shape {waveforms.shape}: expected (batch, samples), at least {least} samples; pad with "
+                "zeros"
+            )
+        if only is not None and waveforms.shape[1] != only:
+            raise UserError(f"the original network takes {only} samples, not {waveforms.shape[1]}")
+        if waveforms.shape[1] > MAX_SAMPLES:
+            raise UserError(
+                f"waveforms of {waveforms.shape[1]} samples: at most {MAX_SAMPLES} (ten minutes) are heard as one "
+                "chord; cut them into clips of 4 s, as `infer` does with files of any length"
+            )
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is told below
+            waveforms = np.ascontiguousarray(waveforms, np.float32)
+        if not np.isfinite(waveforms).all():
+            raise UserError("waveforms hold NaN or infinite values")
+        return waveforms
+
+    def bind(self, waveforms: np.ndarray) -> Bound:
+        """The bare graph on waveforms that lie in the provider's memory already, for the benchmark."""
+        return self._graph.bind(self.check(waveforms))
+
+    def describe_placement(self) -> Placement:
+        """Where each node runs, and how many copies between CPU and GPU are in the graph."""
+        return self._graph.describe_placement()
+
+    def warm_kernel(self) -> None:
+        """Load the kernel front end in the background."""
+
+    def _scores(self, waveforms: np.ndarray) -> tuple:
+        return _scores_of(self._graph.run(waveforms), self.info)
+
+
+def _scores_of(outputs: dict[str, np.ndarray], info: ExportInfo) -> tuple:
+    """(types, roots, joint) of a model's outputs, as float32."""
+    if info.task == "type":
+        return np.asarray(outputs["type_probabilities"], np.float32), None, None
+    if info.task == "root":
+        return None, np.asarray(outputs["root_probabilities"], np.float32), None
+    logits = np.asarray(outputs["logits"], np.float32)
+    joint = np.exp(logits - logits.max(axis=(1, 2), keepdims=True))
+    joint /= joint.sum(axis=(1, 2), keepdims=True)
+    return joint.sum(axis=1), joint.sum(axis=2), joint
+
+
+def _no_scores(info: ExportInfo) -> tuple:
+    """(types, roots, joint) of no waveform."""
+    types, roots, joint = (np.zeros((0, *shape), np.float32) for shape in ((4,), (12,), (12, 4)))
+    return {"both": (types, roots, joint), "type": (types, None, None), "root": (None, roots, None)}[info.task]
+
+
+def file_name(provider: str, precision: str = "fp32", mel: bool = False, stem: str = STEM) -> str:
+    """Of the exported file that a provider uses: {stem}[.batch|.mel][.fp16|.int8].onnx, and its like."""
+    if provider == "torch":
+        return f"{stem}.safetensors"
+    if provider == "torchscript":
+        return f"{stem}.torchscript.pt"
+    layout = ".mel" if mel else "" if provider == "cpu" else ".batch"
+    return f"{stem}{layout}{'' if precision == 'fp32' else '.' + precision}.onnx"
+
+
+def _shipped(provider: str, precision: str) -> Path:
+    if precision != "fp32" and provider in ("torch", "torchscript"):
+        raise UserError(f"precision={precision!r}: provider {provider} has fp32 alone; leave it out")
+    path = PRETRAINED / file_name(provider, precision)
+    if not path.is_file():
+        others = sorted(file.name for file in PRETRAINED.glob(f"{STEM}*.onnx"))
+        raise UserError(
+            f"{path.name} is not in pretrained/ (there: {', '.join(others) or 'no exported file'}); make it with "
+            "`export`, or give another precision or --model FILE"
+        )
+    return path
+
+
+def _given(path: Path, provider: str) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path}: no such model file")
+    if path.name.endswith(".torchscript.pt") and provider != "torchscript":
+        raise UserError(f"{path} is TorchScript, which provider {provider} does not take; use --provider torchscript")
+    if path.suffix in _CHECKPOINTS and provider != "torch":
+        raise UserError(
+            f"{path} is a checkpoint, which provider {provider} does not take; use --provider torch, or `export` it"
+        )
+    if path.suffix == ".onnx" and provider not in ONNX_PROVIDERS:
+        raise UserError(f"{path} is an ONNX model, which provider {provider} does not take; use --provider cpu or cuda")
+    return path
