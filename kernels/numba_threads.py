@@ -1,4 +1,4 @@
-"""Runs one compiled function on several threads at once, for kernels/mel_numba.py.
+"""Runs one compiled function on several threads at once, for kernels/mel_numba.py and numpy_mel.py.
 
 torch's own threads where they can be had: torch on Linux computes on the threads of GNU OpenMP, and what starts them is
 a C function that takes another. They wait awake for some milliseconds after any parallel operation of torch's, ours
@@ -36,6 +36,11 @@ def run(address: int, job: int, n_threads: int) -> str:
     if parallel is not None and not _forked:
         parallel(address, job, n_threads, 0)
         return "openmp"
+    return run_on_pool(address, job, n_threads)
+
+
+def run_on_pool(address: int, job: int, n_threads: int) -> str:
+    """`run` where no OpenMP is to be looked for: what loads one, torch, may yet come."""
     work, pool = entry(address), _pool(n_threads - 1)
     helpers = [pool.submit(work, job) for _ in range(n_threads - 1)]
     try:

@@ -21,6 +21,7 @@ from kernels import (
     MelSpectrogram,
     mel_numba,
     numba_cache,
+    numba_job,
     numba_plan,
     torch_side,
 )
@@ -246,9 +247,9 @@ def test_many_settings_are_forgotten_again():
         _mel(MelSpec(n_fft=n_fft, n_mels=2), noise((1, 300)))
     assert len(mel_numba._kept) == mel_numba._PREPARED_KEPT
     prepared = list(mel_numba._kept.values())[-1]
-    for time in range(1000, 1002 + mel_numba._LENGTHS_KEPT):
+    for time in range(1000, 1002 + numba_job.LENGTHS_KEPT):
         assert prepared.n_frames(time) == prepared.spec.n_frames(time)
-    assert len(prepared.lengths) <= mel_numba._LENGTHS_KEPT
+    assert len(prepared.lengths) <= numba_job.LENGTHS_KEPT
 
 
 CALL = "import sys, torch\nfrom kernels import ORIGINAL, MelSpectrogram\n" + (
