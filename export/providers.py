@@ -139,7 +139,7 @@ class OnnxModel:
 
     def _open(self, settings):
         runtime = _onnxruntime()
-        settings.intra_op_num_threads = self.threads or _usable_cores()
+        settings.intra_op_num_threads = self.threads or usable_cores()
         settings.inter_op_num_threads = 1
         settings.log_severity_level = _SILENT
         if not self.path.is_file():
@@ -351,7 +351,7 @@ def _checked_threads(threads: int | None) -> int | None:
     return threads
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may use; ONNX Runtime would count the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -9,13 +9,13 @@ With provider="cpu" and front_end="graph" it imports neither torch nor numba nor
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import numpy as np
 
 from core.answers import SAMPLE_RATE, Scores, is_silent, name_chord, no_chord
 from core.errors import UserError
+from export.front_end import Background, KernelModel, check_same, network_beside, seconds_a_clip
 from export.info import PRECISIONS, ExportInfo
 from export.providers import ONNX_PROVIDERS, Bound, OnnxModel, Placement, check_provider
 
@@ -47,7 +47,10 @@ class ChordPredictor:
 
     Attributes:
         info: what the file says of itself.
+        path: of the file.
         provider: as asked for, and checked.
+        note: None, or why the kernel is not used though it was asked for with `warm_kernel`: one line.
+        seconds_a_clip: of "graph" and "kernel", once both are measured here.
 
     Raises:
         UserError: an unknown name, a provider that cannot be had, or a file that is missing, damaged or foreign.
@@ -69,19 +72,20 @@ class ChordPredictor:
         for name, value, choices in (("precision", precision, PRECISIONS), ("front_end", front_end, FRONT_ENDS)):
             if value not in choices:
                 raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
-        self.provider = provider
-        path = _shipped(provider, precision) if model is None else _given(Path(model), provider)
-        self._open = functools.partial(
-            OnnxModel, provider=provider, threads=threads, options=options, engine_cache=engine_cache
-        )
-        self._graph = self._open(path)
-        self.info: ExportInfo = self._graph.info
-        self.path = path
+        self.provider, self.note, self.seconds_a_clip = provider, None, {}
+        self._asked, self._background = front_end, None
+        self._options = {"threads": threads, "options": options, "engine_cache": engine_cache}
+        self.path = _shipped(provider, precision) if model is None else _given(Path(model), provider)
+        # (name, model): replaced as one, so that a call in another thread sees either.
+        self._front = self._load(front_end, device)
+        self.info: ExportInfo = self._front[1].info
+        if model is not None and precision not in ("fp32", self.info.precision):
+            raise UserError(f"precision={precision!r}: {self.path.name} is {self.info.precision}; leave it out")
 
     @property
     def front_end(self) -> str:
-        """Who makes the mel spectrograms now: "graph" or "kernel"."""
-        return "graph"
+        """Who makes the mel spectrograms now: "graph" (the file itself) or "kernel"."""
+        return self._front[0]
 
     def __call__(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Scores:
         """Scores of waveforms (batch, samples), float32 in [-1, 1] at 16 kHz; any length from `info.min_samples` on.
@@ -146,18 +150,86 @@ class ChordPredictor:
         return waveforms
 
     def bind(self, waveforms: np.ndarray) -> Bound:
-        """The bare graph on waveforms that lie in the provider's memory already, for the benchmark."""
-        return self._graph.bind(self.check(waveforms))
+        """The bare graph, with `waveforms` in the provider's memory already: for the benchmark.
+
+        Raises:
+            UserError: as `__call__`; or there is no graph that takes waveforms on ONNX Runtime.
+        """
+        return self._onnx("bind").bind(self.check(waveforms))
 
     def describe_placement(self) -> Placement:
-        """Where each node runs, and how many copies between CPU and GPU are in the graph."""
-        return self._graph.describe_placement()
+        """Where each node of the graph runs, and how many copies between CPU and GPU are in it."""
+        return self._onnx("describe_placement").describe_placement()
 
-    def warm_kernel(self) -> None:
-        """Load the kernel front end in the background."""
+    def warm_kernel(self, wait: bool = False) -> None:
+        """Load the kernel front end in the background; with `front_end="auto"` it is used once it is found faster.
+
+        A CPU's alone, and once: further calls, and those where there is nothing to choose, do nothing. What goes
+        wrong is in `note`, and the graph goes on answering.
+
+        Args:
+            wait: return when it is decided.
+        """
+        if self._background is None:
+            if self._asked != "auto" or self.provider != "cpu" or self.front_end == "kernel":
+                return
+            graph, found = self._front[1], []
+            self._background = Background(
+                lambda: found.append(self._kernel(graph.info)),
+                lambda: self._choose(graph, found[0]),
+                failed=self._failed,
+            )
+        if wait:
+            self._background.wait()
+
+    def _load(self, front_end: str, device: str) -> tuple[str, OnnxModel | KernelModel]:
+        if self.provider in ("torch", "torchscript"):
+            from export.torch_models import CheckpointModel, TorchScriptModel
+
+            kind, name = (CheckpointModel, "kernel") if self.provider == "torch" else (TorchScriptModel, "graph")
+            if front_end not in ("auto", name):
+                raise UserError(f"front_end={front_end!r}: provider {self.provider} has {name} alone; leave it out")
+            return name, kind(self.path, device, self._options["threads"])
+        if front_end == "kernel":
+            return "kernel", self._kernel(None)
+        model = OnnxModel(self.path, self.provider, **self._options)
+        if model.info.input_name == "waveform":
+            return "graph", model
+        if front_end == "graph":
+            raise UserError(f"{self.path.name} is the network alone, which takes mel; use front_end='kernel'")
+        return "kernel", KernelModel(model, self._options["threads"])
+
+    def _kernel(self, info: ExportInfo | None) -> KernelModel:
+        """Of the network beside this file; of this file, if it is one."""
+        path = self.path if ".mel." in self.path.name else network_beside(self.path)
+        if not path.is_file():
+            raise UserError(f"{path.name} is not beside {self.path.name}; make both with `export`, or use the graph")
+        network = OnnxModel(path, self.provider, **self._options)
+        if info is not None:
+            check_same(network, info)
+        return KernelModel(network, self._options["threads"])
+
+    def _choose(self, graph: OnnxModel, kernel: KernelModel) -> None:
+        self.seconds_a_clip = seconds_a_clip({"graph": graph.run, "kernel": kernel.run}, graph.info.samples)
+        if self.seconds_a_clip["kernel"] < self.seconds_a_clip["graph"]:
+            self._front = "kernel", kernel
+
+    def _failed(self, error: Exception) -> None:
+        self.note = f"the graph goes on without the mel kernel: {' '.join(str(error).split()) or type(error).__name__}"
+
+    def _onnx(self, what: str) -> OnnxModel:
+        model = self._front[1]
+        model = getattr(model, "network", model)
+        if not isinstance(model, OnnxModel):
+            raise UserError(f"{what}: provider {self.provider} is not ONNX Runtime's; use cpu, cuda or tensorrt")
+        return model
 
     def _scores(self, waveforms: np.ndarray) -> tuple:
-        return _scores_of(self._graph.run(waveforms), self.info)
+        model = self._front[1]
+        if self.provider == "torch":
+            scores = model.scores(waveforms)
+            return scores.types, scores.roots, scores.joint
+        return _scores_of(model.run(waveforms), self.info)
 
 
 def _scores_of(outputs: dict[str, np.ndarray], info: ExportInfo) -> tuple:
