@@ -17,7 +17,7 @@ import numpy as np
 from core.answers import CLIP_SAMPLES
 from core.errors import UserError
 from export.info import PRECISIONS, ExportInfo
-from export.providers import OnnxModel, usable_cores
+from export.providers import OnnxModel
 
 _MEASURED_CLIPS = 4
 _ROUNDS = 3
@@ -30,7 +30,7 @@ class KernelModel:
         UserError: the kernel is not to be had here, or the network is not the one asked for.
     """
 
-    def __init__(self, network: OnnxModel, threads: int | None = None):
+    def __init__(self, network: OnnxModel):
         import kernels.numpy_mel as numpy_mel
 
         self.network, self.info = network, network.info
@@ -39,11 +39,11 @@ class KernelModel:
         if self.info.input_name != "mel":
             raise UserError(f"{network.path.name} takes waveforms; the kernel needs the network alone (.mel.onnx)")
         numpy_mel.load(self.info.spec)
-        self._mel, self._threads = numpy_mel.mel, threads or usable_cores()
+        self._mel = numpy_mel.mel
 
     def run(self, waveforms: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name for waveforms (batch, samples) float32, contiguous."""
-        return self.network.run(self._mel(waveforms, self.info.spec, log=self.info.log, threads=self._threads))
+        return self.network.run(self._mel(waveforms, self.info.spec, log=self.info.log))
 
 
 def network_beside(path: Path) -> Path:

@@ -9,24 +9,34 @@ With provider="cpu" and front_end="graph" it imports neither torch nor numba nor
 
 from __future__ import annotations
 
+import functools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from core.answers import SAMPLE_RATE, Scores, is_silent, name_chord, no_chord
+from core.answers import CLIP_SAMPLES, SAMPLE_RATE, Scores, is_silent, name_chord, no_chord
 from core.errors import UserError
 from export.front_end import Background, KernelModel, check_same, network_beside, seconds_a_clip
 from export.info import PRECISIONS, ExportInfo
-from export.providers import ONNX_PROVIDERS, Bound, OnnxModel, Placement, check_provider
+from export.providers import (
+    ONNX_PROVIDERS,
+    Bound,
+    OnnxModel,
+    Placement,
+    check_provider,
+    checked_threads,
+    usable_cores,
+)
 
 PROVIDERS = (*ONNX_PROVIDERS, "torchscript", "torch")
 FRONT_ENDS = ("auto", "graph", "kernel")
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 STEM = "chordnet"
 _CHECKPOINTS = (".safetensors", ".pth")
-_CPU_SAMPLES = 64 * 64000
-"""Samples of a batch that are computed together, so that memory does not grow with the batch."""
-_GPU_SAMPLES = 512 * 64000
+_PART_SAMPLES = {"cpu": 8 * CLIP_SAMPLES, "cuda": 512 * CLIP_SAMPLES, "tensorrt": 512 * CLIP_SAMPLES}
+"""A batch is computed in parts of so many samples (64 clips elsewhere): memory does not grow with the batch. On a CPU
+larger parts are no faster, and small ones are shared among the threads."""
 MAX_SAMPLES = 600 * SAMPLE_RATE
 """Longest waveform taken whole: the network hears it as one chord, and its memory grows with the length."""
 
@@ -38,7 +48,9 @@ class ChordPredictor:
         model: an exported file, or a checkpoint for provider "torch"; None: the shipped model.
         provider: "cpu", "cuda", "tensorrt" (ONNX Runtime), "torchscript", or "torch" (on a checkpoint).
         precision: of the shipped model: "fp32", "fp16" or "int8".
-        threads: of the CPU, for one call; None: one a core.
+        threads: of the CPU, for one call; None: one a core that this process may use. On ONNX Runtime they share the
+            clips of a batch, and one clip is computed on one: inside it there is too little to share. With PyTorch
+            it is torch's own number, of the whole process.
         front_end: who makes mel spectrograms: "graph" (the file itself), "kernel" (our CPU kernel, and the network
             alone from the file beside it whose name says .mel), or "auto": the graph, and the kernel from the moment
             that `warm_kernel` has loaded it and found it faster.
@@ -74,10 +86,13 @@ class ChordPredictor:
                 raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
         self.provider, self.note, self.seconds_a_clip = provider, None, {}
         self._asked, self._background = front_end, None
-        self._options = {"threads": threads, "options": options, "engine_cache": engine_cache}
+        # One thread inside a session: two spent a fifth more CPU time a clip (waiting awake: twice as much), and were
+        # no faster even for one clip.
+        self._options = {"threads": 1, "options": options, "engine_cache": engine_cache}
+        self._threads = checked_threads(threads)
         self.path = _shipped(provider, precision) if model is None else _given(Path(model), provider)
         # (name, model): replaced as one, so that a call in another thread sees either.
-        self._front = self._load(front_end, device)
+        self._front = self._load(front_end, device, model is None)
         self.info: ExportInfo = self._front[1].info
         if model is not None and precision not in ("fp32", self.info.precision):
             raise UserError(f"precision={precision!r}: {self.path.name} is {self.info.precision}; leave it out")
@@ -94,12 +109,14 @@ class ChordPredictor:
             UserError: another sample rate, shape, kind of number or length, or values that are not finite.
         """
         waveforms = self.check(waveforms, sample_rate)
-        silent = is_silent(waveforms)
-        most = _CPU_SAMPLES if self.provider not in ("cuda", "tensorrt") else _GPU_SAMPLES
-        together = max(1, most // waveforms.shape[1])
-        parts = [self._scores(waveforms[i : i + together]) for i in range(0, len(waveforms), together)]
-        parts = parts or [_no_scores(self.info)]
-        types, roots, joint = (None if of[0] is None else np.concatenate(of) for of in zip(*parts, strict=True))
+        parts = self._parts(waveforms)
+        if len(parts) > 1 and self.provider == "cpu" and self._sharing > 1:
+            scores = list(self._pool.map(self._scores, parts))
+        else:
+            scores = [self._scores(part) for part in parts] or [_no_scores(self.info)]
+        types, roots, joint, silent = (
+            None if of[0] is None else np.concatenate(of) if len(of) > 1 else of[0] for of in zip(*scores, strict=True)
+        )
         return Scores(types, roots, joint, silent)
 
     def name(self, waveform: np.ndarray, alternatives: int = 3, sample_rate: int = SAMPLE_RATE) -> dict:
@@ -182,32 +199,46 @@ class ChordPredictor:
         if wait:
             self._background.wait()
 
-    def _load(self, front_end: str, device: str) -> tuple[str, OnnxModel | KernelModel]:
+    def _parts(self, waveforms: np.ndarray) -> list[np.ndarray]:
+        most = max(1, _PART_SAMPLES.get(self.provider, 64 * CLIP_SAMPLES) // waveforms.shape[1])
+        if self.provider == "cpu":
+            most = min(most, max(1, -(-len(waveforms) // self._sharing)))
+        return [waveforms[i : i + most] for i in range(0, len(waveforms), most)]
+
+    @functools.cached_property
+    def _sharing(self) -> int:
+        return self._threads or usable_cores()
+
+    @functools.cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._sharing, thread_name_prefix="predictor")
+
+    def _load(self, front_end: str, device: str, shipped: bool) -> tuple[str, OnnxModel | KernelModel]:
         if self.provider in ("torch", "torchscript"):
             from export.torch_models import CheckpointModel, TorchScriptModel
 
             kind, name = (CheckpointModel, "kernel") if self.provider == "torch" else (TorchScriptModel, "graph")
             if front_end not in ("auto", name):
                 raise UserError(f"front_end={front_end!r}: provider {self.provider} has {name} alone; leave it out")
-            return name, kind(self.path, device, self._options["threads"])
-        if front_end == "kernel":
+            return name, kind(self.path, device, self._threads)
+        if front_end == "kernel" and shipped:
             return "kernel", self._kernel(None)
         model = OnnxModel(self.path, self.provider, **self._options)
         if model.info.input_name == "waveform":
-            return "graph", model
+            return ("kernel", self._kernel(model.info)) if front_end == "kernel" else ("graph", model)
         if front_end == "graph":
             raise UserError(f"{self.path.name} is the network alone, which takes mel; use front_end='kernel'")
-        return "kernel", KernelModel(model, self._options["threads"])
+        return "kernel", KernelModel(model)
 
     def _kernel(self, info: ExportInfo | None) -> KernelModel:
-        """Of the network beside this file; of this file, if it is one."""
-        path = self.path if ".mel." in self.path.name else network_beside(self.path)
+        """Of the network alone in the file beside this one, which is that with `info`; None: the shipped ones."""
+        path = network_beside(self.path)
         if not path.is_file():
             raise UserError(f"{path.name} is not beside {self.path.name}; make both with `export`, or use the graph")
         network = OnnxModel(path, self.provider, **self._options)
         if info is not None:
             check_same(network, info)
-        return KernelModel(network, self._options["threads"])
+        return KernelModel(network)
 
     def _choose(self, graph: OnnxModel, kernel: KernelModel) -> None:
         self.seconds_a_clip = seconds_a_clip({"graph": graph.run, "kernel": kernel.run}, graph.info.samples)
@@ -225,11 +256,12 @@ class ChordPredictor:
         return model
 
     def _scores(self, waveforms: np.ndarray) -> tuple:
-        model = self._front[1]
+        """(types, roots, joint, silent)."""
+        model, silent = self._front[1], is_silent(waveforms)
         if self.provider == "torch":
             scores = model.scores(waveforms)
-            return scores.types, scores.roots, scores.joint
-        return _scores_of(model.run(waveforms), self.info)
+            return scores.types, scores.roots, scores.joint, silent
+        return *_scores_of(model.run(waveforms), self.info), silent
 
 
 def _scores_of(outputs: dict[str, np.ndarray], info: ExportInfo) -> tuple:
@@ -245,9 +277,12 @@ def _scores_of(outputs: dict[str, np.ndarray], info: ExportInfo) -> tuple:
 
 
 def _no_scores(info: ExportInfo) -> tuple:
-    """(types, roots, joint) of no waveform."""
+    """(types, roots, joint, silent) of no waveform."""
+    none = np.zeros(0, bool)
     types, roots, joint = (np.zeros((0, *shape), np.float32) for shape in ((4,), (12,), (12, 4)))
-    return {"both": (types, roots, joint), "type": (types, None, None), "root": (None, roots, None)}[info.task]
+    if info.task == "both":
+        return types, roots, joint, none
+    return (types, None, None, none) if info.task == "type" else (None, roots, None, none)
 
 
 def file_name(provider: str, precision: str = "fp32", mel: bool = False, stem: str = STEM) -> str:
