@@ -21,6 +21,7 @@ from export.providers import OnnxModel
 
 _MEASURED_CLIPS = 4
 _ROUNDS = 3
+_MOST_WEIGHTS = 1 << 24  # of a filterbank
 
 
 class KernelModel:
@@ -34,6 +35,8 @@ class KernelModel:
         import kernels.numpy_mel as numpy_mel
 
         self.network, self.info = network, network.info
+        if self.info.spec.n_fft * self.info.spec.n_mels > _MOST_WEIGHTS:  # made up: it would fill the memory
+            raise UserError(f"{network.path}: damaged metadata ({self.info.spec}); make it again with `export`")
         if reason := numpy_mel.why_unavailable(self.info.spec):
             raise UserError(f"the mel kernel: {reason}; or use the front end of the graph")
         if self.info.input_name != "mel":

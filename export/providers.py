@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ _ALLOWED = {  # beside the provider itself and the shape arithmetic of the CPU
 }
 _WAY_OUT = "use --provider cpu"
 _SILENT = 4  # ONNX Runtime's severity "fatal": what goes wrong is told by our own errors
+_PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
 _SHAPE_TYPES = {"int64", "int32", "bool"}
 
 
@@ -151,7 +153,9 @@ class OnnxModel:
         except Exception as error:  # whatever its reader or the provider meets
             reason = _first_line(error)
             if self.provider == "cpu":
-                raise UserError(f"{self.path}: not an ONNX model that can be run ({reason})") from error
+                raise UserError(
+                    f"{self.path}: not an ONNX model that can be run ({reason}); get it anew, or make it with `export`"
+                ) from error
             raise UserError(f"{self.path} on {self.provider}: {reason}; {_WAY_OUT}") from error
         wanted, runs = ONNX_PROVIDERS[self.provider], session.get_providers()
         if runs[0] != wanted:
@@ -226,6 +230,8 @@ def placement_of(events: list[dict], provider: str) -> Placement:
             strangers.append(f"{name.removesuffix('_kernel_time')} ({operator}) on {ours.get(where, where)}")
     if not nodes:
         strangers.append("no node was seen to run")
+    elif provider not in nodes and not strangers:
+        strangers.append(f"no node runs on {provider}")
     return Placement(dict(nodes), shape_nodes, memcpy, tuple(strangers))
 
 
@@ -360,4 +366,5 @@ def usable_cores() -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return _PREAMBLE.sub("", line)[:300].rstrip(". ")

@@ -10,6 +10,7 @@ With provider="cpu" and front_end="graph" it imports neither torch nor numba nor
 from __future__ import annotations
 
 import functools
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,6 +38,8 @@ _CHECKPOINTS = (".safetensors", ".pth")
 _PART_SAMPLES = {"cpu": 8 * CLIP_SAMPLES, "cuda": 512 * CLIP_SAMPLES, "tensorrt": 512 * CLIP_SAMPLES}
 """A batch is computed in parts of so many samples (64 clips elsewhere): memory does not grow with the batch. On a CPU
 larger parts are no faster, and small ones are shared among the threads."""
+_FULL_SCALE = 2.0**31
+"""No format has larger numbers, and from about 1e15 on powers are infinite."""
 MAX_SAMPLES = 600 * SAMPLE_RATE
 """Longest waveform taken whole: the network hears it as one chord, and its memory grows with the length."""
 
@@ -110,7 +113,8 @@ class ChordPredictor:
         """
         waveforms = self.check(waveforms, sample_rate)
         parts = self._parts(waveforms)
-        if len(parts) > 1 and self.provider == "cpu" and self._sharing > 1:
+        shared = self.provider == "cpu" and self._sharing > 1 and waveforms.shape[1] <= _PART_SAMPLES["cpu"]
+        if len(parts) > 1 and shared:  # long ones are not: the memory of each would be taken at once
             scores = list(self._pool.map(self._scores, parts))
         else:
             scores = [self._scores(part) for part in parts] or [_no_scores(self.info)]
@@ -162,8 +166,12 @@ class ChordPredictor:
             )
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is told below
             waveforms = np.ascontiguousarray(waveforms, np.float32)
-        if not np.isfinite(waveforms).all():
-            raise UserError("waveforms hold NaN or infinite values")
+        if waveforms.size:
+            low, high = float(waveforms.min()), float(waveforms.max())  # NaN in both if one is; no array is made
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise UserError("waveforms hold NaN or infinite values")
+            if max(-low, high) > _FULL_SCALE:
+                raise UserError(f"waveforms reach {max(-low, high):.3g}: expected [-1, 1]; divide by their full scale")
         return waveforms
 
     def bind(self, waveforms: np.ndarray) -> Bound:
@@ -261,17 +269,20 @@ class ChordPredictor:
         if self.provider == "torch":
             scores = model.scores(waveforms)
             return scores.types, scores.roots, scores.joint, silent
-        return *_scores_of(model.run(waveforms), self.info), silent
+        return *_scores_of(model.run(waveforms), self.info, len(waveforms), self.path.name), silent
 
 
-def _scores_of(outputs: dict[str, np.ndarray], info: ExportInfo) -> tuple:
-    """(types, roots, joint) of a model's outputs, as float32."""
-    if info.task == "type":
-        return np.asarray(outputs["type_probabilities"], np.float32), None, None
-    if info.task == "root":
-        return None, np.asarray(outputs["root_probabilities"], np.float32), None
-    logits = np.asarray(outputs["logits"], np.float32)
-    joint = np.exp(logits - logits.max(axis=(1, 2), keepdims=True))
+def _scores_of(outputs: dict[str, np.ndarray], info: ExportInfo, n: int, name: str) -> tuple:
+    """(types, roots, joint) of a model's outputs for `n` clips, as float32."""
+    asked, shape = ("logits", (n, 12, 4)) if info.task == "both" else (f"{info.task}_probabilities", None)
+    shape = shape or (n, 4 if info.task == "type" else 12)
+    values = np.asarray(outputs[asked], np.float32)
+    if values.shape != shape or not np.isfinite(values).all():
+        what = "numbers that are not finite" if values.shape == shape else f"shape {values.shape}, not {shape}"
+        raise UserError(f"{name}: a damaged model file (it answers {what}); get it anew, or make it with `export`")
+    if info.task != "both":
+        return (values, None, None) if info.task == "type" else (None, values, None)
+    joint = np.exp(values - values.max(axis=(1, 2), keepdims=True))
     joint /= joint.sum(axis=(1, 2), keepdims=True)
     return joint.sum(axis=1), joint.sum(axis=2), joint
 
