@@ -236,11 +236,14 @@ def placement_of(events: list[dict], provider: str) -> Placement:
 
 
 def _works_on_shapes(operator: str, arguments: dict) -> bool:
-    """A node that asks for a shape, or has integers alone coming in and going out."""
-    types = {
-        kind for key in ("input_type_shape", "output_type_shape") for entry in arguments.get(key, []) for kind in entry
-    }
-    return operator in ("Shape", "Size") or types <= _SHAPE_TYPES
+    """A node that asks for a shape, or has integers and single numbers alone coming in and going out."""
+    values = [
+        (kind, shape)
+        for key in ("input_type_shape", "output_type_shape")
+        for entry in arguments.get(key, [])
+        for kind, shape in entry.items()
+    ]
+    return operator in ("Shape", "Size") or all(kind in _SHAPE_TYPES or set(shape) <= {1} for kind, shape in values)
 
 
 # ---- what a provider needs

@@ -29,15 +29,15 @@ def graph():
 # ---- where nodes ran
 
 
-def _event(name, operator, provider, types=("float",)):
-    shapes = [{kind: [1]} for kind in types]
+def _event(name, operator, provider, kind="float", size=9):
+    shapes = [{kind: [1, size]}]
     arguments = {"op_name": operator, "provider": provider, "input_type_shape": shapes, "output_type_shape": shapes}
     return {"cat": "Node", "name": f"{name}_kernel_time", "args": arguments}
 
 
 CPU, CUDA, TENSORRT = providers.ONNX_PROVIDERS.values()
 ON_CUDA = [_event("conv", "Conv", CUDA), _event("matmul", "MatMul", CUDA)]
-SHAPES = [_event("length", "Shape", CPU), _event("hops", "Div", CPU, ["int64"])]
+SHAPES = [_event("length", "Shape", CPU), _event("hops", "Div", CPU, "int64"), _event("share", "Cast", CPU, size=1)]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ SHAPES = [_event("length", "Shape", CPU), _event("hops", "Div", CPU, ["int64"])]
     [
         (ON_CUDA, "cuda", Placement({"cuda": 2}, 0, 0)),
         (ON_CUDA + ON_CUDA, "cuda", Placement({"cuda": 2}, 0, 0)),  # a loop runs its nodes again
-        (ON_CUDA + SHAPES, "cuda", Placement({"cuda": 2, "cpu": 2}, 2, 0)),
+        (ON_CUDA + SHAPES, "cuda", Placement({"cuda": 2, "cpu": 3}, 3, 0)),
         ([*ON_CUDA, _event("m", "MemcpyFromHost", CUDA)], "cuda", Placement({"cuda": 3}, 0, 1)),
         ([*ON_CUDA, _event("s", "STFT", CPU)], "cuda", Placement({"cuda": 2, "cpu": 1}, 0, 0, ("s (STFT) on cpu",))),
         # Adding numbers is computing, adding lengths is not.
@@ -55,7 +55,7 @@ SHAPES = [_event("length", "Shape", CPU), _event("hops", "Div", CPU, ["int64"])]
             "tensorrt",
             Placement({"tensorrt": 1, "cuda": 2}, 0, 0),
         ),
-        (SHAPES, "cpu", Placement({"cpu": 2}, 0, 0)),
+        (SHAPES, "cpu", Placement({"cpu": 3}, 0, 0)),
         ([{"cat": "Session", "name": "model_run"}], "cuda", Placement({}, 0, 0, ("no node was seen to run",))),
         (
             [_event("x", "Conv", "OtherExecutionProvider")],
