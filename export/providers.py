@@ -265,7 +265,7 @@ def why_unavailable(provider: str) -> str | None:
             ctypes.CDLL(str(library))
         except OSError as error:
             missing = str(error).splitlines()[0]
-            packages = {"cuda": "torch's CUDA packages", "tensorrt": "tensorrt-cu13 (pip install tensorrt-cu13)"}
+            packages = {"cuda": "torch's CUDA packages", "tensorrt": "TensorRT 10 (pip install 'tensorrt-cu13<11')"}
             return f"a library that it needs does not load: {missing}; it comes with {packages[provider]}"
     return None
 

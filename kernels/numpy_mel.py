@@ -17,6 +17,7 @@ import kernels.numba_job as numba_job
 import kernels.numba_threads as numba_threads
 from kernels.spec import LOG_EPS, MelSpec
 
+_POOL_SAMPLES = 1 << 20  # in frames; for fewer, waking the pool's threads takes longer than they save
 _PREPARED_KEPT = 16  # specs that a process keeps ready, with scratch memory
 
 
@@ -57,10 +58,15 @@ def mel(waveforms: np.ndarray, spec: MelSpec, *, log: bool, threads: int = 1) ->
     clips = np.ascontiguousarray(waveforms)
     total = n_clips * -(-n_frames // prepared.plan.lanes)
     threads = prepared.threads(total, threads)
+    # Looked for too early, OpenMP would be missing for torch as well when that comes.
+    run = numba_threads.run
+    if threads > 1 and "torch" not in sys.modules:
+        if total * prepared.group_samples < _POOL_SAMPLES:
+            threads = 1
+        else:
+            run = numba_threads.run_on_pool
     job = prepared.take(threads)
     job.fill(time, n_frames, clips.ctypes.data, out.ctypes.data, LOG_EPS if log else None, total, threads)
-    # Looked for too early, OpenMP would be missing for torch as well when that comes.
-    run = numba_threads.run if threads == 1 or "torch" in sys.modules else numba_threads.run_on_pool
     run(prepared.kernel, job.address, threads)
     prepared.jobs.append(job)
     return out
