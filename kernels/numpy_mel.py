@@ -60,7 +60,7 @@ def mel(waveforms: np.ndarray, spec: MelSpec, *, log: bool, threads: int = 1) ->
     threads = prepared.threads(total, threads)
     # Looked for too early, OpenMP would be missing for torch as well when that comes.
     run = numba_threads.run
-    if threads > 1 and "torch" not in sys.modules:
+    if threads > 1 and "torch._C" not in sys.modules:
         if total * prepared.group_samples < _POOL_SAMPLES:
             threads = 1
         else:
