@@ -15,46 +15,17 @@ import json
 import os
 import re
 import tempfile
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from core.errors import UserError
 from export.info import ExportInfo
+from export.placement import ONNX_PROVIDERS, Placement, placement_of
 
-ONNX_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-_ALLOWED = {  # beside the provider itself and the shape arithmetic of the CPU
-    "cpu": (),
-    "cuda": (),
-    "tensorrt": ("CUDAExecutionProvider",),  # it hands to CUDA what it cannot build an engine of
-}
 _WAY_OUT = "use --provider cpu"
 _SILENT = 4  # ONNX Runtime's severity "fatal": what goes wrong is told by our own errors
 _PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
-_SHAPE_TYPES = {"int64", "int32", "bool"}
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the nodes of one session ran.
-
-    Attributes:
-        nodes: {provider: number of nodes}, by our names ("cpu", "cuda", "tensorrt"). TensorRT's engine is one node.
-        shape_nodes: of those, nodes on the CPU that work on shapes alone, beside a GPU provider.
-        memcpy: number of Memcpy nodes, which copy between CPU and GPU inside the graph.
-        strangers: names of nodes that compute elsewhere than on the provider asked for.
-    """
-
-    nodes: dict[str, int]
-    shape_nodes: int
-    memcpy: int
-    strangers: tuple[str, ...] = field(default=())
 
 
 def check_provider(provider: str, choices) -> None:
@@ -89,25 +60,23 @@ class OnnxModel:
     ):
         check_provider(provider, ONNX_PROVIDERS)
         self.path, self.provider, self.threads = Path(path), provider, checked_threads(threads)
-        runtime = _onnxruntime()
+        runtime = load_onnxruntime()
         if provider != "cpu":
             if reason := why_unavailable(provider):
                 raise UserError(f"provider {provider}: {reason}; {_WAY_OUT}")
-        self._providers = _providers(provider, options or {}, engine_cache)
+        self._providers = _providers(provider, options or {}, engine_cache, ".fp16" in self.path.name)
         self._placement: Placement | None = None
         if provider == "cpu":
             self.session = self._open(runtime.SessionOptions())
-            self.info = _info_of(self.session, self.path)
         else:
-            self._placement = self._open_and_watch(runtime)
-            if self._placement.strangers:
-                some = ", ".join(self._placement.strangers[:3])
+            self.session, self._placement = self._open_and_watch()
+            if strangers := self._placement.strangers:
                 raise UserError(
-                    f"{self.path.name}: {len(self._placement.strangers)} nodes do not run on {provider} ({some}); "
+                    f"{self.path.name}: {len(strangers)} nodes do not run on {provider} ({', '.join(strangers[:3])}); "
                     f"give the file made for GPUs (chordnet.batch.onnx), or {_WAY_OUT}"
                 )
-        self.input = self.info.input_name
-        self.outputs = self.info.output_names
+        self.info = _info_of(self.session, self.path)
+        self.input, self.outputs = self.info.input_name, self.info.output_names
 
     def run(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name for "waveform" (batch, samples) or "mel" (batch, n_mels, n_frames), float32.
@@ -115,11 +84,7 @@ class OnnxModel:
         Raises:
             UserError: ONNX Runtime fails (no memory left, for one).
         """
-        try:
-            found = self.session.run(self.outputs, {self.input: values})
-        except Exception as error:  # its exceptions have no common class of their own
-            raise UserError(f"{self.path.name} on {self.provider}: {_first_line(error)}") from error
-        return dict(zip(self.outputs, found, strict=True))
+        return self._run(self.session, self.info, values)
 
     def bind(self, values: np.ndarray) -> Bound:
         """The same run with input and outputs already in the provider's memory, to be timed without copies."""
@@ -132,15 +97,11 @@ class OnnxModel:
             UserError: the temporary folder takes no file.
         """
         if self._placement is None:
-            session, self.session = self.session, None
-            try:
-                self._placement = self._open_and_watch(_onnxruntime(), values)
-            finally:
-                self.session = session
+            _, self._placement = self._open_and_watch(values)
         return self._placement
 
     def _open(self, settings):
-        runtime = _onnxruntime()
+        runtime = load_onnxruntime()
         settings.intra_op_num_threads = self.threads or usable_cores()
         settings.inter_op_num_threads = 1
         # Threads that wait awake took twice the CPU time of those that sleep, for operators as small as these.
@@ -165,32 +126,37 @@ class OnnxModel:
             )
         return session
 
-    def _open_and_watch(self, runtime, values: np.ndarray | None = None) -> Placement:
-        settings = runtime.SessionOptions()
-        with tempfile.TemporaryDirectory(prefix="triadbench-", ignore_cleanup_errors=True) as folder:
-            settings.enable_profiling = True
-            settings.profile_file_prefix = os.path.join(folder, "run")
-            self.session = self._open(settings)
-            try:
-                self.info = _info_of(self.session, self.path)
-                self.input, self.outputs = self.info.input_name, self.info.output_names
-                self.run(_example(self.info) if values is None else values)
-            finally:
-                profile = self.session.end_profiling()
-            try:
+    def _open_and_watch(self, values: np.ndarray | None = None) -> tuple[object, Placement]:
+        """A session after its first run, on `values` or a clip of silence, and where that ran."""
+        settings = load_onnxruntime().SessionOptions()
+        settings.enable_profiling = True
+        try:
+            with tempfile.TemporaryDirectory(prefix="triadbench-") as folder:
+                settings.profile_file_prefix = os.path.join(folder, "run")
+                session = self._open(settings)
+                try:
+                    info = _info_of(session, self.path)
+                    self._run(session, info, _example(info) if values is None else values)
+                finally:
+                    profile = session.end_profiling()
                 events = json.loads(Path(profile).read_text())
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    f"{profile}: no profile of the first run ({error}); set TMPDIR to a folder with room"
-                ) from error
-        return placement_of(events, self.provider)
+        except (OSError, ValueError) as error:
+            raise UserError(f"no profile of the first run ({error}); set TMPDIR to a folder with room") from error
+        return session, placement_of(events, self.provider)
+
+    def _run(self, session, info: ExportInfo, values: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            found = session.run(info.output_names, {info.input_name: values})
+        except Exception as error:  # its exceptions have no common class of their own
+            raise UserError(f"{self.path.name} on {self.provider}: {_first_line(error)}") from error
+        return dict(zip(info.output_names, found, strict=True))
 
 
 class Bound:
     """A run whose input and outputs stay where the provider computes. Call it; then ask for `outputs()`."""
 
     def __init__(self, model: OnnxModel, values: np.ndarray):
-        runtime = _onnxruntime()
+        runtime = load_onnxruntime()
         self._model, device = model, "cpu" if model.provider == "cpu" else "cuda"
         self._input = runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values, np.float32), device, 0)
         self._binding = model.session.io_binding()
@@ -208,50 +174,12 @@ class Bound:
         return dict(zip(self._model.outputs, self._binding.copy_outputs_to_cpu(), strict=True))
 
 
-def placement_of(events: list[dict], provider: str) -> Placement:
-    """Of the events of ONNX Runtime's profile of a session on `provider`."""
-    ours = {theirs: name for name, theirs in ONNX_PROVIDERS.items()}
-    ran: dict[tuple[str, str], dict] = {}
-    for event in events:
-        arguments = event.get("args", {})
-        if event.get("cat") == "Node" and "provider" in arguments and event["name"].endswith("_kernel_time"):
-            ran.setdefault((event["name"], arguments.get("op_name", "")), arguments)
-    nodes, shape_nodes, memcpy, strangers = Counter(), 0, 0, []
-    for (name, operator), arguments in ran.items():
-        where = arguments["provider"]
-        nodes[ours.get(where, where)] += 1
-        if operator.startswith("Memcpy"):
-            memcpy += 1
-        elif where == ONNX_PROVIDERS[provider] or where in _ALLOWED[provider]:
-            continue
-        elif where == ONNX_PROVIDERS["cpu"] and _works_on_shapes(operator, arguments):
-            shape_nodes += 1
-        else:
-            strangers.append(f"{name.removesuffix('_kernel_time')} ({operator}) on {ours.get(where, where)}")
-    if not nodes:
-        strangers.append("no node was seen to run")
-    elif provider not in nodes and not strangers:
-        strangers.append(f"no node runs on {provider}")
-    return Placement(dict(nodes), shape_nodes, memcpy, tuple(strangers))
-
-
-def _works_on_shapes(operator: str, arguments: dict) -> bool:
-    """A node that asks for a shape, or has integers and single numbers alone coming in and going out."""
-    values = [
-        (kind, shape)
-        for key in ("input_type_shape", "output_type_shape")
-        for entry in arguments.get(key, [])
-        for kind, shape in entry.items()
-    ]
-    return operator in ("Shape", "Size") or all(kind in _SHAPE_TYPES or set(shape) <= {1} for kind, shape in values)
-
-
 # ---- what a provider needs
 
 
 def why_unavailable(provider: str) -> str | None:
     """Why a GPU provider cannot run here, in words for the user; None where nothing is seen to be missing."""
-    runtime = _onnxruntime()
+    runtime = load_onnxruntime()
     if ONNX_PROVIDERS[provider] not in runtime.get_available_providers():
         return f"this onnxruntime {runtime.__version__} is built without it; pip install onnxruntime-gpu"
     if reason := _why_no_gpu():
@@ -289,7 +217,7 @@ def _why_no_gpu() -> str | None:
 @functools.cache
 def _preload() -> None:
     """Load CUDA's and cuDNN's libraries, once: those installed with PyTorch, so that both use the same."""
-    runtime = _onnxruntime()
+    runtime = load_onnxruntime()
     if hasattr(runtime, "preload_dlls"):
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # it prints what it misses
             runtime.preload_dlls()
@@ -301,7 +229,7 @@ def _preload() -> None:
                     ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 
-def _providers(provider: str, options: dict[str, str], engine_cache: str | Path | None) -> list:
+def _providers(provider: str, options: dict[str, str], engine_cache: str | Path | None, half: bool) -> list:
     # TF32 rounds products to 10 bits of mantissa: labels hold, but not the 1e-5 that the exports promise. Lengths
     # vary, and an exhaustive search for convolutions starts anew with each: the heuristic is near it and at once.
     cuda = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
@@ -311,15 +239,26 @@ def _providers(provider: str, options: dict[str, str], engine_cache: str | Path 
     if provider == "cuda":
         return [(ONNX_PROVIDERS["cuda"], cuda | options), cpu]
     tensorrt = {"device_id": "0"}
+    if half:
+        tensorrt["trt_fp16_enable"] = "1"
     if engine_cache is not None:
         folder = str(Path(engine_cache).resolve())
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot make this folder ({error.strerror}); choose another") from error
         tensorrt |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
         tensorrt |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
     return [(ONNX_PROVIDERS["tensorrt"], tensorrt | options), (ONNX_PROVIDERS["cuda"], cuda), cpu]
 
 
 @functools.cache
-def _onnxruntime():
+def load_onnxruntime():
+    """The module, which prints nothing and reports nothing over the network.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
     # It would report its use over the network; a predictor that works offline has nothing to tell.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:

@@ -20,11 +20,10 @@ from core.answers import CLIP_SAMPLES, SAMPLE_RATE, Scores, is_silent, name_chor
 from core.errors import UserError
 from export.front_end import Background, KernelModel, check_same, network_beside, seconds_a_clip
 from export.info import PRECISIONS, ExportInfo
+from export.placement import ONNX_PROVIDERS, Placement
 from export.providers import (
-    ONNX_PROVIDERS,
     Bound,
     OnnxModel,
-    Placement,
     check_provider,
     checked_threads,
     usable_cores,

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 
 from core.errors import UserError
 from export import providers
-from export.providers import OnnxModel, Placement, placement_of, why_unavailable
+from export.placement import Placement, placement_of
+from export.providers import OnnxModel, why_unavailable
 from kernels import CHORD, numba_cache, numpy_mel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,14 +105,28 @@ def test_run_and_bound_run_give_the_same(graph):
 
 
 def test_options_of_the_providers(tmp_path):
-    ((name, options),) = providers._providers("cpu", {}, None)
+    ((name, options),) = providers._providers("cpu", {}, None, False)
     assert (name, options) == (CPU, {})
-    cuda, cpu = providers._providers("cuda", {"cudnn_conv_algo_search": "EXHAUSTIVE"}, None)
+    cuda, cpu = providers._providers("cuda", {"cudnn_conv_algo_search": "EXHAUSTIVE"}, None, False)
     assert cuda == (CUDA, {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"})
     assert cpu[0] == CPU
-    tensorrt, cuda, cpu = providers._providers("tensorrt", {}, tmp_path)
-    assert tensorrt[1]["trt_engine_cache_path"] == str(tmp_path) and tensorrt[1]["trt_engine_cache_enable"] == "1"
+    cache = tmp_path / "new" / "cache"
+    tensorrt, cuda, cpu = providers._providers("tensorrt", {}, cache, True)
+    assert tensorrt[1]["trt_fp16_enable"] == "1" and cache.is_dir()
+    assert tensorrt[1]["trt_engine_cache_path"] == str(cache) and tensorrt[1]["trt_engine_cache_enable"] == "1"
     assert (cuda[0], cuda[1]["use_tf32"], cpu[0]) == (CUDA, "0", CPU)
+
+
+def test_no_room_for_a_profile(monkeypatch, tmp_path):
+    monkeypatch.setattr(providers.tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(UserError, match="no profile of the first run .*; set TMPDIR"):
+        OnnxModel(GRAPH, threads=1).describe_placement()
+
+
+def test_an_engine_cache_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/cache: cannot make this folder"):
+        providers._providers("tensorrt", {}, tmp_path / "file" / "cache", False)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
@@ -170,12 +185,12 @@ def test_a_driver_without_a_gpu(monkeypatch):
 
 
 def test_onnxruntime_without_cuda(monkeypatch):
-    monkeypatch.setattr(providers._onnxruntime(), "get_available_providers", lambda: [CPU])
+    monkeypatch.setattr(providers.load_onnxruntime(), "get_available_providers", lambda: [CPU])
     assert "is built without it; pip install onnxruntime-gpu" in why_unavailable("cuda")
 
 
 def test_a_missing_library(monkeypatch):
-    if CUDA not in providers._onnxruntime().get_available_providers():
+    if CUDA not in providers.load_onnxruntime().get_available_providers():
         pytest.skip("this onnxruntime is built without CUDA")
     monkeypatch.setattr(providers, "_why_no_gpu", lambda: None)
     monkeypatch.setattr(providers.ctypes, "CDLL", _without("onnxruntime_providers_tensorrt"))
@@ -192,10 +207,28 @@ def test_onnxruntime_never_falls_back_in_silence(no_gpu, monkeypatch, capfd, pro
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_session_that_runs_elsewhere_is_not_given_out(monkeypatch):
+    """ONNX Runtime says that it has the provider, and runs every node on the CPU: the first run shows it."""
+    open_session = OnnxModel._open
+
+    def on_the_cpu(self, settings):
+        self.provider, asked = "cpu", self.provider
+        self._providers = ["CPUExecutionProvider"]
+        try:
+            return open_session(self, settings)
+        finally:
+            self.provider = asked
+
+    monkeypatch.setattr(providers, "why_unavailable", lambda provider: None)
+    monkeypatch.setattr(OnnxModel, "_open", on_the_cpu)
+    with pytest.raises(UserError, match=r"nodes do not run on cuda \(.* on cpu.*chordnet.batch.onnx"):
+        OnnxModel(BATCH, "cuda")
+
+
 def test_without_onnxruntime(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="onnxruntime cannot be imported .*pip install onnxruntime-gpu"):
-        providers._onnxruntime.__wrapped__()
+        providers.load_onnxruntime.__wrapped__()
 
 
 # ---- what is no model of ours
