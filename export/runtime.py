@@ -33,7 +33,7 @@ PROVIDERS = (*ONNX_PROVIDERS, "torchscript", "torch")
 FRONT_ENDS = ("auto", "graph", "kernel")
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 STEM = "chordnet"
-_CHECKPOINTS = (".safetensors", ".pth")
+_CHECKPOINTS = (".safetensors", ".pth", ".pt")
 _PART_SAMPLES = {"cpu": 8 * CLIP_SAMPLES, "cuda": 512 * CLIP_SAMPLES, "tensorrt": 512 * CLIP_SAMPLES}
 """A batch is computed in parts of so many samples (64 clips elsewhere): memory does not grow with the batch. On a CPU
 larger parts are no faster, and small ones are shared among the threads."""
@@ -133,6 +133,8 @@ class ChordPredictor:
             raise UserError(
                 f"waveform of shape {waveform.shape}: expected (samples,), one channel; average the channels"
             )
+        if isinstance(alternatives, bool) or not isinstance(alternatives, int) or alternatives < 0:
+            raise UserError(f"alternatives={alternatives!r} must be a whole number from 0 on")
         if self.info.task != "both":
             raise UserError(f"this model answers for the {self.info.task} only; naming a chord needs one for both")
         scores = self(waveform[None], sample_rate)
@@ -323,10 +325,12 @@ def _given(path: Path, provider: str) -> Path:
         raise UserError(f"{path}: no such model file")
     if path.name.endswith(".torchscript.pt") and provider != "torchscript":
         raise UserError(f"{path} is TorchScript, which provider {provider} does not take; use --provider torchscript")
-    if path.suffix in _CHECKPOINTS and provider != "torch":
+    if path.suffix in _CHECKPOINTS and provider in ONNX_PROVIDERS:
         raise UserError(
             f"{path} is a checkpoint, which provider {provider} does not take; use --provider torch, or `export` it"
         )
+    if path.suffix == ".safetensors" and provider == "torchscript":
+        raise UserError(f"{path} is a checkpoint; use --provider torch, or `export --torchscript` it")
     if path.suffix == ".onnx" and provider not in ONNX_PROVIDERS:
         raise UserError(f"{path} is an ONNX model, which provider {provider} does not take; use --provider cpu or cuda")
     return path

@@ -16,7 +16,7 @@ from export import front_end, runtime
 from export.front_end import Background
 from export.runtime import MAX_SAMPLES, ChordPredictor, file_name
 from kernels import numpy_mel
-from tests.core.toys import all_names, chord
+from tests.core.toys import all_names, chord, save_original
 
 PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"
 GRAPH, NETWORK = PRETRAINED / "chordnet.onnx", PRETRAINED / "chordnet.mel.onnx"
@@ -168,6 +168,12 @@ def test_name_takes_one_channel(graph, shape):
         graph.name(np.zeros(shape, np.float32))
 
 
+@pytest.mark.parametrize("alternatives", [-1, 1.0, True, None])
+def test_no_number_of_alternatives(graph, alternatives):
+    with pytest.raises(UserError, match=f"alternatives={alternatives} must be a whole number"):
+        graph.name(chord(1, 1), alternatives)
+
+
 def test_other_floats_and_layouts(graph):
     waveforms = chord(1, 1)[None].repeat(2, 0)
     expected = graph(waveforms).joint
@@ -193,6 +199,7 @@ def test_other_floats_and_layouts(graph):
         ({"provider": "torch", "front_end": "graph"}, "provider torch has kernel alone"),
         ({"model": "no.onnx"}, "no.onnx: no such model file"),
         ({"model": PRETRAINED / "chordnet.safetensors"}, "is a checkpoint.*use --provider torch"),
+        ({"model": PRETRAINED / "chordnet.safetensors", "provider": "torchscript"}, "use --provider torch, or `export"),
         ({"model": GRAPH, "provider": "torch"}, "is an ONNX model.*use --provider cpu or cuda"),
         ({"model": GRAPH, "provider": "torchscript"}, "is an ONNX model"),
         ({"model": GRAPH, "precision": "int8"}, "precision='int8': chordnet.onnx is fp32"),
@@ -226,6 +233,23 @@ def test_no_torchscript(tmp_path, content):
         ChordPredictor(path, "torchscript")
     with pytest.raises(UserError, match="is TorchScript.*use --provider torchscript"):
         ChordPredictor(path)
+
+
+def test_a_state_dict_of_the_original_network_is_a_checkpoint(tmp_path):
+    path = save_original(tmp_path / "type.safetensors", "type")
+    predictor = ChordPredictor(path, "torch")
+    waveforms = np.stack([chord(1, 1), chord(5, 2)])
+    scores = predictor(waveforms)
+    assert scores.types.shape == (2, 4) and scores.roots is None and scores.joint is None
+    assert np.array_equal(scores.types, Predictor.load(path)(waveforms).types)
+    assert predictor(waveforms[:0]).types.shape == (0, 4)
+    with pytest.raises(UserError, match="takes 64000 samples, not 70000"):
+        predictor(np.zeros((1, 70000), np.float32))
+    with pytest.raises(UserError, match="answers for the type only"):
+        predictor.name(chord(1, 1))
+    (tmp_path / "type.pt").write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="type.pt is a checkpoint, which provider cpu does not take"):
+        ChordPredictor(tmp_path / "type.pt")
 
 
 def test_a_model_of_nan_is_damaged(tmp_path):
