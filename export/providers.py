@@ -87,8 +87,15 @@ class OnnxModel:
         return self._run(self.session, self.info, values)
 
     def bind(self, values: np.ndarray) -> Bound:
-        """The same run with input and outputs already in the provider's memory, to be timed without copies."""
-        return Bound(self, values)
+        """The same run with input and outputs already in the provider's memory, to be timed without copies.
+
+        Raises:
+            UserError: that memory is full.
+        """
+        try:
+            return Bound(self, values)
+        except Exception as error:  # as in `run`
+            raise UserError(f"{self.path.name} on {self.provider}: {_first_line(error)}") from error
 
     def describe_placement(self, values: np.ndarray | None = None) -> Placement:
         """Where each node ran, in the session's first run; on the CPU in that of a second session, opened for this.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -87,7 +88,7 @@ class ChordPredictor:
             if value not in choices:
                 raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
         self.provider, self.note, self.seconds_a_clip = provider, None, {}
-        self._asked, self._background = front_end, None
+        self._asked, self._background, self._warming = front_end, None, threading.Lock()
         # One thread inside a session: two spent a fifth more CPU time a clip (waiting awake: twice as much), and were
         # no faster even for one clip.
         self._options = {"threads": 1, "options": options, "engine_cache": engine_cache}
@@ -95,6 +96,7 @@ class ChordPredictor:
         self.path = _shipped(provider, precision) if model is None else _given(Path(model), provider)
         # (name, model): replaced as one, so that a call in another thread sees either.
         self._front = self._load(front_end, device, model is None)
+        self._graph = self._front[1] if isinstance(self._front[1], OnnxModel) else None
         self.info: ExportInfo = self._front[1].info
         if model is not None and precision not in ("fp32", self.info.precision):
             raise UserError(f"precision={precision!r}: {self.path.name} is {self.info.precision}; leave it out")
@@ -181,10 +183,15 @@ class ChordPredictor:
         Raises:
             UserError: as `__call__`; or there is no graph that takes waveforms on ONNX Runtime.
         """
-        return self._onnx("bind").bind(self.check(waveforms))
+        model = self._graph or self._onnx("bind")
+        if model.info.input_name != "waveform":
+            raise UserError(
+                f"bind: {model.path.name} takes mel; give the file that takes waveforms, or front_end='graph'"
+            )
+        return model.bind(self.check(waveforms))
 
     def describe_placement(self) -> Placement:
-        """Where each node of the graph runs, and how many copies between CPU and GPU are in it."""
+        """Where each node of what is in use runs, and how many copies between CPU and GPU are in it."""
         return self._onnx("describe_placement").describe_placement()
 
     def warm_kernel(self, wait: bool = False) -> None:
@@ -196,15 +203,17 @@ class ChordPredictor:
         Args:
             wait: return when it is decided.
         """
-        if self._background is None:
-            if self._asked != "auto" or self.provider != "cpu" or self.front_end == "kernel":
-                return
-            graph, found = self._front[1], []
-            self._background = Background(
-                lambda: found.append(self._kernel(graph.info)),
-                lambda: self._choose(graph, found[0]),
-                failed=self._failed,
-            )
+        graph = self._graph
+        if graph is None or self._asked != "auto" or self.provider != "cpu":
+            return
+        with self._warming:
+            if self._background is None:
+                found: list[KernelModel] = []
+                self._background = Background(
+                    lambda: found.append(self._kernel(graph.info)),
+                    lambda: self._choose(graph, found[0]),
+                    failed=self._failed,
+                )
         if wait:
             self._background.wait()
 

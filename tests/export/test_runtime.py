@@ -334,6 +334,18 @@ def test_a_kernel_that_fails_is_told_and_the_graph_goes_on(monkeypatch, tmp_path
             ChordPredictor(path, front_end="kernel")
 
 
+def test_bind_is_the_graph_whatever_is_in_use(monkeypatch, kernel):
+    monkeypatch.setattr(runtime, "seconds_a_clip", lambda contestants, samples: {"graph": 2.0, "kernel": 1.0})
+    predictor, waveforms = ChordPredictor(threads=1), chord(1, 1)[None]
+    predictor.warm_kernel(wait=True)
+    assert predictor.front_end == "kernel"
+    bound = predictor.bind(waveforms)
+    bound()
+    assert np.abs(bound.outputs()["type_probabilities"] - predictor(waveforms).types).max() <= WORST
+    with pytest.raises(UserError, match="bind: chordnet.mel.onnx takes mel"):
+        kernel.bind(waveforms)
+
+
 def test_nothing_is_loaded_where_there_is_nothing_to_choose(kernel, graph):
     for predictor in (kernel, graph):
         predictor.warm_kernel(wait=True)
