@@ -14,6 +14,7 @@ SILENCE_PEAK = 1e-4
 """Below this deviation from the mean (80 dB under full scale) nothing sounds."""
 _SOUND_BLOCK, _SOUND_BLOCKS = 400, 4
 """A chord sounds in at least four blocks of 25 ms; a click, or the edge of a constant offset, in fewer."""
+_BLOCKS_A_LOOK = 16
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,22 @@ def is_silent(waveforms: np.ndarray) -> np.ndarray:
 
     An offset is not heard, and neither is the step where a constant begins, ends or is padded with zeros.
     """
-    n_blocks = waveforms.shape[1] // _SOUND_BLOCK
-    blocks = waveforms[:, : n_blocks * _SOUND_BLOCK].reshape(len(waveforms), n_blocks, _SOUND_BLOCK)
-    deviation = np.abs(blocks - blocks.mean(axis=2, keepdims=True)).max(axis=2)
-    return (deviation >= SILENCE_PEAK).sum(axis=1) < _SOUND_BLOCKS
+    return np.array([_sounding_blocks(waveform) < _SOUND_BLOCKS for waveform in waveforms], dtype=bool)
+
+
+def _sounding_blocks(waveform: np.ndarray) -> int:
+    """How many blocks of a waveform (samples,) sound, counted until there are enough: most sounds start soon."""
+    n_blocks = len(waveform) // _SOUND_BLOCK
+    blocks = waveform[: n_blocks * _SOUND_BLOCK].reshape(n_blocks, _SOUND_BLOCK)
+    sounding = 0
+    for start in range(0, n_blocks, _BLOCKS_A_LOOK):
+        part = blocks[start : start + _BLOCKS_A_LOOK]
+        mean = part.mean(axis=1)
+        deviation = np.maximum(part.max(axis=1) - mean, mean - part.min(axis=1))
+        sounding += int(np.count_nonzero(deviation >= SILENCE_PEAK))
+        if sounding >= _SOUND_BLOCKS:
+            break
+    return sounding
 
 
 def name_chord(joint: np.ndarray, alternatives: int = 3) -> dict:

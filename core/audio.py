@@ -21,7 +21,8 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from core.audio_header import AudioHeader, parse_header, truncation
+from core.audio_header import HEADER_BYTES, AudioHeader, parse_header, truncation
+from core.audio_plain import read_plain
 from core.errors import UserError
 from core.files import atomic_path
 
@@ -32,7 +33,6 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SAMPLE_RATE_LIMITS = (100, 1_000_000)
 """Rates outside are damage, not sound; without a limit a header of 1 Hz would ask for 16,000 samples per sample."""
 
-HEADER_BYTES = 4096
 _READ_VALUES = 1 << 20
 """Samples (all channels together) decoded at once, so that a header's promise cannot claim memory."""
 _MARGIN_S = 1.0
@@ -126,6 +126,10 @@ def iter_blocks(source: Source, block_seconds: float = 30.0, *, name: str | None
     size = round(block_seconds * SAMPLE_RATE)
     if size < 1:
         raise ValueError(f"block_seconds={block_seconds} must be at least one sample (1/{SAMPLE_RATE} s)")
+    plain = read_plain(source, SAMPLE_RATE, size)
+    if plain is not None:
+        yield plain
+        return
     with _open(source, name) as opened:
         waiting: list[np.ndarray] = []
         n_waiting = 0

@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+HEADER_BYTES = 4096
+"""First bytes that `parse_header` is given: a wav may hold some notes before its sound."""
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _STREAMED = (range(0x7FFFF000, 0x80000001), range(0xFFFFFF00, 0x100000000))
 """Sizes that programs write when they do not yet know the length (a pipe), and cannot go back to mend."""
@@ -25,6 +27,7 @@ class AudioHeader:
     format: container, as libsndfile names it ("WAV", "FLAC", ...).
     subtype: coding ("PCM_16", ...), None where the first bytes do not tell.
     truncated: how the file falls short of its promise, or None.
+    offset: where the sound begins, in bytes, if the first bytes tell.
     """
 
     sample_rate: int
@@ -33,6 +36,7 @@ class AudioHeader:
     format: str
     subtype: str | None = None
     truncated: str | None = None
+    offset: int | None = None
 
     @property
     def duration_s(self) -> float | None:
@@ -73,14 +77,14 @@ def _parse_wav(prefix: bytes, size: int) -> AudioHeader | None:
             if layout is None:
                 return None
             promised = data_size64 if prefix[:4] == b"RF64" and length == 0xFFFFFFFF else length
-            return _wav_header(layout, promised, size - position - 8, streamed_ok=prefix[:4] == b"RIFF")
+            return _wav_header(layout, promised, position + 8, size, streamed_ok=prefix[:4] == b"RIFF")
         position += 8 + length + (length & 1)
     return None
 
 
-def _wav_header(layout: tuple, promised: int | None, present: int, streamed_ok: bool) -> AudioHeader | None:
+def _wav_header(layout: tuple, promised: int | None, start: int, size: int, streamed_ok: bool) -> AudioHeader | None:
     coding, channels, sample_rate, _, block_align, bits = layout
-    cut = None
+    cut, present = None, size - start
     if promised is None or (streamed_ok and any(promised in sizes for sizes in _STREAMED)):
         promised = present
     elif promised > present:
@@ -91,7 +95,8 @@ def _wav_header(layout: tuple, promised: int | None, present: int, streamed_ok: 
         # Compressed or odd: how many frames it holds is libsndfile's to say.
         return AudioHeader(sample_rate, channels, None, "WAV", None, cut) if cut else None
     kind = "FLOAT" if coding == _FLOAT and bits == 32 else "DOUBLE" if coding == _FLOAT else f"PCM_{bits}"
-    return AudioHeader(sample_rate, channels, promised // block_align, "WAV", "PCM_U8" if bits == 8 else kind, cut)
+    subtype = "PCM_U8" if bits == 8 else kind
+    return AudioHeader(sample_rate, channels, promised // block_align, "WAV", subtype, cut, start)
 
 
 def _parse_flac(prefix: bytes) -> AudioHeader:
