@@ -10,8 +10,7 @@ from pathlib import Path
 
 import click
 
-from bench import console, model_commands, profile_command, report_command
-from bench.study import command as study_command
+from bench import console
 from core.version import VERSION
 
 _PATH = click.Path(path_type=Path)
@@ -262,23 +261,19 @@ def _finish(result: dict, as_json: bool, line: str) -> None:
         console.list_skipped(result.get("skipped", []))
 
 
-# --- train, evaluate, infer ------------------------------------------------------------------------------------------
+# --- commands of other modules, imported when they are called --------------------------------------------------------
 
-main.add_command(model_commands.train)
-main.add_command(model_commands.evaluate)
-main.add_command(model_commands.infer)
-
-
-# --- profile ---------------------------------------------------------------------------------------------------------
-
-main.add_command(profile_command.profile)
-main.add_command(report_command.report)
-
-
-# --- the study -------------------------------------------------------------------------------------------------------
-
-main.add_command(study_command.experiment)
-main.add_command(study_command.study)
+_BENCH = {
+    "train": ("model_commands:train", "Train on a set of clips; checkpoints and curves."),
+    "evaluate": ("model_commands:evaluate", "Measure a model on labelled clips."),
+    "infer": ("infer_command:infer", "Name the chord in files, folders or standard input."),
+    "profile": ("profile_command:profile", "Measure this machine and write one interactive page."),
+    "report": ("report_command:report", "Write everything that was measured into one HTML file."),
+    "experiment": ("study.command:experiment", "Measure how long training takes, the original's and ours."),
+    "study": ("study.command:study", "Run the whole study, in order, resumable."),
+}
+for _name, (_target, _line) in _BENCH.items():
+    main.add_later(_name, f"bench.{_target}", _line)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ Only light imports: `--help` must not wait for torch.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +19,7 @@ import click
 from core.errors import UserError
 
 _RESUME = "triadbench.resume"
+_BAR_AFTER_S = 0.5
 _LINE_EVERY_S = 5.0
 """A log file (stderr is no terminal) gets a progress line this often."""
 
@@ -26,7 +29,18 @@ json_option = click.option(
 
 
 class Group(click.Group):
-    """A click group that ends in one line: exit code 1 for a `UserError`, 130 for Ctrl-C."""
+    """A click group that ends in one line: exit code 1 for a `UserError`, 130 for Ctrl-C.
+
+    Commands of other modules are imported when they are called, not for `--help` or for another command.
+    """
+
+    def add_later(self, name: str, target: str, short_help: str) -> None:
+        """A command to be found at `target`, "module:attribute", with its line in the list of commands."""
+        self.add_command(_Later(name, target, short_help), name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, _Later) else command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -37,6 +51,18 @@ class Group(click.Group):
             hint = ctx.meta.get(_RESUME, "no finished output was changed; the same command starts anew")
             click.echo(f"\nInterrupted: {hint}", err=True)
             ctx.exit(130)
+
+
+class _Later(click.Command):
+    """A command that is known by its name and its line of help, until it is needed."""
+
+    def __init__(self, name: str, target: str, short_help: str):
+        super().__init__(name, short_help=short_help)
+        self._target = target
+
+    def load(self) -> click.Command:
+        module, attribute = self._target.split(":")
+        return getattr(importlib.import_module(module), attribute)
 
 
 def resume_hint(text: str) -> None:
@@ -64,13 +90,16 @@ def progress(label: str, unit: str = "") -> Iterator[Callable[..., None]]:
 
 
 class _Bar:
-    """A tqdm bar that appears with the first report; a new total starts a new count."""
+    """A tqdm bar for work of over `_BAR_AFTER_S`; a new total starts a new count."""
 
     def __init__(self, label: str, unit: str) -> None:
         self._label, self._unit, self._bar = label, unit, None
+        self._start = time.monotonic()
 
     def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
         if self._bar is None:
+            if time.monotonic() - self._start < _BAR_AFTER_S:
+                return
             from tqdm import tqdm
 
             scale = self._unit == "B"
@@ -168,6 +197,39 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def json_text(result: dict) -> str:
+    """On one line. NaN and infinity are not JSON and raise. What UTF-8 cannot write, as parts of some file names, is
+    escaped."""
+    text = json.dumps(result, allow_nan=False, ensure_ascii=False)
+    return text if text.isascii() or _can_write(text) else json.dumps(result, allow_nan=False)
+
+
 def print_json(result: dict) -> None:
-    """The one JSON object of `--json`. NaN and infinity are not JSON and raise."""
-    click.echo(json.dumps(result, allow_nan=False, ensure_ascii=False))
+    """The one JSON object of `--json`."""
+    write(json_text(result) + "\n")
+
+
+def write(text: str) -> None:
+    """Write to stdout at once. What its encoding lacks is written as an escape.
+
+    Raises:
+        UserError: stdout is a full disk or a pipe that nobody reads.
+    """
+    if not _can_write(text):
+        text = text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try once more at its end, and fail with a message of its own.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise UserError(f"standard output: cannot be written ({error.strerror}); the rest was not printed") from error
+
+
+def _can_write(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        return True
+    except UnicodeEncodeError:
+        return False

@@ -1,4 +1,4 @@
-"""The commands `train`, `evaluate` and `infer`. Each imports what it needs in its body."""
+"""The commands `train` and `evaluate`. Each imports what it needs in its body."""
 
 from __future__ import annotations
 
@@ -133,50 +133,3 @@ def evaluate(source: Path, model: Path | None, out: Path | None, device: str, as
         for entry in result["failed"]:
             console.note(f"failed: {entry['error']}")
         raise UserError(f"{len(result['failed'])} clips could not be read")
-
-
-@click.command()
-@click.argument("files", type=_PATH, nargs=-1, required=True)
-@click.option("--model", type=_PATH, help="Checkpoint.  [default: the shipped model]")
-@click.option("--device", default="cpu", help="cpu or cuda.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
-@console.json_option
-def infer(files: tuple[Path, ...], model: Path | None, device: str, as_csv: bool, as_json: bool) -> None:
-    """Name the chord in FILES: wav, flac, ogg or mp3 of any rate, length and channel count, or folders of them.
-
-    A long file is heard in windows of 4 s; "agree" is the share of its sound that says the same chord. Silence is
-    answered N, no chord. A file that cannot be read is reported, the rest goes on, and the exit code is 1.
-
-    \b
-    Examples:
-      python cli.py infer chord.wav
-      python cli.py infer recordings --csv > chords.csv
-      python cli.py infer one.mp3 two.flac --json
-    """
-    from core.infer import find_files, infer_files
-    from core.predict import Predictor
-
-    if as_csv and as_json:
-        raise click.UsageError("choose --csv or --json")
-    found = find_files(files)
-    predictor = Predictor.load(model, device)
-    results = []
-    with console.progress("infer", "files") as progress:
-        for result in infer_files(predictor, found):
-            results.append(result)
-            progress(len(results), len(found))
-    failed = [result for result in results if "error" in result]
-    if as_json:
-        console.print_json(
-            {"model": str(model or "shipped"), "n": len(results), "failed": len(failed), "results": results}
-        )
-    elif as_csv:
-        click.echo(tables.chords_csv(results), nl=False)
-    else:
-        named = [result for result in results if "error" not in result]
-        if named:
-            click.echo(tables.chords(named))
-    for result in failed:
-        console.note(f"failed: {result['error']}")
-    if failed:
-        raise UserError(f"{len(failed)} of {len(results)} files failed")

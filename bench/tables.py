@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 from bench.console import table
-
-_CHORD_COLUMNS = (
-    "file", "chord", "type", "root", "confidence", "type_confidence", "root_confidence", "agreement", "duration_s",
-    "windows", "error",
-)  # fmt: skip
 
 
 def training(records: dict[str, dict]) -> str:
@@ -38,23 +31,43 @@ def accuracies(result: dict) -> str:
     return table(["clips", "n", "type %", "root %", "both %"], rows)
 
 
-def chords(results: Sequence[dict]) -> str:
-    """Results of `core.infer.infer_files`, without failed ones, for reading."""
-    rows = []
-    for result in results:
-        others = [f"{other['chord']} {_percent(other['confidence'])}" for other in result["alternatives"][:2]]
+class ChordTable:
+    """Results of `export.infer.infer_files` for reading, a line each: the columns' widths are known beforehand.
+
+    Args:
+        files: all that may come, for the width of their column.
+        others: how many other chords are named.
+    """
+
+    def __init__(self, files: Sequence[str], others: int):
+        self._widths = [max(len("file"), *(len(_printable(file)) for file in files)), 5, 7, 7, 7, 7, 0]
+        self._others = others
+        self._begun = False
+
+    def line(self, result: dict) -> str:
+        """With the header before the first; nothing for a file that failed."""
+        if "error" in result:
+            return ""
+        others = [f"{other['chord']} {_percent(other['confidence'])}" for other in result["alternatives"]]
         shares = [_percent(result[key]) for key in ("type_confidence", "root_confidence", "agreement")]
-        rows.append([result["file"], result["chord"], *shares, f"{result['duration_s']:.2f}", ", ".join(others)])
-    return table(["file", "chord", "type", "root", "agree", "seconds", "or"], rows)
+        seconds = f"{result['duration_s']:.2f}"
+        line = self._row(
+            [_printable(result["file"]), result["chord"], *shares, seconds, ", ".join(others[: self._others])]
+        )
+        if self._begun:
+            return line
+        self._begun = True
+        rules = ["-" * width for width in self._widths[:-1]]
+        head = self._row(["file", "chord", "type", "root", "agree", "seconds", "or" if self._others else ""])
+        return head + self._row([*rules, "-" * 12 * self._others]) + line
+
+    def _row(self, texts: Sequence[str]) -> str:
+        return "  ".join(text.ljust(width) for text, width in zip(texts, self._widths, strict=True)).rstrip() + "\n"
 
 
-def chords_csv(results: Sequence[dict]) -> str:
-    """Results of `core.infer.infer_files`, failed ones included, as comma-separated lines with a header."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _CHORD_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(results)
-    return out.getvalue()
+def _printable(name: str) -> str:
+    """A file name as one line that a terminal takes for text."""
+    return name if name.isprintable() else "".join(char if char.isprintable() else "?" for char in name)
 
 
 def _percent(share: float | None) -> str:

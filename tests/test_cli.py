@@ -21,7 +21,8 @@ HEAVY = ("torch", "numpy", "scipy", "plotly", "numba", "torchaudio", "tqdm")
 
 
 def all_commands(group: click.Group = cli.main, path: tuple[str, ...] = ()):
-    for name, command in group.commands.items():
+    for name in group.commands:
+        _, command, _ = group.resolve_command(click.Context(group), [name])
         yield (*path, name), command
         if isinstance(command, click.Group):
             yield from all_commands(command, (*path, name))
@@ -47,6 +48,24 @@ def test_every_command_has_help_with_an_example_and_json(path, command):
     assert done.exit_code == 0
     assert f"python cli.py {path[0]}" in done.output
     assert isinstance(command, click.Group) or "--json" in done.output
+
+
+def test_commands_are_imported_when_they_are_called():
+    program = (
+        "import sys, cli\n"
+        "try: cli.main(['data', '--help'])\n"
+        "except SystemExit: pass\n"
+        "found = sorted(name for name in sys.modules if name.startswith('bench.'))\n"
+        "assert found == ['bench.console'], found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_list_of_commands_has_a_line_for_each():
+    listed = CliRunner().invoke(cli.main, ["--help"]).output.partition("Commands:")[2].splitlines()
+    assert len(listed) == 1 + len(cli.main.commands)
+    assert all(line.rstrip().endswith(".") and "..." not in line for line in listed[1:])
 
 
 def test_version():

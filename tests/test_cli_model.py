@@ -1,26 +1,17 @@
-"""The commands data render, train, evaluate and infer from end to end: answers, exit codes, one line for a mistake."""
+"""The commands data render, train and evaluate from end to end: answers, exit codes, one line for a mistake."""
 
-import csv
-import io
 import json
-import subprocess
-import sys
-import wave
-from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
 
 import cli
-from core import predict, renderset, training_set
+from core import renderset, training_set
 from core.dataset import open_dataset
 from core.labels import ClipName
-from tests.core.toys import all_names, chord, save_original, save_template, whole_note_folder, write_pack, write_set
-
-ROOT = Path(cli.__file__).parent
-C_MAJOR, A_MINOR = (4, 0), (1, 1)
+from tests.core.toys import all_names, chord, save_template, whole_note_folder, write_pack, write_set
+from tests.odd_files import BAD, C_MAJOR, ODD, nan, truncated
 
 
 def run(*arguments, code=0):
@@ -44,178 +35,6 @@ def assert_one_line(done, *words):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return save_template(tmp_path_factory.mktemp("model") / "template.safetensors")
-
-
-@pytest.fixture
-def sounds(tmp_path):
-    folder = tmp_path / "sounds"
-    folder.mkdir()
-    soundfile.write(folder / "c.wav", chord(*C_MAJOR), 16_000)
-    soundfile.write(folder / "deep, am.flac", chord(*A_MINOR, rate=44_100), 44_100)
-    soundfile.write(folder / "nothing.wav", np.zeros(16_000), 16_000)
-    return folder
-
-
-# --- infer -----------------------------------------------------------------------------------------------------------
-
-
-def test_infer_table(model, sounds):
-    lines = run("infer", "--model", model, sounds).stdout.splitlines()
-    assert lines[0].split() == ["file", "chord", "type", "root", "agree", "seconds", "or"] and len(lines) == 5
-    cells = [line.replace(str(sounds) + "/", "").replace("deep, ", "").split() for line in lines[2:]]
-    assert [row[:2] for row in cells] == [["c.wav", "C"], ["am.flac", "Am"], ["nothing.wav", "N"]]
-    assert "100.0 %" in lines[2] and cells[2][2:6] == ["—", "—", "—", "1.00"]
-
-
-def test_infer_json(model, sounds):
-    result, done = run_json("infer", "--model", model, sounds)
-    assert done.stderr == ""
-    assert (result["n"], result["failed"], result["model"]) == (3, 0, str(model))
-    assert [each["chord"] for each in result["results"]] == ["C", "Am", "N"]
-    assert result["results"][2]["confidence"] is None
-
-
-def test_infer_csv(model, sounds):
-    (sounds / "bad.wav").write_text("no sound")
-    done = run("infer", "--model", model, "--csv", sounds, code=1)
-    rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    assert list(rows[0]) == ["file", "chord", "type", "root", "confidence", "type_confidence", "root_confidence", "agreement",
-                             "duration_s", "windows", "error"]  # fmt: skip
-    by_name = {Path(row["file"]).name: row for row in rows}
-    assert by_name["deep, am.flac"]["chord"] == "Am" and float(by_name["c.wav"]["confidence"]) > 0.9
-    assert by_name["nothing.wav"]["chord"] == "N" and by_name["nothing.wav"]["confidence"] == ""
-    assert by_name["bad.wav"]["chord"] == "" and "not a sound file" in by_name["bad.wav"]["error"]
-
-
-def test_infer_csv_or_json(model, sounds):
-    assert "choose --csv or --json" in run("infer", "--model", model, sounds, "--csv", "--json", code=2).stderr
-
-
-def test_infer_without_the_shipped_model(sounds, monkeypatch, tmp_path):
-    monkeypatch.setattr(predict, "SHIPPED", tmp_path / "chordnet.safetensors")
-    assert_one_line(run("infer", sounds, code=1), "the shipped model chordnet.safetensors is not in pretrained/")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--model", "missing.safetensors"], ["missing.safetensors: no such model file"]),
-        (["--device", "graphics"], ["unknown device 'graphics'; choose cpu or cuda"]),
-    ],
-)
-def test_infer_with_bad_options(model, sounds, arguments, words):
-    assert_one_line(run("infer", "--model", model, *arguments, sounds, code=1), *words)
-
-
-def test_infer_with_a_model_of_one_task(sounds, tmp_path):
-    path = save_original(tmp_path / "m.safetensors", "type")
-    assert_one_line(run("infer", "--model", path, sounds, code=1), "answers for the type only")
-
-
-def test_infer_as_a_program(model, sounds):
-    """Through a real process: stdout carries the object alone, and the exit code is seen by the shell."""
-    command = [sys.executable, str(ROOT / "cli.py"), "infer", "--json", "--model", str(model)]
-    done = subprocess.run([*command, "c.wav", "missing.wav"], cwd=sounds, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and json.loads(done.stdout)["failed"] == 1
-    assert json.loads(done.stdout)["results"][0]["chord"] == "C"
-    assert done.stderr == "failed: missing.wav does not exist\nError: 1 of 2 files failed\n"
-
-
-# --- bad input -------------------------------------------------------------------------------------------------------
-
-
-def pcm(path, sound, rate=16_000, width=2, channels=1):
-    """A wav by the standard library, which knows no more than PCM."""
-    scaled = np.rint(np.repeat(sound[:, None], channels, axis=1) * (2 ** (8 * width - 1) - 1)).astype("<i8")
-    data = (scaled + 128).astype("u1").tobytes() if width == 1 else scaled.astype("<i4").tobytes()
-    if width == 3:
-        data = b"".join(data[i : i + 3] for i in range(0, len(data), 4))
-    elif width == 2:
-        data = scaled.astype("<i2").tobytes()
-    with wave.open(str(path), "wb") as file:
-        file.setparams((channels, width, rate, 0, "NONE", ""))
-        file.writeframes(data)
-
-
-def truncated(path):
-    pcm(path, chord(*C_MAJOR))
-    path.write_bytes(path.read_bytes()[:50_000])
-
-
-def nan(path):
-    sound = chord(*C_MAJOR)
-    sound[30_000] = np.nan
-    soundfile.write(path, sound, 16_000, subtype="FLOAT")
-
-
-BAD = {
-    "empty": (lambda path: path.write_bytes(b""), "the file is empty (0 bytes)"),
-    "truncated": (truncated, "truncated"),
-    "zero length": (lambda path: soundfile.write(path, np.zeros(0), 16_000), "zero length"),
-    "nan": (nan, "sample 30000 is nan"),
-    "text": (lambda path: path.write_text("la la la\n" * 100), "not a sound file that can be read"),
-    "noise": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)), "not a sound file that can be read"),
-    "missing": (lambda path: None, "does not exist"),
-    "empty folder": (lambda path: path.mkdir(), "no audio file in this folder"),
-    "folder of other files": (
-        lambda path: (path.mkdir(), (path / "x.txt").write_text("x")),
-        "no audio file in this folder",
-    ),
-}
-ODD = {
-    "8 bit": lambda path: pcm(path, chord(*C_MAJOR), width=1),
-    "24 bit": lambda path: pcm(path, chord(*C_MAJOR), width=3),
-    "32 bit": lambda path: pcm(path, chord(*C_MAJOR), width=4),
-    "float": lambda path: soundfile.write(path, chord(*C_MAJOR), 16_000, subtype="FLOAT"),
-    "double": lambda path: soundfile.write(path, chord(*C_MAJOR), 16_000, subtype="DOUBLE"),
-    "8 channels": lambda path: pcm(path, chord(*C_MAJOR), channels=8),
-    "1 kHz": lambda path: pcm(path, chord(*C_MAJOR, octave=3, rate=1_000), 1_000),
-    "192 kHz": lambda path: pcm(path, chord(*C_MAJOR, rate=192_000), 192_000),
-    "70 s": lambda path: pcm(path, np.tile(chord(*C_MAJOR, rate=8_000), 18)[: 70 * 8_000], 8_000),
-    "0.4 s": lambda path: pcm(path, chord(*C_MAJOR)[:6_400]),
-}
-SILENT = {
-    "zeros": np.zeros(64_000), "offset": np.full(50_000, 0.3), "last bit": np.resize([0, 1 / 32768, 0, -1 / 32768], 64_000),
-    "one sample": np.array([0.4]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", BAD)
-def test_infer_says_in_a_line_what_is_wrong_with_a_file(model, tmp_path, kind):
-    make, words = BAD[kind]
-    make(tmp_path / "x.wav")
-    done = run("infer", "--model", model, tmp_path / "x.wav", code=1)
-    lines = done.stderr.splitlines()
-    assert done.stdout == "" and len(lines) == 2 and lines[1] == "Error: 1 of 1 files failed"
-    assert lines[0].startswith(f"failed: {tmp_path / 'x.wav'}") and words in lines[0]
-
-
-def test_infer_goes_on_after_all_of_them(model, tmp_path):
-    for kind, (make, _) in BAD.items():
-        make(tmp_path / f"{kind}.wav")
-    for name in ("a.wav", "z.wav"):
-        soundfile.write(tmp_path / name, chord(*C_MAJOR), 16_000)
-    files = [tmp_path / "a.wav", *(tmp_path / f"{kind}.wav" for kind in BAD), tmp_path / "z.wav"]
-    result, done = run_json("infer", "--model", model, *files, code=1)
-    assert (result["n"], result["failed"]) == (len(BAD) + 2, len(BAD))
-    assert [result["results"][k]["chord"] for k in (0, -1)] == ["C", "C"]
-    for answer, (_, words) in zip(result["results"][1:-1], BAD.values(), strict=True):
-        assert words in answer["error"] and "\n" not in answer["error"]
-    assert done.stderr.count("failed: ") == len(BAD)
-
-
-@pytest.mark.parametrize("kind", ODD)
-def test_infer_hears_odd_files(model, tmp_path, kind):
-    ODD[kind](tmp_path / "x.wav")
-    result, _ = run_json("infer", "--model", model, tmp_path / "x.wav")
-    assert result["results"][0]["chord"] == "C"
-
-
-@pytest.mark.parametrize("kind", SILENT)
-def test_infer_hears_no_chord_in_silence(model, tmp_path, kind):
-    pcm(tmp_path / "x.wav", SILENT[kind])
-    result, _ = run_json("infer", "--model", model, tmp_path / "x.wav")
-    assert result["results"][0]["chord"] == "N" and result["results"][0]["type"] is None
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------

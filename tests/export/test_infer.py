@@ -1,0 +1,485 @@
+"""Any sound file gets its chord whatever its rate, width and channels; silence gets none; one bad file stops no other."""
+
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+
+from core.answers import Scores
+from core.audio import AudioError
+from core.checkpoint import Checkpoint, load
+from core.errors import UserError
+from core.find_audio import find_files
+from core.predict import Predictor
+from export import infer
+from export.infer import infer_files
+from kernels.spec import CHORD
+from tests.core.toys import chord, save_original, template_net
+
+CLIP_SAMPLES = 64_000
+HOP = CLIP_SAMPLES // 2
+C_MAJOR, C_MINOR, E_MAJOR, A_MINOR = (4, 0), (4, 1), (8, 0), (1, 1)
+FORMATS = soundfile.available_formats()
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor(Checkpoint(template_net(), "chordnet", "both", CHORD))
+
+
+@pytest.fixture
+def hear(predictor, tmp_path):
+    """The result for one sound, written as asked."""
+
+    def run(waveform, rate=16_000, name="x.wav", alternatives=3, **options):
+        soundfile.write(tmp_path / name, waveform, rate, **options)
+        [result] = infer_files(predictor, [tmp_path / name], alternatives)
+        assert result["file"] == str(tmp_path / name)
+        return result
+
+    return run
+
+
+# --- the answer ------------------------------------------------------------------------------------------------------
+
+
+def test_result(hear):
+    result = hear(chord(*C_MINOR))
+    assert list(result) == ["file", "duration_s", "windows", "agreement", "chord", "type", "root", "confidence",
+                            "type_confidence", "root_confidence", "alternatives"]  # fmt: skip
+    assert (result["chord"], result["type"], result["root"]) == ("Cm", "minor", "C")
+    assert (result["duration_s"], result["windows"], result["agreement"]) == (4.0, 1, 1.0)
+    assert 0.9 < result["confidence"] <= 1 and len(result["alternatives"]) == 3
+    assert len(hear(chord(*C_MINOR), alternatives=1)["alternatives"]) == 1
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000])
+def test_rates(hear, rate):
+    result = hear(chord(*C_MINOR, rate=rate), rate)
+    assert (result["chord"], result["duration_s"]) == ("Cm", 4.0)
+
+
+def test_a_rate_too_low_for_the_chord_is_still_answered(hear):
+    result = hear(chord(*C_MINOR, octave=3, rate=1_000), 1_000)  # up to 196 Hz
+    assert (result["chord"], result["duration_s"]) == ("Cm", 4.0)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 8])
+def test_channels(hear, channels):
+    shares = np.linspace(0.2, 1, channels)
+    assert hear(chord(*C_MINOR)[:, None] * shares)["chord"] == "Cm"
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype"),
+    [
+        ("WAV", "PCM_U8"), ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_32"), ("WAV", "FLOAT"), ("WAV", "DOUBLE"),
+        ("WAV", "ULAW"), ("WAVEX", "PCM_16"), ("AIFF", "PCM_16"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"),
+        ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"),
+    ],
+)  # fmt: skip
+def test_formats(hear, format, subtype):
+    if format not in FORMATS or not soundfile.check_format(format, subtype):
+        pytest.skip(f"this libsndfile ({soundfile.__libsndfile_version__}) does not write {format} {subtype}")
+    rate = 48_000
+    result = hear(chord(*C_MINOR, rate=rate), rate, f"x.{format.lower()}", format=format, subtype=subtype)
+    assert result["chord"] == "Cm" and result["duration_s"] == pytest.approx(4, abs=0.1)
+
+
+@pytest.mark.parametrize("gain", [1e-3, 1.0, 1.6, 50.0])
+def test_levels_beyond_full_scale_too(hear, gain):
+    assert hear(gain * chord(*E_MAJOR), subtype="FLOAT")["chord"] == "E"
+
+
+# --- silence ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1, 4, 11])
+@pytest.mark.parametrize("kind", ["zeros", "DC", "dither"])
+def test_silence_is_no_chord(hear, kind, seconds):
+    n = round(16_000 * seconds)
+    sound = {
+        "zeros": np.zeros(n),
+        "DC": np.full(n, 0.25),
+        "dither": np.random.default_rng(0).integers(-1, 2, n) / 32768,
+    }[kind]
+    result = hear(sound)
+    assert (result["chord"], result["type"], result["confidence"], result["agreement"]) == ("N", None, None, None)
+    assert result["alternatives"] == [] and result["windows"] >= 1
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 192_000])
+@pytest.mark.parametrize("seconds", [0.5, 3, 4, 6.5])
+def test_an_offset_is_silence_at_any_rate_and_length(hear, rate, seconds):
+    assert hear(np.full(round(rate * seconds), 0.25), rate)["chord"] == "N"
+
+
+def test_a_click_is_no_chord(hear):
+    sound = np.zeros(48_000)
+    sound[20_000] = 0.9
+    assert hear(sound)["chord"] == "N"
+
+
+def test_a_short_chord_is_one(hear):
+    sound = np.zeros(64_000)
+    sound[20_000:24_000] = chord(*C_MAJOR)[:4_000]
+    assert hear(sound)["chord"] == "C"
+
+
+def test_silence_around_a_chord_is_not_counted(hear):
+    sound = np.concatenate([np.zeros(200_000), chord(*C_MAJOR), np.zeros(200_000)])
+    result = hear(sound)
+    assert result["chord"] == "C" and result["agreement"] == pytest.approx(1)
+
+
+# --- lengths ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("samples", "windows"),
+    [
+        (1, 1),
+        (100, 1),
+        (HOP, 1),
+        (CLIP_SAMPLES, 1),
+        (CLIP_SAMPLES + 1, 2),
+        (CLIP_SAMPLES + HOP, 2),
+        (CLIP_SAMPLES + HOP + 1, 3),
+    ],
+)
+def test_lengths(hear, samples, windows):
+    result = hear(np.resize(chord(*C_MAJOR), samples))
+    assert (result["windows"], result["duration_s"]) == (windows, round(samples / 16_000, 3))
+    if samples > 10_000:
+        assert result["chord"] == "C"
+
+
+def test_one_sample_at_a_high_rate(hear):
+    assert hear(np.array([0.5]), 192_000)["chord"] == "N"
+
+
+def test_seventy_seconds_of_two_chords(hear):
+    longer, shorter = (np.tile(chord(*which), count) for which, count in ((A_MINOR, 12), (C_MAJOR, 6)))
+    result = hear(np.concatenate([longer[: 46 * 16_000], shorter]))
+    assert (result["chord"], result["duration_s"], result["windows"]) == ("Am", 70.0, 34)
+    assert 0.5 < result["agreement"] < 0.8
+
+
+def test_a_louder_chord_counts_for_more(hear):
+    result = hear(np.concatenate([np.tile(0.02 * chord(*A_MINOR), 5), np.tile(chord(*C_MAJOR), 3)]))
+    assert result["chord"] == "C" and result["agreement"] > 0.8
+
+
+def test_agreement_is_that_with_the_chord_that_is_named(hear):
+    result = hear(np.tile(np.concatenate([chord(*C_MINOR), chord(*C_MINOR), chord(*E_MAJOR)]), 2))
+    assert result["chord"] == "Cm" and 0.5 < result["agreement"] < 0.9
+
+
+def test_memory_does_not_grow_with_the_length(predictor, tmp_path, monkeypatch):
+    sizes, read = [], []
+
+    def watched(waveforms):
+        sizes.append((len(waveforms), sum(read)))
+        return predictor(waveforms)
+
+    def counted(*args, **kwargs):
+        for block in inner(*args, **kwargs):
+            read.append(len(block))
+            yield block
+
+    inner = infer.iter_blocks
+    monkeypatch.setattr(infer, "iter_blocks", counted)
+    monkeypatch.setattr(infer, "_BLOCK_S", 5.0)
+    watched.checkpoint = predictor.checkpoint
+    soundfile.write(tmp_path / "x.wav", np.tile(chord(*C_MAJOR, seconds=1, rate=4_000), 120), 4_000)
+    [result] = infer_files(watched, [tmp_path / "x.wav"])
+    assert result["windows"] == 59 and [size for size, _ in sizes] == [16, 16, 16, 11]
+    assert all(seen <= (16 * (i + 1) + 1) * HOP + 5 * 16_000 for i, (_, seen) in enumerate(sizes))
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_one_bad_file_does_not_stop_the_others(predictor, tmp_path):
+    soundfile.write(tmp_path / "a.wav", chord(*C_MAJOR), 16_000)
+    soundfile.write(tmp_path / "c.wav", chord(*A_MINOR), 16_000)
+    (tmp_path / "b.wav").write_text("not a sound")
+    (tmp_path / "empty").mkdir()
+    files = [tmp_path / name for name in ("a.wav", "b.wav", "missing.wav", "empty", "c.wav")]
+    results = list(infer_files(predictor, files))
+    assert [result.get("chord") for result in results] == ["C", None, None, None, "Am"]
+    assert [result["file"] for result in results] == [str(file) for file in files]
+    assert "b.wav: not a sound file" in results[1]["error"] and "missing.wav does not exist" in results[2]["error"]
+    assert "empty: no audio file in this folder (looked for .wav, .flac, .ogg, .mp3)" in results[3]["error"]
+    assert all(set(result) == {"file", "error"} for result in results[1:4])
+
+
+def test_damage_far_into_a_file_is_an_error_and_no_half_answer(predictor, tmp_path):
+    soundfile.write(tmp_path / "x.flac", np.tile(chord(*C_MAJOR), 20), 16_000)
+    whole = (tmp_path / "x.flac").read_bytes()
+    (tmp_path / "x.flac").write_bytes(whole[: len(whole) * 2 // 3])
+    [result] = infer_files(predictor, [tmp_path / "x.flac"])
+    assert set(result) == {"file", "error"} and "truncated" in result["error"]
+
+
+def test_results_come_one_by_one(predictor, tmp_path):
+    soundfile.write(tmp_path / "a.wav", chord(*C_MAJOR), 16_000)
+
+    def files():
+        yield tmp_path / "a.wav"
+        pytest.fail("asked for the second before the first was answered")
+
+    assert next(infer_files(predictor, files(), workers=2))["chord"] == "C"
+
+
+def test_a_model_of_one_task_is_refused(tmp_path):
+    predictor = Predictor(load(save_original(tmp_path / "m.safetensors", "root")))
+    with pytest.raises(UserError, match="this model answers for the root only; `infer` needs one for both"):
+        next(infer_files(predictor, []))
+
+
+def test_a_pipe_is_read(predictor, tmp_path):
+    soundfile.write(tmp_path / "a.wav", chord(*C_MAJOR), 16_000)
+    process = subprocess.Popen(["cat", str(tmp_path / "a.wav")], stdout=subprocess.PIPE)
+    with process:
+        [result] = infer_files(predictor, [f"/dev/fd/{process.stdout.fileno()}"])
+    assert result["chord"] == "C"
+
+
+# --- many files ------------------------------------------------------------------------------------------------------
+
+
+class Fake:
+    """Answers at once: the root by the loudest of a window's twelve parts, always a major chord."""
+
+    def __init__(self, delay=None, calls=None):
+        self.checkpoint = type("Checkpoint", (), {"task": "both"})
+        self.delay, self.calls, self.inside, self.most_inside = delay, calls, 0, 0
+
+    def __call__(self, waveforms):
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        if self.delay:
+            self.delay(waveforms)
+        energy = np.square(waveforms[:, : 12 * 5000]).reshape(-1, 12, 5000).sum(axis=2) + 1e-6
+        joint = np.zeros((len(waveforms), 12, 4), np.float32)
+        joint[:, :, 0] = energy / energy.sum(axis=1, keepdims=True)
+        if self.calls is not None:
+            self.calls.append(len(waveforms))
+        self.inside -= 1
+        return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, np.abs(waveforms).max(axis=1) < 1e-4)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """60 files: most of them short, one of 40 s, silence, two bad ones; with what `Fake` says of them one by one."""
+    folder, rng = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
+    files = []
+    for i in range(60):
+        n = 640_000 if i == 7 else int(rng.integers(1, 90_000)) if i % 3 else 64_000
+        sound = rng.standard_normal(n) * 0.01
+        sound[5000 * (i % 12) : 5000 * (i % 12 + 1)] *= 30
+        files.append(folder / f"{i:02}.wav")
+        soundfile.write(files[-1], sound * (i != 20), 16_000)
+    files[31].write_text("no sound")
+    files.insert(40, folder / "missing.wav")
+    return files, [next(infer_files(Fake(), [file])) for file in files]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(("workers", "batch"), [(1, 1), (1, 16), (2, 5), (4, 16), (3, 64)])
+def test_the_same_answers_in_the_same_order_whatever_the_grouping(many, workers, batch, at_once):
+    files, expected = many
+    lazily = (file for file in files) if at_once else files
+    results = list(infer_files(Fake(), lazily, workers=workers, batch=batch, at_once=at_once))
+    assert [result["file"] for result in results] == [str(file) for file in files]
+    for result, wanted in zip(results, expected, strict=True):
+        assert (result.get("chord"), result.get("windows"), result.get("error")) == (
+            wanted.get("chord"), wanted.get("windows"), wanted.get("error"))  # fmt: skip
+        assert result.get("agreement") == pytest.approx(wanted.get("agreement"), abs=1e-6)
+    assert sum("error" in result for result in results) == 2
+
+
+def test_short_files_share_batches(tmp_path):
+    soundfile.write(tmp_path / "x.wav", chord(*C_MAJOR), 16_000)
+    calls = []
+    assert len(list(infer_files(Fake(calls=calls), [tmp_path / "x.wav"] * 500, workers=2))) == 500
+    assert sum(calls) == 500 and max(calls) == 16 and calls.count(16) >= 10
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_predictors_that_need_it_are_called_by_one_thread_at_a_time(many, at_once):
+    barrier = threading.Barrier(2)
+
+    def meet(_):
+        if at_once:
+            barrier.wait(20)  # only two threads together get past it
+        else:
+            time.sleep(0.002)
+
+    fake = Fake(meet)
+    soundfile_of = many[0][0]
+    list(infer_files(fake, [soundfile_of] * 8, workers=2, batch=1, at_once=at_once))
+    assert fake.most_inside == (2 if at_once else 1)
+
+
+def test_files_are_not_read_far_ahead_of_the_answers(many, monkeypatch):
+    """Not even where one file takes longer than all the others."""
+    monkeypatch.setattr(infer, "_KEPT", 50)
+    asked, go_on = [], threading.Event()
+
+    def files():
+        for i in range(1000):
+            asked.append(1)
+            yield many[0][7 if i == 3 else 0]
+
+    def wait_for_the_long_file(waveforms):
+        if len(waveforms) == 16:
+            go_on.wait(20)
+
+    results = infer_files(Fake(wait_for_the_long_file), files(), workers=2, batch=16, at_once=True)
+    assert next(results)["chord"] and len(asked) == 1
+    assert next(results) and next(results)
+    threading.Timer(0.5, go_on.set).start()
+    assert next(results)["windows"] == 19 and 40 < len(asked) <= 50 + 16 + 3
+    results.close()
+
+
+def test_threads_end_when_nobody_wants_the_rest(many):
+    before = threading.active_count()
+    results = infer_files(Fake(lambda _: time.sleep(0.01)), [many[0][7]] * 50, workers=3)
+    next(results)
+    results.close()
+    assert threading.active_count() == before
+
+
+def test_a_failing_predictor_is_no_matter_of_the_file(many):
+    def fail(_):
+        raise UserError("no memory left")
+
+    with pytest.raises(UserError, match="no memory left"):
+        list(infer_files(Fake(fail), many[0], workers=2))
+
+
+def test_the_kernel_is_warmed_when_there_is_enough_to_do(many, monkeypatch):
+    fake, warmed = Fake(), []
+    fake.warm_kernel = lambda: warmed.append(1)
+    monkeypatch.setattr(infer, "WARM_AFTER", 50)
+    list(infer_files(fake, many[0][:5]))
+    assert not warmed
+    next(infer_files(fake, many[0]))
+    assert warmed == [1]
+    list(infer_files(fake, [many[0][7]] * 5))  # 19 windows each
+    assert warmed == [1, 1]
+
+
+# --- sources ---------------------------------------------------------------------------------------------------------
+
+
+class Stdin:
+    def __init__(self, data, terminal=False):
+        self.buffer, self._terminal = io.BytesIO(data), terminal
+
+    def isatty(self):
+        return self._terminal
+
+
+def test_standard_input(predictor, monkeypatch):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, chord(*A_MINOR, rate=44_100), 44_100, format="FLAC")
+    monkeypatch.setattr(sys, "stdin", Stdin(buffer.getvalue()))
+    [result] = infer_files(predictor, ["-"])
+    assert (result["file"], result["chord"]) == ("-", "Am")
+    monkeypatch.setattr(sys, "stdin", Stdin(b""))
+    [result] = infer_files(predictor, ["-"])
+    assert result == {"file": "-", "error": "standard input: the file is empty (0 bytes)"}
+
+
+@pytest.mark.parametrize("stdin", [None, Stdin(b"", terminal=True)])
+def test_no_standard_input(monkeypatch, stdin):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    [result] = infer_files(Fake(), ["-"])
+    assert result["error"].startswith("standard input: no sound comes from there")
+
+
+def test_a_failing_disk_is_an_error_of_the_file(many, monkeypatch):
+    inner = infer.iter_blocks
+
+    def failing(source, *args, **kwargs):
+        if str(source).endswith("03.wav"):
+            raise OSError(5, "Input/output error")
+        return inner(source, *args, **kwargs)
+
+    monkeypatch.setattr(infer, "iter_blocks", failing)
+    results = list(infer_files(Fake(), many[0][:6], workers=2))
+    assert [result.get("error") for result in results] == [None] * 3 + [
+        f"{many[0][3]}: cannot be read (Input/output error)", None, None]  # fmt: skip
+
+
+def test_an_unreadable_folder_is_an_error(monkeypatch, tmp_path):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    [result] = infer_files(Fake(), [tmp_path])
+    assert result["error"] == f"{tmp_path}: cannot be read (Permission denied)"
+
+
+def test_an_error_of_several_lines_becomes_one(monkeypatch):
+    def failing(*args, **kwargs):
+        raise AudioError("x.wav: first\n  second")
+
+    monkeypatch.setattr(infer, "iter_blocks", failing)
+    [result] = infer_files(Fake(), ["x.wav"])
+    assert result["error"] == "x.wav: first second"
+
+
+def test_one_bad_file_in_a_thousand(tmp_path):
+    soundfile.write(tmp_path / "000.wav", chord(*C_MAJOR, seconds=0.1), 16_000)
+    for i in range(1, 1000):
+        os.link(tmp_path / "000.wav", tmp_path / f"{i:03}.wav")
+    (tmp_path / "500.wav").unlink()
+    soundfile.write(tmp_path / "500.wav", np.full(100, np.nan), 16_000, subtype="FLOAT")
+    results = list(infer_files(Fake(), find_files([tmp_path]), workers=2, at_once=True))
+    assert len(results) == 1000 and [i for i, result in enumerate(results) if "error" in result] == [500]
+    assert "sample 0 is nan" in results[500]["error"]
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_an_hour_is_heard_in_the_memory_of_ten_minutes(tmp_path):
+    peaks = []
+    for seconds in (600, 3600):
+        soundfile.write(tmp_path / "x.wav", np.resize(chord(*C_MAJOR, rate=8000), 8000 * seconds), 8000)
+        tracemalloc.start()
+        [result] = infer_files(Fake(), [tmp_path / "x.wav"])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (result["duration_s"], result["windows"]) == (3600.0, 1799)
+    assert peaks[1] < 1.1 * peaks[0] + 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
+    from export.runtime import ChordPredictor
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    soundfile.write(tmp_path / "x.wav", chord(*C_MAJOR), 16_000)
+    predictor = ChordPredictor(threads=1)
+    sizes = []
+    for _ in infer_files(predictor, [str(tmp_path / "x.wav")] * 3000, workers=2, at_once=True):
+        sizes.append(resident())
+    assert max(sizes[-500:]) < max(sizes[500:1000]) + 8e6  # a batch more or less of two threads
