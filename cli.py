@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from bench import console, model_commands, profile_command, report_command
+from bench import console, export_command, model_commands, profile_command, report_command
 from bench.study import command as study_command
 from core.version import VERSION
 
@@ -267,6 +267,11 @@ def _finish(result: dict, as_json: bool, line: str) -> None:
 main.add_command(model_commands.train)
 main.add_command(model_commands.evaluate)
 main.add_command(model_commands.infer)
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+main.add_command(export_command.export)
 
 
 # --- profile ---------------------------------------------------------------------------------------------------------
