@@ -16,22 +16,20 @@ from export.exporter import Row
 
 _OFFLINE = 32
 _ROUNDS = {1: 20, _OFFLINE: 4}
-PYTORCH = "PyTorch"
 
 
 def time_files(
     rows: Sequence[Row], model: Path | None, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, dict]:
-    """{file: {"ms", "clips_per_s"}} of the verified rows and of the checkpoint under PyTorch: median of a clip alone,
-    and clips a second in batches of 32."""
+    """{file: {"ms", "clips_per_s"}} of the files that are there: median time of a clip alone, and clips a second in
+    batches of 32."""
     import numpy as np
 
     from core.answers import CLIP_SAMPLES
     from core.predict import Predictor
 
     predictor = Predictor.load(model)
-    runs = {PYTORCH: (predictor, False)}
-    runs |= {row.file: (_runner(row), row.front_end == "none") for row in rows if row.ok}
+    runs = {row.file: (_runner(row, predictor), row.front_end == "none") for row in rows if row.ok}
     times: dict[str, dict] = {name: {} for name in runs}
     for done, batch in enumerate((1, _OFFLINE)):
         if progress is not None:
@@ -54,14 +52,7 @@ def time_files(
 
 def text(rows: Sequence[Row], times: dict[str, dict]) -> str:
     """The table, and what its columns mean."""
-    lines = [_line(PYTORCH, "checkpoint", "fp32", None, None, None, None, None, None, times[PYTORCH])]
-    for row in rows:
-        lines.append(
-            _line(
-                row.file, row.format, row.precision, row.status.split(":")[0], row.bytes, row.network_bytes,
-                row.type_accuracy, row.root_accuracy, row.worst_difference, times.get(row.file, {}),
-            )
-        )  # fmt: skip
+    lines = [_line(row, times.get(row.file, {})) for row in rows]
     headers = [
         "file", "format", "precision", "status", "MB", "network MB", "type %", "root %", "worst difference", "ms",
         "clips/s",
@@ -75,24 +66,25 @@ def as_json(rows: Sequence[Row], times: dict[str, dict], out: Path) -> dict:
     return {
         "out": str(out),
         "files": [{**dataclasses.asdict(row), **times.get(row.file, {})} for row in rows],
-        "pytorch": times[PYTORCH],
     }
 
 
-def _line(file, format_, precision, status, size, network, types, roots, worst, times) -> list:
+def _line(row: Row, times: dict) -> list:
     return [
-        file, format_, precision, status,
-        None if size is None else round(size / 1e6, 2), None if network is None else round(network / 1e6, 2),
-        *(None if share is None else f"{100 * share:.2f}" for share in (types, roots)),
-        None if worst is None else f"{worst:.1e}",
-        None if "ms" not in times else round(times["ms"], 2),
-        None if "clips_per_s" not in times else round(times["clips_per_s"]),
+        row.file, row.format, row.precision, row.status.split(":")[0],
+        *(None if size is None else f"{size / 1e6:.2f}" for size in (row.bytes, row.network_bytes)),
+        *(None if share is None else f"{100 * share:.2f}" for share in (row.type_accuracy, row.root_accuracy)),
+        None if row.worst_difference is None else f"{row.worst_difference:.1e}",
+        f"{times['ms']:.2f}" if times else None,
+        round(times["clips_per_s"]) if times else None,
     ]  # fmt: skip
 
 
-def _runner(row: Row) -> Callable:
+def _runner(row: Row, predictor) -> Callable:
     import torch
 
+    if row.format == "checkpoint":
+        return predictor
     if row.format == "onnx":
         import onnxruntime
 

@@ -41,7 +41,8 @@ class Row:
 
     Attributes:
         file: its name. format, precision, front_end: as in `ExportInfo`.
-        status: "verified", "refused: ..." (a precision that does not hold) or "failed: ...".
+        status: "verified", "refused: ..." (a precision that does not hold), "failed: ...", or "reference" of the
+            checkpoint itself, under PyTorch.
         path: where it lies, None unless verified.
         bytes: its size, and what of it is the network without the front end.
         type_accuracy, root_accuracy: on the clips that it was verified on; None for a task that it lacks.
@@ -63,16 +64,8 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        return self.status == "verified"
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """What `export_files` is at: a word for it, and how far."""
-
-    name: str
-    done: int
-    total: int
+        """Whether the file is there."""
+        return self.path is not None
 
 
 def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
@@ -97,7 +90,7 @@ def export_files(
     n_clips: int = verification.N_VERIFICATION,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Row]:
-    """Write and verify every file of the formats and precisions into `out_dir`; one row each, in that order.
+    """Write and verify every file of the formats and precisions into `out_dir`; one row each, the checkpoint first.
 
     A file appears, or takes the place of the one before it, when it is verified; whatever fails leaves no file and
     changes none. A file that fails does not keep the others from being written.
@@ -122,7 +115,7 @@ def export_files(
         reference = Reference(checkpoint, clips, folder, lambda *at: report("PyTorch", *at))
         work = _Export(checkpoint, _info(checkpoint, path), path.stem, out_dir, reference, banks)
         jobs = work.jobs(formats, precisions)
-        rows = []
+        rows = [_reference_row(path, reference)]
         for done, job in enumerate(jobs):
             report("export", done, len(jobs))
             rows.append(job())
@@ -238,6 +231,14 @@ def _info(checkpoint: Checkpoint, path: Path) -> ExportInfo:
         checkpoint_sha256=file_digest(path),
         training={key: config[key] for key in _RECORDED if isinstance(config, dict) and key in config},
     )
+
+
+def _reference_row(path: Path, reference: Reference) -> Row:
+    accuracies = reference.expected_accuracies()
+    return Row(
+        path.name, "checkpoint", "fp32", "kernel", "reference", str(path), path.stat().st_size, None,
+        accuracies.get("type_accuracy"), accuracies.get("root_accuracy"), None, 1.0,
+    )  # fmt: skip
 
 
 def _columns(report: Report) -> dict:

@@ -1,6 +1,6 @@
 """A checkpoint as TorchScript: waveform in, probabilities and logits out, in a process that has torch alone.
 
-The mel spectrogram is torch.stft and one matrix: faster here than the matrix products of export/mel_graph.py (one
+The mel spectrogram is torch.stft and blocks of filters: faster than the matrix products of export/mel_graph.py (one
 thread: twice at batch 1, four times at batch 32), because torch brings a fast FFT for the CPU and for the GPU. The
 network is traced and its batch normalisation folded into its convolutions; the part around it is scripted, so that it
 can refuse a wrong shape in words. Weights stay parameters: `.to("cuda")` moves all of it.
@@ -13,6 +13,7 @@ import copy
 import io
 import os
 import warnings
+import zipfile
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ from kernels.spec import LOG_EPS
 
 EXTRA_FILE = f"{KEY}.json"
 """The metadata's place among the file's `_extra_files`."""
-_PAD_MODES = {"reflect": "reflect", "constant": "constant", "replicate": "replicate", "circular": "circular"}
+_FILTERS_A_BLOCK = 24
+_WRITERS_OWN = ("version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment")
 
 
 def waveform_module(checkpoint: Checkpoint, info: ExportInfo) -> torch.jit.ScriptModule:
@@ -59,7 +61,7 @@ def to_bytes(module: torch.jit.ScriptModule, info: ExportInfo) -> bytes:
     buffer = io.BytesIO()
     with _without_warnings():
         torch.jit.save(module, buffer, _extra_files={EXTRA_FILE: info.metadata()[KEY]})
-    return buffer.getvalue()
+    return _forget_where_it_was_made(buffer.getvalue())
 
 
 def load(path: str | os.PathLike) -> torch.jit.ScriptModule:
@@ -78,7 +80,8 @@ class _WaveformModel(nn.Module):
         self.n_bins = int(used[-1]) - self.first_bin + 1 if len(used) else 1
         self.n_fft, self.hop_length, self.pad, self.power = spec.n_fft, spec.hop_length, spec.pad, spec.power
         self.edge = spec.n_fft // 2 if spec.center else 0
-        self.pad_mode = _PAD_MODES[spec.pad_mode]
+        self.pad_mode = spec.pad_mode
+        self.n_mels = spec.n_mels
         self.log = info.log
         self.log_eps = LOG_EPS
         self.samples = info.samples or 0
@@ -86,9 +89,10 @@ class _WaveformModel(nn.Module):
         self.sample_rate = spec.sample_rate
         # float64 until here, rounded once.
         window = torch.from_numpy(spec.frame_window(spec.window_array())).float()
-        filters = torch.from_numpy(filterbank[:, self.first_bin : self.first_bin + self.n_bins]).float()
+        filters, bins = filter_blocks(filterbank[:, self.first_bin : self.first_bin + self.n_bins])
         self.register_buffer("window", window)
-        self.register_buffer("filters", filters)
+        self.register_buffer("filters", torch.from_numpy(filters).float())
+        self.register_buffer("bins", torch.from_numpy(bins))
         self.network = network
 
     def forward(self, waveform: Tensor):
@@ -104,31 +108,62 @@ class _WaveformModel(nn.Module):
         return self.network(self.mel(waveform))
 
     def mel(self, waveform: Tensor) -> Tensor:
+        """On a CPU clip by clip: what a clip takes stays in the cache."""
+        if waveform.shape[0] < 2 or waveform.device.type != "cpu":
+            return self.mel_at_once(waveform)
+        return torch.cat([self.mel_at_once(waveform[i : i + 1]) for i in range(waveform.shape[0])])
+
+    def mel_at_once(self, waveform: Tensor) -> Tensor:
         x = waveform.unsqueeze(1)
         if self.pad > 0:
             x = nn.functional.pad(x, [self.pad, self.pad])
         if self.edge > 0:
             x = nn.functional.pad(x, [self.edge, self.edge], mode=self.pad_mode)
-        spectrum = torch.view_as_real(
-            torch.stft(
-                x.squeeze(1),
-                self.n_fft,
-                self.hop_length,
-                self.n_fft,
-                self.window,
-                center=False,
-                normalized=False,
-                onesided=True,
-                return_complex=True,
-            ).narrow(1, self.first_bin, self.n_bins)
-        )
-        power = spectrum.square().sum(-1)
+        spectrum = torch.stft(
+            x.squeeze(1), self.n_fft, self.hop_length, self.n_fft, self.window, center=False, normalized=False,
+            onesided=True, return_complex=True,
+        )  # fmt: skip
+        power = torch.view_as_real(spectrum.narrow(1, self.first_bin, self.n_bins)).square().sum(-1)
         if self.power != 2.0:
             power = power.pow(self.power / 2)
-        mel = torch.matmul(self.filters, power)
+        blocks, _, width = self.filters.shape
+        bins = power.index_select(1, self.bins).reshape(power.shape[0], blocks, width, power.shape[2])
+        mel = torch.matmul(self.filters, bins).flatten(1, 2).narrow(1, 0, self.n_mels)
         if self.log:
             mel = torch.log(mel + self.log_eps)
         return mel
+
+
+def filter_blocks(filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The filters (n_mels, n_bins) in blocks of neighbours, each with only the bins that it weighs.
+
+    Returns:
+        filters (blocks, filters of a block, width), zeros where a block is not full, and the bins (blocks * width,)
+        that they weigh.
+    """
+    parts = np.split(filterbank, range(_FILTERS_A_BLOCK, len(filterbank), _FILTERS_A_BLOCK))
+    weighed = [np.flatnonzero(part.any(axis=0)) for part in parts]
+    ends = [(int(bins[0]), int(bins[-1]) + 1) if len(bins) else (0, 1) for bins in weighed]
+    width = max(stop - start for start, stop in ends)
+    blocks = np.zeros((len(parts), _FILTERS_A_BLOCK, width))
+    starts = [min(start, filterbank.shape[1] - width) for start, _ in ends]
+    for block, part, start in zip(blocks, parts, starts, strict=True):
+        block[: len(part)] = part[:, start : start + width]
+    return blocks, np.concatenate([np.arange(start, start + width) for start in starts])
+
+
+def _forget_where_it_was_made(file: bytes) -> bytes:
+    """Without the source lines and folders of the machine that wrote it, which torch keeps beside every operation."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(file)) as archive:
+        writer = torch._C.PyTorchFileWriter(out)
+        for name in archive.namelist():
+            record = name.split("/", 1)[1]
+            if not record.endswith(".debug_pkl") and record not in _WRITERS_OWN:
+                content = archive.read(name)
+                writer.write_record(record, content, len(content))
+        writer.write_end_of_file()
+    return out.getvalue()
 
 
 def _folded(model: nn.Module) -> nn.Module:
@@ -141,7 +176,7 @@ def _folded(model: nn.Module) -> nn.Module:
             following = part[i + 1]
             if isinstance(layer, nn.Conv1d | nn.Conv2d) and isinstance(following, nn.BatchNorm1d | nn.BatchNorm2d):
                 part[i], part[i + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
-    return model.float()
+    return model.float().requires_grad_(False)
 
 
 @contextlib.contextmanager
