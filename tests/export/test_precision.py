@@ -73,7 +73,7 @@ def test_the_mel_is_not_rounded_before_the_loudest_cell_is_taken_away(half):
     kept = set(kept_in_float32(network()))
     for node in half.graph.node:
         if node.name in kept:
-            assert not [t for t in node.input if (m := makers(half).get(t)) in casts], node.name
+            assert not [tensor for tensor in node.input if makers(half).get(tensor) in casts], node.name
 
 
 def test_what_is_kept_lies_before_the_first_convolution_and_behind_the_logits():
