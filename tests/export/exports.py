@@ -48,6 +48,13 @@ def network(precision: str = "fp32") -> onnx.ModelProto:
     return shipped("chordnet.mel.onnx" if precision == "fp32" else f"chordnet.mel.{precision}.onnx")
 
 
+def bare_network() -> onnx.ModelProto:
+    """The same without metadata: what torch's exporter gave."""
+    model = network()
+    del model.metadata_props[:]
+    return model
+
+
 def write(path, network: onnx.ModelProto, front_end: str, **changes) -> ExportInfo:
     """A file of `network` as `export` would write it; `changes` are the metadata's."""
     info = dataclasses.replace(info_of(network), front_end=front_end, **changes)
