@@ -44,7 +44,10 @@ class LabelledClips:
 
 
 def verification_clips(banks: str | Path, n: int = N_VERIFICATION, progress=None) -> LabelledClips:
-    """`n` clips, a third each clean, in rooms, and with everything; as many of each type, root, octave and volume."""
+    """`n` clips, a third each clean, in rooms, and with everything; as many of each type, root, octave and volume.
+
+    `banks` is the folder that keeps the instruments; `progress` is called with (what is done, done, total).
+    """
     return _render("verification", VERIFICATION_INSTRUMENTS, STYLES_HEARD, n, 5, banks, progress)
 
 
@@ -60,9 +63,11 @@ def _render(
     n: int,
     seed: int,
     folder: str | Path,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[str, int, int], None] | None,
 ) -> LabelledClips:
-    banks = [NoteBank.load(path) for path in build_banks(instruments, folder)]
+    report = progress or (lambda *_: None)
+    paths = build_banks(instruments, folder, progress=lambda *at: report("instruments", *at))
+    banks = [NoteBank.load(path) for path in paths]
     clips, names = np.empty((n, CLIP_SAMPLES), np.int16), []
     for number, (style, rows) in enumerate(zip(styles, np.array_split(np.arange(n), len(styles)), strict=True)):
         # Clean clips as the data set has them; the others in every voicing.
@@ -75,8 +80,8 @@ def _render(
         for row, each in zip(rows, planned, strict=True):
             clips[row] = to_int16(renderer.clip(each))
             names.append(each.name)
-            if progress is not None and (len(names) % _CHUNK == 0 or len(names) == n):
-                progress(len(names), n)
+            if len(names) % _CHUNK == 0 or len(names) == n:
+                report("render", len(names), n)
     return LabelledClips(
         f"{n} clips for {what}: {', '.join(instruments)}; {', '.join(styles)}; seed {seed}",
         clips,

@@ -111,7 +111,7 @@ def export_files(
     _check_writable(out_dir)
     report = progress or (lambda *_: None)
     with _scratch() as folder:
-        clips = verification.verification_clips(banks, n_clips, lambda *at: report("render", *at))
+        clips = verification.verification_clips(banks, n_clips, report)
         reference = Reference(checkpoint, clips, folder, lambda *at: report("PyTorch", *at))
         work = _Export(checkpoint, _info(checkpoint, path), path.stem, out_dir, reference, banks)
         jobs = work.jobs(formats, precisions)
@@ -268,4 +268,9 @@ def _scratch() -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"no temporary folder ({error.strerror}); set TMPDIR to a disk with room") from error
     with folder as name:
-        yield Path(name)
+        try:
+            yield Path(name)
+        except OSError as error:
+            raise UserError(
+                f"temporary files cannot be written ({error.strerror or error}); set TMPDIR to a disk with room"
+            ) from error

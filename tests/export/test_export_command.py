@@ -195,13 +195,14 @@ def test_a_full_disk_changes_no_file(old, monkeypatch):
     assert files(old) == before
 
 
-def test_a_full_disk_for_the_clips_is_one_line(old, monkeypatch):
+@pytest.mark.parametrize("where", ["numpy.save", "export.precision.to_fp16"])
+def test_a_full_disk_for_temporary_files_is_one_line(where, old, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     before = files(old)
-    monkeypatch.setattr(np, "save", full)
-    assert_one_line(run("--torchscript", "--out", old, code=1), "No space left on device")
+    monkeypatch.setattr(where, full)
+    assert_one_line(run("--precision", "fp16", "--out", old, code=1), "No space left on device")
     assert files(old) == before
 
 

@@ -169,7 +169,9 @@ def test_a_worker_that_imports_ours_is_found(reference):
 
 def report(reference, difference=0.0, agreement=1.0, lost=0.0):
     accuracies = reference.expected_accuracies()
-    return Report(difference, agreement, {**accuracies, "type_accuracy": accuracies["type_accuracy"] - lost})
+    return Report(
+        difference, difference, agreement, {**accuracies, "type_accuracy": accuracies["type_accuracy"] - lost}
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,6 +219,13 @@ def test_the_original_network_is_heard_at_its_one_length(tmp_path):
     reference = Reference(checkpoint, few, tmp_path)
     assert set(reference.expected_accuracies()) == {"set", "n", "root_accuracy"}
     assert {np.load(tmp_path / case.source, mmap_mode="r").shape[1] for case in reference.cases("each")} == {64_000}
+    # Its logits grow with the sound: nothing is forgiven in silence, something where it is loudest.
+    slack = {case.name: case.slack for case in reference.cases("each")}
+    assert (slack["silence"] == 1).all() and (slack["loudest"] > 1.5).all()
+
+
+def test_nothing_is_forgiven_our_network(reference):
+    assert all((case.slack == 1).all() for case in reference.cases("each"))
 
 
 # ---- the clips
@@ -224,7 +233,7 @@ def test_the_original_network_is_heard_at_its_one_length(tmp_path):
 
 def test_verification_clips_are_balanced_and_seeded(monkeypatch, tmp_path):
     folder = write_bank(tmp_path / "bank", sine_bank())
-    monkeypatch.setattr(clips, "build_banks", lambda sources, cache: [folder])
+    monkeypatch.setattr(clips, "build_banks", lambda sources, cache, **_: [folder])
     monkeypatch.setattr(clips, "STYLES_HEARD", ("clean",))
     made = clips.verification_clips(tmp_path, 24)
     assert len(made) == 24 and np.array_equal(made.clips, clips.verification_clips(tmp_path, 24).clips)
