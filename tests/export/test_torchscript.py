@@ -160,10 +160,14 @@ def test_the_original_network_with_its_one_length(task):
         module(torch.zeros(1, 63_999))
 
 
-def test_folding_leaves_the_model_as_it_was(small):
-    before = {name: value.clone() for name, value in small.model.state_dict().items()}
-    network_module(small, info_for(small))
-    assert all(torch.equal(value, before[name]) for name, value in small.model.state_dict().items())
+def test_folding_leaves_the_model_as_it_was():
+    net = small_net().eval()
+    checkpoint = Checkpoint(net, "chordnet", "both", net.spec)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    network_module(checkpoint, info_for(checkpoint))
+    after = net.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    assert all(parameter.requires_grad for parameter in net.parameters())
 
 
 def test_a_file_says_what_it_is_and_not_where_it_was_made(small, module, tmp_path):
