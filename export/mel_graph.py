@@ -33,6 +33,7 @@ OPSET = 18
 IR_VERSION = 10
 LAYOUTS = ("each", "batch", "stft")
 _FILTERS_A_BLOCK = 24  # fewer skip more zeros; more make fewer, longer products
+_FACTORS_TRIED = 5
 _PAD_MODES = {"reflect": "reflect", "constant": "constant", "replicate": "edge"}
 
 
@@ -81,12 +82,13 @@ def mel_graph(spec: MelSpec, *, log: bool, layout: str) -> onnx.ModelProto:
 
 def plan_for(spec: MelSpec) -> Plan:
     """The plan of fewest multiplications whose second factor divides the hop, as the slices need it."""
-    window, filterbank = spec.window_array(), spec.filterbank()
     factors = [
         n1 for n1 in range(2, spec.n_fft + 1) if spec.n_fft % n1 == 0 and spec.hop_length % (spec.n_fft // n1) == 0
     ]
-    plans = [make_plan(spec, window, filterbank, n1=n1) for n1 in factors]
-    # Near the square root of n_fft lies the minimum; far from it the constants alone would be large.
+    # Near the square root of n_fft lies the minimum; far from it the constants alone are large, and slow to work out.
+    near = sorted(factors, key=lambda n1: abs(math.log(n1 * n1 / spec.n_fft)))[:_FACTORS_TRIED]
+    window, filterbank = spec.window_array(), spec.filterbank()
+    plans = [make_plan(spec, window, filterbank, n1=n1) for n1 in near]
     return min(plans, key=lambda plan: plan.multiplications)
 
 

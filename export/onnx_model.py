@@ -18,7 +18,7 @@ from core.checkpoint import Checkpoint
 from export.info import ExportInfo
 from export.mel_graph import IR_VERSION, OPSET, mel_graph
 
-_CLIP_FRAMES = 126  # that the original network takes
+CLIP_FRAMES = 126  # that the original network takes
 
 
 class NetworkWithProbabilities(nn.Module):
@@ -43,7 +43,7 @@ class NetworkWithProbabilities(nn.Module):
 
 def network_model(checkpoint: Checkpoint, info: ExportInfo) -> onnx.ModelProto:
     """The network alone: "mel" (batch, n_mels, n_frames) in, `info.output_names` out; batch and frames dynamic."""
-    frames = _CLIP_FRAMES if info.samples else 63
+    frames = CLIP_FRAMES if info.samples else 63
     mel = torch.zeros(2, info.spec.n_mels, frames)
     dynamic = torch.export.Dim.DYNAMIC
     shapes = {"mel": {0: dynamic} if info.samples else {0: dynamic, 2: dynamic}}

@@ -1,0 +1,67 @@
+"""Exported models for the tests: the shipped network, which takes half a minute to export anew, and clips of sines."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+
+from core.audio import to_int16
+from core.predict import SHIPPED
+from export.clips import LabelledClips
+from export.info import ExportInfo
+from export.onnx_model import describe, with_mel
+from tests.core.toys import chord
+
+FOLDER = SHIPPED.parent
+ONNX_FILES = {
+    "chordnet.onnx": ("each", "fp32"),
+    "chordnet.batch.onnx": ("batch", "fp32"),
+    "chordnet.mel.onnx": ("none", "fp32"),
+    "chordnet.batch.fp16.onnx": ("batch", "fp16"),
+    "chordnet.int8.onnx": ("each", "int8"),
+    "chordnet.mel.int8.onnx": ("none", "int8"),
+}
+TORCHSCRIPT = FOLDER / "chordnet.torchscript.pt"
+
+
+def sine_clips() -> LabelledClips:
+    """Every chord once, n = 48."""
+    labels = [(root, type_) for root in range(12) for type_ in range(4)]
+    clips = np.stack([to_int16(chord(root, type_, 4).astype(np.float32)) for root, type_ in labels])
+    roots, types = np.array(labels).T
+    return LabelledClips("48 chords of sines", clips, types, roots, np.ones(48, bool))
+
+
+def shipped(name: str) -> onnx.ModelProto:
+    if not (FOLDER / name).exists():
+        pytest.skip(f"pretrained/{name} is not there")
+    return onnx.load(FOLDER / name)
+
+
+def info_of(model: onnx.ModelProto) -> ExportInfo:
+    return ExportInfo.from_metadata({each.key: each.value for each in model.metadata_props}, "model")
+
+
+def network(precision: str = "fp32") -> onnx.ModelProto:
+    """The shipped network alone, mel in, as torch exported it."""
+    return shipped("chordnet.mel.onnx" if precision == "fp32" else f"chordnet.mel.{precision}.onnx")
+
+
+def bare_network() -> onnx.ModelProto:
+    """The same without metadata: what torch's exporter gave."""
+    model = network()
+    del model.metadata_props[:]
+    return model
+
+
+def write(path, network: onnx.ModelProto, front_end: str, **changes) -> ExportInfo:
+    """A file of `network` as `export` would write it; `changes` are the metadata's."""
+    info = dataclasses.replace(info_of(network), front_end=front_end, **changes)
+    model = onnx.ModelProto()
+    model.CopyFrom(network)
+    if front_end != "none":
+        model = with_mel(model, info)
+    describe(model, info)
+    path.write_bytes(model.SerializeToString())
+    return info
