@@ -10,6 +10,7 @@ This file imports nothing of this project, on purpose: what it measures is what 
 """
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -33,6 +34,7 @@ def main(job_path: str, result_path: str) -> None:
 
 
 def _onnx(model: str):
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as export/providers.py
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -17,9 +17,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from export.providers import load_onnxruntime
+
 
 def to_fp16(network: onnx.ModelProto) -> onnx.ModelProto:
     """The network with its convolutions, and all between them, in fp16."""
+    load_onnxruntime()
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     copy = onnx.ModelProto()
@@ -35,6 +38,7 @@ def to_fp16(network: onnx.ModelProto) -> onnx.ModelProto:
 def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelProto:
     """The network with its convolutions in int8 (weights by channel, of 7 bits: pairs of 8-bit products overflow the
     16-bit sums of CPUs without VNNI), scaled by what it sees in `mels`, batches (batch, n_mels, n_frames) float32."""
+    load_onnxruntime()
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
