@@ -21,8 +21,8 @@ _ROUNDS = {1: 20, _OFFLINE: 4}
 def time_files(
     rows: Sequence[Row], model: Path | None, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, dict]:
-    """{file: {"ms", "clips_per_s"}} of the files that are there: median time of a clip alone, and clips a second in
-    batches of 32."""
+    """{file: {"ms", "clips_per_s", "disturbed"}} of the files that are there: median time of a clip alone, clips a second
+    in batches of 32, and whether other work wanted the same cores (see `bench.timing`)."""
     import numpy as np
 
     from core.answers import CLIP_SAMPLES
@@ -45,6 +45,7 @@ def time_files(
             times[name]["ms" if batch == 1 else "clips_per_s"] = (
                 each.p50_ms if batch == 1 else 1e3 * batch / each.p50_ms
             )
+            times[name]["disturbed"] = times[name].get("disturbed", False) or each.disturbed
     if progress is not None:
         progress(2, 2)
     return times
@@ -58,6 +59,8 @@ def text(rows: Sequence[Row], times: dict[str, dict]) -> str:
         "clips/s",
     ]  # fmt: skip
     notes = [f"{row.file}: {row.status}" for row in rows if not row.ok]
+    if any(each.get("disturbed") for each in times.values()):
+        notes.append("Other work kept the cores busy meanwhile: compare the times with one another at most.")
     return "\n".join([table(headers, lines), *notes])
 
 

@@ -80,6 +80,9 @@ def test_the_table_says_what_each_file_is_and_costs():
     ]  # fmt: skip
     assert lines[1].split()[4:] == ["2.90", "0.69", "100.00", "98.76", "1.2e-06", "2.50", "400"]
     assert lines[2].split()[3:] == ["refused", *"———————"] and lines[3] == "a.int8.onnx: refused: too far"
+    assert len(lines) == 4
+    times["a.onnx"]["disturbed"] = True
+    assert "Other work" in export_table.text(rows, times).splitlines()[-1]
     assert [row["status"] for row in export_table.as_json(rows, times, Path("x"))["files"]] == [r.status for r in rows]
 
 
