@@ -21,8 +21,8 @@ _ROUNDS = {1: 20, _OFFLINE: 4}
 def time_files(
     rows: Sequence[Row], model: Path | None, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, dict]:
-    """{file: {"ms", "clips_per_s", "disturbed"}} of the files that are there: median time of a clip alone, clips a second
-    in batches of 32, and whether other work wanted the same cores (see `bench.timing`)."""
+    """{file: {"ms", "clips_per_s", "disturbed"}} of the files that are there: median time of a clip alone, clips a
+    second in batches of 32, and whether other work wanted the same cores (see `bench.timing`)."""
     import numpy as np
 
     from core.answers import CLIP_SAMPLES
