@@ -267,7 +267,7 @@ _BENCH = {
     "train": ("model_commands:train", "Train on a set of clips; checkpoints and curves."),
     "evaluate": ("model_commands:evaluate", "Measure a model on labelled clips."),
     "infer": ("infer_command:infer", "Name the chord in files, folders or standard input."),
-    "export": ("export_command:export", "Write files for ONNX Runtime and TorchScript, verified."),
+    "export": ("export_command:export", "Write a model as ONNX and TorchScript files, verified."),
     "profile": ("profile_command:profile", "Measure this machine and write one interactive page."),
     "report": ("report_command:report", "Write everything that was measured into one HTML file."),
     "experiment": ("study.command:experiment", "Measure how long training takes, the original's and ours."),
