@@ -1,0 +1,452 @@
+"""What does an answer cost in every format, precision, provider, thread count and batch size?
+
+Timed: a call on clips of four seconds that lie in memory, to probabilities in memory; on a GPU with the copies and,
+apart, without. "Single stream" is one clip a call; "offline" as many clips a second as go, for each batch size.
+Contestants take turns in one process (bench/providers/turns.py). Apart, in fresh processes: loading, the first call
+and memory. And what a user waits for: a folder of files, and whole processes.
+Before a contestant is timed its answers to the very clips are compared with the PyTorch model's; a wrong one is named,
+not timed, and makes the run fail.
+
+Every group of measurements is appended to the record file when it is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench import machine, records, timing
+from bench.providers import contestants, energy, fresh, gate, turns, whole
+from bench.providers.contestants import Contestant
+from bench.providers.opened import Opened
+from core.errors import UserError
+
+PARTS = ("load", "single", "offline", "files", "process")
+NAMES = {part: f"benchmark {'single stream' if part == 'single' else part}" for part in PARTS}
+MODEL = "chordnet.onnx"
+_MEMORY_SHARE = 0.4  # of what is free may be filled by one call
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Attributes:
+        name: recorded. batches: sizes for offline.
+        queries, blocks, pool: of the single stream, the rounds they are spread over, and its distinct clips.
+        offline_s, offline_blocks, offline_clips: seconds of each contestant and batch size, in so many rounds, and
+            clips at least.
+        fresh: processes for each load time. fresh_batch: the larger batch for the memory.
+        files, rounds: of the folder of wav files. processes: of each command.
+    """
+
+    name: str
+    batches: tuple[int, ...] = tuple(2**i for i in range(10))
+    queries: int = 1024
+    pool: int = 64
+    blocks: int = 16
+    offline_s: float = 2.0
+    offline_blocks: int = 5
+    offline_clips: int = 0
+    fresh: int = 5
+    fresh_batch: int = 64
+    files: int = 512
+    rounds: int = 7
+    processes: int = 11
+
+
+NORMAL = Effort("normal")
+FULL = Effort("full", offline_clips=24_576, fresh=9, files=2048)
+QUICK = Effort(
+    "quick", batches=(1, 8, 64), blocks=8, offline_s=0.3, offline_blocks=2, fresh=1, files=96, rounds=3, processes=7
+)
+SMOKE = Effort(
+    "smoke", batches=(1, 2), queries=4, pool=4, blocks=2, offline_s=0.0, offline_blocks=1, fresh=1, fresh_batch=2, files=3,
+    rounds=1, processes=1,
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be measured, checked by `make_plan`."""
+
+    checkpoint: Path
+    folder: Path
+    contestants: tuple[Contestant, ...]
+    absent: tuple[tuple[Contestant, str], ...]
+    threads: tuple[int, ...]
+    batches: tuple[int, ...]
+    parts: tuple[str, ...]
+
+
+def make_plan(
+    effort: Effort,
+    checkpoint: Path | None = None,
+    folder: Path | None = None,
+    providers: Sequence[str] = (),
+    precisions: Sequence[str] = (),
+    threads: Sequence[int] = (),
+    batches: Sequence[int] = (),
+    parts: Sequence[str] = PARTS,
+) -> Plan:
+    """Fill in what was not asked for and check what was.
+
+    Raises:
+        UserError: an unknown name, a number out of range, a provider that was asked for and cannot be had.
+    """
+    from core.predict import SHIPPED
+
+    checkpoint = Path(checkpoint or SHIPPED)
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: no such model file; give a checkpoint with --model")
+    folder = Path(folder or checkpoint.parent)
+    cores = machine.usable_cores()
+    for name, values, most in (("batch", batches, 4096), ("threads", threads, cores)):
+        for value in values:
+            if not 1 <= value <= most:
+                rule = f"1 to {most:,}" + (", the cores of this machine" if name == "threads" else "")
+                raise UserError(f"{name}={value} must be in {rule}")
+    found, absent = contestants.grid(checkpoint, folder, providers, precisions)
+    if not found:
+        raise UserError("no contestant is left: " + "; ".join(f"{one.name}: {why}" for one, why in absent[:3]))
+    return Plan(
+        checkpoint, folder, tuple(found), tuple(absent), tuple(sorted(set(threads))) or tuple(sorted({1, cores})),
+        tuple(sorted(set(batches))) or effort.batches, tuple(parts),
+    )  # fmt: skip
+
+
+def measure(
+    records_path: Path,
+    plan: Plan,
+    effort: Effort,
+    *,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[list[dict], list[str]]:
+    """Measure, and append every finished group to the file.
+
+    Args:
+        progress: called with (steps done, steps in all).
+        note: called with a line about what is left out.
+
+    Returns:
+        (records made, failed checks in words).
+    """
+    with tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
+        work = _Benchmark(Path(scratch), records_path, plan, effort, progress, note)
+        work.measure()
+    return work.made, work.failed
+
+
+class _Benchmark:
+    def __init__(self, scratch: Path, records_path: Path, plan: Plan, effort: Effort, progress, note):
+        from core.predict import Predictor
+
+        self.scratch, self.records_path, self.plan, self.effort, self.note = scratch, records_path, plan, effort, note
+        predictor = Predictor.load(plan.checkpoint)
+        if predictor.checkpoint.task != "both":
+            raise UserError(f"{plan.checkpoint.name} answers for the {predictor.checkpoint.task} only; give one for both")
+        self.made: list[dict] = []
+        self.failed: list[str] = []
+        self.dropped: set[str] = set()
+        self.per_clip_mb: dict[str, float] = {}
+        self.environment = machine.environment()
+        most = {"single": effort.pool, "offline": max(plan.batches), "load": effort.fresh_batch, "files": effort.files}
+        self.clips = gate.make_clips(max([1, *(most[part] for part in plan.parts if part in most)]))
+        self.right = gate.expected(predictor, self.clips)
+        self._progress, self._done, self._steps = progress, 0, self._count_steps()
+
+    def measure(self) -> None:
+        plan = self.plan
+        for one, reason in plan.absent:
+            self.note(f"not measured: {one.name}: {reason}")
+        self._add(self._left_out(NAMES["single"], one, reason, batch=1) for one, reason in plan.absent)
+        self.ready = self._prepared()
+        if "load" in plan.parts:
+            np.save(self.scratch / "clips.npy", self.clips[: self.effort.fresh_batch])
+            for one in self.ready:
+                self._load(one)
+        for threads in plan.threads:
+            if "single" in plan.parts or "offline" in plan.parts:
+                self._in_turns(threads)
+        if "files" in plan.parts:
+            self._files()
+        if "process" in plan.parts:
+            self._processes()
+
+    def _prepared(self) -> list[Contestant]:
+        """The STFT contestant's file is made here."""
+        ready = []
+        for one in self.plan.contestants:
+            if one.format == contestants.STFT:
+                path = self.scratch / "stft.onnx"
+                contestants.write_stft_model(Path(one.path), path)
+                one = dataclasses.replace(one, path=str(path))
+            ready.append(one)
+        return ready
+
+    # ---- fresh processes
+
+    def _load(self, one: Contestant) -> None:
+        runs, batch, threads = [], self.effort.fresh_batch, 1
+        others = timing.OtherWork()
+        try:
+            for _ in range(self.effort.fresh):
+                found, outputs = fresh.measure(one, threads, self.scratch / "clips.npy", batch)
+                check = gate.compare(outputs, self._right(0, 1), one.precision)
+                if check.reason:
+                    self._drop(one, NAMES["load"], check, threads=threads, batch=batch)
+                    return
+                runs.append(found)
+                self._step()
+        except fresh.FreshError as error:
+            self._fail(one, NAMES["load"], str(error), threads=threads, batch=batch)
+            return
+        self.per_clip_mb[one.name] = max(run["batch_memory_mb"] for run in runs) / batch
+        self._add(
+            [
+                self._record(
+                    NAMES["load"], one, [run["load_ms"] for run in runs], {"threads": threads, "batch": batch}, check,
+                    first_call=_median([run["first_call_ms"] for run in runs]), runs=runs, bytes=_bytes(one),
+                    **self._disturbed(others.cores(), threads),
+                )
+            ]
+        )  # fmt: skip
+
+    # ---- in turns, in this process
+
+    def _in_turns(self, threads: int) -> None:
+        opened: dict[str, Opened] = {}
+        placements: dict[str, dict | None] = {}
+        loads: dict[str, float] = {}
+        for one in self.ready:
+            if one.name in self.dropped:
+                continue
+            start = time.perf_counter()
+            try:
+                opened[one.name] = Opened(one, threads)
+                loads[one.name] = 1e3 * (time.perf_counter() - start)
+                placements[one.name] = opened[one.name].placement()
+            except UserError as error:
+                self._fail(one, NAMES["single"], str(error), threads=threads, batch=1)
+        batches = [1] if "single" in self.plan.parts else []
+        for name, sizes in (("single", batches), ("offline", self.plan.batches if "offline" in self.plan.parts else ())):
+            for batch in sizes:
+                self._group(name, opened, placements, threads, batch)
+
+    def _group(self, part: str, opened: dict[str, Opened], placements: dict, threads: int, batch: int) -> None:
+        """All contestants at one batch size; with copies, and on a GPU without as well."""
+        import torch
+
+        torch.set_num_threads(threads)
+        calls, first_ms, once_ms, checks, of = {}, {}, {}, {}, {}
+        pool = self.effort.pool if part == "single" else batch
+        for name, ready in opened.items():
+            one = ready.contestant
+            if name in self.dropped or self._too_large(one, part, threads, batch):
+                continue
+            found = self._checked(part, ready, threads, batch, pool)
+            if found is None:
+                continue
+            first_ms[name], once_ms[name], checks[name] = found
+            calls[name], of[name] = self._call(ready, batch, pool), (one, True)
+            bound = ready.resident(self.clips[:batch])
+            if bound is not None:
+                self._add_resident(name, one, bound, batch, calls, once_ms, first_ms, checks, of)
+        if not calls:
+            return
+        effort = self.effort
+        gpu = any(one.device == "cuda" for one, _ in of.values())
+        joules, why_no_joules = energy.meter("cuda" if gpu else "cpu")
+        blocks = effort.blocks if part == "single" else effort.offline_blocks
+        wanted = {name: effort.queries for name in calls}
+        if part == "offline":
+            clips = -(-effort.offline_clips // batch)
+            wanted = {name: max(blocks, clips, round(1e3 * effort.offline_s / once_ms[name])) for name in calls}
+        taken, other_cores = turns.take_turns(
+            calls, wanted, blocks=blocks, energy=joules, seed=threads * 10_000 + batch, progress=self._step
+        )
+        made = []
+        for name, (samples_ms, used_j) in taken.items():
+            one, copies = of[name]
+            on_gpu = one.device == "cuda"
+            made.append(
+                self._record(
+                    NAMES[part], one, samples_ms, {"threads": threads, "batch": batch, "copies": copies}, checks[name],
+                    first_call=first_ms[name], placement=placements.get(one.name), clips=batch * len(samples_ms),
+                    energy_j=used_j if on_gpu else None, energy_note=why_no_joules if on_gpu else None,
+                    **self._disturbed(other_cores, threads),
+                )
+            )  # fmt: skip
+        self._add(made)
+
+    def _checked(self, part: str, ready: Opened, threads: int, batch: int, pool: int):
+        """(first call ms, later call ms, check) on every clip that will be timed; None if that failed."""
+        one, outputs, first_ms = ready.contestant, [], None
+        try:
+            for start in range(0, pool, batch):
+                before = time.perf_counter()
+                outputs.append(ready(self.clips[start : start + batch]))
+                first_ms = first_ms or 1e3 * (time.perf_counter() - before)
+            before = time.perf_counter()
+            ready(self.clips[:batch])
+            once_ms = 1e3 * (time.perf_counter() - before)
+        except (UserError, RuntimeError, MemoryError) as error:
+            self._fail(one, NAMES[part], " ".join(str(error).split())[:300], threads=threads, batch=batch)
+            return None
+        together = {name: np.concatenate([found[name] for found in outputs]) for name in contestants.OUTPUTS}
+        check = gate.compare(together, self._right(0, pool), one.precision)
+        if check.reason:
+            self._drop(one, NAMES[part], check, threads=threads, batch=batch)
+            return None
+        return first_ms, once_ms, check
+
+    def _call(self, ready: Opened, batch: int, pool: int) -> Callable[[int], object]:
+        clips = self.clips[:pool]
+        return lambda number: ready(clips[number * batch % pool : number * batch % pool + batch])
+
+    def _add_resident(self, name, one, bound, batch, calls, once_ms, first_ms, checks, of) -> None:
+        """The same without copies, if its answers pass as well."""
+        run, outputs = bound
+        run()
+        check = gate.compare(outputs(), self._right(0, batch), one.precision)
+        if check.reason:
+            self._drop(one, NAMES["single"], check, batch=batch)
+            del calls[name]
+            return
+        key = f"{name}, no copies"
+        calls[key], once_ms[key], first_ms[key], checks[key] = lambda _: run(), once_ms[name], None, check
+        of[key] = (one, False)
+
+    def _too_large(self, one: Contestant, part: str, threads: int, batch: int) -> bool:
+        import psutil
+
+        needed_mb = self.per_clip_mb.get(one.name, 0.0) * batch
+        free_mb = psutil.virtual_memory().available / 1e6
+        if needed_mb <= _MEMORY_SHARE * free_mb:
+            return False
+        reason = f"{batch} clips would take about {needed_mb:,.0f} MB of {free_mb:,.0f} MB that are free"
+        self.note(f"not measured: {one.name}, batch {batch}: {reason}")
+        self._add([self._left_out(NAMES[part], one, reason, threads=threads, batch=batch, copies=True)])
+        return True
+
+    # ---- what a user waits for
+
+    def _files(self) -> None:
+        model = self.plan.folder / MODEL.replace("chordnet", self.plan.checkpoint.stem)
+        n, threads = self.effort.files, max(self.plan.threads)
+        if not model.is_file():
+            self.note(f"not measured: files: {model.name} is not there; `export` makes it")
+            return
+        folder = self.scratch / "wavs"
+        folder.mkdir()
+        wavs = whole.write_wavs(self.clips[:n], folder)
+        try:
+            found = whole.files(model, self.plan.checkpoint, wavs, threads, self.effort.rounds, self._step)
+        except UserError as error:
+            self._failed_check("files", str(error))
+            return
+        more = {"clips": n, "front_end": found["front_end"], **self._disturbed(found["other_cores"], threads)}
+        self._add(
+            records.make(
+                NAMES["files"], parameters={"way": way, "files": n, "threads": threads}, unit="s",
+                samples=found["seconds"][way], first_call=found["first_s"][way], environment=self.environment,
+                error={"reference": "the other way", "other_labels": 0}, effort=self.effort.name, **more,
+            )
+            for way in whole.WAYS
+        )  # fmt: skip
+
+    def _processes(self) -> None:
+        from core.answers import name_chord
+        from core.predict import SHIPPED
+
+        if self.plan.checkpoint != SHIPPED:
+            self.note("not measured: whole processes, which answer with the shipped model")
+            return
+        wav = whole.write_wavs(self.clips[:1], self.scratch)[0]
+        root, kind = divmod(int(self.right["labels"][0]), 4)
+        joint = np.zeros((12, 4))
+        joint[root, kind] = 1.0
+        try:
+            found = whole.processes(wav, name_chord(joint)["chord"], self.effort.processes, self._step)
+        except UserError as error:
+            self._failed_check("process", str(error))
+            return
+        self._add(
+            records.make(
+                NAMES["process"], parameters={"command": command}, unit="s", samples=samples,
+                first_call=found["first_s"][command], environment=self.environment, effort=self.effort.name,
+                error={"reference": "PyTorch", "other_labels": 0} if command != "--help" else None,
+                **self._disturbed(found["other_cores"], 1),
+            )
+            for command, samples in found["seconds"].items()
+        )  # fmt: skip
+
+    # ---- records
+
+    def _right(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        return {name: values[start:stop] for name, values in self.right.items()}
+
+    def _record(self, name: str, one: Contestant, samples: list[float], given: dict, check: gate.Check, **more) -> dict:
+        return records.make(
+            name, parameters=one.parameters() | given, unit="ms", samples=samples, error=check.error(),
+            environment=self.environment, effort=self.effort.name, **more,
+        )  # fmt: skip
+
+    def _left_out(self, name: str, one: Contestant, reason: str, error: dict | None = None, **given) -> dict:
+        return records.make(
+            f"{name} left out", parameters=one.parameters() | given, unit="ms", samples=[], error=error,
+            environment=self.environment, effort=self.effort.name, reason=reason,
+        )  # fmt: skip
+
+    def _drop(self, one: Contestant, name: str, check: gate.Check, **given) -> None:
+        """A wrong contestant is timed nowhere any more."""
+        error = check.error() if np.isfinite(check.worst_difference) else None
+        self._fail(one, name, f"wrong: {check.reason}", error, **given)
+
+    def _fail(self, one: Contestant, name: str, reason: str, error: dict | None = None, **given) -> None:
+        self.dropped.add(one.name)
+        self.failed.append(f"{one.name}: {reason}")
+        self.note(f"dropped {one.name}: {reason}")
+        self._add([self._left_out(name, one, reason, error, **given)])
+
+    def _failed_check(self, part: str, reason: str) -> None:
+        self.failed.append(f"{part}: {reason}")
+        self.note(f"dropped {part}: {reason}")
+
+    def _disturbed(self, other_cores: float, threads: int) -> dict:
+        cores = machine.usable_cores()
+        return {"other_cores": other_cores, "disturbed": timing.is_disturbed(other_cores, threads, cores)}
+
+    def _add(self, made) -> None:
+        made = list(made)
+        records.append_all(made, self.records_path)
+        self.made += made
+
+    def _count_steps(self) -> int:
+        plan, effort, n = self.plan, self.effort, len(self.plan.contestants)
+        turns_taken = ("single" in plan.parts) * effort.blocks
+        turns_taken += ("offline" in plan.parts) * len(plan.batches) * effort.offline_blocks
+        return (
+            n * len(plan.threads) * turns_taken
+            + ("load" in plan.parts) * n * effort.fresh
+            + ("files" in plan.parts) * len(whole.WAYS) * (effort.rounds + 1)
+            + ("process" in plan.parts) * 2 * (effort.processes + 1)
+        )
+
+    def _step(self) -> None:
+        self._done += 1
+        self._progress(min(self._done, self._steps), self._steps)
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))
+
+
+def _bytes(one: Contestant) -> int:
+    return Path(one.path).stat().st_size
