@@ -31,6 +31,7 @@ def take_turns(
     calls: Mapping[str, int],
     *,
     blocks: int,
+    most_s: float = float("inf"),
     seed: int = 0,
     settle_s: float = SETTLE_S,
     energy: Callable[[], float | None] = lambda: None,
@@ -40,8 +41,10 @@ def take_turns(
 
     Args:
         contestants: name to a function of the number of the query.
-        calls: how many of each are timed at least; they are shared out evenly over the blocks.
+        calls: how many of each are timed; they are shared out evenly over the blocks.
         blocks: rounds in which every contestant has one block, in shuffled order.
+        most_s: a contestant's block ends when it has its share of these seconds and one call: where other programs hold
+            the cores, a call that waits for all its threads takes a hundred times as long.
         settle_s: silence before each block, then one untimed call.
         energy: joules that the GPU has used so far, or None.
         progress: called after each block.
@@ -59,11 +62,13 @@ def take_turns(
             call, taken = contestants[name], samples[name]
             time.sleep(settle_s)
             call(len(taken))
-            before_j = energy()
+            before_j, begun = energy(), clock()
             for number in range(len(taken), len(taken) + max(1, -(-calls[name] // blocks))):
                 start = clock()
                 call(number)
                 taken.append(1e3 * (clock() - start))
+                if clock() - begun > most_s / blocks:
+                    break
             after_j = energy()
             if before_j is None or after_j is None or joules[name] is None:
                 joules[name] = None

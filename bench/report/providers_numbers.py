@@ -24,7 +24,12 @@ def statistics(samples: Sequence[float]) -> dict[str, float]:
     """`n`, `mean`, `min`, `max` and `PERCENTILES` (linear interpolation) of samples."""
     values = np.asarray(samples, np.float64)
     found = dict(zip(PERCENTILES, np.percentile(values, list(PERCENTILES.values())).tolist(), strict=True))
-    return {"n": len(values), "mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())} | found
+    return {
+        "n": len(values),
+        "mean": float(values.mean()),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    } | found
 
 
 def rows(records: Sequence[dict]) -> list[dict]:
