@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.providers import plan as plans
 from bench.providers import run as benchmark
 
-_EFFORTS = {effort.name: effort for effort in (benchmark.NORMAL, benchmark.FULL, benchmark.QUICK, benchmark.SMOKE)}
+_EFFORTS = {effort.name: effort for effort in (plans.NORMAL, plans.FULL, plans.QUICK, plans.SMOKE)}
 
 
 def run(
@@ -27,8 +28,8 @@ def run(
 
     Args:
         effort: "normal", "quick", "full" or "smoke".
-        model, folder, options: as `bench.providers.run.make_plan`.
-        parts: of `bench.providers.run.PARTS`; none: all.
+        model, folder, options: as `bench.providers.plan.make_plan`.
+        parts: of `bench.providers.plan.PARTS`; none: all.
 
     Returns:
         `page`, `records` (paths), `seconds`, `environment`, `measurements`, `loads`, `files`, `processes`, `left_out`
@@ -42,7 +43,7 @@ def run(
 
     begun = time.perf_counter()
     chosen = _EFFORTS[effort]
-    plan = benchmark.make_plan(chosen, model, folder, parts=parts or benchmark.PARTS, **options)
+    plan = plans.make_plan(chosen, model, folder, parts=parts or plans.PARTS, **options)
     made, failed = benchmark.measure(records_path, plan, chosen, progress=progress, note=note)
     environment = made[0]["environment"] if made else {}
     plain = [

@@ -24,112 +24,14 @@ from bench import machine, records, timing
 from bench.providers import contestants, energy, fresh, gate, turns, whole
 from bench.providers.contestants import Contestant
 from bench.providers.opened import Opened
+from bench.providers.plan import PARTS, Effort, Plan
 from core.errors import UserError
 
-PARTS = ("load", "single", "offline", "files", "process")
 NAMES = {part: f"benchmark {'single stream' if part == 'single' else part}" for part in PARTS}
 MODEL = "chordnet.onnx"
 _CLIP_MB = 8.0  # where no fresh process has shown what a clip takes; most was 4
+_LONG_MS = 250.0  # a call that takes longer needs none before it that is not timed
 _MEMORY_SHARE = 0.4  # of what is free may be filled by one call
-
-
-@dataclasses.dataclass(frozen=True)
-class Effort:
-    """How long to measure.
-
-    Attributes:
-        name: recorded. batches: sizes for offline.
-        queries, blocks, pool: of the single stream, the rounds they are spread over, and its distinct clips.
-        most_s: of one contestant's calls in a group; beyond it has fewer.
-        offline_s, offline_blocks, offline_clips: seconds of each contestant and batch size, in so many rounds, and
-            clips at least.
-        fresh: processes for each load time. fresh_batch: the larger batch for the memory.
-        files, rounds: of the folder of wav files. processes: of each command.
-    """
-
-    name: str
-    batches: tuple[int, ...] = tuple(2**i for i in range(10))
-    queries: int = 1024
-    pool: int = 64
-    blocks: int = 16
-    most_s: float = 40.0
-    offline_s: float = 2.0
-    offline_blocks: int = 5
-    offline_clips: int = 0
-    fresh: int = 5
-    fresh_batch: int = 64
-    files: int = 512
-    rounds: int = 7
-    processes: int = 11
-
-
-NORMAL = Effort("normal")
-FULL = Effort("full", most_s=float("inf"), offline_clips=24_576, fresh=9, files=2048)
-QUICK = Effort(
-    "quick",
-    batches=(1, 8, 32),
-    blocks=8,
-    most_s=3.0,
-    offline_s=0.3,
-    offline_blocks=2,
-    fresh=1,
-    files=96,
-    rounds=3,
-    processes=7,
-)
-SMOKE = Effort(
-    "smoke", batches=(1, 2), queries=4, pool=4, blocks=2, offline_s=0.0, offline_blocks=1, fresh=1, fresh_batch=2,
-    files=3, rounds=1, processes=1,
-)  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is to be measured, checked by `make_plan`."""
-
-    checkpoint: Path
-    folder: Path
-    contestants: tuple[Contestant, ...]
-    absent: tuple[tuple[Contestant, str], ...]
-    threads: tuple[int, ...]
-    batches: tuple[int, ...]
-    parts: tuple[str, ...]
-
-
-def make_plan(
-    effort: Effort,
-    checkpoint: Path | None = None,
-    folder: Path | None = None,
-    providers: Sequence[str] = (),
-    precisions: Sequence[str] = (),
-    threads: Sequence[int] = (),
-    batches: Sequence[int] = (),
-    parts: Sequence[str] = PARTS,
-) -> Plan:
-    """Fill in what was not asked for and check what was.
-
-    Raises:
-        UserError: an unknown name, a number out of range, a provider that was asked for and cannot be had.
-    """
-    from core.predict import SHIPPED
-
-    checkpoint = Path(checkpoint or SHIPPED)
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: no such model file; give a checkpoint with --model")
-    folder = Path(folder or checkpoint.parent)
-    cores = machine.usable_cores()
-    for name, values, most in (("batch", batches, 4096), ("threads", threads, cores)):
-        for value in values:
-            if not 1 <= value <= most:
-                rule = f"1 to {most:,}" + (", the cores of this machine" if name == "threads" else "")
-                raise UserError(f"{name}={value} must be in {rule}")
-    found, absent = contestants.grid(checkpoint, folder, providers, precisions)
-    if not found:
-        raise UserError("no contestant is left: " + "; ".join(f"{one.name}: {why}" for one, why in absent[:3]))
-    return Plan(
-        checkpoint, folder, tuple(found), tuple(absent), tuple(sorted(set(threads))) or tuple(sorted({1, cores})),
-        tuple(sorted(set(batches))) or effort.batches, tuple(parts),
-    )  # fmt: skip
 
 
 def measure(
@@ -290,8 +192,8 @@ class _Benchmark:
             most_s=effort.most_s,
             energy=joules,
             seed=10_000 * threads + batch,
-            progress=self._step,
-        )
+            long={name for name, took_ms in once_ms.items() if took_ms > _LONG_MS}, progress=self._step,
+        )  # fmt: skip
         made = []
         for name, (samples_ms, used_j) in taken.items():
             one, copies = of[name]
@@ -314,9 +216,11 @@ class _Benchmark:
                 before = time.perf_counter()
                 outputs.append(ready(self.clips[start : start + batch]))
                 first_ms = first_ms or 1e3 * (time.perf_counter() - before)
-            before = time.perf_counter()
-            ready(self.clips[:batch])
-            once_ms = 1e3 * (time.perf_counter() - before)
+            once_ms = first_ms
+            if once_ms < _LONG_MS:
+                before = time.perf_counter()
+                ready(self.clips[:batch])
+                once_ms = 1e3 * (time.perf_counter() - before)
         except (UserError, RuntimeError, MemoryError) as error:
             self._fail(one, NAMES[part], " ".join(str(error).split())[:300], threads=threads, batch=batch)
             return None
@@ -386,8 +290,8 @@ class _Benchmark:
         from core.answers import name_chord
         from core.predict import SHIPPED
 
-        if self.plan.checkpoint != SHIPPED:
-            self.note("not measured: whole processes, which answer with the shipped model")
+        if self.plan.checkpoint != SHIPPED or not (SHIPPED.parent / MODEL).is_file():
+            self.note(f"not measured: whole processes, which answer with the shipped {MODEL}")
             return
         wav = whole.write_wavs(self.clips[:1], self.scratch)[0]
         root, kind = divmod(int(self.right["labels"][0]), 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import NamedTuple
 
 from bench import timing
@@ -32,6 +32,7 @@ def take_turns(
     *,
     blocks: int,
     most_s: float = float("inf"),
+    long: Container[str] = (),
     seed: int = 0,
     settle_s: float = SETTLE_S,
     energy: Callable[[], float | None] = lambda: None,
@@ -45,6 +46,7 @@ def take_turns(
         blocks: rounds in which every contestant has one block, in shuffled order.
         most_s: a contestant's block ends when it has its share of these seconds and one call: where other programs hold
             the cores, a call that waits for all its threads takes a hundred times as long.
+        long: names whose calls are long enough to need no untimed one.
         settle_s: silence before each block, then one untimed call.
         energy: joules that the GPU has used so far, or None.
         progress: called after each block.
@@ -61,7 +63,8 @@ def take_turns(
         for name in order:
             call, taken = contestants[name], samples[name]
             time.sleep(settle_s)
-            call(len(taken))
+            if name not in long:
+                call(len(taken))
             before_j, begun = energy(), clock()
             for number in range(len(taken), len(taken) + max(1, -(-calls[name] // blocks))):
                 start = clock()

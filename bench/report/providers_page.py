@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.report import frame, pairing, pieces, providers_numbers, providers_plots
-from bench.report.pieces import Html
 from bench.report.providers_numbers import BASELINE, FILES, PERCENTILES, PROCESS
 from bench.report.summary import number
 
@@ -104,23 +103,19 @@ def _mark(row: dict, batch: int | None = None) -> str:
     return " (disturbed: other programs wanted the cores meanwhile)" if disturbed else ""
 
 
-def _name(row: dict, badge: str | None = None) -> Html:
-    return Html(pieces.text(row["name"]) + pieces.badge(row["badge"] if badge is None else badge))
-
-
 def _single(rows: list[dict]) -> str:
     rows = [row for row in rows if row["single"]]
     if not rows:
         return ""
     figure, choices = providers_plots.latencies(rows)
     keys = ["mean", *PERCENTILES, "max", "min"]
-    head = ["contestant", "threads", *(f"{key} ms" for key in keys), "n", "first call ms", "x eager",
-            "worst difference", "same label"]  # fmt: skip
+    head = ["contestant", "threads", "x eager", "worst difference", "same label", *(f"{key} ms" for key in keys), "n",
+            "first call ms", ""]  # fmt: skip
     cells = [
         [
-            _name(row), row["threads"], *(number(row["single"][key]) for key in keys), f"{row['single']['n']:,}",
-            number(row["first_ms"]), "1" if row["format"] == BASELINE else number(row["over_eager"]),
-            difference(row), f"{100 * row['agreement']:.4g} %",
+            row["name"], row["threads"], _over(row, "over_eager"), difference(row), f"{100 * row['agreement']:.4g} %",
+            *(number(row["single"][key]) for key in keys), f"{row['single']['n']:,}", number(row["first_ms"]),
+            pieces.badge(row["badge"]),
         ]
         for row in rows
     ]  # fmt: skip
@@ -138,6 +133,10 @@ def _single(rows: list[dict]) -> str:
     )
 
 
+def _over(row: dict, key: str) -> str:
+    return "1" if row["format"] == BASELINE else number(row[key])
+
+
 def difference(row: dict) -> str:
     """The error that stands beside a speed-up."""
     return "—" if row["worst_difference"] is None else f"{row['worst_difference']:.1e}"
@@ -149,18 +148,12 @@ def _offline(rows: list[dict]) -> str:
         return ""
     figure, choices = providers_plots.throughput(rows)
     batches = sorted({batch for row in rows for batch in row["offline"]})
-    head = [
-        "contestant",
-        "threads",
-        *(f"batch {batch}" for batch in batches),
-        "best x eager's best",
-        "worst difference",
-    ]
+    head = ["contestant", "threads", "best x eager's", "worst difference", *(f"batch {batch}" for batch in batches), ""]
     cells = [
         [
-            _name(row, "disturbed" if any(row["disturbed"].values()) else ""), row["threads"],
+            row["name"], row["threads"], _over(row, "over_eager_offline"), difference(row),
             *(number(row["offline"].get(batch)) for batch in batches),
-            "1" if row["format"] == BASELINE else number(row["over_eager_offline"]), difference(row),
+            pieces.badge("disturbed" if any(row["disturbed"].values()) else ""),
         ]
         for row in rows
     ]  # fmt: skip
@@ -178,7 +171,7 @@ def _energy(rows: list[dict]) -> str:
     measured = [row for row in rows if row["joules"]]
     if measured:
         cells = [
-            [_name(row, ""), batch, number(1e3 * joules)] for row in measured for batch, joules in row["joules"].items()
+            [row["name"], batch, number(1e3 * joules)] for row in measured for batch, joules in row["joules"].items()
         ]
         return pieces.table(["contestant", "batch", "mJ a clip"], cells, caption="Energy of the whole GPU (NVML)")
     reason = next((row["energy_note"] for row in rows if row["energy_note"]), "not measured: there was no GPU")
@@ -192,12 +185,13 @@ def _loads(records: Sequence[dict]) -> str:
     batch = rows[0]["batch"]
     gpu = any(row["gpu_memory_mb"] is not None for row in rows)
     head = ["contestant", "threads", "load ms", "first call ms", "second call ms", "memory MB",
-            f"with batch {batch} MB", *(["GPU memory MB"] if gpu else []), "file MB", "n"]  # fmt: skip
+            f"with batch {batch} MB", *(["GPU memory MB"] if gpu else []), "file MB", "n", ""]  # fmt: skip
     cells = [
         [
-            _name(row), row["threads"], number(row["load_ms"]), number(row["first_ms"]), number(row["second_ms"]),
+            row["name"], row["threads"], number(row["load_ms"]), number(row["first_ms"]), number(row["second_ms"]),
             number(row["memory_mb"]), number(row["batch_memory_mb"]), *([number(row["gpu_memory_mb"])] if gpu else []),
             number(None if row["bytes"] is None else row["bytes"] / 1e6), row["n"],
+            pieces.badge(row["badge"]),
         ]
         for row in rows
     ]  # fmt: skip
@@ -220,9 +214,10 @@ def _waits(records: Sequence[dict], name: str, title: str, plot_id: str) -> str:
     ends = ["files a second"] if name == FILES else []
     cells = [
         [
-            Html(pieces.text(row["label"]) + pieces.badge(row["badge"])), number(row["median_s"]),
+            row["label"], number(row["median_s"]),
             number(min(row["samples"])), number(max(row["samples"])), len(row["samples"]), number(row["first_s"]),
             *([number(row["files"] / row["median_s"])] if ends else []),
+            pieces.badge(row["badge"]),
         ]
         for row in rows
     ]  # fmt: skip
@@ -231,7 +226,7 @@ def _waits(records: Sequence[dict], name: str, title: str, plot_id: str) -> str:
         "soundfile.read, torchaudio's mel, the model, one file after another. Both name the same chords.",
         PROCESS: "From starting Python to its end, alternated; the first run of each is apart.",
     }[name]
-    head = ["", "median s", "least s", "most s", "n", "first s", *ends]
+    head = ["", "median s", "least s", "most s", "n", "first s", *ends, ""]
     return pieces.section(
         title,
         told,
