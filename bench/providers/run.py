@@ -114,7 +114,7 @@ class _Benchmark:
         try:
             for _ in range(self.effort.fresh):
                 found, outputs = fresh.measure(one, threads, self.scratch / "clips.npy", batch)
-                check = gate.compare(outputs, self._right(0, 1), one.precision)
+                check = self._compare(one, outputs, 1)
                 if check.reason:
                     self._drop(one, NAMES["load"], check, threads=threads, batch=batch)
                     return
@@ -225,7 +225,7 @@ class _Benchmark:
             self._fail(one, NAMES[part], " ".join(str(error).split())[:300], threads=threads, batch=batch)
             return None
         together = {name: np.concatenate([found[name] for found in outputs]) for name in contestants.OUTPUTS}
-        check = gate.compare(together, self._right(0, pool), one.precision)
+        check = self._compare(one, together, pool)
         if check.reason:
             self._drop(one, NAMES[part], check, threads=threads, batch=batch)
             return None
@@ -239,7 +239,7 @@ class _Benchmark:
         """The same without copies, if its answers pass as well."""
         run, outputs = bound
         run()
-        check = gate.compare(outputs(), self._right(0, batch), one.precision)
+        check = self._compare(one, outputs(), batch)
         if check.reason:
             self._drop(one, NAMES["single"], check, batch=batch)
             del calls[name]
@@ -314,8 +314,10 @@ class _Benchmark:
 
     # ---- records
 
-    def _right(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        return {name: values[start:stop] for name, values in self.right.items()}
+    def _compare(self, one: Contestant, outputs: dict[str, np.ndarray], n: int) -> gate.Check:
+        """With the PyTorch model's answers to the first `n` clips."""
+        right = {name: values[:n] for name, values in self.right.items()}
+        return gate.compare(outputs, right, one.precision, contestants.FORMATS[one.format].limit)
 
     def _record(self, name: str, one: Contestant, samples: list[float], given: dict, check: gate.Check, **more) -> dict:
         return records.make(
