@@ -47,7 +47,7 @@ class Effort:
 NORMAL = Effort("normal")
 FULL = Effort("full", most_s=float("inf"), offline_clips=24_576, fresh=9, files=2048)
 QUICK = Effort(
-    "quick", batches=(1, 32), pool=16, blocks=4, most_s=1.0, offline_s=0.2, offline_blocks=2, fresh=1, fresh_batch=16,
+    "quick", batches=(1, 32), pool=16, blocks=4, most_s=0.7, offline_s=0.2, offline_blocks=2, fresh=1, fresh_batch=16,
     files=48, rounds=3, processes=7,
 )  # fmt: skip
 SMOKE = Effort(
