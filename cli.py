@@ -270,7 +270,7 @@ _BENCH = {
     "profile": ("profile_command:profile", "Measure this machine and write one interactive page."),
     "benchmark": (
         "benchmark_command:benchmark",
-        "Time the model in every format, on every provider, and write a page.",
+        "Time the model in every format, on every provider.",
     ),
     "report": ("report_command:report", "Write everything that was measured into one HTML file."),
     "experiment": ("study.command:experiment", "Measure how long training takes, the original's and ours."),

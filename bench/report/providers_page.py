@@ -56,7 +56,7 @@ def findings(records: Sequence[dict]) -> list[str]:
     rows = providers_numbers.rows(records)
     told = []
     for threads in sorted({row["threads"] for row in rows}):
-        here = [row for row in rows if row["threads"] == threads and row["provider"] == "cpu"]
+        here = [row for row in rows if (row["threads"], row["provider"], row["precision"]) == (threads, "cpu", "fp32")]
         where = f"CPU, {pairing.told_threads(threads)}"
         single = [row for row in here if row["over_eager"]]
         if single:
@@ -79,7 +79,8 @@ def findings(records: Sequence[dict]) -> list[str]:
         ours, loop, times = ratio
         told.append(
             f"A folder of {ours['files']} files: `infer` takes {number(ours['median_s'])} s and a plain eager loop "
-            f"{number(loop['median_s'])} s, {number(times)} times as long, with the same labels."
+            f"{number(loop['median_s'])} s, {number(times)} times as long, with the same labels"
+            f"{' (disturbed)' if 'disturbed' in (ours['badge'], loop['badge']) else ''}."
         )
     for row in providers_numbers.waits(records, PROCESS):
         told.append(

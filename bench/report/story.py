@@ -221,7 +221,8 @@ def _providers(records: Sequence[dict]) -> dict:
     """One clip a call on the CPU: the fastest file that takes raw audio, against eager PyTorch; and a folder."""
     found = [
         row for row in providers_numbers.rows(records)
-        if row["over_eager"] and row["provider"] == "cpu" and row["format"].startswith("onnx")
+        if row["over_eager"] and (row["provider"], row["precision"]) == ("cpu", "fp32")
+        and row["format"].startswith("onnx")
     ]  # fmt: skip
     if not found:
         return _sentence(
