@@ -22,6 +22,7 @@ MAKERS = (
     "python cli.py experiment batch-size",
     "python cli.py experiment data-size",
     "python cli.py study",
+    "python cli.py benchmark",
 )
 """Commands that make records."""
 

@@ -20,6 +20,7 @@ from bench.report import (
     gather,
     ladder_page,
     pieces,
+    providers_numbers,
     story,
 )
 from bench.report.frame import Chapter
@@ -31,6 +32,10 @@ _BY_NAME = {
         "pipeline", "The pipelines: an epoch's parts", ("pipeline parts",), "python cli.py profile --only pipeline"
     ),
     "lines": ("lines", "Line by line", ("lines",), "python cli.py profile --only lines"),
+    "providers": (
+        "providers", "One clip in, one chord out: formats and providers", providers_numbers.NAMES,
+        providers_numbers.COMMAND,
+    ),
     "layers": ("layers", "Layer by layer", ("layers",), "python cli.py profile --only layers"),
 }  # fmt: skip
 """Modules bench.report.NAME_page with `chapter(records)`: id, title, names of their records, command."""

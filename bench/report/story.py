@@ -1,4 +1,4 @@
-"""What was found, in five sentences whose numbers are computed from one machine's records.
+"""What was found, in six sentences whose numbers are computed from one machine's records.
 
 A sentence whose records are missing says which command makes them. `tell` returns the numbers beside the words, so
 that a program reads what a person reads.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from bench.report import experiment_numbers, ladder_numbers, mel_summary, pairing
+from bench.report import experiment_numbers, ladder_numbers, mel_summary, pairing, providers_numbers
 from bench.report.gather import is_mel
 from bench.report.pieces import BROKEN
 from bench.report.summary import number
@@ -20,7 +20,7 @@ MEL = "python cli.py profile --only mel"
 
 
 def tell(records: Sequence[dict], has_gpu: bool) -> list[dict]:
-    """Five sentences.
+    """Six sentences.
 
     Args:
         records: of one machine.
@@ -40,6 +40,7 @@ def tell(records: Sequence[dict], has_gpu: bool) -> list[dict]:
         "gain": lambda: _gain(ladders()[0], rows()),
         "mel": lambda: _mel([record for record in records if is_mel(record)]),
         "gpu": lambda: _gpu(rows(), ladders()[1], has_gpu),
+        "providers": lambda: _providers(records),
     }
     return [_guarded(key, teller) for key, teller in tellers.items()]
 
@@ -48,9 +49,8 @@ def _guarded(key: str, teller: Callable[[], dict]) -> dict:
     try:
         return teller()
     except BROKEN as error:
-        words = {"why": "the ladder", "where": "the ladder", "gain": "the pipelines", "mel": "mel", "gpu": "the GPU"}[
-            key
-        ]
+        words = {"why": "the ladder", "where": "the ladder", "gain": "the pipelines", "mel": "mel", "gpu": "the GPU",
+                 "providers": "the exported files"}[key]  # fmt: skip
         reason = f"its records are not as they should be ({type(error).__name__}: {error})"
         return _sentence(key, f"Nothing can be said of {words}: {reason}.", {})
 
@@ -215,6 +215,42 @@ def _gpu(rows: list[dict], gpu_ladder: list[dict], has_gpu: bool) -> dict:
     return _sentence(
         "gpu", f"GPU: not measured: {reason}.{_notes(apart)}", {}, f"{LADDER} (on a machine with an NVIDIA GPU)"
     )
+
+
+def _providers(records: Sequence[dict]) -> dict:
+    """One clip a call on the CPU: the fastest file that takes raw audio, against eager PyTorch; and a folder."""
+    found = [
+        row for row in providers_numbers.rows(records)
+        if row["over_eager"] and (row["provider"], row["precision"]) == ("cpu", "fp32")
+        and row["format"].startswith("onnx")
+    ]  # fmt: skip
+    if not found:
+        return _sentence(
+            "providers", "What an answer of the exported files costs is not measured here yet.", {},
+            providers_numbers.COMMAND,
+        )  # fmt: skip
+    best = max(found, key=lambda row: row["over_eager"])
+    numbers = {
+        "name": best["name"], "threads": best["threads"], "p50_ms": best["single"]["p50"],
+        "p99_ms": best["single"]["p99"], "over_eager": best["over_eager"],
+        "worst_difference": best["worst_difference"],
+    }  # fmt: skip
+    told = (
+        f"One clip of 4 s is answered by “{best['name']}” in {number(best['single']['p50'])} ms (median, on "
+        f"{best['threads']} CPU thread{'s' if best['threads'] > 1 else ''}), {number(best['over_eager'], 2)} times as "
+        f"fast as by eager PyTorch with torchaudio's mel, with probabilities within {best['worst_difference']:.1e} of "
+        "its"
+    )
+    used, ratio = [best], providers_numbers.files_ratio(records)
+    if ratio:
+        ours, loop, times = ratio
+        used += [ours, loop]
+        numbers |= {"files": ours["files"], "files_ratio": times, "infer_s": ours["median_s"]}
+        told += (
+            f"; a folder of {ours['files']:,} files by `infer` {number(times, 2)} times as fast as by a plain eager "
+            "loop, with the same labels"
+        )
+    return _sentence("providers", told + "." + _caveat(used), numbers)
 
 
 def _has_parts(ladder: list[dict]) -> bool:

@@ -218,7 +218,9 @@ def test_missing_chapters_name_the_command_that_makes_them(tmp_path):
     assert "experiment batch-size: not measured" in chapter(page, "experiments")
     for name in ("ladder", "batch-size", "data-size"):
         assert any(f"experiment {name}" in line for line in result["machines"][0]["missing"])
-    assert [s["key"] for s in result["machines"][0]["story"] if s["missing"]] == ["why", "where", "gain", "gpu"]
+    assert [s["key"] for s in result["machines"][0]["story"] if s["missing"]] == [
+            "why", "where", "gain", "gpu", "providers",
+        ]  # fmt: skip
 
 
 def test_rungs_bear_their_proof_and_unstable_ones_a_badge(tmp_path):
@@ -403,7 +405,7 @@ def test_json_is_the_storys_numbers(cpu_file, tmp_path):
     done = run(cpu_file, "--out", tmp_path / "r.html", "--json")
     assert done.exit_code == 0, done.output
     found = {sentence["key"]: sentence for sentence in json.loads(done.stdout)["machines"][0]["story"]}
-    assert set(found) == {"why", "where", "gain", "mel", "gpu"} and found["gain"]["numbers"]["rungs"] == 6
+    assert set(found) == {"why", "where", "gain", "mel", "gpu", "providers"} and found["gain"]["numbers"]["rungs"] == 6
 
 
 def test_the_terminal_tells_the_story(cpu_file, tmp_path):

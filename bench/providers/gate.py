@@ -1,0 +1,118 @@
+"""No time without a green check: the PyTorch model's answers on the very clips that are timed, and the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.cases import SAMPLE_RATE, SAMPLES, SEED
+
+LOGIT_LIMIT = 1e-4
+"""No fp32 logit may be further than this share of the largest from the PyTorch model's: where a network is sure, a
+probability of 0 or 1 hides wrong weights, and a logit does not."""
+LEAST_AGREEMENT = 0.9
+"""Share of labels that fp16 and int8 must have in common with it, on clips of which many nearly drown in noise: enough
+to see that it is the same model. What they cost in accuracy is measured when they are exported."""
+_CHUNK = 16
+_NOISE_DB = (-40.0, 15.0)
+"""Level of the noise against the chords: of one clean chord every probability is 0 or 1, and any difference small."""
+
+
+def make_clips(n: int) -> np.ndarray:
+    """Seeded clips (n, 64000) float32: two triads of harmonic tones that decay, one fainter than the other, in noise
+    from faint to louder than they."""
+    draw = np.random.default_rng(SEED)
+    time_s = np.arange(SAMPLES) / SAMPLE_RATE
+    chords = []
+    for root in range(12):
+        for thirds in ((0, 4, 7), (0, 3, 7), (0, 3, 6), (0, 4, 8)):
+            notes = 440.0 * 2.0 ** ((48 + root + np.array(thirds) - 69) / 12)
+            tones = sum(np.sin(2 * np.pi * f * h * time_s + 6 * draw.random()) / h for f in notes for h in (1, 2, 3, 4))
+            chords.append(tones * np.exp(-time_s))
+    clips = np.empty((n, SAMPLES), np.float32)
+    for i in range(n):
+        chord = np.roll(chords[draw.integers(len(chords))], draw.integers(SAMPLES))  # no two clips are alike
+        chord = chord + draw.uniform(0.0, 1.0) * chords[draw.integers(len(chords))]
+        noise = draw.standard_normal(SAMPLES) * chord.std() * 10 ** (draw.uniform(*_NOISE_DB) / 20)
+        mixed = chord + noise
+        clips[i] = draw.uniform(0.1, 0.9) * mixed / np.abs(mixed).max()
+    return clips
+
+
+@dataclass(frozen=True)
+class Check:
+    """Of one contestant's answers.
+
+    Attributes:
+        worst_difference: of a probability. agreement: share of clips with the same label.
+        limit: on the difference, None for fp16 and int8.
+        reason: why it failed, None where it passed.
+    """
+
+    worst_difference: float
+    agreement: float
+    limit: float | None
+    reason: str | None
+
+    def error(self) -> dict:
+        """A record's `error`."""
+        return {
+            "reference": "PyTorch",
+            "worst_difference": self.worst_difference,
+            "agreement": self.agreement,
+            "limit": self.limit,
+        }
+
+
+def expected(predictor, clips: np.ndarray) -> dict[str, np.ndarray]:
+    """What a `core.predict.Predictor` answers: `types` (n, 4), `roots` (n, 12), `logits` (n, 12, 4), `labels` (n,)."""
+    import torch
+
+    scores, logits = [], []
+    for start in range(0, len(clips), _CHUNK):
+        part = clips[start : start + _CHUNK]
+        scores.append(predictor(part))
+        with torch.inference_mode():  # the predictor keeps them for itself
+            logits.append(predictor.model.joint(predictor.mel(torch.from_numpy(part))).numpy())
+    joint = np.concatenate([part.joint for part in scores])
+    return {
+        "types": np.concatenate([part.types for part in scores]),
+        "roots": np.concatenate([part.roots for part in scores]),
+        "logits": np.concatenate(logits),
+        "labels": joint.reshape(len(joint), -1).argmax(axis=1),
+    }
+
+
+def compare(
+    outputs: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], precision: str, allowed: float = 1e-5
+) -> Check:
+    """Compare a contestant's outputs with those of the PyTorch model for the same clips; NaN fails.
+
+    Args:
+        outputs: of the contestant. right: from `expected`.
+        precision: fp32 must have every label, and every probability within `allowed`; others `LEAST_AGREEMENT`.
+    """
+    found = [np.asarray(outputs[f"{task}_probabilities"], np.float64) for task in ("type", "root")]
+    logits = np.asarray(outputs["logits"], np.float64)
+    wanted = [right["types"], right["roots"]]
+    n = len(right["labels"])
+    if [f.shape for f in found] != [w.shape for w in wanted] or logits.shape != (n, 12, 4):
+        return Check(float("inf"), 0.0, allowed, f"outputs of shapes {[f.shape for f in found]} for {n} clips")
+    exact = precision == "fp32"
+    limit = allowed if exact else None
+    if not all(np.isfinite(values).all() for values in (*found, logits)):
+        return Check(float("inf"), 0.0, limit, "outputs that are not finite")
+    worst = max(float(np.abs(f - w).max()) for f, w in zip(found, wanted, strict=True))
+    agreement = float((logits.reshape(n, -1).argmax(axis=1) == right["labels"]).mean())
+    least = 1.0 if exact else LEAST_AGREEMENT
+    apart = float(np.abs(logits - right["logits"]).max() / np.abs(right["logits"]).max())
+    reason = None
+    if exact and worst > allowed:
+        reason = f"a probability differs by {worst:.2g} from the PyTorch model's, allowed are {allowed:g}"
+    elif exact and apart > LOGIT_LIMIT:
+        reason = f"a logit differs by {apart:.2g} of the largest from the PyTorch model's, allowed are {LOGIT_LIMIT:g}"
+    elif agreement < least:
+        reason = f"{100 * agreement:.1f} % of the labels are the PyTorch model's, {100 * least:.0f} % must be"
+    return Check(worst, agreement, limit, reason)

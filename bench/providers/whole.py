@@ -1,0 +1,125 @@
+"""What a user waits for: a folder of files, and whole processes. Answers are checked in every round."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench import timing
+from bench.cases import SAMPLE_RATE
+from core.errors import UserError
+
+_ROOT = Path(__file__).resolve().parents[2]
+_TIMEOUT_S = 300
+WAYS = ("infer", "eager loop")
+
+
+def write_wavs(clips: np.ndarray, folder: Path) -> list[Path]:
+    """16-bit mono wav files of clips (n, samples), 0000.wav and on."""
+    import soundfile
+
+    paths = [folder / f"{i:04d}.wav" for i in range(len(clips))]
+    for path, clip in zip(paths, clips, strict=True):
+        soundfile.write(path, clip, SAMPLE_RATE, subtype="PCM_16")
+    return paths
+
+
+def files(
+    model: Path, checkpoint: Path, wavs: Sequence[Path], threads: int, rounds: int, progress: Callable[[], None]
+) -> dict:
+    """Seconds for all files, the model loaded before: `infer` and a plain eager loop, alternated.
+
+    The loop is what one writes first: soundfile.read, torchaudio's mel, the model, one file after another.
+
+    Returns:
+        {way: samples in seconds}, `other_cores`, `front_end` (that `infer` used last), `first_s` of each way.
+
+    Raises:
+        UserError: the two name other chords.
+    """
+    import torch
+
+    from bench.providers.contestants import BASELINE, Contestant
+    from bench.providers.opened import Opened
+    from core.answers import name_chord
+    from export.infer import infer_files
+    from export.runtime import ChordPredictor
+
+    predictor = ChordPredictor(model, threads=1)  # as the command does: each of its threads answers alone
+    eager = Opened(Contestant(BASELINE, "fp32", "cpu", str(checkpoint)), threads)
+
+    def infer() -> list[str]:
+        return [
+            result.get("chord") or result["error"]
+            for result in infer_files(predictor, list(map(str, wavs)), workers=threads, at_once=True)
+        ]
+
+    def loop() -> list[str]:
+        import soundfile
+
+        named = []
+        for path in wavs:
+            waveform, _ = soundfile.read(path, dtype="float32")
+            logits = torch.from_numpy(eager(waveform[None])["logits"][0])
+            named.append(name_chord(torch.softmax(logits.flatten(), 0).reshape(logits.shape).numpy(), 3)["chord"])
+        return named
+
+    ways = dict(zip(WAYS, (infer, loop), strict=True))
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    first_s, right = {}, None
+    others = timing.OtherWork()
+    for number in range(rounds + 1):
+        for way in WAYS if number % 2 else reversed(WAYS):
+            time.sleep(0.1)
+            start = time.perf_counter()
+            named = ways[way]()
+            took_s = time.perf_counter() - start
+            right = right or named
+            if named != right:
+                wrong = sum(a != b for a, b in zip(named, right, strict=True))
+                raise UserError(f"{way}: {wrong} of {len(wavs)} files get another chord than by the other way")
+            if number:
+                seconds[way].append(took_s)
+            else:
+                first_s[way] = took_s
+            progress()
+    return {
+        "seconds": seconds,
+        "first_s": first_s,
+        "other_cores": others.cores(),
+        "front_end": predictor.front_end,
+    }
+
+
+def processes(wav: Path, chord: str, rounds: int, progress: Callable[[], None]) -> dict:
+    """Seconds of whole processes, alternated, the first of each left out: `infer` of one file, and `--help`.
+
+    Raises:
+        UserError: one fails, or the file's chord is not the right one.
+    """
+    commands = {"infer clip.wav": (["infer", str(wav)], chord), "--help": (["--help"], "infer")}
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    first_s = {}
+    others = timing.OtherWork()
+    for number in range(rounds + 1):
+        for name, (arguments, told) in commands.items():
+            start = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, str(_ROOT / "cli.py"), *arguments],
+                capture_output=True, text=True, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            took_s = time.perf_counter() - start
+            if done.returncode != 0 or told not in done.stdout.split():
+                reason = (done.stderr.strip().splitlines() or [f"{told!r} is not in what it printed"])[-1]
+                raise UserError(f"python cli.py {name}: {reason}")
+            if number:
+                seconds[name].append(took_s)
+            else:
+                first_s[name] = took_s
+            progress()
+    return {"seconds": seconds, "first_s": first_s, "other_cores": others.cores()}
