@@ -269,10 +269,7 @@ _BENCH = {
     "infer": ("infer_command:infer", "Name the chord in files, folders or standard input."),
     "export": ("export_command:export", "Write a model as ONNX and TorchScript files, verified."),
     "profile": ("profile_command:profile", "Measure this machine and write one interactive page."),
-    "benchmark": (
-        "benchmark_command:benchmark",
-        "Time the model in every format, on every provider.",
-    ),
+    "benchmark": ("benchmark_command:benchmark", "Time the model in every format, on every provider."),
     "report": ("report_command:report", "Write everything that was measured into one HTML file."),
     "experiment": ("study.command:experiment", "Measure how long training takes, the original's and ours."),
     "study": ("study.command:study", "Run the whole study, in order, resumable."),
