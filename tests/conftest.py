@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _torch_threads_stay():
+    """A test's number of threads is not the next one's: it is in the fingerprint of every measurement."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    yield
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -51,9 +51,15 @@ def measure(
     Returns:
         (records made, failed checks in words).
     """
-    with tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
-        work = _Benchmark(Path(scratch), records_path, plan, effort, progress, note)
-        work.measure()
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        with tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
+            work = _Benchmark(Path(scratch), records_path, plan, effort, progress, note)
+            work.measure()
+    finally:
+        torch.set_num_threads(threads)
     return work.made, work.failed
 
 

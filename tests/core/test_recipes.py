@@ -169,7 +169,7 @@ def test_where_the_root_is_undefined_any_root_counts_as_right(tmp_path):
         def labels(self):
             return np.array([3, 3, 0]), np.array([0, 0, 1])
 
-    config = TrainConfig("", "").resolved()
+    config = TrainConfig("data", "out").resolved()
     mel = np.zeros((3, 192, 9), np.float16)  # nothing is heard: every answer is wrong that can be
     net = template_net()
     with torch.no_grad():
