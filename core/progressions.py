@@ -209,9 +209,7 @@ def _strokes(chord: PlannedChord, notes: list[int], progression: Progression):
 
 
 def _within(notes: tuple[int, ...], bank: NoteBank) -> list[int]:
-    shift = next(
-        (s for s in (0, 12, -12, 24, -24) if bank.low <= notes[0] + s and notes[-1] + s <= bank.high), None
-    )
+    shift = next((s for s in (0, 12, -12, 24, -24) if bank.low <= notes[0] + s and notes[-1] + s <= bank.high), None)
     if shift is None:
         raise UserError(f"{bank.name} plays {bank.low} to {bank.high}, too few notes for {notes}; choose another")
     return [note + shift for note in notes]
