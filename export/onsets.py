@@ -87,7 +87,7 @@ def onsets(curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tempo(curve: np.ndarray) -> float | None:
-    """Beats a minute of a flux curve, by autocorrelation with a preference for usual tempi; None where none is heard."""
+    """Beats a minute of a flux curve, by autocorrelation that prefers usual tempi; None where none is heard."""
     low, high = (round(60 * RATE / bpm) for bpm in reversed(_TEMPI))
     if len(curve) < 4 * high:
         return None
