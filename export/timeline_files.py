@@ -23,7 +23,9 @@ _VELOCITY = 72
 _BASS_MIDI, _LOWEST_MIDI = 36, 55
 """The root sounds below C3, the triad from G3 up."""
 _TYPE_COLOURS = dict(zip(TYPES, ("#0b63b0", "#b3420f", "#6d3aa8", "#1a7a4c"), strict=True))
-_NO_CHORD_COLOUR = "#8a8f98"
+_NO_CHORD_COLOUR = "#666c76"
+_SHOWN_S, _NAMED_S = 40.0, 0.9
+"""Seconds of the plot shown at first; from what length on a stretch has room for its name then."""
 
 
 def lab_label(segment: Segment) -> str:
@@ -162,20 +164,29 @@ def figure(timeline: Timeline):
                 name=kind or "no chord",
                 marker={"color": colour, "line": {"width": 0}},
                 width=0.85,
-                text=[s.chord for s, _ in chosen],
-                textposition="inside",
-                insidetextanchor="middle",
-                textfont={"color": "white"},
-                constraintext="none",
+                hovertext=[s.chord for s, _ in chosen],
                 customdata=[
                     [clock(s.start_s), clock(s.end_s), r or "", "" if s.confidence is None else f"{s.confidence:.1%}"]
                     for s, r in chosen
                 ],
-                hovertemplate="<b>%{text}</b> %{customdata[2]}<br>%{customdata[0]} to %{customdata[1]}<br>"
+                hovertemplate="<b>%{hovertext}</b> %{customdata[2]}<br>%{customdata[0]} to %{customdata[1]}<br>"
                 "%{customdata[3]}<extra></extra>",
             )
         )
-    shown = min(timeline.duration_s, 60.0)
+    # Written as a trace of their own: inside bars that have a base, plotly puts texts where they do not belong.
+    named = [s for s in timeline.segments if s.end_s - s.start_s >= _NAMED_S]
+    page.add_trace(
+        go.Scatter(
+            x=[(s.start_s + s.end_s) / 2 for s in named],
+            y=[s.root or "N" for s in named],
+            text=[s.chord for s in named],
+            mode="text",
+            textfont={"color": "white", "size": 12},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    shown = min(timeline.duration_s, _SHOWN_S)
     page.update_layout(
         title={"text": "Chords" + ("" if timeline.key is None else f" in {timeline.key}")},
         template="plotly_white",
@@ -183,7 +194,6 @@ def figure(timeline: Timeline):
         height=560,
         margin={"l": 50, "r": 20, "t": 70, "b": 40},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-        uniformtext={"minsize": 9, "mode": "hide"},
     )
     page.update_xaxes(title={"text": "seconds"}, range=[0, shown], rangeslider={"visible": True, "thickness": 0.08})
     page.update_yaxes(categoryorder="array", categoryarray=rows[::-1], title={"text": "root"}, fixedrange=True)
