@@ -29,6 +29,7 @@ _N_CHORDS = len(ROOTS) * len(TYPES)
 _BLOCK_S = 30.0
 _FORCED = 30.0
 _TINY = 1e-9
+_RELEASE_S = 0.6
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,22 @@ class Settings:
         no_chord: likelihood of "no chord" in quiet frames, where the model would be less sure of any chord.
         no_chord_loud: the same in loud ones. quiet_db: between the two, under the loud parts of this sound.
         silence_db: under the loud parts, where nothing is left to name.
+    release_db: a chord before "no chord" ended where its level began to fall by so much from frame to frame.
         batch: windows that the predictor is given at once.
     """
 
     window_s: float = 0.5
     hop_s: float = 0.1
-    lead_s: float = 0.2
+    lead_s: float = 0.12
     floor: float = 1e-3
-    change_cost: float = 9.0
-    onset_discount: float = 6.0
+    change_cost: float = 25.0
+    onset_discount: float = 15.0
     snap_s: float = 0.15
-    no_chord: float = 0.3
+    no_chord: float = 0.15
     no_chord_loud: float = 0.02
     quiet_db: tuple[float, float] = (-22.0, -14.0)
-    silence_db: float = -50.0
+    silence_db: float = -46.0
+    release_db: float = 5.0
     batch: int = 128
 
 
@@ -138,7 +141,7 @@ def find_timeline(
     times, strengths = onsets(curve)
     scores = _log_likelihoods(frames, settings)
     path = viterbi(scores, _change_costs(total_frames, times, strengths, settings))
-    segments = _segments(path, frames.joint, times, strengths, duration_s, settings)
+    segments = _segments(path, frames, times, strengths, duration_s, settings)
     key, confidence = find_key([(s.chord, s.end_s - s.start_s) for s in segments])
     roman = [roman_numeral(s.chord, key) for s in segments]
     return Timeline(
@@ -264,12 +267,16 @@ def _change_costs(n: int, times: np.ndarray, strengths: np.ndarray, settings: Se
     return settings.change_cost - settings.onset_discount * best
 
 
-def _segments(path, joint, times, strengths, duration_s: float, settings: Settings) -> list[Segment]:
+def _segments(path, frames: _Frames, times, strengths, duration_s: float, settings: Settings) -> list[Segment]:
     changes = np.flatnonzero(np.diff(path)) + 1
     starts, ends = np.concatenate([[0], changes]), np.concatenate([changes, [len(path)]])
     bounds = [0.0]
-    for k in changes:
-        bounds.append(_snap(k * settings.hop_s, path[k] < _N_CHORDS, times, strengths, bounds[-1], settings))
+    for k, start in zip(changes, starts, strict=False):
+        if path[k] == _N_CHORDS:
+            time = _release(k, start, frames.levels_db, settings)
+        else:
+            time = _snap(k * settings.hop_s, times, strengths, bounds[-1], settings)
+        bounds.append(max(time, bounds[-1] + settings.hop_s / 2))
     bounds.append(duration_s)
     segments = []
     for start, end, begin_s, end_s in zip(starts, ends, bounds[:-1], bounds[1:], strict=True):
@@ -278,19 +285,25 @@ def _segments(path, joint, times, strengths, duration_s: float, settings: Settin
             segments.append(Segment(begin_s, end_s, NO_CHORD, None, None, None))
             continue
         root, chord_type = divmod(state, len(TYPES))
-        confidence = min(1.0, float(joint[start:end, state].astype(np.float64).mean()))
+        confidence = min(1.0, float(frames.joint[start:end, state].astype(np.float64).mean()))
         symbol = chord_symbol(root, chord_type)
         segments.append(Segment(begin_s, end_s, symbol, ROOTS[root], TYPES[chord_type], confidence))
     return segments
 
 
-def _snap(time: float, to_chord: bool, times, strengths, after: float, settings: Settings) -> float:
-    """The strongest onset near a change at `time`; a chord's end has no onset."""
-    time = max(time, after + settings.hop_s / 2)
-    if not to_chord:
-        return time
+def _snap(time: float, times, strengths, after: float, settings: Settings) -> float:
+    """The strongest onset near a change to a chord at `time`, later than `after`."""
     low, high = np.searchsorted(times, [max(time - settings.snap_s, after + 0.02), time + settings.snap_s])
     if low >= high:
         return time
     nearness = 1 - 0.5 * np.abs(times[low:high] - time) / settings.snap_s
     return float(times[low:high][(strengths[low:high] * nearness).argmax()])
+
+
+def _release(k: int, start: int, levels_db: np.ndarray, settings: Settings) -> float:
+    """When the chord of the frames from `start` to `k` was let go: while dampers fall it can still be named."""
+    for frame in range(max(start + 1, k - round(_RELEASE_S / settings.hop_s)), k):
+        # It fell there, and did not rise again.
+        if levels_db[frame : k + 1].max() < levels_db[frame - 1] - settings.release_db:
+            return frame * settings.hop_s
+    return k * settings.hop_s
