@@ -1,8 +1,8 @@
 """How well chords are followed through songs: mir_eval on progressions rendered with exact ground truth.
 
 Each song is planned by its seed, played by one instrument, optionally recorded anew in a room, and heard by
-`export.timeline` as a user's file is. Scores are mir_eval's `triads` (root and type; dim and aug count as such) weighted
-by duration: the weighted chord symbol recall. Time at which both say "no chord" counts as right, as in MIREX.
+`export.timeline` as a user's file is. Scores are mir_eval's `triads` (root and type; dim and aug count as such),
+weighted by duration: the weighted chord symbol recall. Time at which both say "no chord" counts as right, as in MIREX.
 What is not measured here: drums, voices, sevenths, and hands other than a program's.
 """
 
@@ -40,7 +40,8 @@ def score_songs(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict]:
     """One row an instrument: {"instrument", "source", "degraded", "songs", "seconds", "triads", "triads_interval",
-    "majmin", "root", "segmentation", "near_changes", "median_change_error_s", "by_pattern", "by_type", "real_time_factor", "scores"}.
+    "majmin", "root", "segmentation", "near_changes", "median_change_error_s", "by_pattern", "by_type",
+    "real_time_factor", "scores"}.
 
     `near_changes` is the share of true changes that lie within 150 ms of a found one; `triads_interval` is 95 %, by
     drawing songs anew (bootstrap). "scores" holds each song's own.

@@ -128,7 +128,8 @@ def plan_progression(
     chords = [PlannedChord(0.0, time)] if time > 0 else []
     beats_left, position, before = bars * BEATS_A_BAR, 0, None
     while beats_left > 0:
-        beats = min(int(rng.choice(BEATS, p=_BEAT_WEIGHTS)), beats_left)
+        beats = int(rng.choice(BEATS, p=_BEAT_WEIGHTS))
+        beats = max(length for length in BEATS if length <= min(beats, beats_left))
         end = time + beats * 60 / tempo
         if before is not None and rng.random() < rest_probability:
             chords.append(PlannedChord(time, end))

@@ -26,6 +26,9 @@ _NORMAL_PERCENTILE = 98.0
 _WEAKEST = 0.05
 _TEMPI = (50.0, 200.0)
 _USUAL_BPM = 105.0
+_BEATS_BETWEEN = (1, 2, 4)
+_BLUR = np.array([1, 2, 3, 2, 1]) / 9
+_LEAST_CORRELATION = 0.15
 
 
 class OnsetCurve:
@@ -81,30 +84,37 @@ def onsets(curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     normal = np.percentile(curve, _NORMAL_PERCENTILE)
     strengths = np.clip(curve[peaks] / max(float(normal), 1e-6), 0, 1)
     keep = strengths >= _WEAKEST
-    # Growth over `_BACK` frames is largest at the end of the rise; the note began before.
-    times = np.maximum(peaks[keep] - _BACK / 2, 0) / RATE
+    # A window of 64 ms feels a note before its middle comes there, and growth is over `_BACK` frames: the two cancel.
+    times = peaks[keep] / RATE
     return times, strengths[keep]
 
 
 def tempo(curve: np.ndarray) -> float | None:
-    """Beats a minute of a flux curve, by autocorrelation that prefers usual tempi; None where none is heard."""
+    """Beats a minute of a flux curve, by autocorrelation that prefers usual tempi; None where none is heard.
+
+    Chords may be struck every other beat or once a bar only, so that two and four beats count as well.
+    """
     low, high = (round(60 * RATE / bpm) for bpm in reversed(_TEMPI))
-    if len(curve) < 4 * high:
+    most = max(_BEATS_BETWEEN) * high
+    if len(curve) < 2 * most:
         return None
-    centred = curve - curve.mean()
+    # Hands are not exact to a frame.
+    centred = np.convolve(curve - curve.mean(), _BLUR, "same")
     size = 1 << int(2 * len(centred) - 1).bit_length()
     spectrum = np.fft.rfft(centred, size)
-    correlation = np.fft.irfft(spectrum * spectrum.conj(), size)[: 2 * high + 2]
+    correlation = np.fft.irfft(spectrum * spectrum.conj(), size)[: most + 4]
     if correlation[0] <= 0:
         return None
+    correlation /= correlation[0]
     lags = np.arange(low, high + 1)
     preference = np.exp(-0.5 * (np.log2(60 * RATE / lags / _USUAL_BPM) / 0.9) ** 2)
-    scores = (correlation[lags] + 0.5 * correlation[2 * lags]) * preference
-    best = int(scores.argmax())
-    if correlation[lags[best]] < 0.05 * correlation[0]:
+    scores = sum(correlation[beats * lags] for beats in _BEATS_BETWEEN) * preference
+    lag = int(lags[scores.argmax()])
+    beats = max(_BEATS_BETWEEN, key=lambda n: correlation[n * lag])
+    if correlation[beats * lag] < _LEAST_CORRELATION:
         return None
-    lag = float(lags[best])
-    # The second beat tells the lag with half the error.
-    near = np.arange(2 * lags[best] - 2, 2 * lags[best] + 3)
-    lag = float(near[correlation[near].argmax()]) / 2 or lag
+    # The farther beat tells the time between two with less error.
+    near = np.arange(max(_BEATS_BETWEEN) * lag - 3, max(_BEATS_BETWEEN) * lag + 4)
+    if correlation[near].max() > _LEAST_CORRELATION:
+        return 60 * RATE * max(_BEATS_BETWEEN) / float(near[correlation[near].argmax()])
     return 60 * RATE / lag
