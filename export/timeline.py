@@ -1,9 +1,10 @@
 """The chords of a recording of any length, over time.
 
-The sound is read in blocks and cut into windows of half a second, ten a second, that the predictor names in batches.
+The sound is read in blocks and cut into windows of half a second, ten a second, and of a second, five a second, that the
+predictor names in batches.
 Viterbi smoothing over 48 chords and "no chord" then finds the likeliest course, in which a change is cheap where notes
-begin (`export.onsets`), and each change is moved to the onset beside it. Of each frame about 200 bytes are kept, so an
-hour takes 8 MB beyond what a minute takes.
+begin (`export.onsets`), and each change is moved to the onset beside it. Of each frame about 300 bytes are kept, so an
+hour takes 11 MB beyond what a minute takes.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Settings:
 
     Attributes:
         window_s, hop_s: of what the model hears at once, and how often.
+        long_window_s, long_weight: a longer window begins with each other one, in which a broken chord is complete
+            sooner, and its share in the (log) likelihood.
         lead_s: how long before the time that a window answers for it begins.
         floor: added to probabilities, so that one wrong window is not beyond repair.
         change_cost, onset_discount: of a change of chord, in nats, and how much of it an onset of full strength saves.
@@ -51,10 +54,12 @@ class Settings:
 
     window_s: float = 0.5
     hop_s: float = 0.1
+    long_window_s: float = 1.0
+    long_weight: float = 0.3
     lead_s: float = 0.12
     floor: float = 1e-3
-    change_cost: float = 25.0
-    onset_discount: float = 15.0
+    change_cost: float = 30.0
+    onset_discount: float = 18.0
     snap_s: float = 0.15
     no_chord: float = 0.15
     no_chord_loud: float = 0.02
@@ -167,9 +172,11 @@ def _check_model(predictor: Callable[[np.ndarray], Scores]) -> None:
 
 @dataclass
 class _Frames:
-    """What is kept of each frame (hop) of a sound: joint (frames, 48) float16, its level, whether it is silent."""
+    """What is kept of each frame (hop) of a sound: probabilities in its short and its long window, float16 (frames, 48),
+    whether it is silent, and its level."""
 
     joint: np.ndarray
+    ahead: np.ndarray
     silent: np.ndarray
     levels_db: np.ndarray
     samples: int
@@ -179,8 +186,8 @@ class _Frames:
 def _listen(source, predictor, progress, name, settings: Settings) -> _Frames:
     total_s = _length(source) if progress is not None else None
     curve = OnsetCurve()
-    joint, silent, levels = [], [], []
-    counted = 0
+    joint, ahead, silent, levels = [], [], [], []
+    counted = frames = 0
 
     def blocks() -> Iterator[np.ndarray]:
         nonlocal counted
@@ -189,21 +196,27 @@ def _listen(source, predictor, progress, name, settings: Settings) -> _Frames:
             curve.add(block)
             yield block
 
-    window, hop = round(settings.window_s * SAMPLE_RATE), round(settings.hop_s * SAMPLE_RATE)
-    lead = round(settings.lead_s * SAMPLE_RATE)
+    window, hop, long, lead = (
+        round(seconds * SAMPLE_RATE)
+        for seconds in (settings.window_s, settings.hop_s, settings.long_window_s, settings.lead_s)
+    )
     warm = getattr(predictor, "warm_kernel", None)
-    for batch in _windows(blocks(), window, hop, lead, settings.batch):
-        scores = predictor(batch)
+    for batch in _windows(blocks(), long, hop, lead, settings.batch):
+        scores = predictor(np.ascontiguousarray(batch[:, :window]))
         joint.append(scores.joint.reshape(-1, _N_CHORDS).astype(np.float16))
         silent.append(scores.silent)
+        # Every other one: what is heard in a second changes little in a tenth.
+        scores = predictor(np.ascontiguousarray(batch[::2]))
+        ahead.append(scores.joint.reshape(-1, _N_CHORDS).astype(np.float16).repeat(2, axis=0)[: len(batch)])
+        frames += len(batch)
         # The level of the frame itself, in the middle of what its window hears.
         middle = batch[:, lead - hop // 2 : lead - hop // 2 + hop]
         levels.append(10 * np.log10(np.square(middle - middle.mean(axis=1, keepdims=True)).mean(axis=1) + _TINY**2))
         if warm is not None and len(joint) == 2:
             warm()  # a long sound: the faster front end pays
         if progress is not None:
-            progress(min(sum(map(len, silent)) * settings.hop_s, counted / SAMPLE_RATE), total_s)
-    return _Frames(np.concatenate(joint), np.concatenate(silent), np.concatenate(levels), counted, curve)
+            progress(min(frames * settings.hop_s, counted / SAMPLE_RATE), total_s)
+    return _Frames(*map(np.concatenate, (joint, ahead, silent, levels)), counted, curve)
 
 
 def _length(source) -> float | None:
@@ -243,6 +256,8 @@ def _log_likelihoods(frames: _Frames, settings: Settings) -> np.ndarray:
     n = len(frames.levels_db)
     scores = np.empty((n, _N_CHORDS + 1), np.float32)
     np.log(frames.joint.astype(np.float32) + settings.floor, out=scores[:, :-1])
+    scores[:, :-1] *= 1 - settings.long_weight
+    scores[:, :-1] += settings.long_weight * np.log(frames.ahead.astype(np.float32) + settings.floor)
     loud = float(np.percentile(frames.levels_db, 95))
     level = frames.levels_db - loud
     low, high = settings.quiet_db

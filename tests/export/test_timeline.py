@@ -167,8 +167,10 @@ def test_no_more_than_a_batch_at_once_and_progress_to_the_end(tmp_path):
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(95 * RATE), RATE)
     fake, told = Fake(), []
     found = find_timeline(path, fake, progress=lambda done, total: told.append((done, total)))
-    assert max(n for n, _ in fake.shapes) <= Settings().batch and {m for _, m in fake.shapes} == {8000}
-    assert sum(n for n, _ in fake.shapes) == 950
+    assert max(n for n, _ in fake.shapes) <= Settings().batch
+    assert sum(n for n, m in fake.shapes if m == 8000) == 950
+    assert sum(n for n, m in fake.shapes if m == 16_000) == pytest.approx(475, abs=10)
+    assert {m for _, m in fake.shapes} == {8000, 16_000}
     assert told == sorted(told) and told[-1] == (95, 95) and found.duration_s == 95
 
 
