@@ -1,9 +1,8 @@
 """The chords of a recording of any length, over time.
 
-The sound is read in blocks and cut into windows of half a second, ten a second, and of a second, five a second, that the
-predictor names in batches.
-Viterbi smoothing over 48 chords and "no chord" then finds the likeliest course, in which a change is cheap where notes
-begin (`export.onsets`), and each change is moved to the onset beside it. Of each frame about 300 bytes are kept, so an
+The sound is read in blocks and cut into windows of half a second, ten a second, and of a second, five a second, that
+the predictor names in batches. Viterbi smoothing over 48 chords and "no chord" then finds the likeliest course, in
+which a change is cheap where notes begin (`export.onsets`), and each change is moved to the onset beside it. Of each frame about 300 bytes are kept, so an
 hour takes 11 MB beyond what a minute takes.
 """
 
@@ -172,8 +171,8 @@ def _check_model(predictor: Callable[[np.ndarray], Scores]) -> None:
 
 @dataclass
 class _Frames:
-    """What is kept of each frame (hop) of a sound: probabilities in its short and its long window, float16 (frames, 48),
-    whether it is silent, and its level."""
+    """What is kept of each frame (hop) of a sound: probabilities in its short and its long window, float16
+    (frames, 48), whether it is silent, and its level."""
 
     joint: np.ndarray
     ahead: np.ndarray
