@@ -2,8 +2,8 @@
 
 The sound is read in blocks and cut into windows of half a second, ten a second, and of a second, five a second, that
 the predictor names in batches. Viterbi smoothing over 48 chords and "no chord" then finds the likeliest course, in
-which a change is cheap where notes begin (`export.onsets`), and each change is moved to the onset beside it. Of each frame about 300 bytes are kept, so an
-hour takes 11 MB beyond what a minute takes.
+which a change is cheap where notes begin (`export.onsets`), and each change is moved to the onset beside it. Of each
+frame about 300 bytes are kept, so an hour takes 11 MB beyond what a minute takes.
 """
 
 from __future__ import annotations
