@@ -266,7 +266,8 @@ def _finish(result: dict, as_json: bool, line: str) -> None:
 _BENCH = {
     "train": ("model_commands:train", "Train on a set of clips; checkpoints and curves."),
     "evaluate": ("model_commands:evaluate", "Measure a model on labelled clips."),
-    "infer": ("infer_command:infer", "Name the chord in files, folders or standard input."),
+    "evaluate-songs": ("songs_command:evaluate_songs", "Score the chords of songs, on songs with known chords."),
+    "infer": ("infer_command:infer", "Name the chord in files, or the chords of songs over time."),
     "export": ("export_command:export", "Write a model as ONNX and TorchScript files, verified."),
     "profile": ("profile_command:profile", "Measure this machine and write one interactive page."),
     "benchmark": ("benchmark_command:benchmark", "Time the model in every format, on every provider."),

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from bench import console
+from bench.timeline_command import FORMATS
 from core.errors import UserError
 
 _PROVIDERS = ("cpu", "cuda", "tensorrt", "torchscript", "torch")
@@ -47,6 +48,20 @@ def _refuse_device(context: click.Context, parameter: click.Parameter, value: st
 @click.option("--device", hidden=True, expose_value=False, callback=_refuse_device)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, each file's as soon as it is done.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print a JSON object a line, each as soon as it is done.")
+@click.option("--timeline", is_flag=True, help="The chords over time of whole songs, with key and progressions.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="With --timeline: file to write (.lab, .json, .csv, .mid, .html), or a folder; may be repeated.",
+)
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    help="With --timeline and a folder: what is written there; may be repeated.  [default: lab]",
+)
 @console.json_option
 def infer(
     files: tuple[str, ...],
@@ -57,6 +72,9 @@ def infer(
     alternatives: int | None,
     as_csv: bool,
     as_jsonl: bool,
+    timeline: bool,
+    out: tuple[Path, ...],
+    formats: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Name the chord in FILES: wav, flac, ogg or mp3 of any rate, length and channel count, folders with all below
@@ -65,6 +83,8 @@ def infer(
     A long file is heard in windows of 4 s; "agree" is the share of its sound that says the same chord. Silence is
     answered N, no chord. A file that cannot be read is reported, the rest goes on, and the exit code is 1.
 
+    With --timeline, a song of any length is heard in windows of half a second, and each chord is told with its times.
+
     \b
     Examples:
       python cli.py infer chord.wav
@@ -72,13 +92,20 @@ def infer(
       python cli.py infer one.mp3 two.flac --json --alternatives 5
       ffmpeg -i film.mkv -f wav - | python cli.py infer -
       python cli.py infer recordings --provider cuda --csv
+      python cli.py infer song.mp3 --timeline --out song.lab --out song.html
+      python cli.py infer album --timeline --out chords --format lab --format mid
     """
     if as_csv + as_json + as_jsonl > 1:
         raise click.UsageError("choose --csv, --json or --jsonl")
+    _check_timeline(timeline, out, formats, as_csv, alternatives)
     from core.find_audio import find_files
 
     found = find_files(files)
     provider, note = (provider, None) if provider else _provider_of(model)
+    if timeline:
+        settings = {"model": model, "provider": provider, "precision": precision, "threads": threads or _cores()}
+        _timelines(found, settings, out, formats, note, as_json, as_jsonl)
+        return
     show: Callable[[Iterable[dict]], None]
     if as_json:
         show = _Object({"model": str(model or "shipped"), "provider": provider})
@@ -100,6 +127,39 @@ def infer(
             failed.report()
     if failed.lines:
         raise UserError(f"{len(failed.lines)} of {failed.n} files failed")
+
+
+def _check_timeline(
+    timeline: bool, out: tuple[Path, ...], formats: tuple[str, ...], as_csv: bool, alternatives: int | None
+) -> None:
+    if not timeline and (out or formats):
+        raise click.UsageError(f"{'--out' if out else '--format'} is for --timeline; without it, redirect the output")
+    if timeline and as_csv:
+        raise click.UsageError("a timeline as CSV is a file: give --out FILE.csv")
+    if timeline and alternatives is not None:
+        raise click.UsageError("--alternatives is of single chords; a timeline names one chord at a time")
+
+
+def _timelines(
+    found: list[str],
+    settings: dict,
+    out: tuple[Path, ...],
+    formats: tuple[str, ...],
+    note: str | None,
+    as_json: bool,
+    as_jsonl: bool,
+) -> None:
+    from bench import timeline_command
+
+    timeline_command.check(found, out, formats)
+    console.resume_hint("finished recordings are printed and written; give the other files to go on")
+    results = timeline_command.timelines(found, settings, out, formats, note)
+    described = {"model": str(settings["model"] or "shipped"), "provider": settings["provider"]}
+    failed = timeline_command.show(results, len(found), described, as_json, as_jsonl)
+    for line in failed:
+        console.note(f"failed: {line}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(found)} files failed")
 
 
 def _provider_of(model: Path | None) -> tuple[str, str | None]:
