@@ -1,0 +1,92 @@
+"""The tab Song: drop a recording of any length, read its chords along with the playback, take them home."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import gradio as gr
+
+from export.app import answer_page, sounds, timeline_page
+from export.app.clip_tab import Menus
+from export.app.handlers import Handlers, raised
+from export.app.hearing import checked
+
+FORMATS = ("lab", "json", "csv", "mid", "html")
+_HINT = "Drop a recording: its chords over time appear here, with files to take home."
+
+
+def find(handlers: Handlers, audio: str | None, model: str | None, provider: str | None, progress=None):
+    """(timeline, seconds taken) of a visitor's song. Raises UserError."""
+    from export.timeline import find_timeline
+
+    begin = time.perf_counter()
+    predictor = handlers.predictors.get(model, provider)
+    limit_s = 60 * handlers.limits.max_minutes
+    path = checked(audio, handlers.limits, limit_s, "cut it, or use `infer --timeline` on the command line")
+    timeline = find_timeline(path, predictor, progress=progress)
+    return timeline, time.perf_counter() - begin
+
+
+def files(handlers: Handlers, timeline, audio: str) -> list[str]:
+    """Every format in a random folder of its own, named after the song."""
+    from export.timeline_files import write
+
+    stem = re.sub(r"[^\w. -]", "_", Path(audio).stem)[:60].strip(". ") or "song"
+    folder = handlers.new_folder()
+    paths = [folder / f"{stem}.{format_}" for format_ in FORMATS]
+    for path, format_ in zip(paths, FORMATS, strict=True):
+        write(timeline, path, format_)
+    return [str(path) for path in paths]
+
+
+def draw(handlers: Handlers, chosen: Menus) -> None:
+    """Draw the tab inside the open gr.Blocks."""
+    with gr.Row(elem_classes="tb-columns"):
+        with gr.Column(scale=2, min_width=300):
+            song = handlers.upload(gr.File(
+                file_types=["audio"], label="Song: drop a file", elem_id="song-file", height=140
+            ))  # fmt: skip
+            gr.Examples(
+                [[str(sounds.example(sounds.SONG))]], [song], example_labels=[sounds.SONG], label="Example",
+                elem_id="song-examples", cache_examples=False, api_visibility="private",
+            )  # fmt: skip
+            downloads = gr.File(
+                label="Downloads", file_count="multiple", interactive=False, elem_id="song-downloads", visible=False
+            )
+        with gr.Column(scale=5, min_width=300):
+            page = gr.HTML(answer_page.hint(_HINT), elem_id="song-answer")
+
+    def name_song(song, model, provider, progress=gr.Progress()):  # noqa: B008  (Gradio's way to ask for it)
+        nothing = gr.File(value=None, visible=False)
+        if not song:
+            return answer_page.hint(_HINT), nothing
+        try:
+
+            def report(done, total=None, *_):
+                progress((done, total) if total else None, desc="Listening")
+
+            timeline, seconds = find(handlers, song, model, provider, report)
+            written = files(handlers, timeline, song)
+        except Exception as error:
+            return handlers.mistake(error), nothing
+        return timeline_page.page(timeline, song, seconds), gr.File(value=written, visible=True)
+
+    song.change(
+        name_song, [song, chosen.model, chosen.provider], [page, downloads], api_visibility="private",
+        concurrency_id="song", concurrency_limit=1, trigger_mode="always_last", show_progress_on=page,
+    )  # fmt: skip
+
+
+def answer_call(handlers: Handlers, audio: str | None, model: str, provider: str) -> tuple[dict, list[str]]:
+    """For the API: the timeline as the JSON format has it, and the paths of the files. Raises gr.Error."""
+    import json
+
+    try:
+        timeline, seconds = find(handlers, audio, model, provider)
+        written = files(handlers, timeline, audio)
+        described = json.loads(Path(written[FORMATS.index("json")]).read_text(encoding="utf-8"))
+    except Exception as error:
+        raise raised(error) from None
+    return {**described, "seconds": round(seconds, 3)}, written
