@@ -7,6 +7,7 @@ browser every other address. Files of visitors live in a folder of this process,
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import shutil
 import socket
@@ -92,19 +93,38 @@ def _build(settings: Settings, folder: Path):
     from export.app.predictors import Predictors
 
     predictors = Predictors(settings.model, settings.provider, settings.threads)
+    _import_gradio()
+    from export.app.handlers import Handlers
+    from export.app.page import build
+
+    at_once = max(2, (os.cpu_count() or 2) // max(1, settings.threads))
+    return build(Handlers(predictors, settings.limits, folder, at_once), DELETE_AFTER_S)
+
+
+def _import_gradio() -> None:
+    """Import Gradio in half its time: left alone, it would parse its own sources to write editors' stubs anew.
+
+    Where it cannot find a component's file it writes none, so that is what it is told. Should a version of Gradio ask
+    in another way, its import is slower, and that is all.
+    """
+    find = inspect.getfile
+
+    def find_for_others(what):
+        if sys._getframe(1).f_globals.get("__name__") == "gradio.component_meta":
+            raise OSError("no stubs wanted")
+        return find(what)
+
+    inspect.getfile = find_for_others
     try:
         import gradio
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
         raise UserError('the app needs Gradio, which is not installed; pip install -e ".[app]"') from error
+    finally:
+        inspect.getfile = find
     if int(gradio.__version__.split(".")[0]) < 6:
         raise UserError(f'the app needs Gradio 6, here is {gradio.__version__}; pip install -U -e ".[app]"')
-    from export.app.handlers import Handlers
-    from export.app.page import build
-
-    at_once = max(2, (os.cpu_count() or 2) // max(1, settings.threads))
-    return build(Handlers(predictors, settings.limits, folder, at_once), DELETE_AFTER_S)
 
 
 def _launch(blocks, settings: Settings, port: int, folder: Path) -> str:
