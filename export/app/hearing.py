@@ -56,7 +56,7 @@ def checked(path: str | None, limits: Limits, longest_s: float, way_out: str) ->
     header = read_header(path, name="this file")
     if header.channels > _MANY_CHANNELS:
         raise UserError(f"this file has {header.channels} channels; at most {_MANY_CHANNELS} are taken")
-    if header.frames is not None and header.frames / header.sample_rate > longest_s:
+    if header.frames is not None and header.frames / header.sample_rate > longest_s + 0.001:
         raise UserError(_too_long(header.frames / header.sample_rate, longest_s, way_out))
     return path
 
@@ -70,9 +70,14 @@ def until(blocks: Iterable[np.ndarray], longest_s: float, way_out: str) -> Itera
     done = 0
     for block in blocks:
         done += len(block)
-        if done > longest_s * SAMPLE_RATE + 1:
-            raise UserError(_too_long(None, longest_s, way_out))
+        check_length(done / SAMPLE_RATE, longest_s, way_out)
         yield block
+
+
+def check_length(seconds: float, longest_s: float, way_out: str) -> None:
+    """Raises UserError where so much has been heard that the sound is too long."""
+    if seconds > longest_s + 0.001:
+        raise UserError(_too_long(None, longest_s, way_out))
 
 
 def hear(path: str | None, predictor, limits: Limits) -> Heard:

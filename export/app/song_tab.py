@@ -11,27 +11,36 @@ import gradio as gr
 from export.app import answer_page, sounds, timeline_page
 from export.app.clip_tab import Menus
 from export.app.handlers import Handlers, raised
-from export.app.hearing import checked
+from export.app.hearing import check_length, checked
 
-FORMATS = ("lab", "json", "csv", "mid", "html")
 _HINT = "Drop a recording: its chords over time appear here, with files to take home."
 
 
 def find(handlers: Handlers, audio: str | None, model: str | None, provider: str | None, progress=None):
-    """(timeline, seconds taken) of a visitor's song. Raises UserError."""
+    """(timeline, seconds taken) of a visitor's song; `progress` is called with seconds done, and in all or None.
+
+    Raises:
+        UserError: as `export.app.hearing.checked` and `export.timeline.find_timeline`.
+    """
     from export.timeline import find_timeline
 
     begin = time.perf_counter()
     predictor = handlers.predictors.get(model, provider)
-    limit_s = 60 * handlers.limits.max_minutes
-    path = checked(audio, handlers.limits, limit_s, "cut it, or use `infer --timeline` on the command line")
-    timeline = find_timeline(path, predictor, progress=progress)
+    limit_s, way_out = 60 * handlers.limits.max_minutes, "cut it, or use `infer --timeline` on the command line"
+    path = checked(audio, handlers.limits, limit_s, way_out)
+
+    def report(done_s, total_s=None):
+        check_length(done_s, limit_s, way_out)  # of files whose header does not tell, or lies
+        if progress is not None:
+            progress(done_s, total_s)
+
+    timeline = find_timeline(path, predictor, progress=report, name="this file")
     return timeline, time.perf_counter() - begin
 
 
 def files(handlers: Handlers, timeline, audio: str) -> list[str]:
     """Every format in a random folder of its own, named after the song."""
-    from export.timeline_files import write
+    from export.timeline_files import FORMATS, write
 
     stem = re.sub(r"[^\w. -]", "_", Path(audio).stem)[:60].strip(". ") or "song"
     folder = handlers.new_folder()
@@ -81,12 +90,10 @@ def draw(handlers: Handlers, chosen: Menus) -> None:
 
 def answer_call(handlers: Handlers, audio: str | None, model: str, provider: str) -> tuple[dict, list[str]]:
     """For the API: the timeline as the JSON format has it, and the paths of the files. Raises gr.Error."""
-    import json
-
     try:
         timeline, seconds = find(handlers, audio, model, provider)
         written = files(handlers, timeline, audio)
-        described = json.loads(Path(written[FORMATS.index("json")]).read_text(encoding="utf-8"))
+        described = timeline.as_dict()
     except Exception as error:
         raise raised(error) from None
     return {**described, "seconds": round(seconds, 3)}, written

@@ -17,8 +17,8 @@ _COLOURS = np.array(
 )  # fmt: skip
 """Dark to light with even steps of lightness, so that the picture reads in grey as well."""
 _RANGE_DB = 80.0
-_WIDTH, _HEIGHT = 640, 250
-_LEFT, _TOP, _RIGHT, _BOTTOM = 52, 8, 10, 36
+_WIDTH, _HEIGHT = 660, 270
+_LEFT, _TOP, _RIGHT, _BOTTOM = 74, 12, 10, 40
 _HZ = (100, 200, 500, 1000, 2000, 3000, 4000, 8000)
 
 
@@ -53,12 +53,12 @@ def picture(waveform: np.ndarray, spec, start_s: float = 0.0) -> str:
         y = _TOP + high * (1 - share)
         name = f"{hz // 1000} kHz" if hz >= 1000 else f"{hz} Hz"
         marks.append(f'<line x1="{_LEFT - 4}" x2="{_LEFT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        marks.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
+        marks.append(f'<text x="{_LEFT - 7}" y="{y + 5:.1f}" text-anchor="end">{name}</text>')
     for second in range(int(seconds) + 1):
         x = _LEFT + wide * second / seconds
         marks.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP + high}" y2="{_TOP + high + 4}"/>')
         anchor = "end" if second and second == int(seconds) else "middle"
-        marks.append(f'<text x="{x:.1f}" y="{_TOP + high + 18}" text-anchor="{anchor}">{start_s + second:g} s</text>')
+        marks.append(f'<text x="{x:.1f}" y="{_TOP + high + 24}" text-anchor="{anchor}">{start_s + second:g} s</text>')
     told = (
         f"{spec.n_mels} bands from {spec.f_min:g} to {spec.f_max:g} Hz over {seconds:g} seconds from second "
         f"{start_s:g}; loudest near {_loudest_hz(mel, spec):.0f} Hz"
@@ -84,7 +84,7 @@ def _frequency_marks(spec) -> list[tuple[int, float]]:
         if not centres[0] <= hz <= centres[-1] * 1.02:
             continue
         share = (float(np.interp(hz, centres, np.arange(len(centres)))) + 0.5) / len(centres)
-        if share - last > 0.07:
+        if share - last > 0.1:
             marks.append((hz, share))
             last = share
     return marks

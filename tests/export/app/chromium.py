@@ -37,7 +37,7 @@ class Page:
             command.append("--no-sandbox")
         from_us, to_browser = os.pipe()
         from_browser, to_us = os.pipe()
-        pipes = f"exec 3<&{from_us} 4>&{to_us}; exec \"$@\""
+        pipes = f'exec 3<&{from_us} 4>&{to_us}; exec "$@"'
         self._process = subprocess.Popen(
             ["bash", "-c", pipes, "bash", *command], pass_fds=(from_us, to_us), stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -154,7 +154,7 @@ class Page:
 
     def send(self, selector: str, file: Path) -> None:
         """Give a file to the input inside an element."""
-        self.wait(f"document.querySelector({json.dumps(selector + ' input[type=file]')})")
+        self.wait(f"!!document.querySelector({json.dumps(selector + ' input[type=file]')})")
         found = self.call("Runtime.evaluate",
                           expression=f"document.querySelector({json.dumps(selector + ' input[type=file]')})")  # fmt: skip
         self.call("DOM.setFileInputFiles", files=[str(file)], objectId=found["result"]["objectId"])
