@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -52,7 +53,7 @@ class Settings:
 
 
 def serve(settings: Settings, started: Callable[[str], None], stop: threading.Event | None = None) -> None:
-    """Serve until interrupted, or until `stop` is set.
+    """Serve until interrupted or terminated, or until `stop` is set.
 
     Args:
         started: is called with the address once the page can be opened.
@@ -60,6 +61,9 @@ def serve(settings: Settings, started: Callable[[str], None], stop: threading.Ev
     Raises:
         UserError: Gradio is missing, the port is taken, the host is not of this machine, or the model cannot be had.
     """
+    stop = stop or threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())  # a service's way to end it: visitors' files must go
     folder = Path(tempfile.mkdtemp(prefix="triadbench-app-"))
     try:
         _keep_to_ourselves(folder)
@@ -68,7 +72,7 @@ def serve(settings: Settings, started: Callable[[str], None], stop: threading.Ev
             port = _free_port(settings.host, settings.port)
             blocks = _build(settings, folder)
             started(_launch(blocks, settings, port, folder))
-            _wait(folder, stop or threading.Event())
+            _wait(folder, stop)
         finally:
             if blocks is not None:
                 blocks.close(verbose=False)
@@ -130,7 +134,7 @@ def _import_gradio() -> None:
 def _launch(blocks, settings: Settings, port: int, folder: Path) -> str:
     from starlette.middleware import Middleware
 
-    from export.app.page import CSS, HEAD, theme
+    from export.app.page import HEAD, theme
 
     blocks.queue(max_size=_QUEUE, api_open=False, default_concurrency_limit=2)
     try:
@@ -140,7 +144,7 @@ def _launch(blocks, settings: Settings, port: int, folder: Path) -> str:
                 show_error=False, inbrowser=False, max_file_size=round(settings.limits.max_mb * 1e6), allowed_paths=[],
                 blocked_paths=[str(Path(__file__).resolve().parents[2])], enable_monitoring=False, ssr_mode=False,
                 pwa=False, mcp_server=False, run_history=False, footer_links=["api"], state_session_capacity=1000,
-                theme=theme(), css=CSS, head=HEAD, app_kwargs={"middleware": [Middleware(_Policy)]},
+                theme=theme(), head=HEAD, app_kwargs={"middleware": [Middleware(_Policy)]},
             )  # fmt: skip
     except OSError as error:
         raise UserError(f"{settings.host}:{port}: cannot be served ({error}); give another --port") from error

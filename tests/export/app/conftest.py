@@ -1,0 +1,54 @@
+"""One running app for all tests of this folder, started and stopped as a user would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+MAX_MB, MAX_MINUTES = 3, 0.5
+
+
+@dataclass
+class App:
+    """A started app: its address, and the folder that it was given for temporary files."""
+
+    process: subprocess.Popen
+    url: str
+    temporary: Path
+    log: Path
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        self.process.stdout.close()
+        return self.process.wait(20)
+
+
+def start(folder: Path, *options: str) -> App:
+    temporary, log = folder / "temporary", folder / "log.txt"
+    temporary.mkdir()
+    # GRADIO_SHARE is what a user may have set for another app: it must not open this one.
+    environment = {**os.environ, "TMPDIR": str(temporary), "GRADIO_SHARE": "True", "GRADIO_SERVER_NAME": "0.0.0.0"}
+    command = [sys.executable, "cli.py", "app", "--port", "0", "--no-browser", *options]
+    with open(log, "w") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+    url = process.stdout.readline().strip()
+    assert url.startswith("http://127.0.0.1:"), log.read_text()
+    return App(process, url, temporary, log)
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory):
+    pytest.importorskip("gradio", reason='the app needs Gradio: pip install -e ".[app]"')
+    started = start(tmp_path_factory.mktemp("app"), "--max-mb", str(MAX_MB), "--max-minutes", str(MAX_MINUTES))
+    yield started
+    assert started.process.poll() is None, "the app ended before its time"
+    assert started.stop() == 0
+    assert list(started.temporary.glob("triadbench-app-*")) == [], "files of visitors were left behind"
+    assert "Traceback" not in started.log.read_text()

@@ -1,0 +1,240 @@
+"""The app's promises to programs and to strangers: answers, friendly refusals, nothing served that is not one's own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import uuid
+import warnings
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from export.app import sounds
+from tests.odd_files import BAD, SILENT, pcm
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of other packages, while they are imported
+    gradio_client = pytest.importorskip("gradio_client", reason='the app needs Gradio: pip install -e ".[app]"')
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # gradio_client's own
+ROOT = Path(__file__).resolve().parents[3]
+FORMATS = {".lab", ".json", ".csv", ".mid", ".html"}
+
+
+@pytest.fixture(scope="module")
+def client(app, tmp_path_factory):
+    downloads = tmp_path_factory.mktemp("downloads")
+    return gradio_client.Client(app.url, verbose=False, download_files=str(downloads), analytics_enabled=False)
+
+
+def name(client, path, model="", provider=""):
+    return client.predict(gradio_client.handle_file(str(path)), model, provider, api_name="/name_chord")
+
+
+def refusal(client, path, api_name="/name_chord"):
+    with pytest.raises(Exception) as caught:
+        client.predict(gradio_client.handle_file(str(path)), "", "", api_name=api_name)
+    line = str(caught.value)
+    assert "\n" not in line and "Traceback" not in line and "/" not in line.replace(" / ", ""), line
+    return line
+
+
+def post(app, data, api_name="name_chord"):
+    """A call as a stranger would make it, without the client's care; the event's text."""
+    call = httpx.post(f"{app.url}/gradio_api/call/{api_name}", json={"data": data})
+    if call.status_code != 200:
+        return call.text
+    return httpx.get(f"{app.url}/gradio_api/call/{api_name}/{call.json()['event_id']}", timeout=20).text
+
+
+@pytest.mark.parametrize("example", sounds.CLIPS)
+def test_examples_are_named_rightly(client, example):
+    root, chord_type, *_ = sounds.CLIPS[example]
+    said = name(client, sounds.example(example))
+    assert (said["root"], said["type"]) == (root, chord_type) and said["confidence"] > 0.9
+    assert len(said["alternatives"]) == 5 and said["provider"] == "cpu" and said["model"] == "chordnet.onnx"
+    assert 0 < said["model_ms"] and 0 < said["read_ms"]
+
+
+def test_the_shipped_examples_are_small():
+    assert sum(path.stat().st_size for path in sounds.EXAMPLES.iterdir()) < 300_000
+
+
+@pytest.mark.parametrize("silence", SILENT)
+def test_silence_is_no_chord(client, tmp_path, silence):
+    pcm(tmp_path / "silent.wav", SILENT[silence])
+    said = name(client, tmp_path / "silent.wav")
+    assert said["chord"] == "N" and said["root"] is None
+
+
+@pytest.mark.parametrize("kind", ["truncated", "zero length", "nan", "text", "noise", "empty"])
+@pytest.mark.parametrize("api_name", ["/name_chord", "/timeline"])
+def test_a_bad_file_gets_a_friendly_line(client, tmp_path, kind, api_name):
+    make, message = BAD[kind]
+    path = tmp_path / "sound.wav"
+    make(path)
+    line = refusal(client, path, api_name)
+    assert message in line and "this file" in line
+
+
+def test_too_long_for_a_clip(client, tmp_path):
+    soundfile.write(tmp_path / "long.flac", np.zeros(61 * 8000), 8000)
+    line = refusal(client, tmp_path / "long.flac")
+    assert "lasts 1:01" in line and "longer than 1:00" in line and "the tab Song" in line
+
+
+def test_too_long_for_a_song(client, tmp_path):
+    soundfile.write(tmp_path / "long.flac", np.zeros(31 * 8000), 8000)
+    assert "longer than 0:30" in refusal(client, tmp_path / "long.flac", "/timeline")
+
+
+def test_a_header_that_promises_three_hours(client, tmp_path):
+    soundfile.write(tmp_path / "three.flac", np.zeros(1000), 8000)
+    data = bytearray((tmp_path / "three.flac").read_bytes())
+    frames = 3 * 3600 * 8000  # 36 bits, the last four bytes and half the one before (RFC 9639, 8.2)
+    data[21:26] = ((int.from_bytes(data[21:26], "big") >> 36 << 36) | frames).to_bytes(5, "big")
+    (tmp_path / "three.flac").write_bytes(data)
+    for api_name in ("/name_chord", "/timeline"):
+        assert "lasts 3:00:00" in refusal(client, tmp_path / "three.flac", api_name)
+
+
+def test_too_large(client, tmp_path):
+    (tmp_path / "large.wav").write_bytes(bytes(3_200_000))
+    with pytest.raises(Exception, match="(?i)size|large|413"):
+        name(client, tmp_path / "large.wav")
+
+
+def test_an_unknown_menu_entry(client):
+    path = gradio_client.handle_file(str(sounds.example("C major")))
+    for model, provider, named in (("../../etc/passwd", "", "model="), ("", "quantum", "provider=")):
+        with pytest.raises(Exception, match=f"{named}.*is not in the menu"):
+            client.predict(path, model, provider, api_name="/name_chord")
+
+
+def test_another_model_and_provider(client):
+    said = name(client, sounds.example("C major"), "shipped model", "torch")
+    assert said["chord"] == "C" and said["provider"] == "torch" and said["model"] == "chordnet.safetensors"
+
+
+def test_a_song_in_every_format(client):
+    found, files = client.predict(
+        gradio_client.handle_file(str(sounds.example(sounds.SONG))), "", "", api_name="/timeline"
+    )
+    assert found["key"] == "G major" and found["segments"][0]["start_s"] == 0
+    chords = [segment["chord"] for segment in found["segments"] if segment["chord"] != "N"]
+    assert chords == ["G", "Em", "C", "D", "G", "Bdim", "C", "D", "G"]
+    assert {Path(file).suffix for file in files} == FORMATS
+    assert all(Path(file).stat().st_size > 50 and Path(file).stem.startswith("progression") for file in files)
+
+
+# --- strangers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        str(ROOT / "README.md"), "README.md", "/etc/passwd", "../../../../etc/passwd", str(ROOT), "/", "/proc/self/environ",
+        "file:///etc/passwd", "http://127.0.0.1:9/x", "http%3A//127.0.0.1:9/x", str(ROOT / "pretrained" / "chordnet.onnx"),
+    ],
+)  # fmt: skip
+def test_nothing_of_this_machine_is_served(app, path):
+    answer = httpx.get(f"{app.url}/gradio_api/file={path}")
+    assert answer.status_code in (403, 404) and "root:" not in answer.text
+
+
+def test_no_folder_is_served(app):
+    (folder,) = app.temporary.glob("triadbench-app-*")
+    for path in (folder, f"{folder}/", f"{folder}/.."):
+        assert httpx.get(f"{app.url}/gradio_api/file={path}").status_code == 403
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", str(sounds.example("C major")), "../x.wav", "", "\0", None, 7])
+def test_a_path_that_was_never_uploaded(app, path):
+    said = post(app, [{"path": path, "meta": {"_type": "gradio.FileData"}}, "", ""])
+    assert "root:" not in said and '"chord"' not in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("key", ["path", "url"])
+def test_the_server_fetches_nothing_for_anyone(app, key):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.3)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/x.wav"
+        said = post(app, [{"path": "x.wav", key: url, "meta": {"_type": "gradio.FileData"}}, "", ""])
+        assert '"chord"' not in said
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+@pytest.mark.parametrize("data", [[], [None, "", ""], ["x", "", ""], [[], {}, []], [{"path": {}}, 1, 2], "x", None])
+def test_odd_calls_do_no_harm(app, client, data):
+    assert '"chord"' not in post(app, data)
+    assert name(client, sounds.example("C major"))["chord"] == "C"
+
+
+@pytest.mark.parametrize("filename", ["../../../evil.wav", "/tmp/evil.wav", "evil\0.wav", "..", "x" * 300 + ".wav", "CON"])
+def test_an_upload_stays_where_it_belongs(app, filename):
+    boundary = uuid.uuid4().hex
+    body = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{filename}"\r\n'
+        f"Content-Type: audio/wav\r\n\r\nhello\r\n--{boundary}--\r\n"
+    )
+    answer = httpx.post(
+        f"{app.url}/gradio_api/upload", content=body.encode(),
+        headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+    )  # fmt: skip
+    (folder,) = app.temporary.glob("triadbench-app-*")
+    if answer.status_code == 200:
+        (path,) = answer.json()
+        assert Path(path).resolve().is_relative_to(folder) and "evil" not in Path(path).parent.name
+    outside = [path for path in app.temporary.rglob("*evil*") if not path.is_relative_to(folder)]
+    assert outside == [] and not Path("/tmp/evil.wav").exists()
+
+
+def test_what_is_no_sound_is_not_shown_as_a_page(app):
+    sent = httpx.post(f"{app.url}/gradio_api/upload", files={"files": ("x.html", b"<script>alert(1)</script>")})
+    answer = httpx.get(f"{app.url}/gradio_api/file={sent.json()[0]}")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+def test_only_this_computer_can_connect(app):
+    port = urlsplit(app.url).port
+    with pytest.raises(OSError):  # another of this machine's addresses
+        socket.create_connection(("127.0.0.2", port), timeout=2).close()
+
+
+def test_the_page_names_no_other_place(app):
+    page = httpx.get(app.url).text
+    for place in ("fonts.g", "googleapis", "cdnjs", "jsdelivr", "unpkg", "gstatic"):
+        assert place not in page
+    assert set(httpx.get(f"{app.url}/gradio_api/info").json()["named_endpoints"]) == {"/name_chord", "/timeline"}
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_one_line(app):
+    from cli import main
+
+    done = CliRunner().invoke(main, ["app", "--port", str(urlsplit(app.url).port), "--no-browser"])
+    assert done.exit_code == 1 and "give another --port" in done.output and "Traceback" not in done.output
+
+
+def test_without_gradio_the_way_out_is_told(tmp_path):
+    code = "import sys; sys.modules['gradio'] = None; from cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "app", "--port", "0", "--no-browser"], cwd=ROOT, text=True, capture_output=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1 and 'pip install -e ".[app]"' in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.glob("triadbench-app-*")) == []
