@@ -116,7 +116,7 @@ class Page:
             raise AssertionError(f"{expression}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    def wait(self, expression: str, timeout_s: float = 20.0):
+    def wait(self, expression: str, timeout_s: float = 10.0):
         """Until JavaScript is true; its value."""
         end = time.monotonic() + timeout_s
         while not (value := self.run(f"(() => {{ try {{ return {expression} }} catch (e) {{ return null }} }})()")):
@@ -129,7 +129,7 @@ class Page:
         """What is to be read there, or ""."""
         return self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
 
-    def wait_text(self, selector: str, words: str, timeout_s: float = 20.0) -> str:
+    def wait_text(self, selector: str, words: str, timeout_s: float = 10.0) -> str:
         """Until the text there has these words."""
         return self.wait(
             f"(text => text.includes({json.dumps(words)}) && text)(document.querySelector({json.dumps(selector)}).innerText)",
@@ -138,12 +138,15 @@ class Page:
 
     def click(self, selector: str, words: str = "") -> None:
         """A real mouse click on the first visible element there that has these words."""
-        place = self.wait(
+        where = (
             f"(() => {{ const all = [...document.querySelectorAll({json.dumps(selector)})];"
             f" const one = all.find(e => e.innerText.includes({json.dumps(words)}) && e.getClientRects().length);"
-            " if (!one || one.disabled) return null; one.scrollIntoView({block: 'center'});"
+            " if (!one || one.disabled) return null; one.scrollIntoView({block: 'center', behavior: 'instant'});"
             " const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2] })()"
         )
+        place = self.wait(where)
+        while (later := self.run(f"new Promise(done => setTimeout(() => done({where}), 60))")) != place:
+            place = later or place  # something above it still grows
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from urllib.parse import unquote
@@ -31,14 +30,21 @@ def page(app, tmp_path_factory):
         opened.size(1400, 900)
         opened.open(app.url)
         opened.wait_text("#clip-answer", "the answer appears here")
+        tab(opened, "Clip")
         yield opened
     finally:
         opened.close()
 
 
-def tab(page, name: str, selector: str) -> None:
-    page.click("[role=tab]", name)
-    page.wait(f"document.querySelector({json.dumps(selector)}).getClientRects().length > 0")
+def tab(page, name: str) -> None:
+    chosen = (
+        f"[...document.querySelectorAll('[role=tab][aria-selected=true]')].some(t => t.innerText.trim() === {name!r})"
+    )
+    for _ in range(20):
+        page.click("[role=tab]", name)
+        if page.run(f"new Promise(done => setTimeout(() => done({chosen}), 100))"):  # a page just opened is still deaf
+            return
+    raise AssertionError(f"the tab {name} does not open")
 
 
 def answered(page) -> str:
@@ -81,7 +87,7 @@ def test_a_file_that_is_too_large_is_refused(page, tmp_path):
 
 
 def test_a_song_its_playback_and_its_files(page):
-    tab(page, "Song", "#song-file")
+    tab(page, "Song")
     page.click("#song-examples button", "Progression")
     told = page.wait_text("#song-answer", "Found in", 40)
     assert "key of G major" in told
@@ -116,7 +122,7 @@ def test_a_bad_song(page, tmp_path):
 
 
 def test_ear_training_keeps_a_score_of_ones_own(app, page):
-    tab(page, "Ear training", "#ear-play")
+    tab(page, "Ear training")
     for asked in (1, 2):
         page.click("#ear-play")
         page.wait_text("#ear-answer", "Listen")
@@ -130,8 +136,9 @@ def test_ear_training_keeps_a_score_of_ones_own(app, page):
         assert ("minor." in told) == right and f"of {asked} right" in told
     other = Page()
     try:
+        other.size(1400, 900)
         other.open(app.url)
-        tab(other, "Ear training", "#ear-play")
+        tab(other, "Ear training")
         other.click("#ear-play")
         other.wait_text("#ear-answer", "Listen")
         other.click("#ear-type label", "major")
@@ -142,7 +149,7 @@ def test_ear_training_keeps_a_score_of_ones_own(app, page):
 
 
 def test_practice_listens_to_the_microphone(page):
-    tab(page, "Practice", "#practice-new")
+    tab(page, "Practice")
     page.click("#practice-new")
     asked = page.wait_text("#practice-target", "Any octave")
     page.click("#practice-audio button", "Record")
@@ -182,14 +189,14 @@ def test_every_control_has_a_name(page):
 def test_a_phone_scrolls_in_one_direction_only(page, width):
     page.size(width, 844)
     for name in ("Clip", "Song", "Ear training", "Practice"):
-        tab(page, name, "[role=tabpanel]")
+        tab(page, name)
         assert page.run("document.documentElement.scrollWidth") <= width, name
     page.size(1400, 900)
 
 
 def test_words_stand_out_from_what_is_behind_them(page):
     """WCAG AA: 4.5 to 1, of our own colours in the light theme."""
-    tab(page, "Practice", "#practice-new")
+    tab(page, "Practice")
     low = page.run(
         """(() => {
           const rgb = text => text.match(/[\\d.]+/g).map(Number);
@@ -207,4 +214,6 @@ def test_words_stand_out_from_what_is_behind_them(page):
 
 def test_nothing_was_fetched_from_elsewhere_and_nothing_failed(page):
     """Last: over everything above."""
-    assert page.elsewhere() == [] and page.errors == [] and len(page.addresses) > 20
+    # Gradio asks how far an upload is, and is told 404 where a small one has ended by then.
+    errors = [line for line in page.errors if "upload_progress" not in line]
+    assert page.elsewhere() == [] and errors == [] and len(page.addresses) > 20
