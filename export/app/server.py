@@ -197,19 +197,20 @@ def _free_port(host: str, port: int) -> int:
 
 
 def _wait(folder: Path, stop: threading.Event) -> None:
-    """Until stopped, deleting what visitors left."""
+    """Until stopped, deleting what visitors left; what lies there before the first of them is the examples."""
+    ours = frozenset(path for path in folder.rglob("*") if path.is_file())
     while not stop.wait(_SWEEP_S):
-        sweep(folder, DELETE_AFTER_S)
+        sweep(folder, DELETE_AFTER_S, ours)
 
 
-def sweep(folder: Path, older_than_s: float) -> int:
-    """Delete files that were not changed for so long, and folders that are empty; how many files went."""
-    gone, limit = 0, time.time() - older_than_s
+def sweep(folder: Path, older_than_s: float, keep: frozenset[Path] = frozenset(), now: float | None = None) -> int:
+    """Delete files that came so long before `now` (seconds since 1970), and empty folders; how many files went."""
+    gone, limit = 0, (time.time() if now is None else now) - older_than_s
     for place, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            path = Path(place, name)
+        for path in (Path(place, name) for name in files):
             with contextlib.suppress(OSError):
-                if path.lstat().st_mtime < limit:
+                # A copy keeps the time of its original, but not that of its own arrival.
+                if path not in keep and max(path.lstat().st_mtime, path.lstat().st_ctime) < limit:
                     path.unlink()
                     gone += 1
         if Path(place) != folder:

@@ -100,16 +100,19 @@ def test_a_score_is_counted():
     assert score.words() == "3 of 4 right, 2 in a row" and games.Score().words() == "no answer yet"
 
 
-def test_old_files_go_and_new_ones_stay(tmp_path):
+def test_old_files_go_and_new_ones_and_examples_stay(tmp_path):
     from export.app.server import sweep
 
-    for name, age in {"old": 100, "new": 0}.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "x.wav").write_bytes(b"x")
-        for path in (tmp_path / name / "x.wav", tmp_path / name):
-            os.utime(path, (time.time() - age,) * 2)
-    assert sweep(tmp_path, 50) == 1
-    assert not (tmp_path / "old" / "x.wav").exists() and (tmp_path / "new" / "x.wav").exists()
+    paths = {name: tmp_path / name / "x.wav" for name in ("visitor", "example")}
+    for path in paths.values():
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+        os.utime(path, (0, 0))  # as a copy of an old file: it came just now all the same
+    keep = frozenset({paths["example"]})
+    assert sweep(tmp_path, 50, keep) == 0 and paths["visitor"].exists()
+    assert sweep(tmp_path, 50, keep, now=time.time() + 100) == 1
+    assert not paths["visitor"].exists() and paths["example"].exists()
+    assert sweep(tmp_path, 50, now=time.time() + 200) == 1 and not any(path.exists() for path in paths.values())
 
 
 def test_the_examples_are_what_the_command_writes(tmp_path):
