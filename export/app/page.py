@@ -14,10 +14,12 @@ TITLE = "triadbench"
 _TITLE = (
     "# Which chord is this?\nTriads by ear, by model, and by you. All of it stays on the computer that runs this page."
 )
+CSS = (_HERE / "style.css").read_text(encoding="utf-8")
+"""Of our own parts; Gradio puts it under its page, above its own rules."""
 HEAD = (
     '<meta name="referrer" content="no-referrer">'
-    # As Gradio's own option, the sheet would be put under a part of the page, and could not shape what is around it.
-    f"<style>{(_HERE / 'style.css').read_text(encoding='utf-8')}</style>"
+    # What is around that page, and the dark theme, are out of the reach of rules under it.
+    f"<style>{(_HERE / 'frame.css').read_text(encoding='utf-8')}</style>"
     f"<script>{(_HERE / 'player.js').read_text(encoding='utf-8')}</script>"
 )
 

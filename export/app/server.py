@@ -134,7 +134,7 @@ def _import_gradio() -> None:
 def _launch(blocks, settings: Settings, port: int, folder: Path) -> str:
     from starlette.middleware import Middleware
 
-    from export.app.page import HEAD, theme
+    from export.app.page import CSS, HEAD, theme
 
     blocks.queue(max_size=_QUEUE, api_open=False, default_concurrency_limit=2)
     try:
@@ -144,7 +144,7 @@ def _launch(blocks, settings: Settings, port: int, folder: Path) -> str:
                 show_error=False, inbrowser=False, max_file_size=round(settings.limits.max_mb * 1e6), allowed_paths=[],
                 blocked_paths=[str(Path(__file__).resolve().parents[2])], enable_monitoring=False, ssr_mode=False,
                 pwa=False, mcp_server=False, run_history=False, footer_links=["api"], state_session_capacity=1000,
-                theme=theme(), head=HEAD, app_kwargs={"middleware": [Middleware(_Policy)]},
+                theme=theme(), css=CSS, head=HEAD, app_kwargs={"middleware": [Middleware(_Policy)]},
             )  # fmt: skip
     except OSError as error:
         raise UserError(f"{settings.host}:{port}: cannot be served ({error}); give another --port") from error
