@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -45,7 +46,8 @@ def start(folder: Path, *options: str) -> App:
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory):
-    pytest.importorskip("gradio", reason='the app needs Gradio: pip install -e ".[app]"')
+    if importlib.util.find_spec("gradio") is None:  # found only: to import it costs seconds
+        pytest.skip('the app needs Gradio: pip install -e ".[app]"')
     started = start(tmp_path_factory.mktemp("app"), "--max-mb", str(MAX_MB), "--max-minutes", str(MAX_MINUTES))
     yield started
     assert started.process.poll() is None, "the app ended before its time"
