@@ -215,7 +215,7 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = 
     samples = to_int16(waveform)
     with atomic_path(path) as temporary:
         try:
-            soundfile.write(temporary, samples, sample_rate, subtype="PCM_16", format="WAV")
+            soundfile.write(_native(temporary), samples, sample_rate, subtype="PCM_16", format="WAV")
         except soundfile.SoundFileError as error:
             raise UserError(f"{path}: cannot write this sound ({_reason(error)})") from error
 
@@ -246,7 +246,7 @@ def _open(source: Source, name: str | None) -> Iterator[_Opened]:
         yield _Opened(sound, label, promised)
 
 
-def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> tuple[BinaryIO, str | None]:
+def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> tuple[BinaryIO, str | bytes | None]:
     """A seekable file of the source, and its path where libsndfile can open that itself."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source), None
@@ -263,7 +263,12 @@ def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> tuple[B
         raise AudioError(f"{label}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
     if not stat.S_ISREG(mode):
         return _seekable(file, label, stack), None
-    return file, os.fspath(source)
+    return file, _native(source)
+
+
+def _native(path: str | os.PathLike) -> str | bytes:
+    """A path for soundfile, which refuses names with bytes that are no UTF-8 unless it is given the bytes."""
+    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _seekable(file: BinaryIO, label: str, stack: contextlib.ExitStack) -> BinaryIO:

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,3 +248,14 @@ def test_writing_clips_and_refuses_what_is_no_number(tmp_path):
 def test_absurd_levels_are_damage():
     with pytest.raises(AudioError, match="far beyond full scale"):
         read_clip(encode(tone(1000) * 1e30, 16_000, "WAV", "FLOAT"))
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    write_wav(path, np.full((800, 2), 0.25))  # two channels: not what `read_plain` reads
+    assert read_clip(path, None).tolist() == [0.25] * 800
+    assert [len(block) for block in iter_blocks(path)] == [800] and read_header(path).channels == 2
