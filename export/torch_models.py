@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,19 @@ class TorchScriptModel:
         try:
             with torch.inference_mode():
                 found = self.module(torch.from_numpy(waveforms).to(self.device))
-        except (RuntimeError, torch.jit.Error) as error:
+        except (RuntimeError, AttributeError, torch.jit.Error) as error:  # AttributeError: it has no `forward`
             raise UserError(f"{self.path.name} on torchscript: {_last_line(error)}") from error
-        return {name: value.cpu().numpy() for name, value in zip(self.info.output_names, found, strict=True)}
+        names = self.info.output_names
+        if (
+            not isinstance(found, (tuple, list))
+            or len(found) != len(names)
+            or not all(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in found)
+        ):
+            raise UserError(
+                f"{self.path.name}: its answer ({_kind_of(found)}) is not what its metadata say, tensors of floats "
+                f"for {', '.join(names)}; make it again with `export`"
+            )
+        return {name: value.float().cpu().numpy() for name, value in zip(names, found, strict=True)}
 
 
 class CheckpointModel:
@@ -96,14 +107,24 @@ def _set_threads(threads: int | None) -> None:
 def _metadata_of(path: Path) -> ExportInfo:
     try:
         with zipfile.ZipFile(path) as archive:
-            (entry,) = (entry for entry in archive.infolist() if entry.filename.endswith(f"/{_METADATA}"))
+            entries = [entry for entry in archive.infolist() if entry.filename.endswith(f"/{_METADATA}")]
+            if len(entries) != 1:
+                raise ValueError("its metadata are missing" if not entries else "its metadata are there twice")
+            entry = entries[0]
             if entry.file_size > _MOST_METADATA:
                 raise ValueError(f"metadata of {entry.file_size} bytes")
             text = archive.read(entry).decode()
             json.loads(text)
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise UserError(f"{path}: no TorchScript model of triadbench ({error}); make one with `export`") from error
     return ExportInfo.from_metadata({KEY: text}, str(path))
+
+
+def _kind_of(answer) -> str:
+    if isinstance(answer, (tuple, list)):
+        return f"{len(answer)} of {', '.join(sorted({_kind_of(each) for each in answer})) or 'nothing'}"
+    dtype = getattr(answer, "dtype", None)
+    return type(answer).__name__ if dtype is None else f"a tensor of {str(dtype).removeprefix('torch.')}"
 
 
 def _last_line(error: Exception) -> str:
