@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from core.errors import UserError
-from core.files import atomic_path
+from core.files import atomic_path, check_model_file
 from core.labels import ROOTS, TYPES
 from core.model import ChordNet, OriginalNet
 from core.version import VERSION
@@ -112,8 +113,7 @@ def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Chec
         UserError: missing, damaged, of another program, or of another version.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such model file")
+    check_model_file(path)
     if path.suffix != ".safetensors":
         return _original_from(_load_torch(path), path, device)
     try:
@@ -151,8 +151,12 @@ def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Chec
 
 
 def _load_torch(path: Path) -> dict:
+    if path.name.endswith(".torchscript.pt"):
+        raise UserError(f"{path}: a TorchScript file, not a checkpoint; give the checkpoint that it was made of")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch talks about what it meets before it refuses it
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its reader meets in a foreign file
         raise UserError(f"{path}: not a state dict that can be read safely ({type(error).__name__})") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):

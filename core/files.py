@@ -60,6 +60,14 @@ def _make_temporary(path: Path, directory: bool) -> Path:
         raise UserError(f"{path.parent}: cannot write here ({error.strerror})") from error
 
 
+def check_model_file(path: Path, way_out: str = "") -> None:
+    """Raises UserError where there is no such file; `way_out` is added where there is nothing at all."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a model file; give a file in it")
+    if not path.is_file():
+        raise UserError(f"{path}: no such model file{way_out}")
+
+
 def file_digest(
     path: str | os.PathLike, algorithm: str = "sha256", progress: Callable[[int, int], None] | None = None
 ) -> str:
