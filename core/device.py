@@ -15,7 +15,7 @@ def torch_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise UserError(f"unknown device {name!r}; choose cpu or cuda") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device {name!r} is not supported; choose cpu or cuda")

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import importlib.util
 import json
+import numbers
 import os
 import re
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import UserError
+from core.files import check_model_file
 from export.info import ExportInfo
 from export.placement import ONNX_PROVIDERS, Placement, placement_of
 
@@ -114,8 +116,7 @@ class OnnxModel:
         # Threads that wait awake took twice the CPU time of those that sleep, for operators as small as these.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.log_severity_level = _SILENT
-        if not self.path.is_file():
-            raise UserError(f"{self.path}: no such model file; make it with `export`, or give --model FILE")
+        check_model_file(self.path, "; make it with `export`, or give --model FILE")
         try:
             session = runtime.InferenceSession(str(self.path), settings, providers=self._providers, enable_fallback=0)
         except Exception as error:  # whatever its reader or the provider meets
@@ -304,9 +305,14 @@ def _example(info: ExportInfo) -> np.ndarray:
 
 def checked_threads(threads: int | None) -> int | None:
     """Raises UserError for what is no number of threads."""
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise UserError(f"threads={threads!r} must be a whole number from 1 on")
-    return threads
+    return None if threads is None else whole_number("threads", threads, 1)
+
+
+def whole_number(name: str, value: int, least: int) -> int:
+    """Python's own of any kind of whole number, NumPy's among them; UserError for what is none or below `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise UserError(f"{name}={value!r} must be a whole number from {least} on")
+    return int(value)
 
 
 def usable_cores() -> int:

@@ -19,6 +19,7 @@ import numpy as np
 
 from core.answers import CLIP_SAMPLES, SAMPLE_RATE, Scores, is_silent, name_chord, no_chord
 from core.errors import UserError
+from core.files import check_model_file
 from export.front_end import Background, KernelModel, check_same, network_beside, seconds_a_clip
 from export.info import PRECISIONS, ExportInfo
 from export.placement import ONNX_PROVIDERS, Placement
@@ -28,6 +29,7 @@ from export.providers import (
     check_provider,
     checked_threads,
     usable_cores,
+    whole_number,
 )
 
 PROVIDERS = (*ONNX_PROVIDERS, "torchscript", "torch")
@@ -87,6 +89,7 @@ class ChordPredictor:
         for name, value, choices in (("precision", precision, PRECISIONS), ("front_end", front_end, FRONT_ENDS)):
             if value not in choices:
                 raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
+        _check_settings(provider, device, options, engine_cache)
         self.provider, self.note, self.seconds_a_clip = provider, None, {}
         self._asked, self._background, self._warming = front_end, None, threading.Lock()
         # One thread inside a session: two spent a fifth more CPU time a clip (waiting awake: twice as much), and were
@@ -135,8 +138,7 @@ class ChordPredictor:
             raise UserError(
                 f"waveform of shape {waveform.shape}: expected (samples,), one channel; average the channels"
             )
-        if isinstance(alternatives, bool) or not isinstance(alternatives, int) or alternatives < 0:
-            raise UserError(f"alternatives={alternatives!r} must be a whole number from 0 on")
+        alternatives = whole_number("alternatives", alternatives, 0)
         if self.info.task != "both":
             raise UserError(f"this model answers for the {self.info.task} only; naming a chord needs one for both")
         scores = self(waveform[None], sample_rate)
@@ -316,9 +318,30 @@ def file_name(provider: str, precision: str = "fp32", mel: bool = False, stem: s
     return f"{stem}{layout}{'' if precision == 'fp32' else '.' + precision}.onnx"
 
 
+def _check_settings(provider: str, device: str, options: dict | None, engine_cache: str | Path | None) -> None:
+    """Raises UserError for settings that the provider would pass over."""
+    if device != "cpu" and provider in ONNX_PROVIDERS:
+        gpu, _, number = device.partition(":") if isinstance(device, str) else ("", "", "")
+        ways = {"": "leave it out", "cuda": "for a GPU use provider='cuda'"}
+        way = (
+            f"use options={{'device_id': {number!r}}} of provider cuda" if number else ways[gpu if gpu in ways else ""]
+        )
+        raise UserError(f"device={device!r} is of providers torch and torchscript alone; {way}")
+    if options and provider not in ("cuda", "tensorrt"):
+        raise UserError(f"options={options!r}: provider {provider} has none; leave them out, or use cuda or tensorrt")
+    if engine_cache is not None and provider != "tensorrt":
+        raise UserError(
+            f"engine_cache={str(engine_cache)!r}: provider {provider} keeps no engines; leave it out, or use "
+            "provider='tensorrt'"
+        )
+
+
 def _shipped(provider: str, precision: str) -> Path:
     if precision != "fp32" and provider in ("torch", "torchscript"):
         raise UserError(f"precision={precision!r}: provider {provider} has fp32 alone; leave it out")
+    if (precision, provider == "cpu") in (("fp16", True), ("int8", False)):  # `export` makes no such files
+        what, way = ("CPUs", "cpu") if precision == "int8" else ("GPUs", "cuda or tensorrt")
+        raise UserError(f"precision={precision!r} is for {what}: use --provider {way}, or another precision")
     path = PRETRAINED / file_name(provider, precision)
     if not path.is_file():
         others = sorted(file.name for file in PRETRAINED.glob(f"{STEM}*.onnx"))
@@ -330,8 +353,7 @@ def _shipped(provider: str, precision: str) -> Path:
 
 
 def _given(path: Path, provider: str) -> Path:
-    if not path.is_file():
-        raise UserError(f"{path}: no such model file")
+    check_model_file(path)
     if path.name.endswith(".torchscript.pt") and provider != "torchscript":
         raise UserError(f"{path} is TorchScript, which provider {provider} does not take; use --provider torchscript")
     if path.suffix in _CHECKPOINTS and provider in ONNX_PROVIDERS:

@@ -204,11 +204,33 @@ def test_other_floats_and_layouts(graph):
         ({"model": GRAPH, "provider": "torchscript"}, "is an ONNX model"),
         ({"model": GRAPH, "precision": "int8"}, "precision='int8': chordnet.onnx is fp32"),
         ({"model": NETWORK, "front_end": "graph"}, "takes mel; use front_end='kernel'"),
+        ({"precision": "fp16"}, "precision='fp16' is for GPUs: use --provider cuda or tensorrt, or another precision"),
+        ({"provider": "cuda", "precision": "int8"}, "precision='int8' is for CPUs: use --provider cpu, or another"),
+        (
+            {"device": "cuda"},
+            "device='cuda' is of providers torch and torchscript alone; for a GPU use provider='cuda'",
+        ),
+        ({"device": "nonsense"}, "device='nonsense' is of providers torch and torchscript alone"),
+        ({"device": None}, "device=None is of providers torch and torchscript alone"),
+        ({"provider": "cuda", "device": "cuda:1"}, r"options=\{'device_id': '1'\}"),
+        ({"provider": "torch", "device": "nonsense"}, "unknown device 'nonsense'; choose cpu or cuda"),
+        ({"provider": "torchscript", "device": None}, "unknown device None; choose cpu or cuda"),
+        ({"options": {"device_id": "0"}}, r"options=\{'device_id': '0'\}: provider cpu has none"),
+        ({"provider": "torch", "options": {"device_id": "0"}}, "provider torch has none"),
+        ({"engine_cache": "engines"}, "engine_cache='engines': provider cpu keeps no engines; .*provider='tensorrt'"),
+        ({"threads": np.float64(2)}, "must be a whole number"),
+        ({"threads": np.bool_(True)}, "must be a whole number"),
     ],
 )
 def test_settings_that_do_not_go(settings, message):
     with pytest.raises(UserError, match=message):
         ChordPredictor(**settings)
+
+
+def test_whole_numbers_of_numpy():
+    predictor = ChordPredictor(front_end="graph", threads=np.int64(2))
+    assert len(predictor.name(chord(1, 1), np.int64(2))["alternatives"]) == 2
+    assert len(predictor(np.stack([chord(1, 1)] * 3)).joint) == 3
 
 
 def test_names_of_the_files():
@@ -223,16 +245,6 @@ def test_a_shipped_file_that_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, "PRETRAINED", tmp_path)
     with pytest.raises(UserError, match=r"chordnet.int8.onnx is not in pretrained/ \(there: no exported file\)"):
         ChordPredictor(precision="int8")
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\3\4 and no more", bytes(1000)], ids=["empty", "cut_zip", "zeros"])
-def test_no_torchscript(tmp_path, content):
-    path = tmp_path / "bad.torchscript.pt"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="bad.torchscript.pt: no TorchScript model of triadbench"):
-        ChordPredictor(path, "torchscript")
-    with pytest.raises(UserError, match="is TorchScript.*use --provider torchscript"):
-        ChordPredictor(path)
 
 
 def test_a_state_dict_of_the_original_network_is_a_checkpoint(tmp_path):
