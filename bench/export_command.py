@@ -18,6 +18,10 @@ def _precisions(context: click.Context, parameter: click.Parameter, text: str | 
         return None
     valid = _EVERY_PRECISION.split(",")
     given = [part.strip().lower() for part in text.split(",")]
+    if not any(given):
+        raise click.BadParameter(f"no precision was named; choose from {', '.join(valid)}")
+    if not all(given):
+        raise click.BadParameter(f"{text!r} has an empty name beside a comma; choose from {', '.join(valid)}")
     for each in given:
         if each not in valid:
             raise click.BadParameter(f"{each!r} is no precision; choose from {', '.join(valid)}")

@@ -66,9 +66,10 @@ def text(rows: Sequence[Row], times: dict[str, dict]) -> str:
 
 def as_json(rows: Sequence[Row], times: dict[str, dict], out: Path) -> dict:
     """The same for programs."""
+    untimed = dict.fromkeys(("ms", "clips_per_s", "disturbed"))
     return {
         "out": str(out),
-        "files": [{**dataclasses.asdict(row), **times.get(row.file, {})} for row in rows],
+        "files": [{**dataclasses.asdict(row), **untimed, **times.get(row.file, {})} for row in rows],
     }
 
 

@@ -7,6 +7,7 @@ slow, does all of it.
 import errno
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -159,12 +160,36 @@ def test_an_export_that_differs_fails_and_changes_no_file(old, monkeypatch):
 def test_wrong_words_are_usage_errors_and_write_nothing(tmp_path):
     for arguments, words in (
         (("--precision", "fp8"), "'fp8' is no precision; choose from fp32, fp16, int8"),
-        (("--precision", ""), "no precision"),
+        (("--precision", ""), "no precision was named; choose from fp32, fp16, int8"),
+        (("--precision", "fp32,"), "'fp32,' has an empty name beside a comma; choose from fp32, fp16, int8"),
+        (("--precision", " , "), "no precision was named"),
         (("--torchscript", "--precision", "fp16"), "TorchScript files are fp32"),
         (("--format", "coreml"), "No such option"),
     ):
         assert words in run(*arguments, "--out", tmp_path / "out", code=2).stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_refused_files_have_every_key():
+    rows = [
+        exporter.Row("a.onnx", "onnx", "fp32", "each", "verified", "a", 2_900_000, 690_000, 1.0, 0.9876, 1.234e-6, 1.0),
+        exporter.Row("a.int8.onnx", "onnx", "int8", "each", "refused: too far"),
+    ]
+    times = {"a.onnx": {"ms": 2.5, "clips_per_s": 400.0, "disturbed": False}}
+    timed, refused = export_table.as_json(rows, times, Path("out"))["files"]
+    assert timed["ms"] == 2.5 and timed.keys() == refused.keys()
+    assert [refused[key] for key in ("ms", "clips_per_s", "disturbed")] == [None] * 3
+
+
+def test_a_model_that_is_a_folder_or_torchscript(old):
+    before = files(old)
+    assert_one_line(run("--model", old, "--out", old, code=1), f"{old} is a folder, not a model file")
+    with pytest.warns() as warned:  # or torch's own would be errors, and caught as such
+        warnings.warn("one", UserWarning, stacklevel=1)
+        done = run("--model", SHIPPED.parent / "chordnet.torchscript.pt", "--out", old, code=1)
+    assert len(warned) == 1, [str(each.message) for each in warned]
+    assert_one_line(done, "chordnet.torchscript.pt: a TorchScript file, not a checkpoint")
+    assert files(old) == before
 
 
 @pytest.mark.parametrize("kind", ["missing", "cut", "text", "foreign", "onnx"])
