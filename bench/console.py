@@ -82,7 +82,8 @@ def progress(label: str, unit: str = "") -> Iterator[Callable[..., None]]:
         label: what is being done, as "packing".
         unit: what is counted, as "clips"; "B" is scaled to kB, MB, GB.
     """
-    report = _Bar(label, unit) if sys.stderr.isatty() else _Lines(label, unit)
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()  # None: it was closed by whoever started us
+    report = _Bar(label, unit) if on_terminal else _Lines(label, unit)
     try:
         yield report.update
     finally:
@@ -213,8 +214,10 @@ def write(text: str) -> None:
     """Write to stdout at once. What its encoding lacks is written as an escape.
 
     Raises:
-        UserError: stdout is a full disk or a pipe that nobody reads.
+        UserError: stdout is closed, a full disk or a pipe that nobody reads.
     """
+    if sys.stdout is None:
+        raise UserError("standard output: it is closed; nothing can be printed")
     if not _can_write(text):
         text = text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
     try:

@@ -260,16 +260,21 @@ def _csv_line(with_alternatives: bool) -> Callable[[dict], str]:
 
     def line(result: dict) -> str:
         nonlocal first
-        out = io.StringIO()
-        writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
-        if first:
-            writer.writeheader()
-            first = False
         others = result.get("alternatives", [])
-        writer.writerow(result | {"alternatives": " ".join(f"{o['chord']}:{o['confidence']:.6f}" for o in others)})
-        return out.getvalue()
+        row = result | {"alternatives": " ".join(f"{o['chord']}:{o['confidence']:.6f}" for o in others)}
+        text = _csv_row(row.get(column) for column in columns)
+        if first:
+            text, first = _csv_row(columns) + text, False
+        return text
 
     return line
+
+
+def _csv_row(values: Iterable) -> str:
+    # The writer quotes those line ends that it is told to write: both, so that a name that holds one stays whole.
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerow(values)
+    return out.getvalue().removesuffix("\r\n") + "\n"
 
 
 class _Object:

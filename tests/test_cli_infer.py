@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -136,6 +137,9 @@ def test_infer_without_the_shipped_model(sounds, monkeypatch, tmp_path):
         (["--provider", "graphics"], 2, "'graphics' is not one of 'cpu', 'cuda', 'tensorrt', 'torchscript', 'torch'"),
         (["--precision", "fp8"], 2, "'fp8' is not one of 'fp32', 'fp16', 'int8'"),
         (["--provider", "torch", "--precision", "int8"], 1, "provider torch has fp32 alone"),
+        (["--precision", "fp16"], 1, "precision='fp16' is for GPUs: use --provider cuda or tensorrt, or another precision"),
+        (["--model", "."], 1, ". is a folder, not a model file"),
+        (["--model", ".", "--provider", "torch"], 1, ". is a folder, not a model file"),
         (["--threads", "0"], 2, "threads"),
         (["--device", "cuda:0"], 2, "infer has no --device any more; what computes is its provider: give --provider cuda"),
         (["--device", "cpu"], 2, "give --provider cpu or --provider torch"),
@@ -191,6 +195,35 @@ def test_infer_survives_names_that_are_no_text(sounds):
     assert json.loads(line.stdout.splitlines()[-1])["file"].endswith("/\udcff\n.wav")
 
 
+@pytest.mark.parametrize("form", [None, "--csv", "--json", "--jsonl"])
+def test_infer_goes_on_past_sounds_whose_names_are_no_text(sounds, form):
+    try:
+        os.link(sounds / "deep, am.flac", os.fsencode(sounds) + b"/caf\xe9.flac")
+        Path(os.fsdecode(os.fsencode(sounds) + b"/bad\xe9.flac")).write_bytes(b"no sound")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    command = [sys.executable, str(ROOT / "cli.py"), "infer", *([form] if form else []), str(sounds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)  # UTF-8, or this fails
+    named = {None: r"/caf\?\.flac +Am ", "--csv": r"/caf\\udce9\.flac,Am,"}.get(form, r'/caf\\udce9\.flac", .*"Am"')
+    assert re.search(named, done.stdout) and "/c.wav" in done.stdout
+    said = done.stderr.splitlines()
+    assert done.returncode == 1 and len(said) == 2 and said[1] == "Error: 1 of 5 files failed"
+    assert said[0].startswith("failed: ") and "/bad\\udce9.flac: not a sound file that can be read" in said[0]
+
+
+def test_csv_keeps_line_ends_in_names(sounds):
+    names = ["carriage\rreturn.wav", "line\nfeed.wav", 'both\r\n, quoted".wav']
+    try:
+        for name in names:
+            os.link(sounds / "c.wav", sounds / name)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    printed = run("infer", "--csv", *(sounds / name for name in names)).stdout_bytes
+    rows = list(csv.DictReader(io.StringIO(printed.decode(), newline="")))
+    assert [(row["file"], row["chord"]) for row in rows] == [(str(sounds / name), "C") for name in names]
+    assert printed.count(b"\r\n") == 1  # lines end as everywhere else
+
+
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
@@ -231,6 +264,17 @@ def test_a_pipe_that_nobody_reads_is_one_line(sounds):
         said = process.stderr.read()
     assert process.returncode == 1
     assert said == "Error: standard output: cannot be written (Broken pipe); the rest was not printed\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes files")
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "2>&-"])
+def test_closed_standard_files(sounds, closed):
+    command = f'"{sys.executable}" "{ROOT / "cli.py"}" infer c.wav nothing.wav {closed}'
+    done = subprocess.run(["sh", "-c", command], cwd=sounds, capture_output=True, text=True, timeout=120)
+    assert done.returncode == (1 if ">&-" in closed.split() else 0)
+    assert ("c.wav" in done.stdout) == (closed == "2>&-")
+    expected = "Error: standard output: it is closed; nothing can be printed\n" if closed == ">&-" else ""
+    assert done.stderr == expected
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
