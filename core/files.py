@@ -61,11 +61,19 @@ def _make_temporary(path: Path, directory: bool) -> Path:
 
 
 def check_model_file(path: Path, way_out: str = "") -> None:
-    """Raises UserError where there is no such file; `way_out` is added where there is nothing at all."""
+    """Raises UserError where there is no such file, or one that ONNX Runtime, safetensors and torch would not open.
+
+    Args:
+        way_out: added where there is nothing at all.
+    """
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a model file; give a file in it")
     if not path.is_file():
         raise UserError(f"{path}: no such model file{way_out}")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: its path is no UTF-8 text, which model files need; rename it") from error
 
 
 def file_digest(

@@ -1,5 +1,6 @@
 """The promise: the same chords as `core.predict.Predictor`, from whatever runs the model, and one line for bad input."""
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -225,6 +226,20 @@ def test_other_floats_and_layouts(graph):
 def test_settings_that_do_not_go(settings, message):
     with pytest.raises(UserError, match=message):
         ChordPredictor(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "provider"),
+    [("chordnet.onnx", "cpu"), ("chordnet.safetensors", "torch"), ("chordnet.torchscript.pt", "torchscript")],
+)
+def test_a_model_whose_name_is_no_text(tmp_path, name, provider):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9." + name.encode()))
+    try:
+        path.write_bytes((PRETRAINED / name).read_bytes())
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(UserError, match="its path is no UTF-8 text, .* rename it"):
+        ChordPredictor(path, provider)
 
 
 def test_whole_numbers_of_numpy():
