@@ -269,7 +269,7 @@ _BENCH = {
     "evaluate-songs": ("songs_command:evaluate_songs", "Score the chords of songs, on songs with known chords."),
     "infer": ("infer_command:infer", "Name the chord in files, or the chords of songs over time."),
     "export": ("export_command:export", "Write a model as ONNX and TorchScript files, verified."),
-    "app": ("app_command:app", "Serve the app: clips, songs, ear training and practice, in the browser."),
+    "app": ("app_command:app", "Serve the app in the browser: clips, songs, training."),
     "profile": ("profile_command:profile", "Measure this machine and write one interactive page."),
     "benchmark": ("benchmark_command:benchmark", "Time the model in every format, on every provider."),
     "report": ("report_command:report", "Write everything that was measured into one HTML file."),

@@ -22,6 +22,7 @@ _PROVIDERS = ("cpu", "cuda", "tensorrt", "torchscript", "torch")
 @click.option("--max-mb", type=click.FloatRange(0.1, 4000), default=100.0, help="Largest file that is taken.")
 @click.option("--max-minutes", type=click.FloatRange(0.1, 600), default=30.0, help="Longest song that is taken.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
+@console.json_option
 def app(
     host: str,
     port: int,
@@ -31,6 +32,7 @@ def app(
     max_mb: float,
     max_minutes: float,
     no_browser: bool,
+    as_json: bool,
 ) -> None:
     """Serve the app: chords of clips and songs, ear training and practice, in the browser, without the internet.
 
@@ -42,6 +44,7 @@ def app(
       python cli.py app
       python cli.py app --port 0 --no-browser
       python cli.py app --host 0.0.0.0 --max-mb 20 --max-minutes 10
+      python cli.py app --port 0 --no-browser --json
     """
     from export.app.hearing import Limits
     from export.app.server import Settings, serve
@@ -49,7 +52,10 @@ def app(
     console.resume_hint("the app has ended, and what visitors sent is deleted")
 
     def started(address: str) -> None:
-        console.write(f"{address}\n")
+        if as_json:
+            console.print_json({"address": address})
+        else:
+            console.write(f"{address}\n")
         console.note("Ctrl-C ends the app.")
 
     serve(Settings(host, port, model, provider, threads, Limits(max_mb, max_minutes), browser=not no_browser), started)
