@@ -30,6 +30,7 @@ _BLOCK_S = 30.0
 _FORCED = 30.0
 _TINY = 1e-9
 _RELEASE_S = 0.6
+_SLIVER_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,7 @@ def _segments(path, frames: _Frames, times, strengths, duration_s: float, settin
             time = _release(k, start, frames.levels_db, settings)
         else:
             time = _snap(k * settings.hop_s, times, strengths, bounds[-1], settings)
-        bounds.append(max(time, bounds[-1] + settings.hop_s / 2))
+        bounds.append(min(max(time, bounds[-1] + settings.hop_s / 2), duration_s))
     bounds.append(duration_s)
     segments = []
     for start, end, begin_s, end_s in zip(starts, ends, bounds[:-1], bounds[1:], strict=True):
@@ -302,7 +303,18 @@ def _segments(path, frames: _Frames, times, strengths, duration_s: float, settin
         confidence = min(1.0, float(frames.joint[start:end, state].astype(np.float64).mean()))
         symbol = chord_symbol(root, chord_type)
         segments.append(Segment(begin_s, end_s, symbol, ROOTS[root], TYPES[chord_type], confidence))
-    return segments
+    return _without_slivers(segments)
+
+
+def _without_slivers(segments: list[Segment]) -> list[Segment]:
+    """Segments too short to hear, such as the zeros after the last whole frame, belong to what was before them."""
+    kept: list[Segment] = []
+    for segment in segments:
+        if kept and segment.end_s - segment.start_s < _SLIVER_S:
+            kept[-1] = dataclasses.replace(kept[-1], end_s=segment.end_s)
+        else:
+            kept.append(segment)
+    return kept
 
 
 def _snap(time: float, times, strengths, after: float, settings: Settings) -> float:

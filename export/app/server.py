@@ -63,7 +63,10 @@ def serve(settings: Settings, started: Callable[[str], None], stop: threading.Ev
     """
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())  # a service's way to end it: visitors' files must go
+        # A service's way to end it, and that of a terminal's window: visitors' files must go.
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: stop.set())
     folder = Path(tempfile.mkdtemp(prefix="triadbench-app-"))
     try:
         _keep_to_ourselves(folder)
@@ -137,14 +140,15 @@ def _launch(blocks, settings: Settings, port: int, folder: Path) -> str:
     from export.app.page import CSS, HEAD, theme
 
     blocks.queue(max_size=_QUEUE, api_open=False, default_concurrency_limit=2)
+    policy = Middleware(_Policy, own=_is_own(settings.host))
     try:
         with contextlib.redirect_stdout(sys.stderr):
             _, local, _ = blocks.launch(
-                server_name=settings.host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
-                show_error=False, inbrowser=False, max_file_size=round(settings.limits.max_mb * 1e6), allowed_paths=[],
-                blocked_paths=[str(Path(__file__).resolve().parents[2])], enable_monitoring=False, ssr_mode=False,
-                pwa=False, mcp_server=False, run_history=False, footer_links=["api"], state_session_capacity=1000,
-                theme=theme(), css=CSS, head=HEAD, app_kwargs={"middleware": [Middleware(_Policy)]},
+                server_name=_bracketed(settings.host), server_port=port, share=False, prevent_thread_lock=True,
+                quiet=True, show_error=False, inbrowser=False, max_file_size=round(settings.limits.max_mb * 1e6),
+                allowed_paths=[], blocked_paths=[str(Path(__file__).resolve().parents[2])],
+                enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False, run_history=False, footer_links=["api"], state_session_capacity=1000,
+                theme=theme(), css=CSS, head=HEAD, app_kwargs={"middleware": [policy]},
             )  # fmt: skip
     except OSError as error:
         raise UserError(f"{settings.host}:{port}: cannot be served ({error}); give another --port") from error
@@ -155,11 +159,24 @@ def _launch(blocks, settings: Settings, port: int, folder: Path) -> str:
     return local.rstrip("/")
 
 
-class _Policy:
-    """Around every answer of the server: the page may not fetch from elsewhere, and neither may the server for it."""
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
-    def __init__(self, app):
-        self._app = app
+
+def _is_own(host: str) -> bool:
+    """Whether only this computer can connect to it."""
+    return host.strip("[]") in ("localhost", "::1") or host.startswith("127.")
+
+
+class _Policy:
+    """Around every answer of the server: the page may not fetch from elsewhere, and neither may the server for it.
+
+    With `own`, pages of other sites are turned away too: a browser would let them send files here, and under a name
+    that they make point to this computer, read the answers.
+    """
+
+    def __init__(self, app, own: bool = False):
+        self._app, self._own = app, own
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -168,6 +185,11 @@ class _Policy:
         if any(f"{what}=http" in scope["path"].replace(":/", "").lower() for what in ("file", "proxy")):
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"this server fetches nothing from elsewhere"})
+            return
+
+        if self._own and not _from_here(dict(scope["headers"])):
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"this server answers its own page, on its own computer"})
             return
 
         async def with_policy(message):
@@ -179,6 +201,13 @@ class _Policy:
             await send(message)
 
         await self._app(scope, receive, with_policy)
+
+
+def _from_here(headers: dict[bytes, bytes]) -> bool:
+    """Whether the request names this computer, and comes from no other site's page."""
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    origin = headers.get(b"origin", b"").decode("latin-1").lower()
+    return _is_own(host.rsplit(":", 1)[0]) and origin in ("", f"http://{host}")
 
 
 def _free_port(host: str, port: int) -> int:

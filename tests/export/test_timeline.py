@@ -128,6 +128,18 @@ def test_silence_is_no_chord(predictor, waveform):
     )
 
 
+def test_no_sliver_at_the_end(predictor):
+    time = np.arange(64_003) / 16_000  # sounds to its last sample, three after the last whole frame
+    partials = (np.sin(2 * np.pi * k * f * time) / k for f in (261.6, 329.6, 392.0) for k in range(1, 5))
+    waveform = (0.08 * sum(partials)).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, waveform, 16_000, format="WAV")
+    file.seek(0)
+    segments = find_timeline(file, predictor).segments
+    assert all(segment.end_s - segment.start_s > 0.009 for segment in segments)
+    assert segments[-1].end_s == 64_003 / 16_000 and segments[-1].chord == "C"
+
+
 def test_noise_after_a_chord_is_no_chord(predictor):
     plan = plan_progression(3, kind="major", bars=2, pattern="halves", silence_s=(0, 0))
     waveform = render_progression(plan, small_piano())

@@ -152,6 +152,17 @@ def test_nothing_of_this_machine_is_served(app, path):
     assert answer.status_code in (403, 404) and "root:" not in answer.text
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "evil.example:7860"}, {"Origin": "http://evil.example"}, {"Origin": "null"}],
+    ids=["a name made to point here", "another site", "no site"],
+)
+def test_pages_of_other_sites_are_turned_away(app, headers):
+    for path in ("/", "/config", "/gradio_api/upload"):
+        assert httpx.post(f"{app.url}{path}", headers=headers).status_code == 403
+    assert httpx.get(f"{app.url}/config", headers={"Origin": app.url}).status_code == 200
+
+
 def test_no_folder_is_served(app):
     (folder,) = app.temporary.glob("triadbench-app-*")
     for path in (folder, f"{folder}/", f"{folder}/.."):
