@@ -129,7 +129,9 @@ def test_ear_training_keeps_a_score_of_ones_own(app, page):
         name = page.wait("(document.querySelector('#ear-sound audio')?.src || "
                          "[...document.querySelectorAll('#ear-sound a, #ear-sound [src]')].map(e => e.href || e.src)[0]) ?? 'none'")  # fmt: skip
         assert not any(kind in name for kind in ("major", "minor", "dim", "aug"))
+        page.wait("!document.querySelector('#ear-type input:checked')")  # a new question clears the answer
         page.click("#ear-type label", "minor")
+        page.wait("!!document.querySelector('#ear-type input:checked')")
         page.click("#ear-check")
         told = page.wait_text("#ear-answer", "it was")
         right = "Right" in told
@@ -142,6 +144,7 @@ def test_ear_training_keeps_a_score_of_ones_own(app, page):
         other.click("#ear-play")
         other.wait_text("#ear-answer", "Listen")
         other.click("#ear-type label", "major")
+        other.wait("!!document.querySelector('#ear-type input:checked')")
         other.click("#ear-check")
         assert "of 1 right" in other.wait_text("#ear-answer", "it was")
     finally:
