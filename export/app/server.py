@@ -148,7 +148,8 @@ def _launch(blocks, settings: Settings, port: int, folder: Path) -> str:
                 quiet=True, show_error=False, inbrowser=False, max_file_size=round(settings.limits.max_mb * 1e6),
                 allowed_paths=[], blocked_paths=[str(Path(__file__).resolve().parents[2])],
                 enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False, run_history=False,
-                footer_links=["api"], state_session_capacity=1000, theme=theme(), css=CSS, head=HEAD, app_kwargs={"middleware": [policy]},
+                footer_links=["api"], state_session_capacity=1000, theme=theme(), css=CSS, head=HEAD,
+                app_kwargs={"middleware": [policy]},
             )  # fmt: skip
     except OSError as error:
         raise UserError(f"{settings.host}:{port}: cannot be served ({error}); give another --port") from error
