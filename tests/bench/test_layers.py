@@ -24,12 +24,12 @@ BATCH = 4
 class Slow(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
-        time.sleep(0.01)
+        time.sleep(0.1)
         return x.clone()
 
     @staticmethod
     def backward(ctx, gradient):
-        time.sleep(0.02)
+        time.sleep(0.2)
         return gradient
 
 
@@ -101,9 +101,9 @@ def test_what_is_kept_is_counted_once(found):
 
 def test_a_slow_layer_is_found_forward_and_backward(found):
     rows = rows_of(found)
-    assert rows["pause"]["forward_ms"] > 9.5 and rows["pause"]["backward_ms"] > 19
-    others = [row for name, row in rows.items() if name != "pause"]
-    assert all(row["forward_ms"] < 9 and row["backward_ms"] < 9 for row in others)
+    assert rows["pause"]["forward_ms"] > 95 and rows["pause"]["backward_ms"] > 190
+    for part in ("forward_ms", "backward_ms"):
+        assert max(rows, key=lambda name: rows[name][part]) == "pause"
     assert rows["linear"]["backward_ms"] > 0 and rows["body.0"]["backward_ms"] > 0
     assert rows[layer_survey.LOSS]["backward_ms"] > 0 and rows[layers.OPTIMIZER]["forward_ms"] > 0
 

@@ -19,7 +19,7 @@ import time
 
 class Loader:
     def read(self, index):
-        time.sleep(0.002)
+        time.sleep(0.01)
         return index < 0 or "<b>&" in str(index)
 
 
@@ -76,7 +76,7 @@ def line_with(record, text):
 
 def test_the_slow_line_is_the_hottest(record):
     hottest = max(record["lines"], key=lambda line: line["own_seconds"])
-    assert hottest["text"].strip() == "time.sleep(0.002)" and hottest["function"] == READ
+    assert hottest["text"].strip() == "time.sleep(0.01)" and hottest["function"] == READ
     assert hottest["file"] == "profiled_example.py", "no path of this machine"
     assert hottest["share"] > 0.4
 
@@ -84,7 +84,7 @@ def test_the_slow_line_is_the_hottest(record):
 def test_hits_are_those_of_all_profiled_rounds(record):
     assert line_with(record, "total = 0")["hits"] == 3
     assert line_with(record, "total += ")["hits"] == 3 * 7
-    assert line_with(record, "time.sleep(0.002)")["hits"] == 3 * 7
+    assert line_with(record, "time.sleep(0.01)")["hits"] == 3 * 7
     assert line_with(record, "for i in range")["hits"] == 3 * 8
     assert line_with(record, "raise ValueError")["hits"] == 0, "a line that never ran is listed all the same"
     assert record["clips"] == 21
@@ -95,7 +95,7 @@ def test_a_calling_line_keeps_only_its_own_time(record):
     calling = line_with(record, "total += loader.read")
     assert calling["enters"] == [READ]
     read_s = next(f["seconds"] for f in record["functions"] if f["function"] == READ)
-    assert calling["seconds"] > read_s > 0.03
+    assert calling["seconds"] > read_s > 3 * 7 * 0.009
     assert calling["own_seconds"] == pytest.approx(calling["seconds"] - read_s)
     total = record["samples"][0]
     assert sum(line["own_seconds"] for line in record["lines"]) == pytest.approx(total, rel=1e-6)
@@ -105,7 +105,7 @@ def test_a_calling_line_keeps_only_its_own_time(record):
 def test_overhead_is_the_ratio_of_rounds_taken_in_turns(record):
     assert len(record["plain_s"]) == len(record["profiled_s"]) == 3
     assert record["overhead"] == pytest.approx(min(record["profiled_s"]) / min(record["plain_s"]))
-    assert all(seconds > 7 * 0.003 for seconds in record["plain_s"])
+    assert all(seconds > 7 * 0.011 for seconds in record["plain_s"])
 
 
 def test_overhead_shows_where_lines_are_many(module, monkeypatch):

@@ -37,15 +37,12 @@ def test_contestants_alternate_and_the_first_call_is_apart():
     assert len(trace) == 2 * (1 + 1 + 1 + 5), "first call, warm-up, length estimate, samples"
 
 
-def test_first_call_is_not_among_the_samples():
-    pauses = iter([0.05])
-
-    def slow_at_first():
-        time.sleep(next(pauses, 0.0))
-
-    timed = measure({"x": slow_at_first}, rounds=3, min_time_s=0)["x"]
-    assert timed.first_call_s >= 0.05
-    assert max(timed.samples_ms) < 1e3 * timed.first_call_s
+def test_first_call_is_not_among_the_samples(monkeypatch):
+    seconds = iter([0.05] + [0.002] * 10)
+    monkeypatch.setattr(timing, "_clock", lambda device: lambda function, calls: (next(seconds), function()))
+    timed = measure({"x": int}, rounds=3, min_time_s=0)["x"]
+    assert timed.first_call_s == 0.05
+    assert timed.samples_ms == pytest.approx([2.0] * 3)
 
 
 def test_short_calls_share_a_sample_and_are_divided(monkeypatch):
@@ -136,19 +133,10 @@ def test_cuda_events_cover_the_whole_queue():
     assert timed["ten"].p50_ms > 4 * timed["one"].p50_ms
 
 
-def test_a_slow_contestant_sits_out_when_its_share_is_spent():
-    calls = {"slow": 0, "fast": 0}
-
-    def count(name, seconds):
-        def call():
-            calls[name] += 1
-            time.sleep(seconds)
-
-        return call
-
-    timed = measure(
-        {"slow": count("slow", 0.02), "fast": count("fast", 0.001)}, rounds=12, min_time_s=0.0, warmup=0, share_s=0.03
-    )
+def test_a_slow_contestant_sits_out_when_its_share_is_spent(monkeypatch):
+    contestants = {"slow": lambda: 0.02, "fast": lambda: 0.001}  # each says how long it takes
+    monkeypatch.setattr(timing, "_clock", lambda device: lambda function, calls: (calls * function(), function()))
+    timed = measure(contestants, rounds=12, min_time_s=0.0, warmup=0, share_s=0.03)
     assert timed["slow"].n == timing.FEWEST_SAMPLES and timed["fast"].n == 12
 
 
