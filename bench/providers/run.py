@@ -287,9 +287,9 @@ class _Benchmark:
             records.make(
                 NAMES["files"], parameters={"way": way, "files": n, "threads": threads}, unit="s",
                 samples=found["seconds"][way], first_call=found["first_s"][way], environment=self.environment,
-                error={"reference": "the other way", "other_labels": 0}, effort=self.effort.name, **more,
+                error={"reference": "the other ways", "other_labels": 0}, effort=self.effort.name, **more,
             )
-            for way in whole.WAYS
+            for way in whole.ways(threads)
         )  # fmt: skip
 
     def _processes(self) -> None:
@@ -369,7 +369,7 @@ class _Benchmark:
         return (
             ((n - on_gpu) * len(plan.threads) + 2 * on_gpu) * in_turns  # a GPU once, with and without copies
             + ("load" in plan.parts) * n * effort.fresh
-            + ("files" in plan.parts) * len(whole.WAYS) * (effort.rounds + 1)
+            + ("files" in plan.parts) * len(whole.ways(max(plan.threads))) * (effort.rounds + 1)
             + ("process" in plan.parts) * 2 * (effort.processes + 1)
         )
 

@@ -16,7 +16,13 @@ from core.errors import UserError
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TIMEOUT_S = 300
-WAYS = ("infer", "eager loop")
+INFER, LOOP, LOOP_ALONE = "infer", "eager loop", "eager loop, one thread"
+
+
+def ways(threads: int) -> tuple[str, ...]:
+    """What is timed with so many threads. The loop on one alone as well: torch's own threads can cost it more than
+    they give, and a ratio is to be taken with the loop at its best."""
+    return (INFER, LOOP, LOOP_ALONE) if threads > 1 else (INFER, LOOP)
 
 
 def write_wavs(clips: np.ndarray, folder: Path) -> list[Path]:
@@ -32,7 +38,7 @@ def write_wavs(clips: np.ndarray, folder: Path) -> list[Path]:
 def files(
     model: Path, checkpoint: Path, wavs: Sequence[Path], threads: int, rounds: int, progress: Callable[[], None]
 ) -> dict:
-    """Seconds for all files, the model loaded before: `infer` and a plain eager loop, alternated.
+    """Seconds for all files, the model loaded before: the `ways`, alternated.
 
     The loop is what one writes first: soundfile.read, torchaudio's mel, the model, one file after another.
 
@@ -40,7 +46,7 @@ def files(
         {way: samples in seconds}, `other_cores`, `front_end` (that `infer` used last), `first_s` of each way.
 
     Raises:
-        UserError: the two name other chords.
+        UserError: two of them name other chords.
     """
     import torch
 
@@ -69,20 +75,21 @@ def files(
             named.append(name_chord(torch.softmax(logits.flatten(), 0).reshape(logits.shape).numpy(), 3)["chord"])
         return named
 
-    ways = dict(zip(WAYS, (infer, loop), strict=True))
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    names = ways(threads)
+    seconds: dict[str, list[float]] = {way: [] for way in names}
     first_s, right = {}, None
     others = timing.OtherWork()
     for number in range(rounds + 1):
-        for way in WAYS if number % 2 else reversed(WAYS):
+        for way in names if number % 2 else reversed(names):
+            torch.set_num_threads(1 if way == LOOP_ALONE else threads)
             time.sleep(0.1)
             start = time.perf_counter()
-            named = ways[way]()
+            named = infer() if way == INFER else loop()
             took_s = time.perf_counter() - start
             right = right or named
             if named != right:
                 wrong = sum(a != b for a, b in zip(named, right, strict=True))
-                raise UserError(f"{way}: {wrong} of {len(wavs)} files get another chord than by the other way")
+                raise UserError(f"{way}: {wrong} of {len(wavs)} files get another chord than by another way")
             if number:
                 seconds[way].append(took_s)
             else:

@@ -162,15 +162,16 @@ def waits(records: Sequence[dict], name: str) -> list[dict]:
 
 
 def files_ratio(records: Sequence[dict]) -> tuple[dict, dict, float] | None:
-    """(`infer`'s row, the eager loop's, how many times as fast) of the largest folder that one run timed both ways."""
+    """(`infer`'s row, the eager loop's, how many times as fast) of the largest folder that one run timed both ways; the
+    loop with the number of threads that suits it best."""
     found = waits(records, FILES)
     pairs = [
         (ours, loop, loop["median_s"] / ours["median_s"])
         for ours in found for loop in found
-        if (ours["what"], loop["what"]) == ("infer", "eager loop")
+        if ours["what"] == "infer" and loop["what"].startswith("eager loop")
         and all(ours[key] == loop[key] for key in ("files", "threads", "run"))
     ]  # fmt: skip
-    return max(pairs, key=lambda pair: pair[0]["files"], default=None)
+    return max(pairs, key=lambda pair: (pair[0]["files"], -pair[2]), default=None)
 
 
 def crossovers(every: Sequence[dict]) -> list[dict]:
