@@ -18,16 +18,8 @@ def _words(context: click.Context, parameter: click.Parameter, text: str | None)
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
 
 
-def _integers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
-    """ "1,64" as (1, 64)."""
-    try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise click.BadParameter(f"{text!r} must be whole numbers with commas between, as 1,64") from None
-
-
 @click.command()
-@click.option("--quick", is_flag=True, help="Less of everything, in under 90 seconds on two cores.")
+@click.option("--quick", is_flag=True, help="Less of everything, in about two minutes on two cores.")
 @click.option("--full", is_flag=True, help="24,576 clips for every figure of clips a second; hours.")
 @click.option(
     "--only",
@@ -40,8 +32,10 @@ def _integers(context: click.Context, parameter: click.Parameter, text: str | No
               help="Of cpu, cuda and tensorrt, commas between.  [default: all that are there]")  # fmt: skip
 @click.option("--precision", "precisions", callback=_words, metavar="LIST",
               help="Of fp32, fp16 and int8.  [default: all that are there]")  # fmt: skip
-@click.option("--threads", callback=_integers, metavar="LIST", help="Thread counts.  [default: 1 and all cores]")
-@click.option("--batch", "batches", callback=_integers, metavar="LIST", help="Batch sizes.  [default: 1,2,4, to 512]")
+@click.option("--threads", callback=console.integers, metavar="LIST", help="Thread counts.  [default: 1 and all cores]")
+@click.option(
+    "--batch", "batches", callback=console.integers, metavar="LIST", help="Batch sizes.  [default: 1,2,4, to 512]"
+)
 @click.option("--model", type=_PATH, help="Checkpoint that the exported files were made of.  [default: the shipped]")
 @click.option("--files", "folder", type=_PATH, help="Folder of the exported files.  [default: the checkpoint's]")
 @click.option("--out", type=_PATH, default=_FOLDER / "report.html", help="HTML page to write.")

@@ -23,6 +23,15 @@ _BAR_AFTER_S = 0.5
 _LINE_EVERY_S = 5.0
 """A log file (stderr is no terminal) gets a progress line this often."""
 
+
+def integers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """An option's callback: "1,64" as (1, 64), nothing as ()."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"{text!r} must be whole numbers with commas between, as 1,64") from None
+
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout (nothing if the work fails)."
 )

@@ -15,14 +15,6 @@ _FOLDER = Path("runs/profile")
 PARTS = ("mel", "layers", "pipeline", "lines")
 
 
-def _integers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
-    """ "1,64" as (1, 64)."""
-    try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise click.BadParameter(f"{text!r} must be whole numbers with commas between, as 1,64") from None
-
-
 @click.command()
 @click.option("--quick", is_flag=True, help="Less of everything, in under two minutes.")
 @click.option(
@@ -31,8 +23,10 @@ def _integers(context: click.Context, parameter: click.Parameter, text: str | No
     help="One part alone: mel spectrograms and rivals, network layers, an epoch's parts, or lines.",
 )
 @click.option("--spec", "specs", multiple=True, metavar="NAME", help="ORIGINAL, CHORD or WHISPER; repeat for more.")
-@click.option("--batch", "batches", callback=_integers, metavar="N,N", help="Batch sizes.  [default: 1,8,64,512]")
-@click.option("--threads", callback=_integers, metavar="N,N", help="Thread counts.  [default: 1 and all cores]")
+@click.option(
+    "--batch", "batches", callback=console.integers, metavar="N,N", help="Batch sizes.  [default: 1,8,64,512]"
+)
+@click.option("--threads", callback=console.integers, metavar="N,N", help="Thread counts.  [default: 1 and all cores]")
 @click.option(
     "--budget", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Time to aim at for the mel groups."
 )

@@ -18,29 +18,12 @@ from click.testing import CliRunner
 
 import cli
 from export import runtime
+from tests.commands import assert_one_line, run, run_json
 from tests.core.toys import chord, save_original, save_template
 from tests.odd_files import A_MINOR, BAD, C_MAJOR, ODD, SILENT, pcm
 
 ROOT = Path(cli.__file__).parent
 SHIPPED = ROOT / "pretrained" / "chordnet.onnx"
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
-    assert done.exit_code == code, f"{done.output}\n{done.exception!r}"
-    assert "Traceback" not in done.output
-    return done
-
-
-def run_json(*arguments, code=0):
-    done = run(*arguments, "--json", code=code)
-    assert done.stdout.count("\n") == 1  # one object on a line, and nothing else
-    return json.loads(done.stdout), done
-
-
-def assert_one_line(done, *words):
-    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert all(word in done.stderr for word in words), done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import cli
 from core.progressions import plan_progression, render_progression
+from tests import commands
 from tests.export.instruments import small_piano
 
 ROOT = Path(cli.__file__).parent
@@ -20,10 +21,7 @@ FORMATS = ("lab", "json", "csv", "mid", "html")
 
 
 def run(*arguments, code=0):
-    done = CliRunner().invoke(cli.main, ["infer", "--timeline", *map(str, arguments)])
-    assert done.exit_code == code, f"{done.output}\n{done.exception!r}"
-    assert "Traceback" not in done.output
-    return done
+    return commands.run("infer", "--timeline", *arguments, code=code)
 
 
 @pytest.fixture(scope="module")

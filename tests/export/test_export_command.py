@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
 
-import cli
 from bench import export_table
 from core import checkpoint
 from core.predict import SHIPPED
 from export import exporter, onnx_model
 from export.verify import VerificationError
+from tests import commands
 from tests.core.toys import save_original
 from tests.export.exports import ONNX_FILES, bare_network, info_of, network, sine_clips
 
@@ -38,10 +37,7 @@ def quick(monkeypatch):
 
 
 def run(*arguments, code=0):
-    done = CliRunner().invoke(cli.main, ["export", *map(str, arguments)])
-    assert done.exit_code == code, f"{done.output}\n{done.exception!r}"
-    assert "Traceback" not in done.output
-    return done
+    return commands.run("export", *arguments, code=code)
 
 
 def assert_one_line(done, *words):
