@@ -319,9 +319,9 @@ def _decoded_blocks(opened: _Opened, limit: int | None) -> Iterator[np.ndarray]:
             raise AudioError(f"{opened.label}: damaged or truncated after {done} frames ({_reason(error)})") from error
         if len(piece) == 0:
             break
-        done += len(piece)
         mono = piece[:, 0] if sound.channels == 1 else _average(piece)
-        _check_finite(mono, opened.label)
+        _check_finite(mono, opened.label, done)
+        done += len(piece)
         yield mono
     if done == 0:
         raise AudioError(f"{opened.label}: zero length, no samples could be read")
@@ -352,10 +352,11 @@ _LOUDEST = 1e10
 """32-bit integers stored as floats reach 2^31; what is louder still is no sound, and its power overflows float32."""
 
 
-def _check_finite(waveform: np.ndarray, label: str) -> None:
+def _check_finite(waveform: np.ndarray, label: str, first: int = 0) -> None:
+    """`first` is the number of its first sample, of which the message counts on."""
     if not np.isfinite(waveform).all():
         where = int(np.flatnonzero(~np.isfinite(waveform))[0])
-        raise AudioError(f"{label}: sample {where} is {waveform[where]}, not a number that sound can have")
+        raise AudioError(f"{label}: sample {first + where} is {waveform[where]}, not a number that sound can have")
     if len(waveform) and np.abs(waveform).max() > _LOUDEST:
         raise AudioError(
             f"{label}: samples reach {np.abs(waveform).max():.3g}, far beyond full scale (1); is it damaged?"

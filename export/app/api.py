@@ -32,7 +32,6 @@ def draw(handlers: Handlers) -> None:
             api_description="The chord of a clip of at most a minute. model and provider: as in the menus, or empty.",
         )  # fmt: skip
         gr.Button().click(
-            timeline, [audio, model, provider], [answer, files], api_name="timeline", concurrency_id="song",
-            concurrency_limit=1,
+            timeline, [audio, model, provider], [answer, files], api_name="timeline", concurrency_limit=None,
             api_description="The chords of a song over time, and files of every format.",
         )  # fmt: skip

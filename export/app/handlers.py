@@ -13,6 +13,7 @@ from core.errors import UserError
 from export.app import answer_page
 from export.app.hearing import Heard, Limits, friendly, hear
 from export.app.predictors import Predictors
+from export.app.turns import Turns
 from export.runtime import ChordPredictor
 
 _log = logging.getLogger("triadbench.app")
@@ -24,10 +25,14 @@ class Handlers:
     limits: of what is sent.
     folder: for files of visitors; each gets a random folder of its own inside. What lies there is deleted in time.
     at_once: clips that are answered at the same time.
+
+    Attributes:
+        songs: their turns; closed when the app is.
     """
 
     def __init__(self, predictors: Predictors, limits: Limits, folder: Path, at_once: int = 2):
         self.predictors, self.limits, self.folder, self.at_once = predictors, limits, folder, at_once
+        self.songs = Turns()
 
     def hear(self, audio: str | None, model: str | None, provider: str | None) -> tuple[Heard, ChordPredictor]:
         """The answer for a clip, and who gave it. Raises UserError."""

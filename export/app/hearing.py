@@ -106,7 +106,7 @@ def friendly(error: Exception) -> str:
     """One line for the visitor. What is no mistake of theirs is told without its inner life."""
     if isinstance(error, UserError):
         text = " ".join(str(error).split())
-        return text if not isinstance(error, AudioError) else f"{text}. Try a wav, flac, ogg or mp3 file"
+        return text if not isinstance(error, AudioError) else f"{text.rstrip('.')}. Try a wav, flac, ogg or mp3 file"
     return "something went wrong here, and was noted in the server's log; try another file"
 
 

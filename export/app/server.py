@@ -70,15 +70,13 @@ def serve(settings: Settings, started: Callable[[str], None], stop: threading.Ev
     folder = Path(tempfile.mkdtemp(prefix="triadbench-app-"))
     try:
         _keep_to_ourselves(folder)
-        blocks = None
-        try:
+        with contextlib.ExitStack() as ending:
             port = _free_port(settings.host, settings.port)
-            blocks = _build(settings, folder)
+            blocks, handlers = _build(settings, folder)
+            ending.callback(blocks.close, verbose=False)
+            ending.callback(handlers.songs.close)  # first, so that closing waits for none
             started(_launch(blocks, settings, port, folder))
             _wait(folder, stop)
-        finally:
-            if blocks is not None:
-                blocks.close(verbose=False)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -105,7 +103,8 @@ def _build(settings: Settings, folder: Path):
     from export.app.page import build
 
     at_once = max(2, (os.cpu_count() or 2) // max(1, settings.threads))
-    return build(Handlers(predictors, settings.limits, folder, at_once), DELETE_AFTER_S)
+    handlers = Handlers(predictors, settings.limits, folder, at_once)
+    return build(handlers, DELETE_AFTER_S), handlers
 
 
 def _import_gradio() -> None:

@@ -16,26 +16,32 @@ from export.app.hearing import check_length, checked
 _HINT = "Drop a recording: its chords over time appear here, with files to take home."
 
 
-def find(handlers: Handlers, audio: str | None, model: str | None, provider: str | None, progress=None):
-    """(timeline, seconds taken) of a visitor's song; `progress` is called with seconds done, and in all or None.
+def answer(handlers: Handlers, audio: str | None, model: str | None, provider: str | None, progress=None, told=None):
+    """(timeline, paths of its files, seconds taken) of a visitor's song, when it is its turn.
+
+    Args:
+        progress: called with seconds done, and in all or None.
+        told: called with how many songs are before this one.
 
     Raises:
-        UserError: as `export.app.hearing.checked` and `export.timeline.find_timeline`.
+        UserError: as `export.app.hearing.checked`, `export.app.turns.Turns` and `export.timeline.find_timeline`.
     """
     from export.timeline import find_timeline
 
-    begin = time.perf_counter()
     predictor = handlers.predictors.get(model, provider)
     limit_s, way_out = 60 * handlers.limits.max_minutes, "cut it, or use `infer --timeline` on the command line"
     path = checked(audio, handlers.limits, limit_s, way_out)
 
     def report(done_s, total_s=None):
+        handlers.songs.check()
         check_length(done_s, limit_s, way_out)  # of files whose header does not tell, or lies
         if progress is not None:
             progress(done_s, total_s)
 
-    timeline = find_timeline(path, predictor, progress=report, name="this file")
-    return timeline, time.perf_counter() - begin
+    with handlers.songs.turn(told):
+        begin = time.perf_counter()
+        timeline = find_timeline(path, predictor, progress=report, name="this file")
+        return timeline, files(handlers, timeline, path), time.perf_counter() - begin
 
 
 def files(handlers: Handlers, timeline, audio: str) -> list[str]:
@@ -76,23 +82,24 @@ def draw(handlers: Handlers, chosen: Menus) -> None:
             def report(done, total=None, *_):
                 progress((done, total) if total else None, desc="Listening")
 
-            timeline, seconds = find(handlers, song, model, provider, report)
-            written = files(handlers, timeline, song)
+            def told(before):
+                progress(0, desc="One song before yours" if before == 1 else f"{before} songs before yours")
+
+            timeline, written, seconds = answer(handlers, song, model, provider, report, told)
         except Exception as error:
             return handlers.mistake(error), nothing
         return timeline_page.page(timeline, song, seconds), gr.File(value=written, visible=True)
 
     song.change(
         name_song, [song, chosen.model, chosen.provider], [page, downloads], api_visibility="private",
-        concurrency_id="song", concurrency_limit=1, trigger_mode="always_last", show_progress_on=page,
+        concurrency_limit=None, trigger_mode="always_last", show_progress_on=page,
     )  # fmt: skip
 
 
 def answer_call(handlers: Handlers, audio: str | None, model: str, provider: str) -> tuple[dict, list[str]]:
     """For the API: the timeline as the JSON format has it, and the paths of the files. Raises gr.Error."""
     try:
-        timeline, seconds = find(handlers, audio, model, provider)
-        written = files(handlers, timeline, audio)
+        timeline, written, seconds = answer(handlers, audio, model, provider)
         described = timeline.as_dict()
     except Exception as error:
         raise raised(error) from None
