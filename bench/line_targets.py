@@ -34,8 +34,8 @@ _FAST = {
         "core.steps:_fused_forward",
         "kernels.conv_pool:_FirstBlock.forward",
         "kernels.conv_pool:_FirstBlock.backward",
-        "kernels.conv_pool:_BiasPoolRelu.forward",
-        "kernels.conv_pool:_BiasPoolRelu.backward",
+        "kernels.conv_pool:_Block.forward",
+        "kernels.conv_pool:_Block.backward",
         "core.batches:CachedSource.batches",
     ),
     # The whole step is captured once and replayed: of the step itself no line of Python runs any more.

@@ -31,9 +31,9 @@ class Switches:
             of the step.
         channels_last: network and input in channels-last memory format.
         pool_first: max-pool before ReLU: the same function, for both are monotone, with a quarter of the ReLU's work.
-        fused_blocks: a block's bias, max-pool and ReLU in one pass of our compiled code, the first block whole
-            (kernels/conv_pool.py), and no convolution of what the pooling drops. CPU, float32;
-            needs channels_last and pool_first.
+        fused_blocks: a block's bias, max-pool and ReLU in one pass of our compiled code, the first block whole, no
+            convolution of what the pooling drops, and backward only where a gradient comes through pooling and ReLU
+            (kernels/conv_pool.py). CPU, float32; needs channels_last and pool_first.
         fused_optimizer: Adam(fused=True): one pass over the weights.
         sync_each_step: the loss is read after every batch, as the original does; False: losses stay on the device
             until the epoch ends.
@@ -167,7 +167,8 @@ _NETWORK_RUNGS = [
 _FUSED_BLOCKS = (
     "fused blocks", {"fused_blocks": True},
     "Bias, max-pool and ReLU of a block run in one pass of our compiled code, the first block never writes its largest "
-    "array, and rows and columns that the pooling would drop are not computed.",
+    "array, what the pooling would drop is not computed, and backward multiplies only the gradients that pooling and "
+    "ReLU let through: fewer than one in four.",
 )  # fmt: skip
 _FUSED_ADAM = (
     "fused Adam", {"fused_optimizer": True},

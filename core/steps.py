@@ -120,11 +120,8 @@ def _pool_first_forward(model: OriginalNet, mel: Tensor, channels_last: bool) ->
 def _fused_forward(model: OriginalNet, mel: Tensor) -> Tensor:
     from kernels import conv_pool
 
-    first, second, third, fourth = _convolutions(model)
-    x = conv_pool.first_block(mel, first.weight, first.bias)
-    x = conv_pool.bias_pool_relu(F.conv2d(x, second.weight, None, padding=2), second.bias, border=True)
-    # The last row and column of these two would be left over by the pooling: with a border at the other sides, a
-    # padding of one gives all the others.
-    x = conv_pool.bias_pool_relu(F.conv2d(x, third.weight, None, padding=1), third.bias, border=True)
-    x = conv_pool.bias_pool_relu(F.conv2d(x, fourth.weight, None, padding=1), fourth.bias)
-    return _head(model, x)
+    first, *middle, last = _convolutions(model)
+    x = conv_pool.first_block(mel, first.weight, first.bias, border=True)
+    for convolution in middle:
+        x = conv_pool.block(x, convolution.weight, convolution.bias, border=True)
+    return _head(model, conv_pool.block(x, last.weight, last.bias))

@@ -1,12 +1,16 @@
 """The machine code behind kernels/conv_pool.py, written as LLVM vectors of W channels; llvmlite alone compiles it.
 
-Four functions void f(int64 *job), made for many threads at once: each takes the next clip from the job's counter until
-none is left, so one call does all the work if the others come late. Arrays are channels-last, float32, and channels a
-multiple of W. `FIELDS` names the job's slots; addresses, and sizes in elements.
+Four functions void f(int64 *job), made for many threads at once: each takes the next clip (or group of clips) from the
+job's counter until none is left, so one call does all the work if the others come late. Arrays are channels-last,
+float32, and channels a multiple of W. `FIELDS` names the job's slots; addresses, and sizes in elements.
 
 A cell is one output of the pooling at one channel. Its code says which of its four inputs won (0-3, row by row; the
 first of equal ones, as in torch), or 4 where the ReLU gave zero: no gradient passes there. Outputs, codes and their
 gradients lie in arrays of place_height x place_width cells a clip, of which out_height x out_width are written.
+
+`block_backward` is a convolution's backward pass for a gradient of which at most a quarter is not zero. For some rows
+of cells and one channel it lists the cells that are open, where their 3 x 3 x in_channels inputs begin, and their
+gradients; each then adds its inputs to the weights' gradient, which stays in registers, and its weights to the inputs'.
 """
 
 from __future__ import annotations
@@ -23,9 +27,12 @@ from kernels.numba_simd import broadcast
 FIELDS = (
     "counter", "clips", "x", "weight", "bias", "out", "code", "grad", "grad_x", "grad_weight", "grad_bias",
     "height", "width", "channels", "out_height", "out_width", "place_height", "place_width", "x_row", "x_clip",
+    "groups", "group_clips", "list_at", "list_grad", "list_rows",
 )  # fmt: skip
 INACTIVE = 4
 KERNEL = 3  # of the first block's convolution
+_SUMS = 12
+"""Vectors of the weights' gradient that are kept in registers at once; AVX2 has 16."""
 _I8, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
 
@@ -70,6 +77,9 @@ class _Function:
             product = value if product is None else self.b.mul(product, value)
         return product
 
+    def least(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.b.select(self.b.icmp_signed("<", a, b), a, b)
+
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         name = f"llvm.fmuladd.v{self.lanes}f32"
         function = self.module.globals.get(name)
@@ -97,15 +107,15 @@ class _Function:
         self.b.position_at_end(after)
         return phis
 
-    def clips(self, body: Callable) -> None:
-        """body(clip) for every clip that this thread gets hold of; then the function returns."""
-        head, inside, after = (self.b.append_basic_block(name) for name in ("take", "clip", "done"))
+    def units(self, body: Callable, count: str = "clips") -> None:
+        """body(unit) for every one of the `count` that this thread gets hold of; then the function returns."""
+        head, inside, after = (self.b.append_basic_block(name) for name in ("take", "unit", "done"))
         self.b.branch(head)
         self.b.position_at_end(head)
-        clip = self.b.atomic_rmw("add", self.slot("counter"), _number(1), "monotonic")
-        self.b.cbranch(self.b.icmp_signed("<", clip, self.f["clips"]), inside, after)
+        unit = self.b.atomic_rmw("add", self.slot("counter"), _number(1), "monotonic")
+        self.b.cbranch(self.b.icmp_signed("<", unit, self.f[count]), inside, after)
         self.b.position_at_end(inside)
-        body(clip)
+        body(unit)
         self.b.branch(head)
         self.b.position_at_end(after)
         self.b.ret_void()
@@ -165,37 +175,7 @@ def _pool_forward(f: _Function) -> None:
 
         _cells(f, cell)
 
-    f.clips(clip_body)
-
-
-def _pool_backward(f: _Function) -> None:
-    b, row = f.b, f.times(f.f["width"], f.f["channels"])
-
-    def clip_body(clip):
-        x = f.times(clip, f.f["height"], row)
-        grad = f.times(clip, f.f["place_height"], f.f["place_width"], f.f["channels"])
-        bias = f.times(clip, f.f["channels"])
-        f.loop(0, f.f["channels"], f.lanes, lambda c: f.store(f.zeros(), "grad_bias", bias, c))
-
-        def cell(i, j, c):
-            at = b.add(b.add(x, b.add(f.times(i, 2, row), f.times(j, 2, f.f["channels"]))), c)
-            total, shares = f.shares(b.add(b.add(grad, f.place(i, j)), c))
-            for share, offsets in zip(shares, ((), (f.f["channels"],), (row,), (row, f.f["channels"])), strict=True):
-                f.store(share, "grad_x", at, *offsets)
-            f.store(b.fadd(f.load("grad_bias", bias, c), total), "grad_bias", bias, c)
-
-        _cells(f, cell)
-        # What the pooling leaves over, at the right and at the bottom.
-        used = f.times(f.f["out_width"], 2, f.f["channels"])
-        rest = f.times(f.f["out_height"], 2)
-        f.loop(0, rest, 1, lambda i: _fill(f, b.add(x, f.times(i, row)), used, row))
-        f.loop(rest, f.f["height"], 1, lambda i: _fill(f, b.add(x, f.times(i, row)), _number(0), row))
-
-    f.clips(clip_body)
-
-
-def _fill(f: _Function, base, begin, end) -> None:
-    f.loop(begin, end, f.lanes, lambda c: f.store(f.zeros(), "grad_x", base, c))
+    f.units(clip_body)
 
 
 def _cells(f: _Function, cell: Callable) -> None:
@@ -231,7 +211,7 @@ def _first_forward(f: _Function, n_vectors: int) -> None:
 
         f.places(cell)
 
-    f.clips(clip_body)
+    f.units(clip_body)
 
 
 def _first_backward(f: _Function) -> None:
@@ -271,29 +251,124 @@ def _first_backward(f: _Function) -> None:
 
         f.loop(0, f.f["channels"], f.lanes, channels)
 
-    f.clips(clip_body)
+    f.units(clip_body)
+
+
+def _block_backward(f: _Function, in_channels: int) -> None:
+    """x is the convolution's input with its border; weight and grad_weight (groups,) lie as (channels, 3, 3, inputs).
+
+    grad_x, and the sums of each group's clips in grad_weight and grad_bias (groups, channels), are written.
+    """
+    b, zero = f.b, ir.Constant(_F32, 0.0)
+    row_elements, vectors = KERNEL * in_channels, KERNEL * KERNEL * in_channels // f.lanes
+
+    def inputs_of(clip, at, v) -> list:
+        """Offsets in x of vector v of the 3 x 3 x in_channels inputs that begin at `at` in the clip."""
+        r, within = divmod(v * f.lanes, row_elements)
+        return [clip, at, f.times(f.f["x_row"], r), within]
+
+    def listed(lists, e) -> tuple[ir.Value, ir.Value]:
+        return b.load(f.at("list_at", _I64, lists, e)), f.splat("list_grad", lists, e)
+
+    def list_cells(lists, places, c, i_begin, i_end) -> tuple[ir.Value, ir.Value]:
+        """(how many cells of channel c in these rows are open, the sum of their gradients); they are listed."""
+
+        def row(i, carried):
+            begin = f.times(i, 2, f.f["x_row"])
+
+            def cell(j, carried):
+                count, total = carried
+                where = b.add(b.add(places, f.place(i, j)), c)
+                grad, code = f.load("grad", where, kind=_F32), b.load(f.at("code", _I8, where), align=1)
+                code = b.zext(code, _I64)
+                is_open = b.icmp_signed("<", code, _number(INACTIVE))
+                down, right = b.lshr(code, _number(1)), b.and_(code, _number(1))
+                column = b.mul(b.add(f.times(j, 2), right), _number(in_channels))
+                # Written in any case, and kept if it counts: a branch here would often be guessed wrongly.
+                b.store(b.add(b.add(begin, f.times(down, f.f["x_row"])), column), f.at("list_at", _I64, lists, count))
+                f.store(grad, "list_grad", lists, count)
+                return [b.add(count, b.zext(is_open, _I64)), b.fadd(total, b.select(is_open, grad, zero))]
+
+            return f.loop(0, f.f["out_width"], 1, cell, carried)
+
+        return f.loop(i_begin, i_end, 1, row, [_number(0), zero])
+
+    def add_to_weights(lists, count, clip, weights) -> None:
+        for first in range(0, vectors, _SUMS):
+            some = range(first, min(first + _SUMS, vectors))
+
+            def add(e, sums, some=some):
+                at, grad = listed(lists, e)
+                return [f.fma(f.load("x", *inputs_of(clip, at, v)), grad, s) for v, s in zip(some, sums, strict=True)]
+
+            sums = f.loop(0, count, 1, add, [f.load("grad_weight", weights, v * f.lanes) for v in some])
+            for v, value in zip(some, sums, strict=True):
+                f.store(value, "grad_weight", weights, v * f.lanes)
+
+    def add_to_inputs(lists, count, clip, weights) -> None:
+        def add(e) -> None:
+            at, grad = listed(lists, e)
+            for v in range(vectors):
+                where = inputs_of(clip, at, v)
+                f.store(f.fma(f.load("weight", weights, v * f.lanes), grad, f.load("grad_x", *where)), "grad_x", *where)
+
+        f.loop(0, count, 1, add)
+
+    def group_body(group):
+        size = f.times(f.f["channels"], KERNEL * KERNEL * in_channels)
+        sums, biases = f.times(group, size), f.times(group, f.f["channels"])
+        _clear(f, "grad_weight", sums, size)
+        _clear(f, "grad_bias", biases, f.f["channels"])
+        lists = f.times(group, f.f["list_rows"], f.f["out_width"])
+
+        def clip_body(clip) -> None:
+            x = f.times(clip, f.f["x_clip"])
+            places = f.times(clip, f.f["place_height"], f.f["place_width"], f.f["channels"])
+            _clear(f, "grad_x", x, f.f["x_clip"])
+
+            def rows(i) -> None:
+                end = f.least(b.add(i, f.f["list_rows"]), f.f["out_height"])
+
+                def channel(c) -> None:
+                    count, total = list_cells(lists, places, c, i, end)
+                    f.store(b.fadd(f.load("grad_bias", biases, c, kind=_F32), total), "grad_bias", biases, c)
+                    weights = f.times(c, KERNEL * KERNEL * in_channels)
+                    add_to_weights(lists, count, x, b.add(sums, weights))
+                    add_to_inputs(lists, count, x, weights)
+
+                f.loop(0, f.f["channels"], 1, channel)
+
+            f.loop(0, f.f["out_height"], f.f["list_rows"], rows)
+
+        begin = f.times(group, f.f["group_clips"])
+        f.loop(begin, f.least(b.add(begin, f.f["group_clips"]), f.f["clips"]), 1, clip_body)
+
+    f.units(group_body, "groups")
+
+
+def _clear(f: _Function, what: str, begin, count) -> None:
+    f.loop(0, count, f.lanes, lambda c: f.store(f.zeros(), what, begin, c))
 
 
 _compiling = threading.Lock()
 _engines: list = []  # they own the code
+_WRITERS = {
+    "pool_forward": lambda f, channels: _pool_forward(f),
+    "block_backward": _block_backward,
+    "first_forward": lambda f, channels: _first_forward(f, channels // f.lanes),
+    "first_backward": lambda f, channels: _first_backward(f),
+}
 
 
 @functools.cache
-def functions(lanes: int, first_vectors: int) -> dict[str, int]:
-    """Addresses of the four functions for vectors of `lanes` floats.
+def function(name: str, lanes: int, channels: int) -> int:
+    """Address of one of the functions for vectors of `lanes` floats.
 
     Args:
-        first_vectors: the first block has first_vectors * lanes channels.
+        channels: that the code is unrolled for: the first block's, or a block's input's. 0 for the other functions.
     """
-    writers = {
-        "pool_forward": _pool_forward,
-        "pool_backward": _pool_backward,
-        "first_forward": functools.partial(_first_forward, n_vectors=first_vectors),
-        "first_backward": _first_backward,
-    }
     module = ir.Module("conv_pool")
-    for name, write in writers.items():
-        write(_Function(module, name, lanes))
+    _WRITERS[name](_Function(module, name, lanes), channels)
     with _compiling:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
@@ -304,4 +379,4 @@ def functions(lanes: int, first_vectors: int) -> dict[str, int]:
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), target)
         engine.finalize_object()
         _engines.append(engine)
-    return {name: engine.get_function_address(name) for name in writers}
+    return engine.get_function_address(name)
