@@ -25,7 +25,7 @@ from core.errors import UserError
 from core.files import atomic_path, file_digest
 from core.predict import SHIPPED
 from export import clips as verification
-from export.info import PRECISIONS, ExportInfo
+from export.info import PRECISIONS, ExportInfo, sealed
 from export.verify import Reference, Report, VerificationError, compare, run_fresh, verify
 
 FORMATS = ("onnx", "torchscript")
@@ -156,7 +156,7 @@ class _Export:
             if front_end != "none":
                 model = with_mel(model, info)
             describe(model, info)
-            return model.SerializeToString()
+            return sealed(model.SerializeToString())
 
         return self._file(name, info, build, network.ByteSize())
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from core.errors import UserError
 from core.files import check_model_file
-from export.info import ExportInfo
+from export.info import ExportInfo, check_seal
 from export.placement import ONNX_PROVIDERS, Placement, placement_of
 
 _WAY_OUT = "use --provider cpu"
@@ -284,7 +284,8 @@ def load_onnxruntime():
 
 
 def _info_of(session, path: Path) -> ExportInfo:
-    info = ExportInfo.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+    metadata = session.get_modelmeta().custom_metadata_map
+    info = ExportInfo.from_metadata(metadata, str(path))
     inputs = [(value.name, value.type) for value in session.get_inputs()]
     outputs = [value.name for value in session.get_outputs()]
     if inputs != [(info.input_name, "tensor(float)")] or not set(info.output_names) <= set(outputs):
@@ -292,6 +293,7 @@ def _info_of(session, path: Path) -> ExportInfo:
             f"{path}: its inputs {[name for name, _ in inputs]} and outputs {outputs} are not what its metadata say; "
             "make it again with `export`"
         )
+    check_seal(path, metadata)
     return info
 
 

@@ -115,6 +115,8 @@ def _metadata_of(path: Path) -> ExportInfo:
                 raise ValueError(f"metadata of {entry.file_size} bytes")
             text = archive.read(entry).decode()
             json.loads(text)
+            if damaged := archive.testzip():  # torch itself looks at no checksum
+                raise ValueError(f"{damaged.split('/', 1)[-1]} is damaged")
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise UserError(f"{path}: no TorchScript model of triadbench ({error}); make one with `export`") from error
     return ExportInfo.from_metadata({KEY: text}, str(path))

@@ -29,7 +29,7 @@ from core.checkpoint import Checkpoint
 from core.errors import UserError
 from core.predict import Predictor
 from export.clips import LabelledClips
-from export.info import KEY, ExportInfo
+from export.info import KEY, SEAL, ExportInfo, check_seal
 
 FP32_LIMIT = 1e-5
 LEAST_AGREEMENT = 0.995
@@ -187,6 +187,8 @@ def verify(path: str | Path, info: ExportInfo, reference: Reference) -> Report:
     if info.kind == "onnx":
         _check_onnx(path, name)
     outputs, about = run_fresh(path, info, reference)
+    if info.kind == "onnx":
+        _check_sealed(path, about["metadata"], name)
     _check_about(about, info, name)
     report = compare(outputs, info, reference)
     hold(report, info, reference)
@@ -306,6 +308,15 @@ def _check_onnx(path: str | Path, name: str) -> None:
         raise VerificationError(f"{name}: ONNX's checker refuses it ({' '.join(str(error).split())[:200]})") from error
 
 
+def _check_sealed(path: str | Path, metadata: dict, name: str) -> None:
+    if SEAL not in metadata:
+        raise VerificationError(f"{name}: its metadata lack {SEAL}")
+    try:
+        check_seal(Path(path), metadata)
+    except UserError as error:
+        raise VerificationError(f"{name}: {error}") from error
+
+
 def _check_about(about: dict, info: ExportInfo, name: str) -> None:
     strangers = set(about["modules"]) & (_OURS | _FOREIGN[info.kind])
     if strangers:
@@ -319,6 +330,7 @@ def _check_about(about: dict, info: ExportInfo, name: str) -> None:
             raise VerificationError(f"{name}: outputs {list(about['outputs'])} of {about['types']}")
         if any(shape[0] != "batch" for shape in about["outputs"].values()):
             raise VerificationError(f"{name}: the batch is not open in {about['outputs']}")
+        about["metadata"].pop(SEAL, None)
         if about["metadata"] != info.metadata():
             raise VerificationError(f"{name}: its metadata are not those written")
     if ExportInfo.from_metadata({KEY: about["metadata"][KEY]}, name) != info:

@@ -9,7 +9,7 @@ import pytest
 from core.audio import to_int16
 from core.predict import SHIPPED
 from export.clips import LabelledClips
-from export.info import ExportInfo
+from export.info import SEAL, ExportInfo, sealed
 from export.onnx_model import describe, with_mel
 from tests.core.toys import chord
 
@@ -55,6 +55,14 @@ def bare_network() -> onnx.ModelProto:
     return model
 
 
+def sealed_bytes(model: onnx.ModelProto) -> bytes:
+    """The model's file, sealed anew."""
+    kept = [entry for entry in model.metadata_props if entry.key != SEAL]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    return sealed(model.SerializeToString())
+
+
 def write(path, network: onnx.ModelProto, front_end: str, **changes) -> ExportInfo:
     """A file of `network` as `export` would write it; `changes` are the metadata's."""
     info = dataclasses.replace(info_of(network), front_end=front_end, **changes)
@@ -63,5 +71,5 @@ def write(path, network: onnx.ModelProto, front_end: str, **changes) -> ExportIn
     if front_end != "none":
         model = with_mel(model, info)
     describe(model, info)
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(sealed_bytes(model))
     return info

@@ -18,6 +18,7 @@ from export.front_end import Background
 from export.runtime import MAX_SAMPLES, ChordPredictor, file_name
 from kernels import numpy_mel
 from tests.core.toys import all_names, chord, save_original
+from tests.export.exports import sealed_bytes
 
 PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"
 GRAPH, NETWORK = PRETRAINED / "chordnet.onnx", PRETRAINED / "chordnet.mel.onnx"
@@ -283,7 +284,7 @@ def test_a_model_of_nan_is_damaged(tmp_path):
     model = onnx.load(NETWORK)
     weights = next(tensor for tensor in model.graph.initializer if len(tensor.raw_data) > 5000)
     weights.raw_data = np.full(len(weights.raw_data) // 4, np.nan, np.float32).tobytes()
-    onnx.save(model, tmp_path / "nan.onnx")
+    (tmp_path / "nan.onnx").write_bytes(sealed_bytes(model))
     with pytest.raises(UserError, match="nan.onnx: a damaged model file"):
         ChordPredictor(tmp_path / "nan.onnx")(chord(1, 1)[None])
 
@@ -298,7 +299,7 @@ def _copied(tmp_path, changes):
     for entry in network.metadata_props:
         for old, new in changes.items():
             entry.value = entry.value.replace(old, new)
-    onnx.save(network, tmp_path / "m.mel.onnx")
+    (tmp_path / "m.mel.onnx").write_bytes(sealed_bytes(network))
     return tmp_path / "m.onnx"
 
 

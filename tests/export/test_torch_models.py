@@ -24,6 +24,15 @@ def test_no_torchscript(tmp_path, content):
         ChordPredictor(path)
 
 
+def test_a_bit_of_the_weights(tmp_path):
+    path = tmp_path / "bad.torchscript.pt"
+    content = bytearray((PRETRAINED / "chordnet.torchscript.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"no TorchScript model of triadbench \(.* is damaged\)"):
+        ChordPredictor(path, "torchscript")
+
+
 def _foreign_torchscript(path, answer, metadata=None):
     """A TorchScript file that answers with what the expression gives for waveforms x."""
 

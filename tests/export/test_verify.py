@@ -15,7 +15,7 @@ from export import clips, verify
 from export.verify import Reference, Report, VerificationError, compare, hold
 from kernels.spec import ORIGINAL
 from tests.core.toys import sine_bank, write_bank
-from tests.export.exports import info_of, network, sine_clips, write
+from tests.export.exports import info_of, network, sealed_bytes, sine_clips, write
 
 
 def change(model, name, how):
@@ -134,8 +134,25 @@ def test_a_mel_of_another_spec_is_refused(reference, tmp_path):
     path, info = written(tmp_path, reference, "each")
     model = onnx.load(path)
     change(model, "mel/first", lambda values: np.roll(values, 1, axis=2))  # the window a few samples late
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(sealed_bytes(model))
     with pytest.raises(VerificationError, match="differs by"):
+        verify.verify(path, info, reference)
+
+
+@pytest.mark.parametrize(
+    ("change_file", "words"),
+    [
+        (lambda model: model.SerializeToString(), "lack sha256"),
+        (lambda model: sealed_bytes(model)[:-64] + b"0" * 64, "damaged or changed"),
+    ],
+    ids=["no seal", "another seal"],
+)
+def test_a_file_without_its_seal_is_refused(change_file, words, reference, tmp_path):
+    path, info = written(tmp_path, reference)
+    model = onnx.load(path)
+    del model.metadata_props[-1]
+    path.write_bytes(change_file(model))
+    with pytest.raises(VerificationError, match=words):
         verify.verify(path, info, reference)
 
 
