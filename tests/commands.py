@@ -1,6 +1,7 @@
 """Running the program's commands in tests."""
 
 import json
+import signal
 
 from click.testing import CliRunner
 
@@ -26,3 +27,8 @@ def assert_one_line(done, *words):
     """It failed with one line that says all of it."""
     assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def heed_interrupts():
+    """For a new process: what a shell starts in the background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

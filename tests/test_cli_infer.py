@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 import cli
 from export import runtime
-from tests.commands import assert_one_line, run, run_json
+from tests.commands import assert_one_line, heed_interrupts, run, run_json
 from tests.core.toys import chord, save_original, save_template
 from tests.odd_files import A_MINOR, BAD, C_MAJOR, ODD, SILENT, pcm
 
@@ -212,6 +212,7 @@ def test_csv_keeps_line_ends_in_names(sounds):
 
 def program(*arguments, **options):
     command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    options["preexec_fn"] = heed_interrupts if os.name == "posix" else None
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
@@ -269,7 +270,10 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_done(sounds, form):
         lines = [process.stdout.readline() for _ in range(answered)]
         begin = time.monotonic()
         process.send_signal(signal.SIGINT)
-        rest, said = process.communicate(timeout=30)
+        try:
+            rest, said = process.communicate(timeout=30)
+        finally:
+            process.kill()  # or the block would wait for ever
     assert process.returncode == 130 and "c.wav" in lines[-1] and rest == ""
     assert said.endswith("\nInterrupted: what was done by then is printed; give the other files to go on\n")
     assert time.monotonic() - begin < 20
