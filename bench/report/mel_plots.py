@@ -54,10 +54,10 @@ def roofline(made: list[dict], records: list[dict], device: str) -> Picture:
     style, roofs, figure = styles(made), mel_summary.roofs(records), go.Figure()
     owners: list[tuple[int, int]] = []
     for threads, batch in cases:
-        for x, y, name in _roof_lines(roofs, device, threads, mine):
+        for x, y, name, label in _roof_lines(roofs, device, threads, mine):
             flat = y[0] == y[1]
             figure.add_scatter(
-                x=x, y=y, mode="lines+text", text=["", name + " "] if flat else [" " + name, ""],
+                x=x, y=y, mode="lines+text", text=["", label + " "] if flat else [" " + label, ""],
                 textposition="top left" if flat else "bottom right", textfont={"size": 10}, name=name, showlegend=False,
                 line={"color": _GREY, "width": 2, "dash": "solid" if flat or name.startswith("memory") else "dot"},
                 hovertemplate=f"{name}<extra></extra>", visible=(threads, batch) == cases[0],
@@ -92,18 +92,31 @@ def roofline(made: list[dict], records: list[dict], device: str) -> Picture:
     return Picture(figure, buttons)
 
 
-def _roof_lines(roofs: dict, device: str, threads: int, mine: list[dict]) -> list[tuple[list, list, str]]:
-    """(x, y, name) of each roof: slopes up to the ridge, then flat."""
+def _roof_lines(roofs: dict, device: str, threads: int, mine: list[dict]) -> list[tuple[list, list, str, str]]:
+    """(x, y, name, label) of each roof: slopes up to the ridge, then flat."""
     top = roofs.get((device, threads, "arithmetic"))
     if top is None or not mine:
         return []
     low, high = _INTENSITIES
-    lines = [([low, high], [top, top], f"matrix product {number(top)} GFLOP/s")]
-    for (where, count, name), rate in roofs.items():
-        if (where, count) == (device, threads) and name != "arithmetic":
-            end = min(top / rate, high)
-            if end > low:
-                lines.append(([low, end], [rate * low, top], f"{name} {number(rate)} GB/s"))
+    flat = f"matrix product {number(top)} GFLOP/s"
+    lines = [([low, high], [top, top], flat, flat)]
+    slopes = sorted(
+        (rate, name) for (where, count, name), rate in roofs.items()
+        if (where, count) == (device, threads) and name != "arithmetic" and top / rate > low
+    )  # fmt: skip
+    for rate, name in slopes:
+        # Caches can be equally fast: lines that lie together have one label, at the lowest.
+        together = [(each, other) for each, other in slopes if rate / 1.25 <= each <= 1.25 * rate]
+        label = ", ".join(f"{other} {number(each)}" for each, other in together) + " GB/s"
+        end = min(top / rate, high)
+        lines.append(
+            (
+                [low, end],
+                [rate * low, rate * end],
+                f"{name} {number(rate)} GB/s",
+                label if rate == together[0][0] else "",
+            )
+        )
     return lines
 
 
