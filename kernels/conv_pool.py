@@ -52,13 +52,14 @@ def first_block(x: Tensor, weight: Tensor, bias: Tensor, border: bool = False) -
         (batch, channels, (height + 2) // 2, (width + 2) // 2), channels-last; with a border, larger by `border_of`.
 
     Raises:
-        ValueError: another dtype or device, channels that do not fill the machine's vectors; or x needs a gradient.
+        ValueError: another dtype, device or shape, channels that do not fill the machine's vectors; or x needs a
+            gradient.
     """
-    _check(x, weight)
+    _check(x, weight, bias)
     if x.requires_grad or weight.shape[1] != 1:
         raise ValueError(
-            f"x.requires_grad={x.requires_grad}, weight.shape={tuple(weight.shape)}: the first block takes 3 x 3 "
-            "weights of one channel and gives its input no gradient; use torch's own layers"
+            f"x.requires_grad={x.requires_grad}, weight.shape={tuple(weight.shape)}: the first block takes weights of "
+            "one channel and gives its input no gradient; use torch's own layers"
         )
     return _FirstBlock.apply(x, weight, bias, border)
 
@@ -75,25 +76,29 @@ def block(x: Tensor, weight: Tensor, bias: Tensor, border: bool = False) -> Tens
         (batch, channels, (height - 2) // 2, (width - 2) // 2), channels-last; with a border, larger by `border_of`.
 
     Raises:
-        ValueError: another dtype or device, or channels that do not fill the machine's vectors.
+        ValueError: another dtype, device or shape, or inputs or channels that do not fill the machine's vectors.
     """
-    _check(x, weight)
-    if weight.shape[1] % host_lanes(4) or x.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"x.shape={tuple(x.shape)}, weight.shape={tuple(weight.shape)}: the inputs must be as many, and a multiple "
-            f"of {host_lanes(4)}; use torch's own layers"
-        )
+    _check(x, weight, bias)
+    if weight.shape[1] % host_lanes(4):
+        raise ValueError(f"inputs={weight.shape[1]} must be a multiple of {host_lanes(4)}; use torch's own layers")
     return _Block.apply(x, weight, bias, border)
 
 
-def _check(x: Tensor, weight: Tensor) -> None:
-    lanes = host_lanes(4)
-    if x.dtype != torch.float32 or x.device.type != "cpu":
-        raise ValueError(f"x is {x.dtype} on {x.device}: float32 on cpu is wanted; use torch's own layers")
+def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """The compiled code looks at nothing but addresses and sizes."""
+    lanes, way_out = host_lanes(4), "use torch's own layers"
+    for name, tensor in {"x": x, "weight": weight, "bias": bias}.items():
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            raise ValueError(f"{name} is {tensor.dtype} on {tensor.device}: float32 on cpu is wanted; {way_out}")
+    shapes = f"x.shape={tuple(x.shape)}, weight.shape={tuple(weight.shape)}, bias.shape={tuple(bias.shape)}"
+    if x.dim() != 4 or weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3) or bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"{shapes}: a batch of pictures, 3 x 3 weights and a bias for each channel are wanted; {way_out}"
+        )
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(f"{shapes}: the inputs must be as many in x as in weight")
     if weight.shape[0] % lanes:
-        raise ValueError(f"channels={weight.shape[0]} must be a multiple of {lanes}; use torch's own layers")
-    if tuple(weight.shape[2:]) != (3, 3):
-        raise ValueError(f"weight.shape={tuple(weight.shape)}: 3 x 3 weights are wanted; use torch's own layers")
+        raise ValueError(f"channels={weight.shape[0]} must be a multiple of {lanes}; {way_out}")
 
 
 class _Block(torch.autograd.Function):

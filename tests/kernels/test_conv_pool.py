@@ -144,14 +144,30 @@ def test_a_gradient_of_the_gradient_is_refused():
     [
         (torch.zeros(1, 16, 4, 4, dtype=torch.float64), (16, 16, 3, 3), "float32 on cpu is wanted; use torch's own"),
         (torch.zeros(1, 16, 4, 4), (13, 16, 3, 3), f"channels=13 must be a multiple of {LANES}"),
-        (torch.zeros(1, 13, 4, 4), (16, 13, 3, 3), f"a multiple of {LANES}; use torch's own layers"),
+        (torch.zeros(1, 13, 4, 4), (16, 13, 3, 3), f"inputs=13 must be a multiple of {LANES}; use torch's own layers"),
         (torch.zeros(1, 16, 4, 4), (16, 32, 3, 3), "the inputs must be as many"),
-        (torch.zeros(1, 16, 5, 5), (16, 16, 5, 5), "3 x 3 weights are wanted"),
+        (torch.zeros(1, 16, 5, 5), (16, 16, 5, 5), "3 x 3 weights and a bias for each channel are wanted"),
+        (torch.zeros(16, 4, 4), (16, 16, 3, 3), "a batch of pictures"),
     ],
 )
 def test_what_is_refused(x, weight, message):
     with pytest.raises(ValueError, match=message):
         conv_pool.block(x, torch.zeros(weight, dtype=x.dtype), torch.zeros(weight[0], dtype=x.dtype))
+
+
+@pytest.mark.parametrize("block", [conv_pool.block, conv_pool.first_block])
+@pytest.mark.parametrize(
+    ("bias", "message"),
+    [
+        (torch.zeros(15), r"bias.shape=\(15,\): .* a bias for each channel"),
+        (torch.zeros(1), r"bias.shape=\(1,\)"),
+        (torch.zeros(16, dtype=torch.float64), "bias is torch.float64 on cpu"),
+    ],
+)
+def test_a_bias_that_would_be_read_beyond_its_end_is_refused(block, bias, message):
+    inputs = 16 if block is conv_pool.block else 1
+    with pytest.raises(ValueError, match=message):
+        block(torch.zeros(1, inputs, 4, 4), torch.zeros(16, inputs, 3, 3), bias)
 
 
 def test_the_first_block_gives_its_input_no_gradient():
