@@ -284,7 +284,10 @@ def load_onnxruntime():
 
 
 def _info_of(session, path: Path) -> ExportInfo:
-    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        metadata = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged metadata ({error.reason}); make it again with `export`") from error
     info = ExportInfo.from_metadata(metadata, str(path))
     inputs = [(value.name, value.type) for value in session.get_inputs()]
     outputs = [value.name for value in session.get_outputs()]

@@ -55,7 +55,7 @@ def first_block(x: Tensor, weight: Tensor, bias: Tensor, border: bool = False) -
         ValueError: another dtype, device or shape, channels that do not fill the machine's vectors; or x needs a
             gradient.
     """
-    _check(x, weight, bias)
+    _check(x, weight, bias, PADDING)
     if x.requires_grad or weight.shape[1] != 1:
         raise ValueError(
             f"x.requires_grad={x.requires_grad}, weight.shape={tuple(weight.shape)}: the first block takes weights of "
@@ -78,13 +78,13 @@ def block(x: Tensor, weight: Tensor, bias: Tensor, border: bool = False) -> Tens
     Raises:
         ValueError: another dtype, device or shape, or inputs or channels that do not fill the machine's vectors.
     """
-    _check(x, weight, bias)
-    if weight.shape[1] % host_lanes(4):
+    _check(x, weight, bias, 0)
+    if weight.shape[1] % host_lanes(4) or weight.shape[1] == 0:
         raise ValueError(f"inputs={weight.shape[1]} must be a multiple of {host_lanes(4)}; use torch's own layers")
     return _Block.apply(x, weight, bias, border)
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
+def _check(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> None:
     """The compiled code looks at nothing but addresses and sizes."""
     lanes, way_out = host_lanes(4), "use torch's own layers"
     for name, tensor in {"x": x, "weight": weight, "bias": bias}.items():
@@ -97,15 +97,18 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
         )
     if x.shape[1] != weight.shape[1]:
         raise ValueError(f"{shapes}: the inputs must be as many in x as in weight")
-    if weight.shape[0] % lanes:
+    if weight.shape[0] % lanes or weight.shape[0] == 0:
         raise ValueError(f"channels={weight.shape[0]} must be a multiple of {lanes}; {way_out}")
+    if min(x.shape[2:]) == 0 or min(x.shape[2:]) + 2 * padding < 4:
+        raise ValueError(f"{shapes}: x is too small for a convolution and a pooling")
 
 
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, border):
         x = x.contiguous(memory_format=torch.channels_last)
-        convolved = F.conv2d(x, weight).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", enabled=False):  # in whose type the compiled code could not read it
+            convolved = F.conv2d(x, weight).contiguous(memory_format=torch.channels_last)
         batch, channels, height, width = convolved.shape
         cells = (height // 2, width // 2)
         out, code = _outputs(batch, channels, *cells, border)
@@ -125,11 +128,11 @@ class _Block(torch.autograd.Function):
         group_clips = max(1, -(-batch // _GROUPS))
         groups = -(-batch // group_clips)
         rows = max(1, -(-_LISTED // max(1, ctx.cells[1])))
-        lists = {"list_at": torch.empty(groups, rows * ctx.cells[1], dtype=torch.int64),
-                 "list_grad": torch.empty(groups, rows * ctx.cells[1])}  # fmt: skip
+        lists = {"list_at": _empty(groups, rows * ctx.cells[1], dtype=torch.int64),
+                 "list_grad": _empty(groups, rows * ctx.cells[1])}  # fmt: skip
         grads = {"grad_x": torch.empty_like(x, memory_format=torch.channels_last),
-                 "grad_weight": torch.empty(groups, *weight.shape),
-                 "grad_bias": torch.empty(groups, channels)}  # fmt: skip
+                 "grad_weight": _empty(groups, *weight.shape),
+                 "grad_bias": _empty(groups, channels)}  # fmt: skip
         _run("block_backward", inputs, batch, x=x, weight=weight, x_row=width * inputs, x_clip=height * width * inputs,
              channels=channels, groups=groups, group_clips=group_clips, list_rows=rows, **lists, **grads,
              **_places(grad, ctx.cells, ctx.border, grad=grad, code=code))  # fmt: skip
@@ -158,7 +161,7 @@ class _FirstBlock(torch.autograd.Function):
         batch, channels, _, _ = grad.shape
         _, _, height, width = padded.shape
         grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_weight, grad_bias = torch.empty(batch, 9, channels), torch.empty(batch, channels)
+        grad_weight, grad_bias = _empty(batch, 9, channels), _empty(batch, channels)
         _run("first_backward", 0, batch, x=padded, grad_weight=grad_weight, grad_bias=grad_bias, x_row=width,
              x_clip=height * width, channels=channels,
              **_places(grad, ctx.cells, ctx.border, grad=grad, code=code))  # fmt: skip
@@ -167,15 +170,20 @@ class _FirstBlock(torch.autograd.Function):
         return None, summed, grad_bias.sum(0), None
 
 
+def _empty(*shape: int, dtype: torch.dtype = torch.float32, **more) -> Tensor:
+    """Whatever the program's default dtype and device are."""
+    return torch.empty(*shape, dtype=dtype, device="cpu", **more)
+
+
 def _outputs(batch: int, channels: int, height: int, width: int, border: bool) -> tuple[Tensor, Tensor]:
     """(outputs, codes), not yet written but for the border of the outputs."""
     (above, below), (left, right) = (border_of(n) if border else (0, 0) for n in (height, width))
     shape = (batch, channels, above + height + below, left + width + right)
-    out = torch.empty(shape, memory_format=torch.channels_last)
+    out = _empty(shape, memory_format=torch.channels_last)
     if border:
         out[:, :, :above] = out[:, :, above + height :] = 0.0
         out[:, :, :, :left] = out[:, :, :, left + width :] = 0.0
-    return out, torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+    return out, _empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
 
 
 def _places(like: Tensor, cells: tuple[int, int], border: bool, **arrays: Tensor) -> dict[str, int]:

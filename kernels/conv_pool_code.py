@@ -137,11 +137,12 @@ class _Function:
         b = self.b
         best, code = inputs[0], ir.Constant(self.codes, [0] * self.lanes)
         for k, value in enumerate(inputs[1:], 1):
-            larger = b.fcmp_ordered(">", value, best)
+            # What is no number wins and stays, as in torch: training has to see it.
+            larger = b.or_(b.fcmp_ordered(">", value, best), b.fcmp_unordered("uno", value, value))
             best = b.select(larger, value, best)
             code = b.select(larger, ir.Constant(self.codes, [k] * self.lanes), code)
         shifted = b.fadd(best, bias)
-        closed = b.fcmp_ordered("<=", shifted, self.zeros())  # NaN stays NaN: training has to see it
+        closed = b.fcmp_ordered("<=", shifted, self.zeros())
         self.store(b.select(closed, self.zeros(), shifted), "out", *where)
         self.store(b.select(closed, ir.Constant(self.codes, [INACTIVE] * self.lanes), code), "code", *where)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import os
 import shutil
 import signal
@@ -25,6 +26,8 @@ from export.app.hearing import Limits
 
 DELETE_AFTER_S = 3600
 _SWEEP_S = 60
+_LAST_WORDS_S = 0.2
+"""For what visitors are told at the end to be on its way."""
 _QUEUE = 64
 """Questions that wait at most; one more is told to come again."""
 _POLICY = (
@@ -73,12 +76,26 @@ def serve(settings: Settings, started: Callable[[str], None], stop: threading.Ev
         with contextlib.ExitStack() as ending:
             port = _free_port(settings.host, settings.port)
             blocks, handlers = _build(settings, folder)
-            ending.callback(blocks.close, verbose=False)
+            ending.callback(_close, blocks)
             ending.callback(handlers.songs.close)  # first, so that closing waits for none
             started(_launch(blocks, settings, port, folder))
             _wait(folder, stop)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _close(blocks) -> None:
+    """End the server, whoever is still connected: a browser keeps its stream open for ever."""
+    log = logging.getLogger("uvicorn.error")
+    level = log.level
+    if getattr(blocks, "server", None) is not None:
+        time.sleep(_LAST_WORDS_S)
+        blocks.server.force_exit = True
+        log.setLevel(logging.CRITICAL)  # it reports what it cut off
+    try:
+        blocks.close(verbose=False)
+    finally:
+        log.setLevel(level)
 
 
 def _keep_to_ourselves(folder: Path) -> None:

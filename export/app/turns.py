@@ -20,11 +20,12 @@ class Turns:
         self._waiting, self._line, self._moved = waiting, [], threading.Condition()
         self._closed = False
 
-    def close(self) -> None:
-        """Who waits is sent away, and `check` says so to who is at work."""
+    def close(self, patience_s: float = 1.0) -> None:
+        """Who waits is sent away, and `check` says so to who is at work; all are gone then, or patience is."""
         with self._moved:
             self._closed = True
             self._moved.notify_all()
+            self._moved.wait_for(lambda: not self._line, patience_s)
 
     def check(self) -> None:
         """Raises UserError once closed; called now and then by who is at work."""

@@ -271,6 +271,12 @@ def _other_bit(path, at):
     return bytes(content)
 
 
+def _no_text():
+    content = bytearray(GRAPH.read_bytes())
+    content[content.rfind(b'"architecture"') + 1] = 0xFF
+    return bytes(content)
+
+
 BAD = {
     "empty": (lambda: b"", "not an ONNX model that can be run"),
     "noise": (lambda: np.random.default_rng(0).bytes(3000), "not an ONNX model that can be run"),
@@ -281,6 +287,7 @@ BAD = {
     "outputs": (lambda: _changed(lambda model: model.graph.output.pop()), "are not what its metadata say"),
     "a bit of the weights": (lambda: _other_bit(NETWORK, 0.5), "damaged or changed since it was made"),
     "a bit of the mel": (lambda: _other_bit(GRAPH, 0.1), "damaged or changed since it was made"),
+    "no text": (_no_text, "damaged metadata"),
     "labels": (lambda: _changed(_relabel), "other labels than this version's"),
 }
 

@@ -115,6 +115,40 @@ def test_what_is_no_number_stays_visible():
     assert not conv_pool.first_block(mel, torch.ones(16, 1, 3, 3), torch.zeros(16)).isfinite().all()
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_one_that_is_no_number_comes_out_where_torchs_does(number):
+    for at in range(4):
+        x = torch.zeros(1, 16, 6, 6)
+        x[0, 3, 2 + at // 2, 2 + at % 2] = number
+        weight, bias = torch.randn(16, 16, 3, 3), torch.zeros(16)
+        wanted = F.max_pool2d(F.relu(F.conv2d(x, weight)), 2)
+        assert torch.equal(conv_pool.block(x, weight, bias).isnan(), wanted.isnan())
+        mel = x[:, 3:4].contiguous()
+        wanted = F.max_pool2d(F.relu(F.conv2d(mel, weight[:, :1], padding=2)), 2)
+        assert torch.equal(conv_pool.first_block(mel, weight[:, :1].contiguous(), bias).isnan(), wanted.isnan())
+
+
+def test_what_the_program_has_set_for_new_tensors_changes_nothing():
+    x, weight, bias = some((2, 16, 8, 8), 16)
+    mel, first = torch.randn(2, 1, 8, 8), torch.randn(16, 1, 3, 3)
+
+    def answers():
+        out = conv_pool.block(x, weight, bias)
+        return out, *torch.autograd.grad(out.sum(), (x, weight, bias)), conv_pool.first_block(mel, first, bias)
+
+    wanted = answers()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = [answers()]
+    with torch.device("meta"):
+        found.append(answers())
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found.append(answers())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for each in found for a, b in zip(each, wanted, strict=True))
+
+
 def test_any_number_of_threads_gives_the_same_bits():
     torch.manual_seed(0)
     x, first, bias = torch.randn(9, 1, 64, 126), torch.randn(16, 1, 3, 3, requires_grad=True), torch.randn(16)
@@ -148,6 +182,9 @@ def test_a_gradient_of_the_gradient_is_refused():
         (torch.zeros(1, 16, 4, 4), (16, 32, 3, 3), "the inputs must be as many"),
         (torch.zeros(1, 16, 5, 5), (16, 16, 5, 5), "3 x 3 weights and a bias for each channel are wanted"),
         (torch.zeros(16, 4, 4), (16, 16, 3, 3), "a batch of pictures"),
+        (torch.zeros(1, 16, 4, 3), (16, 16, 3, 3), "too small"),
+        (torch.zeros(1, 16, 4, 4), (0, 16, 3, 3), "channels=0 must be"),
+        (torch.zeros(1, 0, 4, 4), (16, 0, 3, 3), "inputs=0 must be"),
     ],
 )
 def test_what_is_refused(x, weight, message):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import heed_interrupts
+
 ROOT = Path(__file__).resolve().parents[3]
 MAX_MB, MAX_MINUTES = 3, 0.5
 
@@ -38,7 +40,10 @@ def start(folder: Path, *options: str) -> App:
     environment = {**os.environ, "TMPDIR": str(temporary), "GRADIO_SHARE": "True", "GRADIO_SERVER_NAME": "0.0.0.0"}
     command = [sys.executable, "cli.py", "app", "--port", "0", "--no-browser", *options]
     with open(log, "w") as errors:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True,
+            preexec_fn=heed_interrupts if os.name == "posix" else None,
+        )  # fmt: skip
     url = process.stdout.readline().strip()
     assert url.startswith("http://127.0.0.1:"), log.read_text()
     return App(process, url, temporary, log)

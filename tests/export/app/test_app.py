@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 import warnings
 from pathlib import Path
@@ -19,6 +21,7 @@ from click.testing import CliRunner
 
 from export.app import sounds
 from export.runtime import PRETRAINED
+from tests.export.app.conftest import start
 from tests.odd_files import BAD, SILENT, pcm
 
 with warnings.catch_warnings():
@@ -253,3 +256,20 @@ def test_without_gradio_the_way_out_is_told(tmp_path):
     )  # fmt: skip
     assert done.returncode == 1 and 'pip install -e ".[app]"' in done.stderr and "Traceback" not in done.stderr
     assert list(tmp_path.glob("triadbench-app-*")) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
+def test_ctrl_c_in_the_midst_of_a_song_waits_for_none(tmp_path):
+    soundfile.write(tmp_path / "long.flac", np.zeros(25 * 60 * 16_000, np.int16), 16_000)
+    app = start(tmp_path)
+    client = gradio_client.Client(app.url, verbose=False, analytics_enabled=False)
+    song = client.submit(gradio_client.handle_file(str(tmp_path / "long.flac")), "", "", api_name="/timeline")
+    end = time.monotonic() + 60
+    while song.status().code != gradio_client.utils.Status.PROCESSING:
+        assert time.monotonic() < end and not song.done()
+        time.sleep(0.05)
+    assert app.stop(signal.SIGINT) == 130
+    with pytest.raises(Exception, match="the app is being closed; come again"):
+        song.result(20)
+    assert app.log.read_text().startswith("Ctrl-C ends") and "Traceback" not in app.log.read_text()
+    assert list(app.temporary.glob("triadbench-app-*")) == []

@@ -90,7 +90,7 @@ def test_closing_sends_the_line_away():
     visitors = [Visitor(turns, name, trace) for name in "ab"]
     for visitor in visitors:
         visitor.arrive()
-    turns.close()
+    turns.close(patience_s=0.1)
     visitors[1].join(20)
     assert "being closed" in visitors[1].error and ("b", "in") not in trace
     visitors[0].leave.set()
