@@ -127,7 +127,7 @@ class _Block(torch.autograd.Function):
         weight = weight.permute(0, 2, 3, 1).contiguous()
         group_clips = max(1, -(-batch // _GROUPS))
         groups = -(-batch // group_clips)
-        rows = max(1, -(-_LISTED // max(1, ctx.cells[1])))
+        rows = -(-_LISTED // ctx.cells[1])
         lists = {"list_at": _empty(groups, rows * ctx.cells[1], dtype=torch.int64),
                  "list_grad": _empty(groups, rows * ctx.cells[1])}  # fmt: skip
         grads = {"grad_x": torch.empty_like(x, memory_format=torch.channels_last),

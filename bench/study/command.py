@@ -14,14 +14,6 @@ _PATH = click.Path(path_type=Path)
 RECORDS = Path("runs/study/records.jsonl")
 
 
-def _integers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    """ "32,64" as (32, 64)."""
-    try:
-        return tuple(int(part) for part in text.split(",")) if text else None
-    except ValueError:
-        raise click.BadParameter(f"{text!r} must be whole numbers with commas between, as 32,64") from None
-
-
 def _options(*options):
     """Several options as one decorator."""
     return lambda function: functools.reduce(lambda f, option: option(f), reversed(options), function)
@@ -58,8 +50,8 @@ def experiment() -> None:
 
 
 @experiment.command("batch-size")
-@click.option("--batch-sizes", callback=_integers, metavar="N,N", help="[default: 32,64,128,256]")
-@click.option("--clips", callback=_integers, metavar="N", help="[default: 8192]")
+@click.option("--batch-sizes", callback=console.integers, metavar="N,N", help="[default: 32,64,128,256]")
+@click.option("--clips", callback=console.integers, metavar="N", help="[default: 8192]")
 @click.option("--task", type=click.Choice(["type", "root", "both"]), default="both", help="Which network.")
 @_common
 def batch_size(**options) -> None:
@@ -78,8 +70,8 @@ def batch_size(**options) -> None:
 
 
 @experiment.command("data-size")
-@click.option("--clips", callback=_integers, metavar="N,N", help="[default: 4096,8192,16384]")
-@click.option("--batch-sizes", callback=_integers, metavar="N", help="[default: 32]")
+@click.option("--clips", callback=console.integers, metavar="N,N", help="[default: 4096,8192,16384]")
+@click.option("--batch-sizes", callback=console.integers, metavar="N", help="[default: 32]")
 @click.option("--task", type=click.Choice(["type", "root", "both"]), default="type", help="Which network.")
 @_common
 def data_size(**options) -> None:
@@ -102,7 +94,7 @@ def _experiment(name: str, folder: Path | None, records: Path, data: Path | None
     from bench.study import compare, experiments, protocol
 
     folder = folder or experiments.RUNS / name
-    made = protocol.make(name, **options)
+    made = protocol.make(name, **{key: value for key, value in options.items() if value != ()})
     result = experiments.run(
         made, folder=folder, records_path=records, data=data, progress=_progress, note=console.note
     )  # fmt: skip

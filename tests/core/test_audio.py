@@ -235,6 +235,14 @@ def test_written_sound_reads_back_to_the_bit(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]
 
 
+def test_a_bad_sample_is_counted_from_the_start_of_the_file(tmp_path):
+    late = np.zeros(1_200_000)
+    late[1_100_000] = np.nan  # beyond the first million, which are read at once
+    soundfile.write(tmp_path / "x.wav", late, 16_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="sample 1100000 is nan"):
+        list(iter_blocks(tmp_path / "x.wav"))
+
+
 def test_writing_clips_and_refuses_what_is_no_number(tmp_path):
     assert to_int16(np.array([2.0, -2.0, 1.0, -1.0, 0.0])).tolist() == [32767, -32768, 32767, -32768, 0]
     with pytest.raises(AudioError, match="NaN"):

@@ -60,6 +60,12 @@ def test_a_block_is_torchs(shape, channels, layout):
         assert a.shape == b.shape and close(a, b, 64)  # sums of up to thousands
 
 
+@pytest.mark.parametrize("size", [1, 8, 9])
+def test_a_border_leaves_nothing_over(size):
+    before, behind = conv_pool.border_of(size)
+    assert before == 2 and before + size + behind - 2 == 2 * ((size + 2) // 2), "the convolution's output, all pooled"
+
+
 @pytest.mark.parametrize("height", [8, 9])
 def test_a_border_is_what_the_next_block_wants(height):
     x, weight, bias = given = some((2, 16, height, 11), 32)
