@@ -1,22 +1,58 @@
-"""triadbench: name the chord in a piece of audio, and measure what doing so costs.
+"""The table of commands. `python cli.py` runs in a bare checkout as well: the folder is then imported as `triadbench`.
 
-Each command imports what it needs in its body, so that `--help` answers at once. Exit codes: 0 done, 1 the work
-failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
-import click
 
-from bench import console
-from core.version import VERSION
+def _import_as_triadbench(folder: Path) -> None:
+    """Make `folder` importable as `triadbench` where it is not installed; stop where another copy is."""
+    spec = importlib.util.find_spec("triadbench")
+    locations = [] if spec is None else [Path(entry).resolve() for entry in spec.submodule_search_locations or ()]
+    if folder in locations:
+        return
+    if spec is not None:
+        sys.exit(
+            f"Error: another copy of triadbench is installed in {locations[0]}; run `triadbench`, "
+            "or uninstall it (pip uninstall triadbench) to run this checkout"
+        )
+    spec = importlib.util.spec_from_file_location(
+        "triadbench", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    sys.modules["triadbench"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["triadbench"])
 
-_PATH = click.Path(path_type=Path)
+
+if __name__ != "triadbench.cli":
+    _import_as_triadbench(Path(__file__).resolve().parent)
+
+import click  # noqa: E402
+
+from triadbench.core.commands.console import Group  # noqa: E402
+from triadbench.core.version import VERSION  # noqa: E402
+
+_COMMANDS = {
+    "data": ("core.commands.data:data", "Get, make, pack and describe sets of chord clips."),
+    "train": ("core.commands.train:train", "Train on a set of clips; checkpoints and curves."),
+    "evaluate": ("core.commands.evaluate:evaluate", "Measure a model on labelled clips."),
+    "infer": ("export.commands.infer:infer", "Name the chord in files, or the chords of songs over time."),
+    "export": ("export.commands.export:export", "Write a model as ONNX and TorchScript files, verified."),
+    "app": ("export.commands.app:app", "Serve the app in the browser: clips, songs, training."),
+    "profile": ("bench.commands.profile:profile", "Measure this machine and write one interactive page."),
+    "benchmark": ("bench.commands.benchmark:benchmark", "Time the model in every format, on every provider."),
+    "evaluate-songs": ("bench.commands.evaluate_songs:evaluate_songs", "Score the chords of songs with known chords."),
+    "experiment": ("bench.commands.experiment:experiment", "Measure how long training takes, the original's and ours."),
+    "study": ("bench.commands.study:study", "Run the whole study, in order, resumable."),
+    "report": ("bench.commands.report:report", "Write everything that was measured into one HTML file."),
+}
 
 
-@click.group(cls=console.Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(VERSION, prog_name="triadbench", message="%(prog)s %(version)s")
 def main() -> None:
     """Name the chord in a piece of audio, and measure what doing so costs.
@@ -29,256 +65,8 @@ def main() -> None:
     """
 
 
-# --- data ------------------------------------------------------------------------------------------------------------
-
-
-@main.group()
-def data() -> None:
-    """Get, make, pack and describe sets of chord clips.
-
-    \b
-    Examples:
-      python cli.py data fetch data
-      python cli.py data info data/audioPianoTriadDataset.zip
-    """
-
-
-@data.command()
-@click.argument("out", type=_PATH, default=Path("data"))
-@click.option("--unpack/--no-unpack", default=True, help="Unpack beside the archive (6.1 GB more).")
-@click.option("--retries", type=click.IntRange(1), default=5, help="Attempts in a row without progress.")
-@console.json_option
-def fetch(out: Path, unpack: bool, retries: int, as_json: bool) -> None:
-    """Bring the Audio Piano Triads archive (3.8 GB, from Zenodo) into the folder OUT.
-
-    A download that was cut goes on where it stopped. Length and checksum are those of the published record.
-
-    \b
-    Examples:
-      python cli.py data fetch
-      python cli.py data fetch data --no-unpack --json
-    """
-    from core import fetch as source
-
-    console.resume_hint("what has arrived is kept; the same command goes on from there")
-    with console.progress("fetch", "B") as progress, console.progress("unpack", "B") as unpacking:
-        result = source.fetch(out, progress=progress, unpack_progress=unpacking, unpack=unpack, retries=retries)
-    _finish(result, as_json, f"{result['folder'] or result['archive']}")
-
-
-@data.command()
-@click.argument("out", type=_PATH)
-@click.option("-n", "--clips", "n", type=click.IntRange(1, 1_000_000), default=4320, help="Number of clips.")
-@click.option(
-    "-i",
-    "--instrument",
-    "sources",
-    multiple=True,
-    metavar="SOURCE",
-    help="synth:SEED, font:FILE:PROGRAM, font:FILE:BANK:PROGRAM or notes:FOLDER; repeat for more.  "
-    "[default: synth:0 to synth:7]",
-)
-@click.option(
-    "--training-instruments", is_flag=True, help="The weighted instruments that the shipped model learned from."
-)
-@click.option(
-    "--style",
-    type=click.Choice(["dry", "clean", "room", "wild"]),
-    default="clean",
-    help="How much clips vary: not at all; onset, hands and level; also room and noise; everything.",
-)
-@click.option(
-    "--voicing",
-    "voicings",
-    multiple=True,
-    type=click.Choice(["root", "inv1", "inv2", "open", "doubled", "mixed"]),
-    help="Repeat for more; mixed draws them as the style says.  [default: root]",
-)
-@click.option("--octave", "octaves", type=click.IntRange(1, 7), multiple=True, default=(3, 4, 5), help="Of the root.")
-@click.option("--variants", type=click.IntRange(1), default=1, help="Clips of each recording, as the original's ten.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same bytes.")
-@click.option("--pack", "as_pack", is_flag=True, help="Write a pack (see data pack) and not wav files.")
-@click.option("--banks", type=_PATH, default=Path("data/banks"), help="Folder that keeps the recorded notes.")
-@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
-@console.json_option
-def render(
-    out: Path,
-    n: int,
-    sources: tuple[str, ...],
-    training_instruments: bool,
-    voicings: tuple[str, ...],
-    octaves: tuple[int, ...],
-    as_pack: bool,
-    banks: Path,
-    jobs: int | None,
-    as_json: bool,
-    **options,
-) -> None:
-    """Render a labelled set into the new folder OUT: chords mixed from notes, with the data set's protocol and names.
-
-    Every note of an instrument is recorded once, by our own piano synthesiser, from a SoundFont (needs the program
-    fluidsynth) or from a folder of note recordings (A4.wav, Fs3.flac, ...); any chord is then mixed from them.
-
-    \b
-    Examples:
-      python cli.py data render data/set -n 4320
-      python cli.py data render data/hard -n 1000 --style room --voicing inv1 --voicing open
-      python cli.py data render data/piano.pack --pack -n 864 -i font:FluidR3_GM.sf2:0
-    """
-    from core.instruments import TRAINING
-    from core.renderset import RenderConfig, render_dataset
-
-    if training_instruments and sources:
-        raise click.UsageError("--training-instruments is a list of its own; leave out --instrument")
-    if "mixed" in voicings and len(voicings) > 1:
-        raise click.UsageError("--voicing mixed draws all voicings; leave out the others")
-    weights = [entry.weight for entry in TRAINING] if training_instruments else None
-    chosen = [entry.source for entry in TRAINING] if training_instruments else list(sources)
-    config = RenderConfig(
-        out,
-        n,
-        chosen or [f"synth:{seed}" for seed in range(8)],
-        weights,
-        octaves=octaves,
-        pack=as_pack,
-        cache=banks,
-        voicings=None if voicings == ("mixed",) else voicings or ("root",),
-        **({"workers": jobs} if jobs else {}),
-        **options,
-    )
-    console.resume_hint("finished note banks are kept; the set itself is rendered anew")
-    with console.progress("notes", "instruments") as notes, console.progress("render", "clips") as progress:
-        result = render_dataset(config, bank_progress=notes, progress=progress)
-    line = f"{result['n']} clips of {result['recordings']} recordings, {len(result['instruments'])} instruments"
-    _finish(result, as_json, f"{line}, in {result['path']}")
-
-
-@data.command()
-@click.argument("source", type=_PATH)
-@click.argument("out", type=_PATH)
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the amplifiers' settings; same seed, same bytes.")
-@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
-@console.json_option
-def amp(source: Path, out: Path, seed: int, jobs: int | None, as_json: bool) -> None:
-    """Play every clip of SOURCE (folder, zip or pack) through a crunch amplifier into the new folder OUT.
-
-    \b
-    Examples:
-      python cli.py data amp data/audio data/shred
-      python cli.py data amp data/set.zip data/shred --seed 7 --jobs 2
-    """
-    from core.amplify_set import amplify_set
-
-    with console.progress("amp", "clips") as progress:
-        result = amplify_set(source, out, seed=seed, jobs=jobs, progress=progress)
-    _finish(result, as_json, f"{result['n']} clips in {result['path']}")
-
-
-@data.command()
-@click.argument("source", type=_PATH)
-@click.argument("out", type=_PATH)
-@click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same bytes.")
-@console.json_option
-def degrade(source: Path, out: Path, seed: int, as_json: bool) -> None:
-    """Record every clip of SOURCE anew into the pack OUT: a room (RT60 0.3-0.6 s), noise 20-30 dB below the sound,
-    +-12 dB, +-10 cents, and a start up to 320 ms later.
-
-    \b
-    Examples:
-      python cli.py data degrade data/set.zip data/worse.pack
-      python cli.py data degrade data/set data/worse.pack --seed 3 --json
-    """
-    from core.degrade import degrade_set
-
-    with console.progress("degrade", "clips") as progress:
-        result = degrade_set(source, out, seed=seed, progress=progress)
-    _finish(result, as_json, f"{result['n']} clips in {result['path']}")
-
-
-@data.command()
-@click.argument("source", type=_PATH)
-@click.argument("out", type=_PATH)
-@console.json_option
-def pack(source: Path, out: Path, as_json: bool) -> None:
-    """Pack SOURCE (folder or zip) into the new folder OUT: one memory-mapped array with an index.
-
-    \b
-    Examples:
-      python cli.py data pack data/audio data/audio-pack
-      python cli.py data pack data/audioPianoTriadDataset.zip data/pack --json
-    """
-    from core.dataset import open_dataset
-    from core.pack import pack as write_pack
-
-    with console.progress("check", "files") as checking, console.progress("pack", "clips") as progress:
-        result = write_pack(open_dataset(source, progress=checking), out, progress=progress)
-    _finish(result, as_json, f"{result['n']} clips in {result['path']} ({result['bytes'] / 1e6:.1f} MB)")
-
-
-@data.command()
-@click.argument("source", type=_PATH)
-@click.option("--picture", type=_PATH, help="Interactive page (.html) to write.")
-@console.json_option
-def info(source: Path, picture: Path | None, as_json: bool) -> None:
-    """Count SOURCE (folder, zip or pack) by every label; list lengths, levels, duplicates and skipped files.
-
-    \b
-    Examples:
-      python cli.py data info data/audio
-      python cli.py data info data/set.zip --picture set.html --json
-    """
-    from core import info as description
-    from core.dataset import open_dataset
-
-    with console.progress("check", "files") as checking, console.progress("read", "clips") as progress:
-        dataset = open_dataset(source, progress=checking)
-        result = description.describe(dataset, progress=progress)
-    if picture is not None:
-        description.picture(result, dataset, picture)
-        console.note(f"Picture: {picture}")
-    if as_json:
-        console.print_json(result)
-        return
-    click.echo(f"{result['n']} clips, {result['kind']}, {result['skipped']['n']} files skipped")
-    counted = ("types", "roots", "octaves", "volumes", "voicings", "kinds")
-    rows = [[label, name, count] for label in counted for name, count in result[label].items()]
-    click.echo(console.table(["label", "value", "clips"], rows))
-    if result["durations_s"]:
-        spread = result["durations_s"]
-        click.echo(f"seconds a clip: {spread['min']:.3g} to {spread['max']:.3g}, median {spread['median']:.3g}")
-    duplicates = result["duplicates"]
-    click.echo(f"duplicates: {duplicates['clips']} clips in {duplicates['groups']} groups")
-    click.echo(f"silent: {result['silent']['n']}, unreadable: {result['unreadable']['n']}")
-    console.list_skipped(result["skipped"]["files"])
-
-
-def _finish(result: dict, as_json: bool, line: str) -> None:
-    """Print a data command's result; files that were passed over are named on stderr."""
-    if as_json:
-        console.print_json(result)
-    else:
-        click.echo(line)
-        console.list_skipped(result.get("skipped", []))
-
-
-# --- commands of other modules, imported when they are called --------------------------------------------------------
-
-_BENCH = {
-    "train": ("model_commands:train", "Train on a set of clips; checkpoints and curves."),
-    "evaluate": ("model_commands:evaluate", "Measure a model on labelled clips."),
-    "evaluate-songs": ("songs_command:evaluate_songs", "Score the chords of songs, on songs with known chords."),
-    "infer": ("infer_command:infer", "Name the chord in files, or the chords of songs over time."),
-    "export": ("export_command:export", "Write a model as ONNX and TorchScript files, verified."),
-    "app": ("app_command:app", "Serve the app in the browser: clips, songs, training."),
-    "profile": ("profile_command:profile", "Measure this machine and write one interactive page."),
-    "benchmark": ("benchmark_command:benchmark", "Time the model in every format, on every provider."),
-    "report": ("report_command:report", "Write everything that was measured into one HTML file."),
-    "experiment": ("study.command:experiment", "Measure how long training takes, the original's and ours."),
-    "study": ("study.command:study", "Run the whole study, in order, resumable."),
-}
-for _name, (_target, _line) in _BENCH.items():
-    main.add_later(_name, f"bench.{_target}", _line)
-
+for _name, (_target, _help) in _COMMANDS.items():
+    main.add_later(_name, f"triadbench.{_target}", _help)
 
 if __name__ == "__main__":
     main()

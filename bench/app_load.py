@@ -1,6 +1,6 @@
 """How the running app bears many visitors: each sends clips one after the other, as a browser or gradio_client does.
 
-    python -m bench.app_load http://127.0.0.1:7860 --visitors 20 --seconds 60
+    python -m triadbench.bench.app_load http://127.0.0.1:7860 --visitors 20 --seconds 60
 
 Timed is what a visitor waits for one answer: upload, queue, answer and what comes back. Not timed: the pause between.
 """
@@ -13,9 +13,10 @@ import json
 import random
 import statistics
 import time
-from pathlib import Path
 
-CLIP = Path(__file__).resolve().parent.parent / "export" / "app" / "examples" / "c-major.ogg"
+from triadbench.core.files import PACKAGE
+
+CLIP = PACKAGE / "export" / "app" / "examples" / "c-major.ogg"
 
 
 async def visitor(client, url: str, clip: bytes, end: float, pause_s: float, done: list, errors: list) -> None:
@@ -64,9 +65,15 @@ async def measure(url: str, visitors: int, seconds: float, pause_s: float) -> di
         await asyncio.gather(*(visitor(client, url, clip, end, pause_s, done, errors) for _ in range(visitors)))
     waited, work = [one[0] for one in done], [one[1] for one in done]
     return {
-        "visitors": visitors, "seconds": seconds, "pause_s": pause_s, "answers": len(done), "errors": len(errors),
-        "first_errors": errors[:3], "waited_s": percentiles(waited), "server_ms": percentiles(work),
-    }  # fmt: skip
+        "visitors": visitors,
+        "seconds": seconds,
+        "pause_s": pause_s,
+        "answers": len(done),
+        "errors": len(errors),
+        "first_errors": errors[:3],
+        "waited_s": percentiles(waited),
+        "server_ms": percentiles(work),
+    }
 
 
 def percentiles(values: list[float]) -> dict:

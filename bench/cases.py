@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-    from kernels.spec import MelSpec
+    from triadbench.kernels.spec import MelSpec
 
 SAMPLES = 64_000
 SAMPLE_RATE = 16_000
@@ -82,16 +82,26 @@ def torchaudio_mel(spec: MelSpec) -> torch.nn.Module:
     import torchaudio
 
     return torchaudio.transforms.MelSpectrogram(
-        sample_rate=spec.sample_rate, n_fft=spec.n_fft, win_length=spec.win_length, hop_length=spec.hop_length,
-        f_min=spec.f_min, f_max=spec.f_max, pad=spec.pad, n_mels=spec.n_mels, power=spec.power,
-        normalized=spec.normalized, center=spec.center, pad_mode=spec.pad_mode, norm=spec.norm,
+        sample_rate=spec.sample_rate,
+        n_fft=spec.n_fft,
+        win_length=spec.win_length,
+        hop_length=spec.hop_length,
+        f_min=spec.f_min,
+        f_max=spec.f_max,
+        pad=spec.pad,
+        n_mels=spec.n_mels,
+        power=spec.power,
+        normalized=spec.normalized,
+        center=spec.center,
+        pad_mode=spec.pad_mode,
+        norm=spec.norm,
         mel_scale=spec.mel_scale,
-    )  # fmt: skip
+    )
 
 
 def drop_in_mel(spec: MelSpec, log: bool = False) -> torch.nn.Module:
     """Our module with the same settings, on the fastest backend that runs here; `.backend` says which."""
-    from kernels import MelSpectrogram
+    from triadbench.kernels import MelSpectrogram
 
     return MelSpectrogram.from_spec(spec, log=log)
 
@@ -100,8 +110,8 @@ def make_networks() -> list[Network]:
     """The original type network and ours, with seeded random weights: a weight's value does not change its cost."""
     import torch
 
-    from core.model import ChordNet, OriginalNet, chord_loss, original_loss
-    from kernels import CHORD, ORIGINAL
+    from triadbench.core.models.networks import ChordNet, OriginalNet, chord_loss, original_loss
+    from triadbench.kernels import CHORD, ORIGINAL
 
     original_mel, chord_mel = drop_in_mel(ORIGINAL), drop_in_mel(CHORD, log=True)
     # The caller's random state stays as it was: a profile must not change what a later training run draws.

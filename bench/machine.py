@@ -14,11 +14,11 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from core.version import VERSION
+from triadbench.core.files import PACKAGE
+from triadbench.core.version import VERSION
 
 _PACKAGES = ("numpy", "torch", "torchaudio", "scipy", "numba", "soundfile", "soxr", "plotly", "onnxruntime-gpu")
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
-_REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def environment() -> dict:
@@ -108,15 +108,18 @@ def _commit() -> dict:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(_REPOSITORY), *arguments],
-                capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                ["git", "-C", str(PACKAGE), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                stdin=subprocess.DEVNULL,
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     # An installed copy inside some other repository must not report that one's commit.
-    if not (_REPOSITORY / ".git").exists():
+    if not (PACKAGE / ".git").exists():
         return {"commit": None, "dirty": None}
     commit = git("rev-parse", "--verify", "HEAD")
     status = git("status", "--porcelain", "--untracked-files=no") if commit else None
@@ -163,8 +166,11 @@ def _gpu_driver() -> str | None:
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=10,
+            stdin=subprocess.DEVNULL,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else None

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.errors import UserError
+from triadbench.core.errors import UserError
 
 
 def check_writable(path: Path, option: str = "--out", *, appended: bool = False) -> None:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from core.errors import UserError
+from triadbench.core.errors import UserError
 
 SCHEMA = 1
 

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench import machine
+from triadbench.bench import machine
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
@@ -45,7 +45,7 @@ def gpu(min_time_s: float) -> dict[str, dict]:
     """`memory` and `arithmetic` of the current CUDA device, float32 without TF32, as `measure` gives them."""
     import torch
 
-    from bench.timing import measure as alternate
+    from triadbench.core.timing import measure as alternate
 
     source = torch.ones(256 * 1024 * 1024, device="cuda")
     target = torch.empty_like(source)
@@ -53,8 +53,10 @@ def gpu(min_time_s: float) -> dict[str, dict]:
     a, b, product = (torch.ones(n, n, device="cuda") for _ in range(3))
     timed = alternate(
         {"memory": lambda: target.copy_(source), "arithmetic": lambda: torch.matmul(a, b, out=product)},
-        rounds=5, min_time_s=min_time_s, device="cuda",
-    )  # fmt: skip
+        rounds=5,
+        min_time_s=min_time_s,
+        device="cuda",
+    )
     return {
         "memory": {"samples_ms": list(timed["memory"].samples_ms), "bytes_moved": 8 * source.numel()},
         "arithmetic": {"samples_ms": list(timed["arithmetic"].samples_ms), "flops": 2 * n**3},

@@ -1,7 +1,7 @@
 """How well chords are followed through songs: mir_eval on progressions rendered with exact ground truth.
 
 Each song is planned by its seed, played by one instrument, optionally recorded anew in a room, and heard by
-`export.timeline` as a user's file is. Scores are mir_eval's `triads` (root and type; dim and aug count as such),
+`export.songs.timeline` as a user's file is. Scores are mir_eval's `triads` (root and type; dim and aug count as such),
 weighted by duration: the weighted chord symbol recall. Time at which both say "no chord" counts as right, as in MIREX.
 What is not measured here: drums, voices, sevenths, and hands other than a program's.
 """
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import machine, records
-from core.banks import NoteBank, bank_for
-from core.errors import UserError
-from core.labels import NO_CHORD, ROOTS, TYPES
-from core.progressions import Progression, degrade_song, plan_progression, render_progression, truth
-from export.harmony import parse_chord
-from export.timeline import Timeline, find_timeline
+from triadbench.bench import machine, records
+from triadbench.core.errors import UserError
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES
+from triadbench.core.render.note_banks import NoteBank, bank_for
+from triadbench.core.render.progressions import Progression, degrade_song, plan_progression, render_progression, truth
+from triadbench.export.songs.harmony import parse_chord
+from triadbench.export.songs.timeline import Timeline, find_timeline
 
 _NAMES = dict(zip(TYPES, ("maj", "min", "dim", "aug"), strict=True))
 _NEAR_S = 0.15

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from core.errors import UserError
+from triadbench.core.errors import UserError
 
 
 def torch_device(name: str) -> torch.device:

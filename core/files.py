@@ -10,7 +10,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from core.errors import UserError
+from triadbench.core.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The folder that is imported as `triadbench`: a checkout, or a part of site-packages."""
 
 
 @contextlib.contextmanager

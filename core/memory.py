@@ -42,9 +42,7 @@ def confined_bytes(root: Path = _CGROUP, own: Path = _OWN) -> int | None:
             top, names = root, ("memory.max", "memory.current", "inactive_file", "active_file")
         elif "memory" in controllers.split(","):
             top = root / "memory"
-            names = (
-                "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file"
-            )  # fmt: skip
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file")
         else:
             continue
         # Every group above limits too. In a container the name may be the host's, and only the top is to be seen.

@@ -1,13 +1,13 @@
 """Mel spectrograms: the settings (`MelSpec`), the drop-in module (`MelSpectrogram`) and its backends.
 
-`from kernels import MelSpec` needs numpy alone; torch is imported when `MelSpectrogram` is first asked for.
+`from triadbench.kernels import MelSpec` needs numpy alone; torch is imported when `MelSpectrogram` is first asked for.
 """
 
 from __future__ import annotations
 
 import importlib
 
-from kernels.spec import CHORD, LOG_EPS, ORIGINAL, SPECS, WHISPER, MelSpec
+from triadbench.kernels.spec import CHORD, LOG_EPS, ORIGINAL, SPECS, WHISPER, MelSpec
 
 __all__ = [
     "CHORD",
@@ -23,11 +23,11 @@ __all__ = [
 # name -> module, fastest first: the order in which backend="auto" tries them. A module offers why_unavailable(),
 # why_unsupported(spec, dtype=, device=, needs_gradient=) and forward(waveform, spec, window, filterbank, log_eps).
 BACKENDS = {
-    "cuda": "kernels.mel_cuda",
-    "numba": "kernels.mel_numba",
-    "matmul": "kernels.mel_matmul",
-    "torchaudio": "kernels.mel_torchaudio",
-    "reference": "kernels.mel_reference",
+    "cuda": "triadbench.kernels.gpu.mel_cuda",
+    "numba": "triadbench.kernels.cpu.mel_numba",
+    "matmul": "triadbench.kernels.mel_matmul",
+    "torchaudio": "triadbench.kernels.mel_torchaudio",
+    "reference": "triadbench.kernels.mel_reference",
 }
 
 
@@ -38,7 +38,7 @@ def available_backends() -> dict[str, str | None]:
 
 def __getattr__(name: str):
     if name == "MelSpectrogram":
-        from kernels.transform import MelSpectrogram
+        from triadbench.kernels.transform import MelSpectrogram
 
         return MelSpectrogram
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

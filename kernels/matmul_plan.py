@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from kernels.spec import MelSpec, largest_prime
+from triadbench.kernels.spec import MelSpec, largest_prime
 
 # What moving one value through memory once more costs, in multiplications: small transforms are one dense matrix.
 _PASS_COST = 32

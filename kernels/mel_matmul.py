@@ -21,9 +21,9 @@ import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 
-import kernels.matmul_plan as matmul_plan
-from kernels.spec import INT16_FULL_SCALE, MelSpec
-from kernels.torch_side import Kept, identity
+from triadbench.kernels import matmul_plan
+from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
+from triadbench.kernels.torch_operator import Kept, identity
 
 COMPUTES_IN_FLOAT64 = False
 TRACEABLE = True  # torch.jit.trace sees all that it does

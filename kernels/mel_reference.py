@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.spec import INT16_FULL_SCALE, LOG_EPS, MelSpec
+from triadbench.kernels.spec import INT16_FULL_SCALE, LOG_EPS, MelSpec
 
 _NUMPY_PAD_MODES = {"reflect": "reflect", "constant": "constant", "replicate": "edge", "circular": "wrap"}
 

@@ -6,7 +6,7 @@ The window and the filterbank come from the caller, so a difference from another
 
 from __future__ import annotations
 
-from kernels.spec import INT16_FULL_SCALE, MelSpec
+from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
 
 COMPUTES_IN_FLOAT64 = False
 TRACEABLE = True  # torch.jit.trace sees all that it does

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-import kernels
-from kernels.spec import LOG_EPS, MelSpec
+from triadbench import kernels
+from triadbench.kernels.spec import LOG_EPS, MelSpec
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.int16: "int16"}
 _WINDOW_NAMES = {torch.hann_window: "hann", torch.hamming_window: "hamming", torch.blackman_window: "blackman"}
@@ -43,9 +43,18 @@ class _Spectrogram(nn.Module):
         from torchaudio.functional import spectrogram
 
         return spectrogram(
-            waveform, self.pad, self.window, self.n_fft, self.hop_length, self.win_length, self.power, self.normalized,
-            self.center, self.pad_mode, self.onesided,
-        )  # fmt: skip
+            waveform,
+            self.pad,
+            self.window,
+            self.n_fft,
+            self.hop_length,
+            self.win_length,
+            self.power,
+            self.normalized,
+            self.center,
+            self.pad_mode,
+            self.onesided,
+        )
 
 
 class _MelScale(nn.Module):
@@ -86,7 +95,7 @@ class MelSpectrogram(nn.Module):
     torch.compile keeps one graph with every backend but "reference", which is numpy.
     torch.jit.script and torch.jit.trace make one operator of the module, `triadbench::mel`, which chooses its backend
     at each call as the module does. A saved program holds the operator's name, not its code: whoever loads it runs
-    Python and imports kernels.transform first. (Traced with backend="torchaudio" it holds torch's operators alone.)
+    Python and imports triadbench.kernels.transform first. (Traced with backend="torchaudio" it holds torch's operators alone.)
 
     Raises ValueError for a bad setting, an unknown backend or too short a clip; RuntimeError for a backend that is
     unavailable here or lacks what the input needs, naming those that have it; TypeError for an unsupported dtype.
@@ -305,9 +314,15 @@ class _Scriptable(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         return torch.ops.triadbench.mel(
-            waveform, self.spectrogram.window, self.mel_scale.fb, self.exact_window, self.exact_filterbank,
-            self.settings, self.backend, self.log,
-        )  # fmt: skip
+            waveform,
+            self.spectrogram.window,
+            self.mel_scale.fb,
+            self.exact_window,
+            self.exact_filterbank,
+            self.settings,
+            self.backend,
+            self.log,
+        )
 
 
 @functools.lru_cache(maxsize=64)

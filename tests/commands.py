@@ -5,7 +5,7 @@ import signal
 
 from click.testing import CliRunner
 
-import cli
+from triadbench import cli
 
 
 def run(*arguments, code=0):

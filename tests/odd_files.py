@@ -61,6 +61,8 @@ ODD = {
     "0.4 s": lambda path: pcm(path, chord(*C_MAJOR)[:6_400]),
 }
 SILENT = {
-    "zeros": np.zeros(64_000), "offset": np.full(50_000, 0.3), "last bit": np.resize([0, 1 / 32768, 0, -1 / 32768], 64_000),
+    "zeros": np.zeros(64_000),
+    "offset": np.full(50_000, 0.3),
+    "last bit": np.resize([0, 1 / 32768, 0, -1 / 32768], 64_000),
     "one sample": np.array([0.4]),
-}  # fmt: skip
+}

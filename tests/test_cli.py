@@ -11,10 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-import cli
-from bench import console
-from core.errors import UserError
-from core.version import VERSION
+from triadbench import cli
+from triadbench.core.commands import console
+from triadbench.core.errors import UserError
+from triadbench.core.version import VERSION
 
 ROOT = Path(cli.__file__).parent
 HEAVY = ("torch", "numpy", "scipy", "plotly", "numba", "torchaudio", "tqdm")
@@ -56,7 +56,7 @@ def test_commands_are_imported_when_they_are_called():
         "try: cli.main(['data', '--help'])\n"
         "except SystemExit: pass\n"
         "found = sorted(name for name in sys.modules if name.startswith('bench.'))\n"
-        "assert found == ['bench.console'], found\n"
+        "assert found == ['triadbench.core.commands.console'], found\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -146,7 +146,7 @@ def test_json_has_no_nan():
 
 
 def test_profile_quick_prints_one_json_object(monkeypatch, tmp_path):
-    from bench import profile_all
+    from triadbench.bench.profile import whole_machine as profile_all
 
     def run(out, records_path, effort, *, parts, fresh, progress, note):
         assert (effort, parts, fresh) == (profile_all.QUICK, profile_all.PARTS, False)
@@ -162,7 +162,7 @@ def test_profile_quick_prints_one_json_object(monkeypatch, tmp_path):
 def write_set(folder: Path) -> Path:
     import numpy as np
 
-    from core.audio import write_wav
+    from triadbench.core.audio.io import write_wav
 
     for number, name in enumerate(["piano_3_Af_d_m_45", "piano_4_Cn_j_f_01"]):
         tone = np.sin(np.arange(64_000, dtype=np.float32) * 0.05 * (number + 1)) * 0.5

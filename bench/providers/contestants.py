@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from core.errors import UserError
-from export.info import PRECISIONS
+from triadbench.core.errors import UserError
+from triadbench.export.predict.metadata import PRECISIONS
 
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 BASELINE = "eager, torchaudio"
@@ -132,7 +132,7 @@ def why_unavailable(provider: str) -> str | None:
     """Why a provider cannot be had on this machine; None where it can."""
     if provider == "cpu":
         return None
-    from export import providers
+    from triadbench.export.predict import providers
 
     return providers.why_unavailable(provider)
 
@@ -147,8 +147,8 @@ def write_stft_model(network: Path, out: Path) -> None:
 
     import onnx
 
-    from export.info import ExportInfo
-    from export.onnx_model import describe, with_mel
+    from triadbench.export.formats.onnx_model import describe, with_mel
+    from triadbench.export.predict.metadata import ExportInfo
 
     try:
         model = onnx.load(network)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.providers.contestants import Contestant
+from triadbench.bench.providers.contestants import Contestant
+from triadbench.core.workers import module_command
 
-_ROOT = Path(__file__).resolve().parents[2]
 _TIMEOUT_S = 300
 
 
@@ -42,9 +42,12 @@ def measure(contestant: Contestant, threads: int, clips: Path, batch: int) -> tu
     given = json.dumps([dataclasses.asdict(contestant), threads, str(clips), batch])
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "bench.providers.fresh", given],
-            cwd=_ROOT, capture_output=True, text=True, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            module_command("triadbench.bench.providers.fresh", given),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+        )
     except subprocess.TimeoutExpired as error:
         raise FreshError(f"did not end within {_TIMEOUT_S} s") from error
     if done.returncode != 0:
@@ -63,7 +66,7 @@ def main(given: str) -> None:
     waveforms = np.load(clips)[:batch]
     before_mb, free_mb = peak_mb(), gpu_free_mb(contestant)
     marks = [time.perf_counter()]
-    from bench.providers.opened import Opened
+    from triadbench.bench.providers.runners import Opened
 
     opened = Opened(contestant, threads)
     marks.append(time.perf_counter())

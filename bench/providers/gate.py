@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.cases import SAMPLE_RATE, SAMPLES, SEED
+from triadbench.bench.cases import SAMPLE_RATE, SAMPLES, SEED
 
 LOGIT_LIMIT = 1e-4
 """No fp32 logit may be further than this share of the largest from the PyTorch model's: where a network is sure, a
@@ -67,7 +67,7 @@ class Check:
 
 
 def expected(predictor, clips: np.ndarray) -> dict[str, np.ndarray]:
-    """What a `core.predict.Predictor` answers: `types` (n, 4), `roots` (n, 12), `logits` (n, 12, 4), `labels` (n,)."""
+    """What a `core.models.predictor.Predictor` answers: `types` (n, 4), `roots` (n, 12), `logits` (n, 12, 4), `labels` (n,)."""
     import torch
 
     scores, logits = [], []

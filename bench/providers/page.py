@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.providers import plan as plans
-from bench.providers import run as benchmark
+from triadbench.bench.providers import plan as plans
+from triadbench.bench.providers import run as benchmark
 
 _EFFORTS = {effort.name: effort for effort in (plans.NORMAL, plans.FULL, plans.QUICK, plans.SMOKE)}
 
@@ -38,8 +38,9 @@ def run(
     Raises:
         UserError: as `make_plan` and `measure`; or the page cannot be written.
     """
-    from bench import results
-    from bench.report import providers_numbers, providers_page
+    from triadbench.bench import record_fields as results
+    from triadbench.bench.analysis import providers as providers_numbers
+    from triadbench.bench.report import providers_page
 
     begun = time.perf_counter()
     chosen = _EFFORTS[effort]

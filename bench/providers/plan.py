@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import machine
-from bench.providers import contestants
-from bench.providers.contestants import Contestant
-from core.errors import UserError
+from triadbench.bench import machine
+from triadbench.bench.providers import contestants
+from triadbench.bench.providers.contestants import Contestant
+from triadbench.core.errors import UserError
 
 PARTS = ("load", "single", "offline", "files", "process")
 
@@ -47,13 +47,33 @@ class Effort:
 NORMAL = Effort("normal")
 FULL = Effort("full", most_s=float("inf"), offline_clips=24_576, fresh=9, files=2048)
 QUICK = Effort(
-    "quick", batches=(1, 32), pool=16, blocks=4, most_s=0.7, offline_s=0.2, offline_blocks=2, fresh=1, fresh_batch=16,
-    files=48, rounds=3, processes=7,
-)  # fmt: skip
+    "quick",
+    batches=(1, 32),
+    pool=16,
+    blocks=4,
+    most_s=0.7,
+    offline_s=0.2,
+    offline_blocks=2,
+    fresh=1,
+    fresh_batch=16,
+    files=48,
+    rounds=3,
+    processes=7,
+)
 SMOKE = Effort(
-    "smoke", batches=(1, 2), queries=4, pool=4, blocks=2, offline_s=0.0, offline_blocks=1, fresh=1, fresh_batch=2,
-    files=3, rounds=1, processes=1,
-)  # fmt: skip
+    "smoke",
+    batches=(1, 2),
+    queries=4,
+    pool=4,
+    blocks=2,
+    offline_s=0.0,
+    offline_blocks=1,
+    fresh=1,
+    fresh_batch=2,
+    files=3,
+    rounds=1,
+    processes=1,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +104,7 @@ def make_plan(
     Raises:
         UserError: an unknown name, a number out of range, a provider that was asked for and cannot be had.
     """
-    from core.predict import SHIPPED
+    from triadbench.core.models.predictor import SHIPPED
 
     checkpoint = Path(checkpoint or SHIPPED)
     if not checkpoint.is_file():
@@ -100,6 +120,11 @@ def make_plan(
     if not found:
         raise UserError("no contestant is left: " + "; ".join(f"{one.name}: {why}" for one, why in absent[:3]))
     return Plan(
-        checkpoint, folder, tuple(found), tuple(absent), tuple(sorted(set(threads))) or tuple(sorted({1, cores})),
-        tuple(sorted(set(batches))) or effort.batches, tuple(parts),
-    )  # fmt: skip
+        checkpoint,
+        folder,
+        tuple(found),
+        tuple(absent),
+        tuple(sorted(set(threads))) or tuple(sorted({1, cores})),
+        tuple(sorted(set(batches))) or effort.batches,
+        tuple(parts),
+    )

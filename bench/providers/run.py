@@ -2,7 +2,7 @@
 
 Timed: a call on clips of four seconds that lie in memory, to probabilities in memory; on a GPU with the copies and,
 apart, without. "Single stream" is one clip a call; "offline" as many clips a second as go, for each batch size.
-Contestants take turns in one process (bench/providers/turns.py). Apart, in fresh processes: loading, the first call
+Contestants take turns in one process (bench/providers/rounds.py). Apart, in fresh processes: loading, the first call
 and memory. And what a user waits for: a folder of files, and whole processes.
 Before a contestant is timed its answers to the very clips are compared with the PyTorch model's; a wrong one is named,
 not timed, and makes the run fail.
@@ -20,12 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import machine, records, timing
-from bench.providers import contestants, energy, fresh, gate, turns, whole
-from bench.providers.contestants import Contestant
-from bench.providers.opened import Opened
-from bench.providers.plan import PARTS, Effort, Plan
-from core.errors import UserError
+from triadbench.bench import machine, records
+from triadbench.bench.providers import contestants, energy, fresh, gate
+from triadbench.bench.providers import end_to_end as whole
+from triadbench.bench.providers import rounds as turns
+from triadbench.bench.providers.contestants import Contestant
+from triadbench.bench.providers.plan import PARTS, Effort, Plan
+from triadbench.bench.providers.runners import Opened
+from triadbench.core import timing
+from triadbench.core.errors import UserError
 
 NAMES = {part: f"benchmark {'single stream' if part == 'single' else part}" for part in PARTS}
 MODEL = "chordnet.onnx"
@@ -65,7 +68,7 @@ def measure(
 
 class _Benchmark:
     def __init__(self, scratch: Path, records_path: Path, plan: Plan, effort: Effort, progress, note):
-        from core.predict import Predictor
+        from triadbench.core.models.predictor import Predictor
 
         self.scratch, self.records_path, self.plan, self.effort, self.note = scratch, records_path, plan, effort, note
         predictor = Predictor.load(plan.checkpoint)
@@ -133,12 +136,18 @@ class _Benchmark:
         self._add(
             [
                 self._record(
-                    NAMES["load"], one, [run["load_ms"] for run in runs], {"threads": threads, "batch": batch}, check,
-                    first_call=_median([run["first_call_ms"] for run in runs]), runs=runs, bytes=_bytes(one),
+                    NAMES["load"],
+                    one,
+                    [run["load_ms"] for run in runs],
+                    {"threads": threads, "batch": batch},
+                    check,
+                    first_call=_median([run["first_call_ms"] for run in runs]),
+                    runs=runs,
+                    bytes=_bytes(one),
                     **self._disturbed(others.cores(), threads),
                 )
             ]
-        )  # fmt: skip
+        )
 
     # ---- in turns, in this process
 
@@ -198,20 +207,28 @@ class _Benchmark:
             most_s=effort.most_s,
             energy=joules,
             seed=10_000 * threads + batch,
-            long={name for name, took_ms in once_ms.items() if took_ms > _LONG_MS}, progress=self._step,
-        )  # fmt: skip
+            long={name for name, took_ms in once_ms.items() if took_ms > _LONG_MS},
+            progress=self._step,
+        )
         made = []
         for name, (samples_ms, used_j) in taken.items():
             one, copies = of[name]
             on_gpu = one.device == "cuda"
             made.append(
                 self._record(
-                    NAMES[part], one, samples_ms, {"threads": threads, "batch": batch, "copies": copies}, checks[name],
-                    first_call=first_ms[name], placement=placements.get(one.name), clips=batch * len(samples_ms),
-                    energy_j=used_j if on_gpu else None, energy_note=why_no_joules if on_gpu else None,
+                    NAMES[part],
+                    one,
+                    samples_ms,
+                    {"threads": threads, "batch": batch, "copies": copies},
+                    checks[name],
+                    first_call=first_ms[name],
+                    placement=placements.get(one.name),
+                    clips=batch * len(samples_ms),
+                    energy_j=used_j if on_gpu else None,
+                    energy_note=why_no_joules if on_gpu else None,
                     **self._disturbed(other_cores, threads),
                 )
-            )  # fmt: skip
+            )
         self._add(made)
 
     def _checked(self, part: str, ready: Opened, threads: int, batch: int, pool: int):
@@ -285,16 +302,22 @@ class _Benchmark:
         more = {"clips": n, "front_end": found["front_end"], **self._disturbed(found["other_cores"], threads)}
         self._add(
             records.make(
-                NAMES["files"], parameters={"way": way, "files": n, "threads": threads}, unit="s",
-                samples=found["seconds"][way], first_call=found["first_s"][way], environment=self.environment,
-                error={"reference": "the other ways", "other_labels": 0}, effort=self.effort.name, **more,
+                NAMES["files"],
+                parameters={"way": way, "files": n, "threads": threads},
+                unit="s",
+                samples=found["seconds"][way],
+                first_call=found["first_s"][way],
+                environment=self.environment,
+                error={"reference": "the other ways", "other_labels": 0},
+                effort=self.effort.name,
+                **more,
             )
             for way in whole.ways(threads)
-        )  # fmt: skip
+        )
 
     def _processes(self) -> None:
-        from core.answers import name_chord
-        from core.predict import SHIPPED
+        from triadbench.core.models.prediction import name_chord
+        from triadbench.core.models.predictor import SHIPPED
 
         if self.plan.checkpoint != SHIPPED or not (SHIPPED.parent / MODEL).is_file():
             self.note(f"not measured: whole processes, which answer with the shipped {MODEL}")
@@ -310,13 +333,18 @@ class _Benchmark:
             return
         self._add(
             records.make(
-                NAMES["process"], parameters={"command": command}, unit="s", samples=samples,
-                first_call=found["first_s"][command], environment=self.environment, effort=self.effort.name,
+                NAMES["process"],
+                parameters={"command": command},
+                unit="s",
+                samples=samples,
+                first_call=found["first_s"][command],
+                environment=self.environment,
+                effort=self.effort.name,
                 error={"reference": "PyTorch", "other_labels": 0} if command != "--help" else None,
                 **self._disturbed(found["other_cores"], 1),
             )
             for command, samples in found["seconds"].items()
-        )  # fmt: skip
+        )
 
     # ---- records
 
@@ -327,15 +355,27 @@ class _Benchmark:
 
     def _record(self, name: str, one: Contestant, samples: list[float], given: dict, check: gate.Check, **more) -> dict:
         return records.make(
-            name, parameters=one.parameters() | given, unit="ms", samples=samples, error=check.error(),
-            environment=self.environment, effort=self.effort.name, **more,
-        )  # fmt: skip
+            name,
+            parameters=one.parameters() | given,
+            unit="ms",
+            samples=samples,
+            error=check.error(),
+            environment=self.environment,
+            effort=self.effort.name,
+            **more,
+        )
 
     def _left_out(self, name: str, one: Contestant, reason: str, error: dict | None = None, **given) -> dict:
         return records.make(
-            f"{name} left out", parameters=one.parameters() | given, unit="ms", samples=[], error=error,
-            environment=self.environment, effort=self.effort.name, reason=reason,
-        )  # fmt: skip
+            f"{name} left out",
+            parameters=one.parameters() | given,
+            unit="ms",
+            samples=[],
+            error=error,
+            environment=self.environment,
+            effort=self.effort.name,
+            reason=reason,
+        )
 
     def _drop(self, one: Contestant, name: str, check: gate.Check, **given) -> None:
         """A wrong contestant is timed nowhere any more."""

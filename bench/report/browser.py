@@ -8,15 +8,23 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from core.errors import UserError
+from triadbench.core.errors import UserError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _QUIET = (
-    "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars",
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--hide-scrollbars",
     # No name is found and no address reached: what a page fetches would fail, and be seen to.
-    "--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9",
-)  # fmt: skip
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--proxy-server=127.0.0.1:9",
+)
 
 
 def find() -> str | None:
@@ -40,13 +48,16 @@ def run(page: Path, *arguments: str, timeout_s: float = 120.0) -> subprocess.Com
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with tempfile.TemporaryDirectory(prefix="triadbench-browser-", ignore_cleanup_errors=True) as profile:
         command = [
-            found, *_QUIET, *sandbox, f"--user-data-dir={profile}", "--virtual-time-budget=8000", *arguments,
+            found,
+            *_QUIET,
+            *sandbox,
+            f"--user-data-dir={profile}",
+            "--virtual-time-budget=8000",
+            *arguments,
             page.resolve().as_uri(),
-        ]  # fmt: skip
+        ]
         try:
-            return subprocess.run(
-                command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL
-            )  # fmt: skip
+            return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired as error:
             raise UserError(f"{found} did not end in {timeout_s:.0f} s; try again") from error
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.report import pieces
-from bench.report.gather import MAKERS, Gathered, Machine
+from triadbench.bench.analysis.gather import MAKERS, Gathered, Machine
+from triadbench.bench.report import sections as pieces
 
 _SHOWN = {
-    "CPU": "cpu", "vector extensions": "cpu_features", "physical cores": "cores_physical",
-    "logical cores": "cores_logical", "usable cores": "cores_usable", "torch threads": "torch_threads",
-    "memory GB": "ram_gb", "GPU": "gpu", "GPU driver": "gpu_driver", "system": "os", "Python": "python",
-}  # fmt: skip
+    "CPU": "cpu",
+    "vector extensions": "cpu_features",
+    "physical cores": "cores_physical",
+    "logical cores": "cores_logical",
+    "usable cores": "cores_usable",
+    "torch threads": "torch_threads",
+    "memory GB": "ram_gb",
+    "GPU": "gpu",
+    "GPU driver": "gpu_driver",
+    "system": "os",
+    "Python": "python",
+}
 
 
 def chapter(machine: Machine) -> str:
@@ -69,16 +77,23 @@ def others(records: Sequence[dict]) -> str:
     """Records that no chapter knows: nothing that was measured is passed over in silence."""
     from statistics import median
 
-    from bench.report.summary import number
+    from triadbench.bench.analysis.summary import number
 
     rows = [
         [
             record["name"],
             ", ".join(f"{key} {value}" for key, value in record["parameters"].items())[:200],
-            number(median(record["samples"])) if record["samples"] else None, record["unit"], len(record["samples"]),
+            number(median(record["samples"])) if record["samples"] else None,
+            record["unit"],
+            len(record["samples"]),
             number(record["first_call"]),
         ]
         for record in records
-    ]  # fmt: skip
-    return pieces.table(["record", "parameters", "median", "unit", "n", "first call"], rows, words=True,
-                        caption="Other records") if rows else ""  # fmt: skip
+    ]
+    return (
+        pieces.table(
+            ["record", "parameters", "median", "unit", "n", "first call"], rows, words=True, caption="Other records"
+        )
+        if rows
+        else ""
+    )

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from bench.report import experiment_numbers, experiments_plots, pieces
-from bench.report.experiment_numbers import THEIRS
-from bench.report.pieces import Html
-from bench.report.summary import number
+from triadbench.bench.analysis import experiments as experiment_numbers
+from triadbench.bench.analysis.experiments import THEIRS
+from triadbench.bench.analysis.summary import number
+from triadbench.bench.report import experiments_plots
+from triadbench.bench.report import sections as pieces
+from triadbench.bench.report.sections import Html
 
 _PHASES = {"train": "training", "test": "testing"}
 
 
 def chapter(records: Sequence[dict]) -> str:
     """HTML of both experiments of one machine; the published figures are there without any record."""
-    from bench.study import published
+    from triadbench.bench.study import published
 
     theirs, mine = experiment_numbers.published(), experiment_numbers.ours(records)
     parts = [
@@ -55,16 +57,28 @@ def _times(experiment: int, title: str, rows: list[dict]) -> str:
     data = pieces.table(
         ["who", "network", "phase", "batch", "clips", "device", "threads", "mean s", "every trial s"],
         [
-            [_who(row), row["task"], row["phase"], row["batch_size"], f"{row['num_items']:,}", row["device"].upper(),
-             row["threads"], number(row["mean_s"]), ", ".join(number(value, 4) for value in row["samples"])]
+            [
+                _who(row),
+                row["task"],
+                row["phase"],
+                row["batch_size"],
+                f"{row['num_items']:,}",
+                row["device"].upper(),
+                row["threads"],
+                number(row["mean_s"]),
+                ", ".join(number(value, 4) for value in row["samples"]),
+            ]
             for row in rows
         ],
         caption=title,
-    )  # fmt: skip
+    )
     return f"<h3>{title}</h3>" + pieces.plot(
-        figure, f"experiment{experiment}-times", f"{title}: every trial, the original's and ours", choices=choices,
+        figure,
+        f"experiment{experiment}-times",
+        f"{title}: every trial, the original's and ours",
+        choices=choices,
         data=data,
-    )  # fmt: skip
+    )
 
 
 def _who(row: dict) -> str:
@@ -76,11 +90,17 @@ def _ratios(ratios: list[dict]) -> str:
     head = ["who", "network", "phase", "batch", "clips", "threads", "CPU time over GPU time", "trial by trial"]
     cells = [
         [
-            _who(ratio), ratio["task"], ratio["phase"], ratio["batch_size"], f"{ratio['num_items']:,}",
-            ratio["threads"], number(ratio["ratio"]), ", ".join(number(value) for value in ratio["each"]),
+            _who(ratio),
+            ratio["task"],
+            ratio["phase"],
+            ratio["batch_size"],
+            f"{ratio['num_items']:,}",
+            ratio["threads"],
+            number(ratio["ratio"]),
+            ", ".join(number(value) for value in ratio["each"]),
         ]
         for ratio in ratios
-    ]  # fmt: skip
+    ]
     spans = {
         phase: [r["ratio"] for r in ratios if r["phase"] == phase and r["pipeline"] == THEIRS] for phase in _PHASES
     }
@@ -92,10 +112,15 @@ def _ratios(ratios: list[dict]) -> str:
     return pieces.section(
         "GPU over CPU",
         f"The original expected 5 and measured (by means of trials): {told}.",
-        pieces.plot(figure, "experiment-ratios", "CPU time over GPU time for every setting", choices=choices,
-                    data=pieces.table(head, cells, caption="CPU time over GPU time")),
+        pieces.plot(
+            figure,
+            "experiment-ratios",
+            "CPU time over GPU time for every setting",
+            choices=choices,
+            data=pieces.table(head, cells, caption="CPU time over GPU time"),
+        ),
         _notes(ratios),
-    )  # fmt: skip
+    )
 
 
 def _gains(mine: list[dict]) -> str:
@@ -104,23 +129,29 @@ def _gains(mine: list[dict]) -> str:
         return ""
     cells = [
         [
-            Html(f"{gain['task']}, batch {gain['batch_size']}, {gain['num_items']:,} clips, {gain['phase']}"
-                 f"{_short(gain['short'])}"),
-            gain["device"].upper(), gain["threads"], number(gain["original_s"]), number(gain["fast_s"]),
+            Html(
+                f"{gain['task']}, batch {gain['batch_size']}, {gain['num_items']:,} clips, {gain['phase']}"
+                f"{_short(gain['short'])}"
+            ),
+            gain["device"].upper(),
+            gain["threads"],
+            number(gain["original_s"]),
+            number(gain["fast_s"]),
             Html(f"<b>{number(gain['ratio'])}</b>"),
         ]
         for gain in gains
-    ]  # fmt: skip
+    ]
     return pieces.section(
         "What the fast pipeline gains in the original's protocol",
         "Means of the kept trials, as the original states them; both pipelines on this machine, with the same threads, "
         "by the same protocol.",
         pieces.table(
-            ["setting", "device", "threads", "original s", "fast s", "times as fast"], cells,
+            ["setting", "device", "threads", "original s", "fast s", "times as fast"],
+            cells,
             caption="Fast over original",
         ),
         _notes(gains),
-    )  # fmt: skip
+    )
 
 
 def _notes(pairs: list[dict]) -> str:
@@ -138,13 +169,21 @@ def _short(words: str) -> str:
 def _table(mine: list[dict]) -> str:
     cells = [
         [
-            Html(f"{row['task']}, batch {row['batch_size']}, {row['num_items']:,} clips, {row['phase']}"
-                 f"{pieces.badge(row['badge'])}{_short(row['short'])}"),
-            row["pipeline"], row["device"].upper(), row["threads"], number(row["mean_s"]), number(min(row["samples"])),
-            number(max(row["samples"])), len(row["samples"]), number(row["first_s"]),
+            Html(
+                f"{row['task']}, batch {row['batch_size']}, {row['num_items']:,} clips, {row['phase']}"
+                f"{pieces.badge(row['badge'])}{_short(row['short'])}"
+            ),
+            row["pipeline"],
+            row["device"].upper(),
+            row["threads"],
+            number(row["mean_s"]),
+            number(min(row["samples"])),
+            number(max(row["samples"])),
+            len(row["samples"]),
+            number(row["first_s"]),
         ]
         for row in mine
-    ]  # fmt: skip
+    ]
     head = ["setting", "pipeline", "device", "threads", "mean s", "least", "most", "trials", "dropped first trial s"]
     return pieces.section(
         "Our trials", "", pieces.details(f"{len(mine)} settings", pieces.table(head, cells, caption="Seconds an epoch"))

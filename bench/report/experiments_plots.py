@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.report import pairing
-from bench.report.experiment_numbers import THEIRS
-from bench.report.pieces import layout, rounded
-from bench.report.summary import number
+from triadbench.bench.analysis import pairing
+from triadbench.bench.analysis.experiments import THEIRS
+from triadbench.bench.analysis.summary import number
+from triadbench.bench.report.sections import layout, rounded
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -51,15 +51,23 @@ def times(rows: Sequence[dict], variable: str) -> tuple[go.Figure, list[dict]]:
             places = [ticks.index(row[variable]) + shift for row in mine]
             short = _kinds(mine, variable)
             figure.add_scatter(
-                x=places, y=rounded([row["mean_s"] for row in mine]), mode="lines", legendgroup=name, name=name,
-                line={"color": colour, "dash": dash, "width": 1.5}, showlegend=False, hoverinfo="skip",
+                x=places,
+                y=rounded([row["mean_s"] for row in mine]),
+                mode="lines",
+                legendgroup=name,
+                name=name,
+                line={"color": colour, "dash": dash, "width": 1.5},
+                showlegend=False,
+                hoverinfo="skip",
                 visible=view == views[0],
-            )  # fmt: skip
+            )
             owners.append(view)
             figure.add_scatter(
                 x=[x for x, row in zip(places, mine, strict=True) for _ in row["samples"]],
                 y=rounded([value for row in mine for value in row["samples"]]),
-                mode="markers", legendgroup=name, name=name + short,
+                mode="markers",
+                legendgroup=name,
+                name=name + short,
                 marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.75},
                 customdata=[
                     [f"{row[variable]:,}", row["badge"], _measured(row)] for row in mine for _ in row["samples"]
@@ -67,14 +75,19 @@ def times(rows: Sequence[dict], variable: str) -> tuple[go.Figure, list[dict]]:
                 hovertemplate="%{customdata[0]}: %{y:.4g} s %{customdata[1]}%{customdata[2]}"
                 "<extra>%{fullData.name}</extra>",
                 visible=view == views[0],
-            )  # fmt: skip
+            )
             owners.append(view)
     figure.update_layout(
         **layout(480),
-        xaxis={"title": {"text": _NAMES[variable]}, "tickvals": list(range(len(ticks))),
-               "ticktext": [f"{tick:,}" for tick in ticks], "range": [-0.5, len(ticks) - 0.5], "zeroline": False},
+        xaxis={
+            "title": {"text": _NAMES[variable]},
+            "tickvals": list(range(len(ticks))),
+            "ticktext": [f"{tick:,}" for tick in ticks],
+            "range": [-0.5, len(ticks) - 0.5],
+            "zeroline": False,
+        },
         yaxis={"title": {"text": "seconds an epoch (log)"}, "type": "log", "automargin": True, "dtick": "D2"},
-    )  # fmt: skip
+    )
     return figure, [
         {"label": f"{task} network, {phase}ing", "args": [{"visible": [owner == (task, phase) for owner in owners]}]}
         for task, phase in views
@@ -121,29 +134,51 @@ def ratios(found: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
             places = [order.index(label(r)) + shift for r in mine]
             figure.add_scatter(
                 y=[y for y, r in zip(places, mine, strict=True) for _ in r["each"]],
-                x=rounded([value for r in mine for value in r["each"]]), mode="markers", name=name, legendgroup=name,
-                marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.7}, visible=phase == phases[0],
+                x=rounded([value for r in mine for value in r["each"]]),
+                mode="markers",
+                name=name,
+                legendgroup=name,
+                marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.7},
+                visible=phase == phases[0],
                 hovertemplate="%{x:.3g} times<extra>one pair of trials, %{fullData.name}</extra>",
-            )  # fmt: skip
+            )
             figure.add_scatter(
-                y=places, x=rounded([r["ratio"] for r in mine]), mode="markers", legendgroup=name, showlegend=False,
-                name=name, marker={"symbol": "line-ns-open", "size": 16, "color": colour, "line": {"width": 3}},
-                visible=phase == phases[0], customdata=[number(r["ratio"]) for r in mine],
+                y=places,
+                x=rounded([r["ratio"] for r in mine]),
+                mode="markers",
+                legendgroup=name,
+                showlegend=False,
+                name=name,
+                marker={"symbol": "line-ns-open", "size": 16, "color": colour, "line": {"width": 3}},
+                visible=phase == phases[0],
+                customdata=[number(r["ratio"]) for r in mine],
                 hovertemplate="%{customdata} times by means<extra>%{fullData.name}</extra>",
-            )  # fmt: skip
+            )
             owners += [phase, phase]
     figure.add_vline(x=1, line={"color": "#8a8f98", "dash": "dot", "width": 1})
     figure.add_vline(x=5, line={"color": "#8a8f98", "dash": "dash", "width": 1})
     figure.add_annotation(
-        x=math.log10(5), y=1, yref="paper", text="hoped for: 5", showarrow=False, xanchor="left", yanchor="top",
+        x=math.log10(5),
+        y=1,
+        yref="paper",
+        text="hoped for: 5",
+        showarrow=False,
+        xanchor="left",
+        yanchor="top",
         font={"size": 10},
-    )  # fmt: skip
+    )
     figure.update_layout(
         **layout(170 + 34 * len(order)),
         xaxis={"title": {"text": "CPU time over GPU time (log)"}, "type": "log", "dtick": "D2"},
-        yaxis={"tickvals": list(range(len(order))), "ticktext": order, "automargin": True, "ticksuffix": "  ",
-               "range": [len(order) - 0.4, -0.6], "zeroline": False},
-    )  # fmt: skip
+        yaxis={
+            "tickvals": list(range(len(order))),
+            "ticktext": order,
+            "automargin": True,
+            "ticksuffix": "  ",
+            "range": [len(order) - 0.4, -0.6],
+            "zeroline": False,
+        },
+    )
     return figure, [
         {"label": f"{phase}ing", "args": [{"visible": [owner == phase for owner in owners]}]} for phase in phases
     ]

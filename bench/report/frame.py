@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from bench.report import mel_plots, theme
+from triadbench.bench.report import mel_plots, theme
 
 
 class Chapter(NamedTuple):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from bench.report import ladder_numbers, ladder_plots, pairing, pieces
-from bench.report.pieces import Html
-from bench.report.summary import number
+from triadbench.bench.analysis import ladder as ladder_numbers
+from triadbench.bench.analysis import pairing
+from triadbench.bench.analysis.summary import number
+from triadbench.bench.report import ladder_plots
+from triadbench.bench.report import sections as pieces
+from triadbench.bench.report.sections import Html
 
 
 def chapter(records: Sequence[dict]) -> str:
@@ -44,17 +47,20 @@ def _ladder(key: tuple, rows: list[dict], prefix: str) -> str:
 
 def _words(records: Sequence[dict]) -> str:
     """The ladder's own sentences, of the largest ladder of each device."""
-    from bench.study import published, why
+    from triadbench.bench.analysis import ladder_words as why
+    from triadbench.bench.study import published
 
     chosen = {}
     for key in ladder_numbers.ladders(records):
         chosen.setdefault(key[0], key)
     names = ("device", "task", "batch_size", "num_items")
     mine = [
-        record for record in records
-        if record["name"] == "ladder" and record["samples"]
+        record
+        for record in records
+        if record["name"] == "ladder"
+        and record["samples"]
         and (*(record["parameters"].get(name) for name in names), pairing.threads(record)) in chosen.values()
-    ]  # fmt: skip
+    ]
     try:
         sentences = [sentence for sentence in why.why(mine) if sentence != published.hint()]
     except pieces.BROKEN:  # as of a ladder that is not complete: its pictures are shown without words
@@ -97,9 +103,11 @@ def proof(row: dict) -> Html:
     if row["worst_difference"] is None or row["tolerance"] is None:
         return pieces.badge("✗ failed its check, not timed", "bad")
     words = f"{row['worst_difference']:.1e} of {row['tolerance']:.1e}"
-    return pieces.badge(f"✓ same losses ({words})", "good") if row["passed"] else pieces.badge(
-        f"✗ losses differ ({words})" + ("" if row["samples"] else ", not timed"), "bad"
-    )  # fmt: skip
+    return (
+        pieces.badge(f"✓ same losses ({words})", "good")
+        if row["passed"]
+        else pieces.badge(f"✗ losses differ ({words})" + ("" if row["samples"] else ", not timed"), "bad")
+    )
 
 
 def _times(ratio: float) -> str:
@@ -115,7 +123,7 @@ def _waterfall(rows: list[dict], prefix: str, where: str) -> str:
             for row, change in zip(rows, changes, strict=True)
         ],
         caption="Seconds of an epoch",
-    )  # fmt: skip
+    )
     figure, choices = ladder_plots.waterfall(rows)
     return "<h4>What each rung takes away</h4>" + pieces.plot(
         figure,
@@ -148,11 +156,13 @@ def _parts(rows: list[dict], prefix: str, where: str) -> str:
     )
     if overheads:
         told += f" The instruments changed the time of an epoch by: {', '.join(overheads)}."
-    return (
-        f'<h4>Where the time goes</h4><p class="soft">{pieces.text(told)}</p>'
-        + pieces.plot(figure, f"{prefix}-parts", f"Time of an epoch on the {where} by part, one bar a rung",
-                      choices=choices, data=data)
-    )  # fmt: skip
+    return f'<h4>Where the time goes</h4><p class="soft">{pieces.text(told)}</p>' + pieces.plot(
+        figure,
+        f"{prefix}-parts",
+        f"Time of an epoch on the {where} by part, one bar a rung",
+        choices=choices,
+        data=data,
+    )
 
 
 def _losses(rows: list[dict], prefix: str) -> str:
@@ -162,35 +172,57 @@ def _losses(rows: list[dict], prefix: str) -> str:
     data = pieces.table(
         ["rung", "steps", "first loss", "last loss", "largest difference", "tolerance", "proof"],
         [
-            [row["name"], len(row["losses"]), *(f"{loss:.5f}" for loss in row["losses"][:1] + row["losses"][-1:]),
-             _error(row["worst_difference"]), _error(row["tolerance"]), proof(row)]
+            [
+                row["name"],
+                len(row["losses"]),
+                *(f"{loss:.5f}" for loss in row["losses"][:1] + row["losses"][-1:]),
+                _error(row["worst_difference"]),
+                _error(row["tolerance"]),
+                proof(row),
+            ]
             for row in rows
             if row["losses"]
         ],
         caption="Loss of every step of the first epoch",
-    )  # fmt: skip
+    )
     return (
         '<h4>The same training, faster</h4><p class="soft">Losses of the first epoch, same seed, same order of clips. '
         "The band is the tolerance: how far apart losses lie when only the seed differs (thin grey lines: other seeds)."
         "</p>"
-        + pieces.plot(figure, f"{prefix}-losses", "Loss curves of all rungs laid over each other", choices=choices,
-                      data=data)
-    )  # fmt: skip
+        + pieces.plot(
+            figure, f"{prefix}-losses", "Loss curves of all rungs laid over each other", choices=choices, data=data
+        )
+    )
 
 
 def _table(rows: list[dict]) -> str:
-    head = ["rung", "median s", "least s", "most s", "first epoch s", "over the rung before", "over the original", "n",
-            "largest loss difference", "proof"]  # fmt: skip
+    head = [
+        "rung",
+        "median s",
+        "least s",
+        "most s",
+        "first epoch s",
+        "over the rung before",
+        "over the original",
+        "n",
+        "largest loss difference",
+        "proof",
+    ]
     cells = [
         [
-            Html(f"{row['rung']}. {pieces.text(row['name'])}{pieces.badge(row['badge'])}"), number(row["median_s"]),
-            number(min(row["samples"], default=None)), number(max(row["samples"], default=None)),
+            Html(f"{row['rung']}. {pieces.text(row['name'])}{pieces.badge(row['badge'])}"),
+            number(row["median_s"]),
+            number(min(row["samples"], default=None)),
+            number(max(row["samples"], default=None)),
             number(row["first_s"]),
-            number(row["over_previous"]), number(row["over_original"]), len(row["samples"]),
-            _error(row["worst_difference"]), proof(row),
+            number(row["over_previous"]),
+            number(row["over_original"]),
+            len(row["samples"]),
+            _error(row["worst_difference"]),
+            proof(row),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return "<h4>Every figure</h4>" + pieces.table(head, cells, caption="The ladder")
 
 

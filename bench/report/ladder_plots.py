@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.report import ladder_numbers
-from bench.report.pieces import DASHES, PARTS, SERIES, layout, rounded, thinned
-from bench.report.summary import number
+from triadbench.bench.analysis import ladder as ladder_numbers
+from triadbench.bench.analysis.summary import number
+from triadbench.bench.report.sections import DASHES, PARTS, SERIES, layout, rounded, thinned
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -47,21 +47,37 @@ def waterfall(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
         if not drawn:
             continue
         figure.add_bar(
-            y=[name for name, *_ in drawn], base=[low for _, low, _, _ in drawn],
-            x=[high - low for _, low, high, _ in drawn], orientation="h", name=kind,
-            marker={"color": colour, "line": {"width": 1, "color": _GREY},
-                    "pattern": {"shape": hatching, "fillmode": "overlay", "fgcolor": "rgba(255,255,255,.55)",
-                                "fgopacity": 1, "size": 7, "solidity": 0.25}},
+            y=[name for name, *_ in drawn],
+            base=[low for _, low, _, _ in drawn],
+            x=[high - low for _, low, high, _ in drawn],
+            orientation="h",
+            name=kind,
+            marker={
+                "color": colour,
+                "line": {"width": 1, "color": _GREY},
+                "pattern": {
+                    "shape": hatching,
+                    "fillmode": "overlay",
+                    "fgcolor": "rgba(255,255,255,.55)",
+                    "fgopacity": 1,
+                    "size": 7,
+                    "solidity": 0.25,
+                },
+            },
             customdata=[[number(low), number(high), word] for _, low, high, word in drawn],
             hovertemplate="%{customdata[0]} to %{customdata[1]} s %{customdata[2]}<extra>%{y}</extra>",
-        )  # fmt: skip
+        )
     for i, row in enumerate(rows):
         figure.add_scatter(
-            x=rounded(row["samples"]), y=[names[i]] * len(row["samples"]), mode="markers", name="one epoch",
-            legendgroup="epochs", showlegend=i == 0,
+            x=rounded(row["samples"]),
+            y=[names[i]] * len(row["samples"]),
+            mode="markers",
+            name="one epoch",
+            legendgroup="epochs",
+            showlegend=i == 0,
             marker={"symbol": "line-ns-open", "size": 13, "color": "#e69f00", "line": {"width": 2}},
             hovertemplate="%{x:.4g} s<extra>one epoch</extra>",
-        )  # fmt: skip
+        )
     ends = [rows[0]["median_s"], *(max(pair) for pair in zip(before, after, strict=True)), last]
     words = [
         f"{number(rows[0]['median_s'])} s",
@@ -71,17 +87,30 @@ def waterfall(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
     most = max(value for row in rows for value in row["samples"])
     figure.update_layout(
         **layout(160 + 40 * len(names)),
-        barmode="overlay", bargap=0.3,
+        barmode="overlay",
+        bargap=0.3,
         xaxis={"title": {"text": "seconds an epoch"}, "range": [0, _ROOM * max(most, *ends)]},
-        yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  ", "categoryorder": "array",
-               "categoryarray": names},
+        yaxis={
+            "autorange": "reversed",
+            "automargin": True,
+            "ticksuffix": "  ",
+            "categoryorder": "array",
+            "categoryarray": names,
+        },
         annotations=[
             # Beyond the marks of single epochs, which may lie right of the bar.
-            {"x": max([end, *(rows[i]["samples"] if i < len(rows) else [])]), "y": name, "text": word,
-             "xanchor": "left", "showarrow": False, "xshift": 8, "font": {"size": 12}}
+            {
+                "x": max([end, *(rows[i]["samples"] if i < len(rows) else [])]),
+                "y": name,
+                "text": word,
+                "xanchor": "left",
+                "showarrow": False,
+                "xshift": 8,
+                "font": {"size": 12},
+            }
             for i, (name, end, word) in enumerate(zip(names, ends, words, strict=True))
         ],
-    )  # fmt: skip
+    )
     choices = [{"label": "every rung", "args": [{}, {"xaxis.range": [0, _ROOM * max(most, *ends)]}]}]
     short = [value for row in rows for value in row["samples"] if value < 0.3 * most]
     if last < 0.15 * most and short:
@@ -108,19 +137,32 @@ def parts(rows: Sequence[dict], names: Sequence[str] | None = None) -> tuple[go.
         values["share in percent"].append(rounded([100 * v / t for v, t in zip(seconds, totals, strict=True)]))
         colour, hatching = PARTS.get(part, ("#8a8f98", ""))
         figure.add_bar(
-            y=names, x=clip_ms, orientation="h", name=part,
-            marker={"color": colour, "line": {"width": 1, "color": _GREY},
-                    "pattern": {"shape": hatching, "fillmode": "overlay", "fgcolor": "rgba(0,0,0,.35)", "fgopacity": 1,
-                                "size": 6, "solidity": 0.25}},
+            y=names,
+            x=clip_ms,
+            orientation="h",
+            name=part,
+            marker={
+                "color": colour,
+                "line": {"width": 1, "color": _GREY},
+                "pattern": {
+                    "shape": hatching,
+                    "fillmode": "overlay",
+                    "fgcolor": "rgba(0,0,0,.35)",
+                    "fgopacity": 1,
+                    "size": 6,
+                    "solidity": 0.25,
+                },
+            },
             hovertemplate="%{x:.3g} " + part + "<extra>%{y}</extra>",
-        )  # fmt: skip
+        )
     first = next(iter(values))
     figure.update_layout(
         **layout(220 + 34 * len(rows)),
-        barmode="stack", bargap=0.3,
+        barmode="stack",
+        bargap=0.3,
         xaxis={"title": {"text": first}},
         yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
-    )  # fmt: skip
+    )
     # Above the bars: below them its lines, many on a phone, would lie on the axis title.
     figure.update_layout(legend={"traceorder": "normal", "y": 1.02, "yanchor": "bottom"})
     choices = [{"label": title, "args": [{"x": found}, {"xaxis.title.text": title}]} for title, found in values.items()]
@@ -142,20 +184,32 @@ def losses(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
             shown["losses"].append(edge)
             shown["difference from the original"].append([sign * tolerance] * len(at))
             figure.add_scatter(
-                x=[i + 1 for i in at], y=edge, mode="lines", line={"width": 0.5, "color": _GREY}, fill=fill,
-                fillcolor="rgba(128,128,128,.22)", name="tolerance", legendgroup="tolerance", showlegend=sign < 0,
+                x=[i + 1 for i in at],
+                y=edge,
+                mode="lines",
+                line={"width": 0.5, "color": _GREY},
+                fill=fill,
+                fillcolor="rgba(128,128,128,.22)",
+                name="tolerance",
+                legendgroup="tolerance",
+                showlegend=sign < 0,
                 hoverinfo="skip",
-            )  # fmt: skip
+            )
     for k, curve in enumerate(rows[0]["losses_of_seeds"]):
         steps = thinned(curve)
         y = _finite([curve[i] for i in steps])
         shown["losses"].append(y)
         shown["difference from the original"].append([None] * len(y))
         figure.add_scatter(
-            x=[i + 1 for i in steps], y=y, mode="lines", line={"width": 1, "color": _GREY, "dash": "dot"},
-            name="other seeds", legendgroup="seeds", showlegend=k == 0,
+            x=[i + 1 for i in steps],
+            y=y,
+            mode="lines",
+            line={"width": 1, "color": _GREY, "dash": "dot"},
+            name="other seeds",
+            legendgroup="seeds",
+            showlegend=k == 0,
             hovertemplate="step %{x}: %{y:.6g}<extra>original, another seed</extra>",
-        )  # fmt: skip
+        )
     for i, row in enumerate(rows):
         same = len(row["losses"]) == len(reference)
         steps = thinned(row["losses"])
@@ -165,10 +219,13 @@ def losses(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
             _finite([row["losses"][k] - reference[k] for k in steps]) if same else []
         )
         figure.add_scatter(
-            x=[k + 1 for k in steps], y=y, mode="lines", name=f"{row['rung']} {row['name']}",
+            x=[k + 1 for k in steps],
+            y=y,
+            mode="lines",
+            name=f"{row['rung']} {row['name']}",
             line={"color": SERIES[i % len(SERIES)], "dash": DASHES[i % len(DASHES)], "width": 3.5 if i == 0 else 1.5},
             hovertemplate="step %{x}: %{y:.6g}<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        )
     figure.update_layout(
         **layout(460),
         xaxis={"title": {"text": "step"}},

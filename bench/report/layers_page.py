@@ -6,9 +6,9 @@ from html import escape
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.report import mel_plots
-from bench.report.mel_plots import Picture
-from bench.report.summary import number, select
+from triadbench.bench.analysis.summary import number, select
+from triadbench.bench.report import mel_plots
+from triadbench.bench.report.mel_plots import Picture
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -134,11 +134,16 @@ def _lay_out(figure: go.Figure, bars: list[dict]) -> None:
 
 def _bar(record: dict, rows: list[dict], values: list[float], name: str, unit: str, colour: str, **look) -> dict:
     return {
-        "type": "bar", "orientation": "h", "x": values, "y": [row["layer"] for row in rows], "name": name,
-        "meta": unit, "marker": {"color": colour, **look},
+        "type": "bar",
+        "orientation": "h",
+        "x": values,
+        "y": [row["layer"] for row in rows],
+        "name": name,
+        "meta": unit,
+        "marker": {"color": colour, **look},
         "customdata": [[row["kind"], _shape(row)] for row in rows],
         "hovertemplate": f"%{{y}}: %{{x:.3~g}} {unit}<br>%{{customdata[0]}} %{{customdata[1]}}<extra>{name}</extra>",
-    }  # fmt: skip
+    }
 
 
 def _times(record: dict) -> list[dict]:
@@ -146,10 +151,15 @@ def _times(record: dict) -> list[dict]:
     return [
         _bar(record, rows, [row["forward_ms"] for row in rows], "forward", "ms a step", _FORWARD),
         _bar(
-            record, rows, [row["backward_ms"] for row in rows], "backward", "ms a step", _BACKWARD,
+            record,
+            rows,
+            [row["backward_ms"] for row in rows],
+            "backward",
+            "ms a step",
+            _BACKWARD,
             pattern=_BACKWARD_PATTERN,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _memory(record: dict) -> list[dict]:
@@ -158,11 +168,16 @@ def _memory(record: dict) -> list[dict]:
     return [
         _bar(record, rows, [row["saved_bytes"] / 1e6 for row in rows], "kept for backward", "MB", _SAVED),
         _bar(
-            record, rows, [max(0, row["activation_bytes"] - row["saved_bytes"]) / 1e6 for row in rows],
-            "output beyond that", "MB", _OUTPUT, pattern=_BACKWARD_PATTERN,
+            record,
+            rows,
+            [max(0, row["activation_bytes"] - row["saved_bytes"]) / 1e6 for row in rows],
+            "output beyond that",
+            "MB",
+            _OUTPUT,
+            pattern=_BACKWARD_PATTERN,
         ),
         _bar(record, rows, [4 * row["params"] / 1e6 for row in rows], "weights", "MB", _WEIGHTS),
-    ]  # fmt: skip
+    ]
 
 
 def _rates(record: dict) -> list[dict]:
@@ -171,17 +186,29 @@ def _rates(record: dict) -> list[dict]:
     bars = [
         _bar(record, rows, [_rate(row, "flops", "forward_ms") for row in rows], "forward", "GFLOP/s", _FORWARD),
         _bar(
-            record, rows, [_rate(row, "backward_flops", "backward_ms") for row in rows], "backward", "GFLOP/s",
-            _BACKWARD, pattern=_BACKWARD_PATTERN,
+            record,
+            rows,
+            [_rate(row, "backward_flops", "backward_ms") for row in rows],
+            "backward",
+            "GFLOP/s",
+            _BACKWARD,
+            pattern=_BACKWARD_PATTERN,
         ),
-    ]  # fmt: skip
+    ]
     if peak and rows:
         ends = [rows[0]["layer"], rows[-1]["layer"]]
-        bars.append({
-            "type": "scatter", "x": [peak, peak], "y": ends, "mode": "lines", "meta": "GFLOP/s",
-            "line": {"color": _OTHER, "dash": "dot", "width": 2},
-            "name": f"this machine's best matrix product, {number(peak)} GFLOP/s", "hoverinfo": "name",
-        })  # fmt: skip
+        bars.append(
+            {
+                "type": "scatter",
+                "x": [peak, peak],
+                "y": ends,
+                "mode": "lines",
+                "meta": "GFLOP/s",
+                "line": {"color": _OTHER, "dash": "dot", "width": 2},
+                "name": f"this machine's best matrix product, {number(peak)} GFLOP/s",
+                "hoverinfo": "name",
+            }
+        )
     return bars
 
 
@@ -190,8 +217,21 @@ def _rates(record: dict) -> list[dict]:
 
 def _table(record: dict, is_open: bool) -> str:
     peak = record.get("peak_gflop_per_s")
-    head = ["layer", "kind", "forward ms", "backward ms", "% of step", "output", "weights", "kept MB", "output MB",
-            "MFLOP forward", "MFLOP backward", "GFLOP/s forward", "GFLOP/s backward"]  # fmt: skip
+    head = [
+        "layer",
+        "kind",
+        "forward ms",
+        "backward ms",
+        "% of step",
+        "output",
+        "weights",
+        "kept MB",
+        "output MB",
+        "MFLOP forward",
+        "MFLOP backward",
+        "GFLOP/s forward",
+        "GFLOP/s backward",
+    ]
     if peak:
         head.append("% of peak")
     body = []
@@ -199,11 +239,20 @@ def _table(record: dict, is_open: bool) -> str:
     for row in record["rows"]:
         rates = [_rate(row, "flops", "forward_ms"), _rate(row, "backward_flops", "backward_ms")]
         cells = [
-            row["layer"], row["kind"], number(row["forward_ms"]), number(row["backward_ms"]),
-            f"{100 * _time(row) / total:.1f}", _shape(row), f"{row['params']:,}" if row["params"] else "—",
-            _megabytes(row["saved_bytes"]), _megabytes(row["activation_bytes"]), number(row["flops"] / 1e6 or None),
-            number(row["backward_flops"] / 1e6 or None), number(rates[0]), number(rates[1]),
-        ]  # fmt: skip
+            row["layer"],
+            row["kind"],
+            number(row["forward_ms"]),
+            number(row["backward_ms"]),
+            f"{100 * _time(row) / total:.1f}",
+            _shape(row),
+            f"{row['params']:,}" if row["params"] else "—",
+            _megabytes(row["saved_bytes"]),
+            _megabytes(row["activation_bytes"]),
+            number(row["flops"] / 1e6 or None),
+            number(row["backward_flops"] / 1e6 or None),
+            number(rates[0]),
+            number(rates[1]),
+        ]
         if peak:
             work = row["flops"] + row["backward_flops"]
             cells.append(number(100 * work / _time(row) / 1e6 / peak) if work and _time(row) else "—")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from html import escape
 
-from bench.report.summary import number, select
+from triadbench.bench.analysis.summary import number, select
 
 _HOT_LINES = 8
 _HOT_SHARE = 0.01

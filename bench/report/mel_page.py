@@ -8,16 +8,23 @@ from __future__ import annotations
 from html import escape
 from statistics import median
 
-from bench import timing
-from bench.report import mel_plots, mel_summary, theme
-from bench.report.quick_page import environment_list
-from bench.report.summary import badge, number
+from triadbench.bench.analysis import mel as mel_summary
+from triadbench.bench.analysis.summary import badge, number
+from triadbench.bench.report import mel_plots, theme
+from triadbench.bench.report.quick_page import environment_list
+from triadbench.core import timing
 
 _STATIC_COLUMNS = {
-    "registers": "registers", "spill stores B": "spill_store_bytes", "spill loads B": "spill_load_bytes",
-    "shared B": "shared_bytes", "stack B": "stack_bytes", "threads a block": "threads_per_block",
-    "frames a block": "frames_per_block", "blocks an SM": "blocks_per_sm", "instructions": "instructions",
-}  # fmt: skip
+    "registers": "registers",
+    "spill stores B": "spill_store_bytes",
+    "spill loads B": "spill_load_bytes",
+    "shared B": "shared_bytes",
+    "stack B": "stack_bytes",
+    "threads a block": "threads_per_block",
+    "frames a block": "frames_per_block",
+    "blocks an SM": "blocks_per_sm",
+    "instructions": "instructions",
+}
 
 
 def page(records: list[dict]) -> str:
@@ -25,10 +32,14 @@ def page(records: list[dict]) -> str:
     from plotly.offline import get_plotlyjs
 
     environment = records[0]["environment"] if records else None
-    where = "" if environment is None else (
-        f"{environment['time']} · {environment['cpu']}, {environment['cores_usable']} cores"
-        + (f" · {environment['gpu']}" if environment["gpu"] else "")
-    )  # fmt: skip
+    where = (
+        ""
+        if environment is None
+        else (
+            f"{environment['time']} · {environment['cpu']}, {environment['cores_usable']} cores"
+            + (f" · {environment['gpu']}" if environment["gpu"] else "")
+        )
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -58,9 +69,13 @@ def sections(records: list[dict]) -> str:
     made = mel_summary.rows(records)
     if made:
         parts += [
-            _duels(made), _speed_ups(made), *_rooflines(made, records), _errors(made), _times(made, records),
+            _duels(made),
+            _speed_ups(made),
+            *_rooflines(made, records),
+            _errors(made),
+            _times(made, records),
             _first_calls(made, records),
-        ]  # fmt: skip
+        ]
     parts += [_static(records), _left_out(records)]
     if made:
         parts += [_all(made), _contestants(records)]
@@ -77,11 +92,16 @@ def sections(records: list[dict]) -> str:
 def _duels(made: list[dict]) -> str:
     rows = []
     for duel in mel_summary.duels(made):
-        rows.append([
-            f"{duel['case'][0]} x{duel['case'][1]}, {mel_summary.threads_text(duel['case'])}",
-            _named(duel["ours"]), number(duel["ours"]["p50_ms"]), _times_as_fast(duel["against_eager"]),
-            _times_as_fast(duel["against_rival"]), _named(duel["rival"]),
-        ])  # fmt: skip
+        rows.append(
+            [
+                f"{duel['case'][0]} x{duel['case'][1]}, {mel_summary.threads_text(duel['case'])}",
+                _named(duel["ours"]),
+                number(duel["ours"]["p50_ms"]),
+                _times_as_fast(duel["against_eager"]),
+                _times_as_fast(duel["against_rival"]),
+                _named(duel["rival"]),
+            ]
+        )
     head = ["case", "our fastest", "median ms", "times torchaudio eager", "times the best rival", "best rival"]
     return _section(
         "Our fastest against torchaudio and against the best rival",
@@ -109,9 +129,10 @@ def _rooflines(made: list[dict], records: list[dict]) -> list[str]:
     parts = []
     for device in dict.fromkeys(row["device"] for row in made):
         picture = mel_plots.html(
-            mel_plots.roofline(made, records, device), f"mel-roofline-{device}",
+            mel_plots.roofline(made, records, device),
+            f"mel-roofline-{device}",
             "Achieved operations a second under the measured roofs of the machine",
-        )  # fmt: skip
+        )
         parts.append(
             _section(
                 f"Under the machine's roofs ({'GPU' if device == 'cuda' else 'CPU'})",
@@ -149,10 +170,15 @@ def _first_calls(made: list[dict], records: list[dict]) -> str:
     rows = []
     for row in made:
         if row["first_in_process"]:
-            rows.append([
-                escape(row["contestant"]), f"{row['spec']} x{row['batch']}, {_threads(row)}",
-                number(row["first_call_ms"]), number(row["p50_ms"]), number(row["first_call_ms"] / row["p50_ms"], 2),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    escape(row["contestant"]),
+                    f"{row['spec']} x{row['batch']}, {_threads(row)}",
+                    number(row["first_call_ms"]),
+                    number(row["p50_ms"]),
+                    number(row["first_call_ms"] / row["p50_ms"], 2),
+                ]
+            )
     rows.sort(key=lambda row: float(row[2].replace(",", "")))
     starts = [
         [
@@ -166,9 +192,8 @@ def _first_calls(made: list[dict], records: list[dict]) -> str:
     if starts:
         parts += (
             '<p class="soft">A fresh process, compiled code already on disk: from after <code>import torch</code> to '
-            "the first mel of one ORIGINAL clip.</p>"
-            + _table(["backend", "median ms", "each"], starts, raw=True)
-        )  # fmt: skip
+            "the first mel of one ORIGINAL clip.</p>" + _table(["backend", "median ms", "each"], starts, raw=True)
+        )
     return _section(
         "First calls",
         "In the measuring process: importing, making and the first call together, where torch was already there. What "
@@ -196,10 +221,14 @@ def _static(records: list[dict]) -> str:
             mel_plots.instruction_mix(analyses), "mel-mix", "Instructions of the compiled CUDA kernel by class"
         )
         rows = [
-            [label, *(_plain(got.get(key)) for key in _STATIC_COLUMNS.values()), _percent(got.get("occupancy")),
-             _plain(got.get("limited_by"))]
+            [
+                label,
+                *(_plain(got.get(key)) for key in _STATIC_COLUMNS.values()),
+                _percent(got.get("occupancy")),
+                _plain(got.get("limited_by")),
+            ]
             for label, got in analyses
-        ]  # fmt: skip
+        ]
         body += f'<div class="card">{picture}</div>' + _table(
             ["kernel", *_STATIC_COLUMNS, "occupancy", "limited by"], rows
         )
@@ -219,20 +248,47 @@ def _left_out(records: list[dict]) -> str:
 
 
 def _all(made: list[dict]) -> str:
-    head = ["case", "contestant", "median ms", "spread", "clips/s", "× real time", "GB/s", "% memory", "GFLOP/s",
-            "% arithmetic", "times eager", "RMS error", "peak error", "log error, tilted",
-            "p90", "p99", "n"]  # fmt: skip
+    head = [
+        "case",
+        "contestant",
+        "median ms",
+        "spread",
+        "clips/s",
+        "× real time",
+        "GB/s",
+        "% memory",
+        "GFLOP/s",
+        "% arithmetic",
+        "times eager",
+        "RMS error",
+        "peak error",
+        "log error, tilted",
+        "p90",
+        "p99",
+        "n",
+    ]
     rows = [
         [
-            f"{row['spec']} x{row['batch']}, {_threads(row)}", _named(row), number(row["p50_ms"]),
-            f"{100 * row['spread']:.0f} %", number(row["clips_per_s"]), number(row["real_time_factor"]),
-            number(row["gb_per_s"]), _percent(row["share_of_memory"]), number(row["gflop_per_s"]),
-            _percent(row["share_of_arithmetic"]), number(row["against_eager"]), _error(row["rms_relative"]),
-            _error(row["peak_relative"]), _error(row["tilted_log"]), number(row["p90_ms"]), number(row["p99_ms"]),
+            f"{row['spec']} x{row['batch']}, {_threads(row)}",
+            _named(row),
+            number(row["p50_ms"]),
+            f"{100 * row['spread']:.0f} %",
+            number(row["clips_per_s"]),
+            number(row["real_time_factor"]),
+            number(row["gb_per_s"]),
+            _percent(row["share_of_memory"]),
+            number(row["gflop_per_s"]),
+            _percent(row["share_of_arithmetic"]),
+            number(row["against_eager"]),
+            _error(row["rms_relative"]),
+            _error(row["peak_relative"]),
+            _error(row["tilted_log"]),
+            number(row["p90_ms"]),
+            number(row["p99_ms"]),
             str(row["n"]),
         ]
         for row in made
-    ]  # fmt: skip
+    ]
     return _section(
         "Every figure", "", f"<details><summary>{len(rows)} timings</summary>{_table(head, rows, raw=True)}</details>"
     )
@@ -241,10 +297,16 @@ def _all(made: list[dict]) -> str:
 def _contestants(records: list[dict]) -> str:
     latest = {record["parameters"]["contestant"]: record for record in mel_summary.select(records, "mel")}
     rows = [
-        [name, record["what"], ", ".join(f"{p} {v}" for p, v in record["versions"].items()) or "—",
-         record["threads_by"], f"{record['error']['tolerance']:.0e}", record["error"]["tolerance_reason"]]
+        [
+            name,
+            record["what"],
+            ", ".join(f"{p} {v}" for p, v in record["versions"].items()) or "—",
+            record["threads_by"],
+            f"{record['error']['tolerance']:.0e}",
+            record["error"]["tolerance_reason"],
+        ]
         for name, record in latest.items()
-    ]  # fmt: skip
+    ]
     head = ["contestant", "what it is", "versions", "threads", "tolerance", "why that much"]
     return _section("Contestants", "", _table(head, rows, words=True))
 

@@ -8,8 +8,8 @@ from html import escape
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.report import mel_summary
-from bench.report.summary import badge, number
+from triadbench.bench.analysis import mel as mel_summary
+from triadbench.bench.analysis.summary import badge, number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -22,8 +22,21 @@ class Picture(NamedTuple):
     choices: list[dict] = []
 
 
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "pentagon", "hexagon",
-            "bowtie", "hourglass", "star-diamond")  # fmt: skip
+_SYMBOLS = (
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "triangle-down",
+    "cross",
+    "x",
+    "star",
+    "pentagon",
+    "hexagon",
+    "bowtie",
+    "hourglass",
+    "star-diamond",
+)
 _INTENSITIES = (0.25, 250.0)
 """Operations a byte that the roofline shows: from where L1 still limits to well beyond any mel."""
 _GREY = "#8a8f98"
@@ -57,23 +70,34 @@ def roofline(made: list[dict], records: list[dict], device: str) -> Picture:
         for x, y, name, label in _roof_lines(roofs, device, threads, mine):
             flat = y[0] == y[1]
             figure.add_scatter(
-                x=x, y=y, mode="lines+text", text=["", label + " "] if flat else [" " + label, ""],
-                textposition="top left" if flat else "bottom right", textfont={"size": 10}, name=name, showlegend=False,
+                x=x,
+                y=y,
+                mode="lines+text",
+                text=["", label + " "] if flat else [" " + label, ""],
+                textposition="top left" if flat else "bottom right",
+                textfont={"size": 10},
+                name=name,
+                showlegend=False,
                 line={"color": _GREY, "width": 2, "dash": "solid" if flat or name.startswith("memory") else "dot"},
-                hovertemplate=f"{name}<extra></extra>", visible=(threads, batch) == cases[0],
-            )  # fmt: skip
+                hovertemplate=f"{name}<extra></extra>",
+                visible=(threads, batch) == cases[0],
+            )
             owners.append((threads, batch))
         for name, look in style.items():
             here = [r for r in mine if (r["contestant"], r["threads"], r["batch"]) == (name, threads, batch)]
             if not here:
                 continue
             figure.add_scatter(
-                x=[row["intensity"] for row in here], y=[row["gflop_per_s"] for row in here], name=name,
-                mode="markers", marker={"size": 11, "line": {"width": 1, "color": "rgba(128,128,128,.6)"}, **look},
+                x=[row["intensity"] for row in here],
+                y=[row["gflop_per_s"] for row in here],
+                name=name,
+                mode="markers",
+                marker={"size": 11, "line": {"width": 1, "color": "rgba(128,128,128,.6)"}, **look},
                 customdata=[[row["spec"], number(row["p50_ms"]), number(row["gb_per_s"]), badge(row)] for row in here],
                 hovertemplate="%{customdata[0]}: %{y:.3g} GFLOP/s, %{customdata[2]} GB/s, %{customdata[1]} ms "
-                "%{customdata[3]}<extra>%{fullData.name}</extra>", visible=(threads, batch) == cases[0],
-            )  # fmt: skip
+                "%{customdata[3]}<extra>%{fullData.name}</extra>",
+                visible=(threads, batch) == cases[0],
+            )
             owners.append((threads, batch))
     buttons = [
         {"label": _case_label(case, device), "args": [{"visible": [own == case for own in owners]}]} for case in cases
@@ -81,14 +105,28 @@ def roofline(made: list[dict], records: list[dict], device: str) -> Picture:
     ticks = {row["intensity"]: row["spec"] for row in mine}
     figure.update_layout(
         **_layout(height=560),
-        xaxis={"type": "log", "title": {"text": "operations a byte (nominal work over least traffic)"},
-               "range": [math.log10(value) for value in _INTENSITIES], "dtick": "D2"},
+        xaxis={
+            "type": "log",
+            "title": {"text": "operations a byte (nominal work over least traffic)"},
+            "range": [math.log10(value) for value in _INTENSITIES],
+            "dtick": "D2",
+        },
         yaxis={"type": "log", "title": {"text": "GFLOP/s"}, "automargin": True, "dtick": 1},
         annotations=[
-            {"x": math.log10(x), "y": 0, "yref": "paper", "yanchor": "bottom", "text": name, "showarrow": False,
-             "textangle": -90, "font": {"size": 10}, "xshift": 9} for x, name in ticks.items()
+            {
+                "x": math.log10(x),
+                "y": 0,
+                "yref": "paper",
+                "yanchor": "bottom",
+                "text": name,
+                "showarrow": False,
+                "textangle": -90,
+                "font": {"size": 10},
+                "xshift": 9,
+            }
+            for x, name in ticks.items()
         ],
-    )  # fmt: skip
+    )
     return Picture(figure, buttons)
 
 
@@ -101,9 +139,10 @@ def _roof_lines(roofs: dict, device: str, threads: int, mine: list[dict]) -> lis
     flat = f"matrix product {number(top)} GFLOP/s"
     lines = [([low, high], [top, top], flat, flat)]
     slopes = sorted(
-        (rate, name) for (where, count, name), rate in roofs.items()
+        (rate, name)
+        for (where, count, name), rate in roofs.items()
         if (where, count) == (device, threads) and name != "arithmetic" and top / rate > low
-    )  # fmt: skip
+    )
     for rate, name in slopes:
         # Caches can be equally fast: lines that lie together have one label, at the lowest.
         together = [(each, other) for each, other in slopes if rate / 1.25 <= each <= 1.25 * rate]
@@ -134,23 +173,38 @@ def speed_ups(made: list[dict]) -> Picture:
         figure.add_scatter(
             x=[row["against_eager"] for row in here],
             y=[order.index(row["contestant"]) + offsets.get(spec, 0.0) for row in here],
-            name=spec, mode="markers",
-            marker={"size": [6 + 2.2 * math.log2(row["batch"]) ** 0.8 for row in here],
-                    "color": [style[row["contestant"]]["color"] for row in here], "opacity": 0.75,
-                    "symbol": _SYMBOLS[specs.index(spec)] , "line": {"width": 1, "color": "rgba(128,128,128,.6)"}},
-            customdata=[[row["contestant"], f"{row['spec']} x{row['batch']}, "
-                         f"{mel_summary.threads_text((0, 0, row['threads'], row['device']))}", number(row["p50_ms"]),
-                         badge(row)] for row in here],
+            name=spec,
+            mode="markers",
+            marker={
+                "size": [6 + 2.2 * math.log2(row["batch"]) ** 0.8 for row in here],
+                "color": [style[row["contestant"]]["color"] for row in here],
+                "opacity": 0.75,
+                "symbol": _SYMBOLS[specs.index(spec)],
+                "line": {"width": 1, "color": "rgba(128,128,128,.6)"},
+            },
+            customdata=[
+                [
+                    row["contestant"],
+                    f"{row['spec']} x{row['batch']}, {mel_summary.threads_text((0, 0, row['threads'], row['device']))}",
+                    number(row["p50_ms"]),
+                    badge(row),
+                ]
+                for row in here
+            ],
             hovertemplate="%{customdata[1]}: %{x:.3g} times, %{customdata[2]} ms %{customdata[3]}"
             "<extra>%{customdata[0]}</extra>",
-        )  # fmt: skip
+        )
     figure.add_vline(x=1, line={"color": _GREY, "dash": "dot", "width": 1})
     figure.update_layout(
         **_layout(height=150 + 46 * len(order)),
         xaxis={"type": "log", "title": {"text": "times as fast as torchaudio eager"}, "dtick": "D2"},
-        yaxis={"tickvals": list(range(len(order))), "ticktext": order, "automargin": True,
-               "range": [-0.6, len(order) - 0.4]},
-    )  # fmt: skip
+        yaxis={
+            "tickvals": list(range(len(order))),
+            "ticktext": order,
+            "automargin": True,
+            "range": [-0.6, len(order) - 0.4],
+        },
+    )
     return Picture(figure)
 
 
@@ -170,12 +224,17 @@ def error_and_speed(made: list[dict]) -> Picture:
         for label, key in errors.items():
             values[label].append([row[key] or None for row in here])
         figure.add_scatter(
-            x=[row["clips_per_s"] for row in here], y=values["RMS"][-1], name=name, mode="markers",
+            x=[row["clips_per_s"] for row in here],
+            y=values["RMS"][-1],
+            name=name,
+            mode="markers",
             marker={"size": 9, "opacity": 0.8, "line": {"width": 1, "color": "rgba(128,128,128,.6)"}, **look},
-            customdata=[[f"{row['spec']} x{row['batch']}, "
-                         f"{mel_summary.threads_text((0, 0, row['threads'], row['device']))}"] for row in here],
+            customdata=[
+                [f"{row['spec']} x{row['batch']}, {mel_summary.threads_text((0, 0, row['threads'], row['device']))}"]
+                for row in here
+            ],
             hovertemplate="%{customdata[0]}: %{x:.3g} clips/s, error %{y:.2g}<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        )
     titles = {
         "RMS": "relative RMS error",
         "peak": "error over the peak",
@@ -188,7 +247,7 @@ def error_and_speed(made: list[dict]) -> Picture:
         **_layout(height=540),
         xaxis={"type": "log", "title": {"text": "clips a second"}, "dtick": "D2"},
         yaxis={"type": "log", "title": {"text": titles["RMS"]}, "automargin": True, "exponentformat": "power"},
-    )  # fmt: skip
+    )
     return Picture(figure, buttons)
 
 
@@ -204,22 +263,31 @@ def times(made: list[dict], records: list[dict]) -> Picture:
         given = record["parameters"]
         group = (given["spec"], given["batch"], given["threads"], given["device"])
         figure.add_box(
-            x=record["samples"], name=given["contestant"], boxpoints="all", jitter=0.6, pointpos=0, showlegend=False,
-            marker={"size": 4, "opacity": 0.6, "color": style[given["contestant"]]["color"]}, line={"width": 1.2},
-            fillcolor="rgba(128,128,128,0.12)", hovertemplate="%{x:.4g} ms<extra>%{fullData.name}</extra>",
+            x=record["samples"],
+            name=given["contestant"],
+            boxpoints="all",
+            jitter=0.6,
+            pointpos=0,
+            showlegend=False,
+            marker={"size": 4, "opacity": 0.6, "color": style[given["contestant"]]["color"]},
+            line={"width": 1.2},
+            fillcolor="rgba(128,128,128,0.12)",
+            hovertemplate="%{x:.4g} ms<extra>%{fullData.name}</extra>",
             visible=group == first,
-        )  # fmt: skip
+        )
         owners.append(group)
     buttons = [
-        {"label": f"{group[0]} x{group[1]}, {mel_summary.threads_text(group)}",
-         "args": [{"visible": [own == group for own in owners]}]}
+        {
+            "label": f"{group[0]} x{group[1]}, {mel_summary.threads_text(group)}",
+            "args": [{"visible": [own == group for own in owners]}],
+        }
         for group in groups
-    ]  # fmt: skip
+    ]
     figure.update_layout(
         **_layout(height=120 + 36 * len(style)),
         xaxis={"type": "log", "title": {"text": "milliseconds a call"}, "dtick": "D2"},
         yaxis={"autorange": "reversed", "automargin": True},
-    )  # fmt: skip
+    )
     return Picture(figure, buttons)
 
 
@@ -231,16 +299,19 @@ def instruction_mix(analyses: list[tuple[str, dict]]) -> Picture:
     kinds = dict.fromkeys(kind for _, found in analyses for kind in found["mix"])
     for number_of_kind, kind in enumerate(kinds):
         figure.add_bar(
-            y=[label for label, _ in analyses], x=[found["mix"].get(kind, 0) for _, found in analyses], name=kind,
-            orientation="h", marker={"color": _MIX[number_of_kind % len(_MIX)],
-                                     "line": {"width": 1, "color": "rgba(128,128,128,.5)"}},
+            y=[label for label, _ in analyses],
+            x=[found["mix"].get(kind, 0) for _, found in analyses],
+            name=kind,
+            orientation="h",
+            marker={"color": _MIX[number_of_kind % len(_MIX)], "line": {"width": 1, "color": "rgba(128,128,128,.5)"}},
             hovertemplate="%{x} " + kind + "<extra>%{y}</extra>",
-        )  # fmt: skip
+        )
     figure.update_layout(
-        **_layout(height=190 + 34 * len(analyses)), barmode="stack",
+        **_layout(height=190 + 34 * len(analyses)),
+        barmode="stack",
         xaxis={"title": {"text": "instructions in the program"}},
         yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
-    )  # fmt: skip
+    )
     return Picture(figure)
 
 
@@ -250,9 +321,11 @@ def html(picture: Picture, div_id: str, label: str) -> str:
     `label` is what a screen reader says; the numbers themselves stand in the page's tables.
     """
     plot = picture.figure.to_html(
-        full_html=False, include_plotlyjs=False, div_id=div_id,
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=div_id,
         config={"responsive": True, "displaylogo": False, "displayModeBar": False, "scrollZoom": False},
-    )  # fmt: skip
+    )
     shown = f'<div role="img" aria-label="{escape(label)}">{plot}</div>'
     if len(picture.choices) < 2:
         return shown
@@ -288,10 +361,13 @@ summary { cursor: pointer; color: var(--accent); }
 
 def _layout(height: int) -> dict:
     return {
-        "height": height, "margin": {"l": 8, "r": 12, "t": 14, "b": 48}, "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)", "font": {"size": 12},
+        "height": height,
+        "margin": {"l": 8, "r": 12, "t": 14, "b": 48},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"size": 12},
         "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 11}},
-    }  # fmt: skip
+    }
 
 
 def _case_label(case: tuple[int, int], device: str) -> str:

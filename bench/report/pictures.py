@@ -10,16 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.report import (
-    browser,
-    experiment_numbers,
-    experiments_plots,
-    gather,
-    ladder_numbers,
-    ladder_plots,
-    mel_plots,
-    mel_summary,
-)
+from triadbench.bench.analysis import experiments as experiment_numbers
+from triadbench.bench.analysis import gather
+from triadbench.bench.analysis import ladder as ladder_numbers
+from triadbench.bench.analysis import mel as mel_summary
+from triadbench.bench.report import browser, experiments_plots, ladder_plots, mel_plots
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -41,7 +36,7 @@ def write_pictures(record_paths: Sequence[Path] | None, folder: Path) -> list[st
     Raises:
         UserError: no browser on the PATH, no records, or the disk refuses.
     """
-    from core.files import atomic_path
+    from triadbench.core.files import atomic_path
 
     machines = gather.gather(record_paths).machines
     made = []
@@ -60,13 +55,17 @@ def figures(records: list[dict]) -> Iterator[tuple[str, str, go.Figure]]:
     for device, where in (("cpu", "CPU"), ("cuda", "GPU")):
         rows = ladder_numbers.timed(ladder_numbers.main_ladder(records, device))
         if len(rows) > 1:
-            yield f"ladder-{device}", f"One epoch on the {where}: from the original pipeline to the fast one", (
-                ladder_plots.waterfall(rows)[0]
-            )  # fmt: skip
+            yield (
+                f"ladder-{device}",
+                f"One epoch on the {where}: from the original pipeline to the fast one",
+                (ladder_plots.waterfall(rows)[0]),
+            )
             if any(row["parts"] for row in rows):
-                yield f"ladder-parts-{device}", f"What one training clip costs on the {where}, rung by rung", (
-                    ladder_plots.parts([row for row in rows if row["parts"]])[0]
-                )  # fmt: skip
+                yield (
+                    f"ladder-parts-{device}",
+                    f"What one training clip costs on the {where}, rung by rung",
+                    (ladder_plots.parts([row for row in rows if row["parts"]])[0]),
+                )
     made = mel_summary.rows([record for record in records if gather.is_mel(record)])
     if any(row["against_eager"] for row in made):
         yield "mel-rivals", "Mel spectrograms: speed over torchaudio, one mark a case", mel_plots.speed_ups(made).figure
@@ -88,9 +87,12 @@ def _draw(figure: go.Figure, title: str, machine: str, out: Path) -> None:
 
     height = int(figure.layout.height or 450)
     figure.update_layout(
-        paper_bgcolor="white", plot_bgcolor="white", font={"color": "#1c2430", "size": 13}, width=WIDTH - 24,
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        font={"color": "#1c2430", "size": 13},
+        width=WIDTH - 24,
         legend={"font": {"size": 12}},
-    )  # fmt: skip
+    )
     figure.update_xaxes(gridcolor="#d9dee6", zerolinecolor="#d9dee6")
     figure.update_yaxes(gridcolor="#d9dee6", zerolinecolor="#d9dee6")
     drawn = figure.to_json().replace("<", "\\u003c")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from bench.report import ladder_numbers, ladder_plots, pairing, pieces
-from bench.report.pieces import Html
-from bench.report.summary import number
+from triadbench.bench.analysis import ladder as ladder_numbers
+from triadbench.bench.analysis import pairing
+from triadbench.bench.analysis.summary import number
+from triadbench.bench.report import ladder_plots
+from triadbench.bench.report import sections as pieces
+from triadbench.bench.report.sections import Html
 
 NAME = "pipeline parts"
 _ORDER = ("original", "fast")
@@ -95,11 +98,15 @@ def _group(key: tuple, rows: list[dict], prefix: str) -> str:
     figure, choices = ladder_plots.parts(rows, [row["name"] for row in rows])
     return (
         f"<h3>{pieces.text(title)}</h3>"
-        + pieces.plot(figure, f"{prefix}-parts", f"Time of an epoch on the {where} by part, a bar for each pipeline",
-                      choices=choices)
+        + pieces.plot(
+            figure,
+            f"{prefix}-parts",
+            f"Time of an epoch on the {where} by part, a bar for each pipeline",
+            choices=choices,
+        )
         + _table(rows)
         + _epochs(rows)
-    )  # fmt: skip
+    )
 
 
 def _table(rows: list[dict]) -> str:
@@ -123,16 +130,29 @@ def _ms(value: float) -> str:
 
 
 def _epochs(rows: list[dict]) -> str:
-    head = ["pipeline", "median s", "least s", "most s", "n", "first epoch s", "of it once", "the clock adds",
-            "losses differ by"]  # fmt: skip
+    head = [
+        "pipeline",
+        "median s",
+        "least s",
+        "most s",
+        "n",
+        "first epoch s",
+        "of it once",
+        "the clock adds",
+        "losses differ by",
+    ]
     cells = [
         [
-            Html(f"{pieces.text(row['name'])}{pieces.badge(row['badge'])}"), number(row["median_s"]),
-            number(min(row["samples"])), number(max(row["samples"])), len(row["samples"]), number(row["first_s"]),
+            Html(f"{pieces.text(row['name'])}{pieces.badge(row['badge'])}"),
+            number(row["median_s"]),
+            number(min(row["samples"])),
+            number(max(row["samples"])),
+            len(row["samples"]),
+            number(row["first_s"]),
             number(row["prepared_s"]) if row["prepared_s"] else "0",
             f"{100 * (row['instrumented_s'] / row['median_s'] - 1):+.0f} %" if row["instrumented_s"] else None,
             "reference" if row["name"] == "original" else None if row["error"] is None else f"{row['error']:.1e}",
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return pieces.table(head, cells, caption="Seconds of an epoch, without the clock")

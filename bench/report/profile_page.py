@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from html import escape
 
-from bench.report import frame, layers_page, lines_page, mel_page, mel_summary, pipeline_page, quick_page, summary
-from bench.report.frame import Chapter
+from triadbench.bench.analysis import mel as mel_summary
+from triadbench.bench.analysis import summary
+from triadbench.bench.report import frame, layers_page, lines_page, mel_page, pipeline_page, quick_page
+from triadbench.bench.report.frame import Chapter
 
 TITLES = {
     "mel": "Kernels: mel spectrograms",
@@ -38,9 +40,12 @@ def page(parts: dict[str, list[dict]]) -> str:
 def findings(part: str, records: list[dict]) -> list[str]:
     """What a part's records say, in sentences."""
     found = {
-        "mel": mel_summary.findings, "layers": layers_page.findings, "step": summary.findings,
-        "pipeline": pipeline_page.findings, "lines": lines_page.findings,
-    }  # fmt: skip
+        "mel": mel_summary.findings,
+        "layers": layers_page.findings,
+        "step": summary.findings,
+        "pipeline": pipeline_page.findings,
+        "lines": lines_page.findings,
+    }
     return found[part](records)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.report import frame, pairing, pieces, providers_numbers, providers_plots
-from bench.report.providers_numbers import BASELINE, FILES, PERCENTILES, PROCESS
-from bench.report.summary import number
+from triadbench.bench.analysis import pairing
+from triadbench.bench.analysis import providers as providers_numbers
+from triadbench.bench.analysis.providers import BASELINE, FILES, PERCENTILES, PROCESS
+from triadbench.bench.analysis.summary import number
+from triadbench.bench.report import frame, providers_plots
+from triadbench.bench.report import sections as pieces
 
 TITLE = "One clip in, one chord out: formats and providers"
 
@@ -37,7 +40,7 @@ def chapter(records: Sequence[dict]) -> str:
 
 def page(records: Sequence[dict]) -> str:
     """The whole HTML page of one run."""
-    from bench.report import quick_page
+    from triadbench.bench.report import quick_page
 
     environment = records[0]["environment"] if records else None
     chapters = [frame.Chapter("providers", TITLE, chapter(records) or pieces.card("<p>Nothing was measured.</p>"))]
@@ -92,8 +95,9 @@ def findings(records: Sequence[dict]) -> list[str]:
         at = crossing["batch"]
         told.append(
             f"{crossing['name']}: faster than every CPU contestant from batch {at} on (there {crossing['cpu']})."
-            if at is not None else f"{crossing['name']}: at no batch size that was measured faster than the CPU."
-        )  # fmt: skip
+            if at is not None
+            else f"{crossing['name']}: at no batch size that was measured faster than the CPU."
+        )
     if not crossings:
         told.append("GPU: not measured, and so no crossover between CPU and GPU.")
     return told
@@ -110,16 +114,31 @@ def _single(rows: list[dict]) -> str:
         return ""
     figure, choices = providers_plots.latencies(rows)
     keys = ["mean", *PERCENTILES, "max", "min"]
-    head = ["contestant", "threads", "x eager", "worst difference", "same label", *(f"{key} ms" for key in keys), "n",
-            "first call ms", ""]  # fmt: skip
+    head = [
+        "contestant",
+        "threads",
+        "x eager",
+        "worst difference",
+        "same label",
+        *(f"{key} ms" for key in keys),
+        "n",
+        "first call ms",
+        "",
+    ]
     cells = [
         [
-            row["name"], row["threads"], _over(row, "over_eager"), difference(row), f"{100 * row['agreement']:.4g} %",
-            *(number(row["single"][key]) for key in keys), f"{row['single']['n']:,}", number(row["first_ms"]),
+            row["name"],
+            row["threads"],
+            _over(row, "over_eager"),
+            difference(row),
+            f"{100 * row['agreement']:.4g} %",
+            *(number(row["single"][key]) for key in keys),
+            f"{row['single']['n']:,}",
+            number(row["first_ms"]),
             pieces.badge(row["badge"]),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     told = (
         "Every query by itself. “First call” is the first in this process, after loading; a fresh process is below. "
         "The difference is the largest of any probability from the PyTorch model's, on the clips that were timed."
@@ -152,20 +171,27 @@ def _offline(rows: list[dict]) -> str:
     head = ["contestant", "threads", "best x eager's", "worst difference", *(f"batch {batch}" for batch in batches), ""]
     cells = [
         [
-            row["name"], row["threads"], _over(row, "over_eager_offline"), difference(row),
+            row["name"],
+            row["threads"],
+            _over(row, "over_eager_offline"),
+            difference(row),
             *(number(row["offline"].get(batch)) for batch in batches),
             pieces.badge("disturbed" if any(row["disturbed"].values()) else ""),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return pieces.section(
         "Many clips: throughput over batch size",
         "Clips a second, of the median call at each batch size.",
-        pieces.plot(figure, "providers-throughput", "Clips a second over the batch size, a line for each contestant",
-                    choices=choices),
+        pieces.plot(
+            figure,
+            "providers-throughput",
+            "Clips a second over the batch size, a line for each contestant",
+            choices=choices,
+        ),
         pieces.table(head, cells, caption="Clips a second"),
         _energy(rows),
-    )  # fmt: skip
+    )
 
 
 def _energy(rows: list[dict]) -> str:
@@ -185,17 +211,35 @@ def _loads(records: Sequence[dict]) -> str:
         return ""
     batch = rows[0]["batch"]
     gpu = any(row["gpu_memory_mb"] is not None for row in rows)
-    head = ["contestant", "threads", "load ms", "first call ms", "second call ms", "memory MB",
-            f"with batch {batch} MB", *(["GPU memory MB"] if gpu else []), "file MB", "n", ""]  # fmt: skip
+    head = [
+        "contestant",
+        "threads",
+        "load ms",
+        "first call ms",
+        "second call ms",
+        "memory MB",
+        f"with batch {batch} MB",
+        *(["GPU memory MB"] if gpu else []),
+        "file MB",
+        "n",
+        "",
+    ]
     cells = [
         [
-            row["name"], row["threads"], number(row["load_ms"]), number(row["first_ms"]), number(row["second_ms"]),
-            number(row["memory_mb"]), number(row["batch_memory_mb"]), *([number(row["gpu_memory_mb"])] if gpu else []),
-            number(None if row["bytes"] is None else row["bytes"] / 1e6), row["n"],
+            row["name"],
+            row["threads"],
+            number(row["load_ms"]),
+            number(row["first_ms"]),
+            number(row["second_ms"]),
+            number(row["memory_mb"]),
+            number(row["batch_memory_mb"]),
+            *([number(row["gpu_memory_mb"])] if gpu else []),
+            number(None if row["bytes"] is None else row["bytes"] / 1e6),
+            row["n"],
             pieces.badge(row["badge"]),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     told = (
         "Medians of fresh processes. Loading begins when Python and NumPy are there and holds every other import; "
         "memory is what the process's peak grows by, with one clip and with a batch; compiled code lay on the disk "
@@ -215,13 +259,17 @@ def _waits(records: Sequence[dict], name: str, title: str, plot_id: str) -> str:
     ends = ["files a second"] if name == FILES else []
     cells = [
         [
-            row["label"], number(row["median_s"]),
-            number(min(row["samples"])), number(max(row["samples"])), len(row["samples"]), number(row["first_s"]),
+            row["label"],
+            number(row["median_s"]),
+            number(min(row["samples"])),
+            number(max(row["samples"])),
+            len(row["samples"]),
+            number(row["first_s"]),
             *([number(row["files"] / row["median_s"])] if ends else []),
             pieces.badge(row["badge"]),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     told = {
         FILES: "From wav files to chords with the model loaded, alternated. The eager loop is what one writes first: "
         "soundfile.read, torchaudio's mel, the model, one file after another. Both name the same chords.",

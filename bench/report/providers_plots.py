@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.report import providers_numbers
-from bench.report.pieces import DASHES, SERIES, SYMBOLS, layout, rounded, thinned
+from triadbench.bench.analysis import providers as providers_numbers
+from triadbench.bench.report.sections import DASHES, SERIES, SYMBOLS, layout, rounded, thinned
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -34,9 +34,12 @@ def latencies(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
         times = np.quantile(ordered, [1 - share for share in slower]).tolist()
         tails.append((rounded([1 / share for share in slower]), rounded(times)))
         figure.add_scatter(
-            x=curves[-1][0], y=curves[-1][1], mode="lines", **_look(rows, row, shape="hv"),
+            x=curves[-1][0],
+            y=curves[-1][1],
+            mode="lines",
+            **_look(rows, row, shape="hv"),
             hovertemplate="%{x:.3g}, %{y:.4g}<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        )
     percent = {"type": "linear", "title": {"text": "% of queries"}, "automargin": True, "range": [0, 101]}
     time_ms = {"type": "log", "title": {"text": "milliseconds (log)"}, "dtick": "D2"}
     figure.update_layout(**_layout(rows, 420), xaxis=time_ms, yaxis=percent)
@@ -45,10 +48,13 @@ def latencies(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
         shown = [row["threads"] == threads for row in rows]
         for words, drawn, x, y in (
             ("answered within", curves, time_ms, percent),
-            ("the slow tail", tails, {"type": "log", "title": {"text": "one query in so many is slower (log)"},
-                                      "dtick": 1},
-             {"type": "log", "title": {"text": "milliseconds (log)"}, "dtick": "D2", "automargin": True}),
-        ):  # fmt: skip
+            (
+                "the slow tail",
+                tails,
+                {"type": "log", "title": {"text": "one query in so many is slower (log)"}, "dtick": 1},
+                {"type": "log", "title": {"text": "milliseconds (log)"}, "dtick": "D2", "automargin": True},
+            ),
+        ):
             axes = {"xaxis": x | {"autorange": True}, "yaxis": y | ({} if "range" in y else {"autorange": True})}
             data = {"x": [line[0] for line in drawn], "y": [line[1] for line in drawn], "visible": shown}
             choices.append({"label": f"{_plural(threads)}: {words}", "args": [data, axes]})
@@ -65,29 +71,38 @@ def throughput(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
     figure, owners = go.Figure(), []
     for row in rows:
         figure.add_scatter(
-            x=list(row["offline"]), y=rounded(list(row["offline"].values())), mode="lines+markers",
+            x=list(row["offline"]),
+            y=rounded(list(row["offline"].values())),
+            mode="lines+markers",
             **_look(rows, row, marker=True),
             customdata=[" (disturbed)" if row["disturbed"][batch] else "" for batch in row["offline"]],
             hovertemplate="batch %{x}: %{y:.4g} clips/s%{customdata}<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        )
         owners.append(row["threads"])
     for crossing in providers_numbers.crossovers(rows):
         if crossing["batch"] is not None:
             row = crossing["row"]
             figure.add_scatter(
-                x=[crossing["batch"]], y=[row["offline"][crossing["batch"]]], mode="markers", showlegend=False,
+                x=[crossing["batch"]],
+                y=[row["offline"][crossing["batch"]]],
+                mode="markers",
+                showlegend=False,
                 name="faster than the CPU",
                 marker={"symbol": "circle-open", "size": 22, "color": "#d55e00", "line": {"width": 2}},
                 hovertemplate=f"from batch %{{x}} on {row['name']} is faster than every CPU contestant<extra></extra>",
-            )  # fmt: skip
+            )
             owners.append(row["threads"])
     batches = sorted({batch for row in rows for batch in row["offline"]})
     figure.update_layout(
         **_layout(rows, 420),
-        xaxis={"type": "log", "title": {"text": "clips a call (log)"}, "tickvals": batches,
-               "ticktext": [str(batch) for batch in batches]},
+        xaxis={
+            "type": "log",
+            "title": {"text": "clips a call (log)"},
+            "tickvals": batches,
+            "ticktext": [str(batch) for batch in batches],
+        },
         yaxis={"type": "log", "title": {"text": "clips a second (log)"}, "automargin": True, "dtick": "D2"},
-    )  # fmt: skip
+    )
     choices = [
         {"label": _plural(threads), "args": [{"visible": [owner == threads for owner in owners]}, {}]}
         for threads in _threads(rows)
@@ -104,11 +119,18 @@ def waits(rows: Sequence[dict]) -> go.Figure:
     figure = go.Figure()
     for i, row in enumerate(rows):
         figure.add_box(
-            x=rounded(row["samples"]), y=[row["label"]] * len(row["samples"]), orientation="h", name=row["label"],
-            boxpoints="all", jitter=0.5, pointpos=0, line={"color": SERIES[i % len(SERIES)], "width": 1.5},
-            marker={"size": 5, "opacity": 0.7}, fillcolor="rgba(128,128,128,0.12)",
+            x=rounded(row["samples"]),
+            y=[row["label"]] * len(row["samples"]),
+            orientation="h",
+            name=row["label"],
+            boxpoints="all",
+            jitter=0.5,
+            pointpos=0,
+            line={"color": SERIES[i % len(SERIES)], "width": 1.5},
+            marker={"size": 5, "opacity": 0.7},
+            fillcolor="rgba(128,128,128,0.12)",
             hovertemplate="%{x:.4g} s<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        )
     figure.update_layout(
         **layout(110 + 60 * len(rows), showlegend=False),
         xaxis={"title": {"text": "seconds"}, "rangemode": "tozero"},

@@ -6,8 +6,9 @@ import itertools
 from html import escape
 from statistics import median
 
-from bench import timing
-from bench.report import summary, theme
+from triadbench.bench.analysis import summary
+from triadbench.bench.report import theme
+from triadbench.core import timing
 
 _SECTIONS = {
     "mel": (
@@ -129,10 +130,19 @@ def _plot(plot_id: str, records: list[dict]) -> str:
         xaxis={"type": "log", "title": {"text": "milliseconds a call (log scale)"}, "dtick": "D2"},
         yaxis={"autorange": "reversed", "automargin": True},
         updatemenus=[
-            {"type": "buttons", "direction": "right", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom",
-             "pad": {"b": 6}, "showactive": False, "buttons": buttons},
+            {
+                "type": "buttons",
+                "direction": "right",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1,
+                "yanchor": "bottom",
+                "pad": {"b": 6},
+                "showactive": False,
+                "buttons": buttons,
+            },
         ],
-    )  # fmt: skip
+    )
     return figure.to_html(
         full_html=False,
         include_plotlyjs=False,

@@ -12,33 +12,32 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.report import (
-    accuracy_page,
-    environment_page,
-    experiments_page,
-    frame,
-    gather,
-    ladder_page,
-    pieces,
-    providers_numbers,
-    story,
-)
-from bench.report.frame import Chapter
+from triadbench.bench.analysis import findings as story
+from triadbench.bench.analysis import gather
+from triadbench.bench.analysis import providers as providers_numbers
+from triadbench.bench.report import accuracy_page, environment_page, experiments_page, frame, ladder_page
+from triadbench.bench.report import sections as pieces
+from triadbench.bench.report.frame import Chapter
 
 TITLE = "Why was it only twice as fast?"
 _QUICK = ("peak copy", "peak matmul", "mel", "forward", "training step")
 _BY_NAME = {
     "pipeline": (
-        "pipeline", "The pipelines: an epoch's parts", ("pipeline parts",), "python cli.py profile --only pipeline"
+        "pipeline",
+        "The pipelines: an epoch's parts",
+        ("pipeline parts",),
+        "python cli.py profile --only pipeline",
     ),
     "lines": ("lines", "Line by line", ("lines",), "python cli.py profile --only lines"),
     "providers": (
-        "providers", "One clip in, one chord out: formats and providers", providers_numbers.NAMES,
+        "providers",
+        "One clip in, one chord out: formats and providers",
+        providers_numbers.NAMES,
         providers_numbers.COMMAND,
     ),
     "layers": ("layers", "Layer by layer", ("layers",), "python cli.py profile --only layers"),
-}  # fmt: skip
-"""Modules bench.report.NAME_page with `chapter(records)`: id, title, names of their records, command."""
+}
+"""Modules triadbench.bench.report.NAME_page with `chapter(records)`: id, title, names of their records, command."""
 
 
 def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
@@ -55,7 +54,7 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
     Raises:
         UserError: no record at all, a path that cannot be read, or an output that cannot be written.
     """
-    from core.files import atomic_path
+    from triadbench.core.files import atomic_path
 
     gathered = gather.gather(record_paths)
     problems = list(gathered.problems)
@@ -66,9 +65,14 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
         chapters, missing = _chapters(machine, gathered, sentences, problems, heads)
         machines.append((_label(machine), chapters))
         told.append(
-            {"label": machine.label, "records": len(machine.records), "story": sentences,
-             "chapters": [chapter.id for chapter in chapters], "missing": missing}
-        )  # fmt: skip
+            {
+                "label": machine.label,
+                "records": len(machine.records),
+                "story": sentences,
+                "chapters": [chapter.id for chapter in chapters],
+                "missing": missing,
+            }
+        )
     lead = "The training study, explained and beaten: " + (
         f"{sum(len(machine.records) for machine in gathered.machines):,} records of {len(gathered.machines)} "
         f"machine{'' if len(gathered.machines) == 1 else 's'}."
@@ -128,8 +132,12 @@ def _chapters(
             made.append(Chapter(chapter_id, title, _one_level_down(body)))
 
     add("mel", "Mel spectrograms: ours and their rivals", lambda: _mel(records), story.MEL)
-    add("ladder", "The ladder: from the original pipeline to the fast one", lambda: ladder_page.chapter(records),
-        story.LADDER)  # fmt: skip
+    add(
+        "ladder",
+        "The ladder: from the original pipeline to the fast one",
+        lambda: ladder_page.chapter(records),
+        story.LADDER,
+    )
     add("experiments", "The original's experiments, again", lambda: experiments_page.chapter(records))
     missing += [
         f"{name}: python cli.py {name}"
@@ -157,7 +165,7 @@ def _story(sentences: list[dict]) -> str:
 
 
 def _mel(records: list[dict]) -> str:
-    from bench.report import mel_page
+    from triadbench.bench.report import mel_page
 
     found = [record for record in records if gather.is_mel(record)]
     # Its own list of the environment is the report's last chapter.
@@ -166,7 +174,7 @@ def _mel(records: list[dict]) -> str:
 
 def _by_name(name: str, records: list[dict], heads: dict) -> str:
     found = [record for record in records if record["name"] in _BY_NAME[name][2]]
-    module_name = f"bench.report.{name}_page"
+    module_name = f"triadbench.bench.report.{name}_page"
     if not found or importlib.util.find_spec(module_name) is None:
         return ""
     module = importlib.import_module(module_name)
@@ -182,7 +190,7 @@ def _by_name(name: str, records: list[dict], heads: dict) -> str:
 
 
 def _quick(records: list[dict]) -> str:
-    from bench.report import quick_page
+    from triadbench.bench.report import quick_page
 
     found = [record for record in records if record["name"] in _QUICK and not gather.is_mel(record)]
     return quick_page.sections(found) if found else ""
@@ -192,9 +200,11 @@ def _unknown(records: list[dict]) -> list[dict]:
     known = {*ladder_page.ladder_numbers.NAMES, *_QUICK, *experiments_page.experiment_numbers.NAMES}
     # What has a chapter of its own, but whose code is not installed, is listed too.
     known |= {
-        name for key, entry in _BY_NAME.items() if importlib.util.find_spec(f"bench.report.{key}_page")
+        name
+        for key, entry in _BY_NAME.items()
+        if importlib.util.find_spec(f"triadbench.bench.report.{key}_page")
         for name in entry[2]
-    }  # fmt: skip
+    }
     return [record for record in records if record["name"] not in known and not gather.is_mel(record)]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from core.errors import UserError
+from triadbench.core.errors import UserError
 
 FOLDER = Path("data/study")
 FULL = 16_384
@@ -21,7 +21,7 @@ Report = Callable[[str, int, int | None], None]
 
 class StudyClips(NamedTuple):
     """Attributes:
-    wavs: `core.dataset.Dataset` of single files, or None where no original pipeline asks for it.
+    wavs: `core.data.dataset.Dataset` of single files, or None where no original pipeline asks for it.
     pack: the same clips in the same order as a pack, or None likewise.
     digest: of names and sizes, to know them again.
     origin: where they came from, for records: "rendered" or the name that the user gave.
@@ -53,7 +53,7 @@ def prepare(
     Raises:
         UserError: too few clips in the source, or a disk that is full.
     """
-    from core.dataset import open_dataset
+    from triadbench.core.data.dataset import open_dataset
 
     origin = "rendered" if source is None else source.name
     if source is None:
@@ -74,7 +74,7 @@ def prepare(
 
 def _rendered(n: int, folder: Path, report: Report) -> Path:
     """The smallest rendered pack of at least `n` clips, rendered now if there is none."""
-    from core.renderset import RenderConfig, render_dataset
+    from triadbench.core.data.render_set import RenderConfig, render_dataset
 
     kept = {}
     for path in folder.glob("set-*.pack"):
@@ -95,8 +95,8 @@ def _rendered(n: int, folder: Path, report: Report) -> Path:
 
 def _as_wavs(pack, n: int, folder: Path, report: Report):
     """The first `n` clips of a pack as single wav files, in the pack's order."""
-    from core.audio import write_wav
-    from core.dataset import open_dataset
+    from triadbench.core.audio.io import write_wav
+    from triadbench.core.data.dataset import open_dataset
 
     # File by file: an interrupted copy goes on, and a later study of more clips adds only what is missing.
     for row, clip in enumerate(pack.clips[:n]):
@@ -111,8 +111,8 @@ def _as_wavs(pack, n: int, folder: Path, report: Report):
 
 
 def _as_pack(mixed, n: int, folder: Path, stem: str, report: Report):
-    from core.dataset import open_dataset
-    from core.pack import pack as write_pack
+    from triadbench.core.data.dataset import open_dataset
+    from triadbench.core.data.pack import pack as write_pack
 
     out = folder / f"{stem}-{n}.pack"
     if not out.exists():

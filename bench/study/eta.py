@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from bench.study.protocol import Case
+from triadbench.bench.study.protocol import Case
 
 
 class Remaining:

@@ -16,11 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-from bench import machine, outputs, records, timing
-from bench.study import clips as study_clips
-from bench.study.eta import Remaining, duration
-from bench.study.protocol import SEED, SPLIT_SEED, Case, Protocol, parameters
-from bench.study.trials import FILE, TrialLog, append_once, fingerprint
+from triadbench.bench import machine, outputs, records
+from triadbench.bench.study import clips as study_clips
+from triadbench.bench.study.eta import Remaining, duration
+from triadbench.bench.study.protocol import SEED, SPLIT_SEED, Case, Protocol, parameters
+from triadbench.bench.study.trials import FILE, TrialLog, append_once, fingerprint
+from triadbench.core import timing
 
 RUNS = Path("runs")
 PHASES = ("train", "test")
@@ -28,18 +29,24 @@ _WARM_CLIPS = 128
 
 
 def make_trainer(dataset, *, task: str, batch_size: int, device: str, switches, seed: int = SEED, **more):
-    """`core.epoch.StudyTrainer` with the study's split; tests give another maker."""
-    from core.epoch import StudyTrainer
+    """`core.training.epoch.StudyTrainer` with the study's split; tests give another maker."""
+    from triadbench.core.training.epoch import StudyTrainer
 
     return StudyTrainer(
-        dataset, task=task, batch_size=batch_size, seed=seed, split_seed=SPLIT_SEED, switches=switches, device=device,
+        dataset,
+        task=task,
+        batch_size=batch_size,
+        seed=seed,
+        split_seed=SPLIT_SEED,
+        switches=switches,
+        device=device,
         **more,
-    )  # fmt: skip
+    )
 
 
 def switches_of(pipeline: str, device: str):
     """The switches of "original" or "fast" on a device."""
-    from core.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+    from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
 
     return ORIGINAL_PIPELINE if pipeline == "original" else fast_pipeline(device)
 
@@ -61,7 +68,7 @@ def run(
         folder: of the run, where finished trials are kept; the same folder goes on where it was.
         records_path: JSON Lines file to append to; a figure that it holds already is not appended again.
         data: folder, zip or pack of clips; None renders a set (see `bench.study.clips`).
-        progress: makes a context with a callback (done, total, text) from a label, as `bench.console.progress`.
+        progress: makes a context with a callback (done, total, text) from a label, as `core.commands.console.progress`.
         note: called with a line for the reader.
         maker: makes a trainer, as `make_trainer`.
 
@@ -108,9 +115,13 @@ def prepare_clips(protocol: Protocol, data: Path | None, data_folder: Path, prog
     """The clips of every pipeline of a protocol, made where missing, with a bar for each step of it."""
     with stepwise(progress) as report:
         return study_clips.prepare(
-            max(protocol.clips), needs_wavs="original" in protocol.pipelines, needs_pack="fast" in protocol.pipelines,
-            source=data, folder=data_folder, report=report,
-        )  # fmt: skip
+            max(protocol.clips),
+            needs_wavs="original" in protocol.pipelines,
+            needs_pack="fast" in protocol.pipelines,
+            source=data,
+            folder=data_folder,
+            report=report,
+        )
 
 
 @contextlib.contextmanager
@@ -131,7 +142,7 @@ def stepwise(progress):
 
 def check_memory(cases: Sequence[Case], way_out: str = "choose a smaller --clips, or --pipeline original") -> None:
     """Raises UserError where one of the cases would keep more features than its device has memory for."""
-    from core.batches import check_features
+    from triadbench.core.training.batches import check_features
 
     largest: dict[str, int] = {}
     for case in cases:

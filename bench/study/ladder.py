@@ -18,13 +18,14 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from bench import machine, outputs, records, timing
-from bench.study import clips as study_clips
-from bench.study.eta import duration
-from bench.study.experiments import make_trainer, stepwise
-from bench.study.protocol import LEARNING_RATE, SEED, TASKS
-from bench.study.trials import FILE, TrialLog, append_once, fingerprint
-from core.errors import UserError
+from triadbench.bench import machine, outputs, records
+from triadbench.bench.study import clips as study_clips
+from triadbench.bench.study.eta import duration
+from triadbench.bench.study.experiments import make_trainer, stepwise
+from triadbench.bench.study.protocol import LEARNING_RATE, SEED, TASKS
+from triadbench.bench.study.trials import FILE, TrialLog, append_once, fingerprint
+from triadbench.core import timing
+from triadbench.core.errors import UserError
 
 FULL_CLIPS, CLIPS, BATCH_SIZE, ROUNDS = 8192, 1024, 32, 3
 SEEDS = (SEED, SEED + 1, SEED + 2)
@@ -71,8 +72,8 @@ class Climb(NamedTuple):
 
 
 def rungs_of(device: str) -> list[Rung]:
-    """`core.pipeline.LADDER` of a device."""
-    from core.pipeline import LADDER
+    """`core.training.pipeline.LADDER` of a device."""
+    from triadbench.core.training.pipeline import LADDER
 
     return [Rung(number, *step, {}) for number, step in enumerate(LADDER(device))]
 
@@ -137,7 +138,7 @@ def run(
 
 def check_memory(climb: Climb, rungs: Sequence[Rung], way_out: str = "choose a smaller --clips") -> None:
     """Raises UserError where the features of the rungs, whose trainers all live at once, do not fit."""
-    from core.batches import check_features
+    from triadbench.core.training.batches import check_features
 
     copies = sum(rung.switches.mel == "cached" for rung in rungs)
     if copies:
@@ -249,12 +250,17 @@ class _Ladder:
         disturbed = {
             kind: [number for number in rounds if self._find(rung, kind, number)["disturbed"]]
             for kind in ("timed", "instrumented")
-        }  # fmt: skip
+        }
         parameters = {
-            "rung": rung.number, "name": rung.name, "switches": rung.switches.describe(), "device": climb.device,
-            "task": climb.task, "batch_size": climb.batch_size, "num_items": climb.num_items,
+            "rung": rung.number,
+            "name": rung.name,
+            "switches": rung.switches.describe(),
+            "device": climb.device,
+            "task": climb.task,
+            "batch_size": climb.batch_size,
+            "num_items": climb.num_items,
             "protocol": climb.protocol(),
-        }  # fmt: skip
+        }
         return records.make(
             "ladder" if sound else "ladder left out",
             parameters=parameters,
@@ -288,9 +294,14 @@ class _Ladder:
     def _trainer(self, rung: Rung, seed: int, **more):
         climb = self.climb
         return self.maker(
-            self.sets.of(rung.switches.packed, climb.num_items), task=climb.task, batch_size=climb.batch_size,
-            device=climb.device, switches=rung.switches, seed=seed, **{**rung.more, **more},
-        )  # fmt: skip
+            self.sets.of(rung.switches.packed, climb.num_items),
+            task=climb.task,
+            batch_size=climb.batch_size,
+            device=climb.device,
+            switches=rung.switches,
+            seed=seed,
+            **{**rung.more, **more},
+        )
 
     def _warm(self, rung: Rung):
         """A rung's trainer with its first epoch behind it; of a resumed run that epoch is done again, untimed."""
@@ -308,10 +319,17 @@ class _Ladder:
     def _key(self, rung: Rung, kind: str, number: int) -> dict:
         climb = self.climb
         return {
-            "experiment": "ladder", "device": climb.device, "task": climb.task, "batch_size": climb.batch_size,
-            "num_items": climb.num_items, "name": rung.name, "switches": rung.switches.describe(), "more": rung.more,
-            "kind": kind, "number": number,
-        }  # fmt: skip
+            "experiment": "ladder",
+            "device": climb.device,
+            "task": climb.task,
+            "batch_size": climb.batch_size,
+            "num_items": climb.num_items,
+            "name": rung.name,
+            "switches": rung.switches.describe(),
+            "more": rung.more,
+            "kind": kind,
+            "number": number,
+        }
 
     def _find(self, rung: Rung, kind: str, number: int) -> dict | None:
         return self.log.find(self._key(rung, kind, number))

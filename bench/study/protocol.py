@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from core.errors import UserError
+from triadbench.core.errors import UserError
 
 TRIALS, EPOCHS = 6, 5
 """The original's: six trials of five epochs, of which the first trial is dropped."""
@@ -65,8 +65,10 @@ class Protocol:
         if self.epochs < 1:
             raise UserError(f"epochs={self.epochs}: at least 1 is needed")
         for name, values, known in (
-            ("task", self.tasks, TASKS), ("device", self.devices, DEVICES), ("pipeline", self.pipelines, PIPELINES)
-        ):  # fmt: skip
+            ("task", self.tasks, TASKS),
+            ("device", self.devices, DEVICES),
+            ("pipeline", self.pipelines, PIPELINES),
+        ):
             for value in values:
                 if value not in known:
                     raise UserError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
@@ -144,7 +146,7 @@ def choose_devices(name: str) -> tuple[str, ...]:
     Raises:
         UserError: an unknown name, or a GPU that is not there.
     """
-    from core.device import torch_device
+    from triadbench.core.device import torch_device
 
     if name == "all":
         import torch
@@ -192,6 +194,9 @@ def make(
 def parameters(case: Case, protocol: Protocol, **more: object) -> dict:
     """A figure's parameters as its record states them."""
     return {
-        **asdict(case), "epochs": protocol.epochs, "trials": protocol.trials,
-        "protocol": protocol.label(case.num_items), **more,
-    }  # fmt: skip
+        **asdict(case),
+        "epochs": protocol.epochs,
+        "trials": protocol.trials,
+        "protocol": protocol.label(case.num_items),
+        **more,
+    }

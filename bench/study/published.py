@@ -39,9 +39,12 @@ def load() -> dict[tuple[Setting, str], tuple[float, ...]]:
     with open(FILE, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             setting = Setting(
-                EXPERIMENTS[int(row["experiment"])], row["task"], int(row["batch_size"]), int(row["num_items"]),
+                EXPERIMENTS[int(row["experiment"])],
+                row["task"],
+                int(row["batch_size"]),
+                int(row["num_items"]),
                 row["phase"],
-            )  # fmt: skip
+            )
             device = {"cpu": "cpu", "gpu": "cuda"}[row["device"]]
             found.setdefault((setting, device), []).append(float(row["mean_epoch_seconds"]))
     return {key: tuple(values) for key, values in found.items()}

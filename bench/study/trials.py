@@ -13,10 +13,10 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import machine, records
+from triadbench.bench import machine, records
+from triadbench.core.files import PACKAGE
 
 FILE = "trials.jsonl"
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def fingerprint(environment: dict, data: str) -> str:
@@ -29,8 +29,8 @@ def fingerprint(environment: dict, data: str) -> str:
         environment: `bench.machine.environment()`. data: a digest of the clips.
     """
     digest = hashlib.sha256()
-    for path in sorted([*(_ROOT / "core").glob("*.py"), *(_ROOT / "kernels").glob("*.py")]):
-        digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted([*(PACKAGE / "core").rglob("*.py"), *(PACKAGE / "kernels").rglob("*.py")]):
+        digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
     kept = ("cpu", "cores_usable", "torch_threads", "omp_wait_policy", "gpu", "gpu_driver", "python", "versions")
     machine_part = {name: environment.get(name) for name in kept}
     digest.update(json.dumps([machine_part, data], sort_keys=True).encode())
@@ -81,9 +81,7 @@ class TrialLog:
             **self._environment,
             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
-        line = records.make(
-            "trial", parameters=parameters, unit="s", samples=samples, environment=environment, **more
-        )  # fmt: skip
+        line = records.make("trial", parameters=parameters, unit="s", samples=samples, environment=environment, **more)
         records.append(line, self.path)
         self._found[_key(parameters)] = line
         return line

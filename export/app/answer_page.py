@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
-from export.app.drawings import chord_words, keyboard, notes, printed, symbol
-from export.app.hearing import Heard, clock
-from export.app.spectrogram import picture
-from export.hearing import WINDOW_S
+from triadbench.export.app.drawings import chord_words, keyboard, notes, printed, symbol
+from triadbench.export.app.spectrogram import picture
+from triadbench.export.app.uploads import Heard, clock
+from triadbench.export.predict.window_votes import WINDOW_S
 
 
 def answer(heard: Heard, predictor) -> str:

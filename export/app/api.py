@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from export.app import song_tab
-from export.app.handlers import Handlers, raised
+from triadbench.export.app import song_tab
+from triadbench.export.app.handlers import Handlers, raised
 
 
 def draw(handlers: Handlers) -> None:
@@ -27,11 +27,19 @@ def draw(handlers: Handlers) -> None:
         model, provider = gr.Textbox("", label="model"), gr.Textbox("", label="provider")
         answer, files = gr.JSON(label="answer"), gr.File(file_count="multiple", label="files")
         gr.Button().click(
-            name_chord, [audio, model, provider], answer, api_name="name_chord", concurrency_id="clip",
+            name_chord,
+            [audio, model, provider],
+            answer,
+            api_name="name_chord",
+            concurrency_id="clip",
             concurrency_limit=handlers.at_once,
             api_description="The chord of a clip of at most a minute. model and provider: as in the menus, or empty.",
-        )  # fmt: skip
+        )
         gr.Button().click(
-            timeline, [audio, model, provider], [answer, files], api_name="timeline", concurrency_limit=None,
+            timeline,
+            [audio, model, provider],
+            [answer, files],
+            api_name="timeline",
+            concurrency_limit=None,
             api_description="The chords of a song over time, and files of every format.",
-        )  # fmt: skip
+        )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from export.app import answer_page, sounds
-from export.app.handlers import Handlers
+from triadbench.export.app import answer_page, sounds
+from triadbench.export.app.handlers import Handlers
 
 _HINT = "Record a chord, drop a file, or choose an example: the answer appears here."
 
@@ -28,9 +28,12 @@ def menus(handlers: Handlers) -> Menus:
             predictors.models, value=predictors.models[0], label="Model", elem_id="model", filterable=False
         )
         provider = gr.Dropdown(
-            predictors.providers, value=predictors.providers[0], label="Provider (what computes)", elem_id="provider",
+            predictors.providers,
+            value=predictors.providers[0],
+            label="Provider (what computes)",
+            elem_id="provider",
             filterable=False,
-        )  # fmt: skip
+        )
     return Menus(model, provider)
 
 
@@ -38,14 +41,25 @@ def draw(handlers: Handlers, chosen: Menus) -> None:
     """Draw the tab inside the open gr.Blocks."""
     with gr.Row(elem_classes="tb-columns"):
         with gr.Column(scale=2, min_width=300):
-            audio = handlers.upload(gr.Audio(
-                sources=["upload", "microphone"], type="filepath", label="Chord: drop a file or record one",
-                elem_id="clip-audio", editable=False, buttons=[],
-            ))  # fmt: skip
+            audio = handlers.upload(
+                gr.Audio(
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    label="Chord: drop a file or record one",
+                    elem_id="clip-audio",
+                    editable=False,
+                    buttons=[],
+                )
+            )
             gr.Examples(
-                [[str(sounds.example(name))] for name in sounds.CLIPS], [audio], example_labels=list(sounds.CLIPS),
-                label="Examples", elem_id="clip-examples", cache_examples=False, api_visibility="private",
-            )  # fmt: skip
+                [[str(sounds.example(name))] for name in sounds.CLIPS],
+                [audio],
+                example_labels=list(sounds.CLIPS),
+                label="Examples",
+                elem_id="clip-examples",
+                cache_examples=False,
+                api_visibility="private",
+            )
         with gr.Column(scale=3, min_width=300):
             page = gr.HTML(answer_page.hint(_HINT), elem_id="clip-answer")
 
@@ -58,7 +72,13 @@ def draw(handlers: Handlers, chosen: Menus) -> None:
             return handlers.mistake(error)
 
     gr.on(
-        [audio.change, chosen.model.change, chosen.provider.change], name_clip, [audio, chosen.model, chosen.provider],
-        page, api_visibility="private", concurrency_id="clip", concurrency_limit=handlers.at_once,
-        show_progress="minimal", trigger_mode="always_last",
-    )  # fmt: skip
+        [audio.change, chosen.model.change, chosen.provider.change],
+        name_clip,
+        [audio, chosen.model, chosen.provider],
+        page,
+        api_visibility="private",
+        concurrency_id="clip",
+        concurrency_limit=handlers.at_once,
+        show_progress="minimal",
+        trigger_mode="always_last",
+    )

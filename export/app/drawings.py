@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from core.labels import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
 
 _LETTERS = "CDEFGAB"
 _NATURALS = (0, 2, 4, 5, 7, 9, 11)
@@ -42,9 +42,11 @@ def chord_words(root: str | None, chord_type: str | None) -> str:
 
 def symbol(chord: str) -> str:
     """A chord's short name with signs: "E♭m"; "N" is an en dash's job, and stays."""
-    return chord if chord == NO_CHORD else printed(chord[:2] if chord[1:2] == "b" else chord[0]) + (
-        chord[2:] if chord[1:2] == "b" else chord[1:]
-    )  # fmt: skip
+    return (
+        chord
+        if chord == NO_CHORD
+        else printed(chord[:2] if chord[1:2] == "b" else chord[0]) + (chord[2:] if chord[1:2] == "b" else chord[1:])
+    )
 
 
 def keyboard(root: str | None, chord_type: str | None) -> str:

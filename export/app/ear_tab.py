@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-from core.labels import ROOTS, TYPES
-from export.app import answer_page, drawings, games, sounds
-from export.app.handlers import Handlers
+from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.export.app import answer_page, drawings, games, sounds
+from triadbench.export.app.handlers import Handlers
 
 _HINT = "Press “Play a chord”, listen, and choose what you heard."
 
@@ -17,9 +17,11 @@ def draw(handlers: Handlers) -> None:
     with gr.Row(elem_classes="tb-columns"):
         with gr.Column(scale=2, min_width=300):
             level = gr.Radio(
-                [("the type", "type"), ("type and root", "type and root")], value="type", label="What to name",
+                [("the type", "type"), ("type and root", "type and root")],
+                value="type",
+                label="What to name",
                 elem_id="ear-level",
-            )  # fmt: skip
+            )
             play = gr.Button("Play a chord", variant="primary", elem_id="ear-play")
             sound = gr.Audio(
                 interactive=False, autoplay=True, label="The chord", elem_id="ear-sound", buttons=[], type="filepath"
@@ -60,15 +62,25 @@ def draw(handlers: Handlers) -> None:
 
     options = {"api_visibility": "private", "concurrency_id": "game", "concurrency_limit": handlers.at_once}
     level.change(lambda level: gr.Radio(visible=level != "type"), level, chosen_root, show_progress="hidden", **options)
-    play.click(new_question, question, [question, sound, chosen_type, chosen_root, check, page],
-               show_progress="minimal", **options)  # fmt: skip
-    check.click(check_answer, [question, score, level, chosen_type, chosen_root], [question, score, page, check],
-                show_progress="hidden", **options)  # fmt: skip
+    play.click(
+        new_question,
+        question,
+        [question, sound, chosen_type, chosen_root, check, page],
+        show_progress="minimal",
+        **options,
+    )
+    check.click(
+        check_answer,
+        [question, score, level, chosen_type, chosen_root],
+        [question, score, page, check],
+        show_progress="hidden",
+        **options,
+    )
 
 
 def _write(handlers: Handlers, waveform) -> str:
     """A wav whose name says nothing of the chord."""
-    from core.audio import write_wav
+    from triadbench.core.audio.io import write_wav
 
     path = handlers.new_folder() / "chord.wav"
     write_wav(path, waveform, sounds.RATE)

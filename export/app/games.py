@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 
-from core.labels import ROOTS, TYPES
+from triadbench.core.models.chords import ROOTS, TYPES
 
 LEVELS = ("type", "type and root")
 _random = secrets.SystemRandom()
@@ -17,7 +17,7 @@ class Question:
     """A chord that was played or asked for.
 
     Attributes:
-        root, type: names of `core.labels`. octave: of the root. instrument: seed of our synthesiser.
+        root, type: names of `core.models.chords`. octave: of the root. instrument: seed of our synthesiser.
         answered: whether it has counted already.
     """
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from core.errors import UserError
-from export.app import answer_page
-from export.app.hearing import Heard, Limits, friendly, hear
-from export.app.predictors import Predictors
-from export.app.turns import Turns
-from export.runtime import ChordPredictor
+from triadbench.core.errors import UserError
+from triadbench.export.app import answer_page
+from triadbench.export.app.predictors import Predictors
+from triadbench.export.app.song_queue import Turns
+from triadbench.export.app.uploads import Heard, Limits, friendly, hear
+from triadbench.export.predict.predictor import ChordPredictor
 
 _log = logging.getLogger("triadbench.app")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from export.app import api, clip_tab, ear_tab, practice_tab, song_tab
-from export.app.handlers import Handlers
+from triadbench.export.app import api, clip_tab, ear_tab, practice_tab, song_tab
+from triadbench.export.app.handlers import Handlers
 
 _HERE = Path(__file__).resolve().parent
 TITLE = "triadbench"
@@ -28,10 +28,16 @@ def theme() -> gr.themes.Base:
     """Gradio's plain theme in the system's fonts: its own would be fetched, or miss offline."""
     sans, mono = ("system-ui", "Segoe UI", "Roboto", "sans-serif"), ("ui-monospace", "Consolas", "monospace")
     made = gr.themes.Base(primary_hue="indigo", neutral_hue="slate", text_size="lg", font=sans, font_mono=mono)
-    return made.set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
-                    button_primary_background_fill_dark="*primary_700", button_primary_text_color="white",
-                    block_label_text_color="*neutral_700", block_label_text_color_dark="*neutral_200",
-                    body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300")  # fmt: skip
+    return made.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_text_color="white",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+    )
 
 
 def build(handlers: Handlers, delete_after_s: int) -> gr.Blocks:

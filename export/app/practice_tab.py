@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-from export.app import answer_page, drawings, games
-from export.app.clip_tab import Menus
-from export.app.handlers import Handlers
+from triadbench.export.app import answer_page, drawings, games
+from triadbench.export.app.clip_tab import Menus
+from triadbench.export.app.handlers import Handlers
 
 
 def draw(handlers: Handlers, chosen: Menus) -> None:
@@ -19,10 +19,17 @@ def draw(handlers: Handlers, chosen: Menus) -> None:
                 answer_page.hint("You will be asked for a chord to play on your instrument."), elem_id="practice-target"
             )
         with gr.Column(scale=3, min_width=300):
-            audio = handlers.upload(gr.Audio(
-                sources=["microphone", "upload"], type="filepath", label="Play it: record, or drop a file",
-                elem_id="practice-audio", editable=False, buttons=[], interactive=True,
-            ))  # fmt: skip
+            audio = handlers.upload(
+                gr.Audio(
+                    sources=["microphone", "upload"],
+                    type="filepath",
+                    label="Play it: record, or drop a file",
+                    elem_id="practice-audio",
+                    editable=False,
+                    buttons=[],
+                    interactive=True,
+                )
+            )
             page = gr.HTML("", elem_id="practice-answer")
 
     def new_question(before):
@@ -55,8 +62,21 @@ def draw(handlers: Handlers, chosen: Menus) -> None:
             f'<p class="tb-score">Your score: {kept.words()}.</p></section>'
         )
 
-    new.click(new_question, question, [question, target, audio, page], api_visibility="private",
-              concurrency_id="game", concurrency_limit=handlers.at_once, show_progress="hidden")  # fmt: skip
-    audio.change(listen, [question, score, audio, chosen.model, chosen.provider], [score, page],
-                 api_visibility="private", concurrency_id="clip", concurrency_limit=handlers.at_once,
-                 show_progress="minimal")  # fmt: skip
+    new.click(
+        new_question,
+        question,
+        [question, target, audio, page],
+        api_visibility="private",
+        concurrency_id="game",
+        concurrency_limit=handlers.at_once,
+        show_progress="hidden",
+    )
+    audio.change(
+        listen,
+        [question, score, audio, chosen.model, chosen.provider],
+        [score, page],
+        api_visibility="private",
+        concurrency_id="clip",
+        concurrency_limit=handlers.at_once,
+        show_progress="minimal",
+    )

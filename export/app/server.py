@@ -21,8 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import UserError
-from export.app.hearing import Limits
+from triadbench.core.errors import UserError
+from triadbench.export.app.uploads import Limits
 
 DELETE_AFTER_S = 3600
 _SWEEP_S = 60
@@ -103,21 +103,24 @@ def _keep_to_ourselves(folder: Path) -> None:
     for name in [name for name in os.environ if name.startswith("GRADIO_")]:
         del os.environ[name]  # GRADIO_SHARE and others would open what our options keep closed
     os.environ |= {
-        "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder), "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
-    }  # fmt: skip
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": str(folder),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+    }
     # Gradio asks its own server whether it has started; a proxy knows nothing of it.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", "::1"]))
 
 
 def _build(settings: Settings, folder: Path):
-    from export.app.predictors import Predictors
+    from triadbench.export.app.predictors import Predictors
 
     predictors = Predictors(settings.model, settings.provider, settings.threads)
     _import_gradio()
-    from export.app.handlers import Handlers
-    from export.app.page import build
+    from triadbench.export.app.handlers import Handlers
+    from triadbench.export.app.page import build
 
     at_once = max(2, (os.cpu_count() or 2) // max(1, settings.threads))
     handlers = Handlers(predictors, settings.limits, folder, at_once)
@@ -153,20 +156,35 @@ def _import_gradio() -> None:
 def _launch(blocks, settings: Settings, port: int, folder: Path) -> str:
     from starlette.middleware import Middleware
 
-    from export.app.page import CSS, HEAD, theme
+    from triadbench.export.app.page import CSS, HEAD, theme
 
     blocks.queue(max_size=_QUEUE, api_open=False, default_concurrency_limit=2)
     policy = Middleware(_Policy, own=_is_own(settings.host))
     try:
         with contextlib.redirect_stdout(sys.stderr):
             _, local, _ = blocks.launch(
-                server_name=_bracketed(settings.host), server_port=port, share=False, prevent_thread_lock=True,
-                quiet=True, show_error=False, inbrowser=False, max_file_size=round(settings.limits.max_mb * 1e6),
-                allowed_paths=[], blocked_paths=[str(Path(__file__).resolve().parents[2])],
-                enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False, run_history=False,
-                footer_links=["api"], state_session_capacity=1000, theme=theme(), css=CSS, head=HEAD,
+                server_name=_bracketed(settings.host),
+                server_port=port,
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                show_error=False,
+                inbrowser=False,
+                max_file_size=round(settings.limits.max_mb * 1e6),
+                allowed_paths=[],
+                blocked_paths=[str(Path(__file__).resolve().parents[2])],
+                enable_monitoring=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                run_history=False,
+                footer_links=["api"],
+                state_session_capacity=1000,
+                theme=theme(),
+                css=CSS,
+                head=HEAD,
                 app_kwargs={"middleware": [policy]},
-            )  # fmt: skip
+            )
     except OSError as error:
         raise UserError(f"{settings.host}:{port}: cannot be served ({error}); give another --port") from error
     if settings.browser:
@@ -212,9 +230,11 @@ class _Policy:
         async def with_policy(message):
             if message["type"] == "http.response.start":
                 message["headers"] = [
-                    *message.get("headers", []), (b"content-security-policy", _POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"),
-                ]  # fmt: skip
+                    *message.get("headers", []),
+                    (b"content-security-policy", _POLICY.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"x-frame-options", b"DENY"),
+                ]
             await send(message)
 
         await self._app(scope, receive, with_policy)

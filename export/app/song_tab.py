@@ -8,10 +8,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from export.app import answer_page, sounds, timeline_page
-from export.app.clip_tab import Menus
-from export.app.handlers import Handlers, raised
-from export.app.hearing import check_length, checked
+from triadbench.export.app import answer_page, sounds, timeline_page
+from triadbench.export.app.clip_tab import Menus
+from triadbench.export.app.handlers import Handlers, raised
+from triadbench.export.app.uploads import check_length, checked
 
 _HINT = "Drop a recording: its chords over time appear here, with files to take home."
 
@@ -24,9 +24,9 @@ def answer(handlers: Handlers, audio: str | None, model: str | None, provider: s
         told: called with how many songs are before this one.
 
     Raises:
-        UserError: as `export.app.hearing.checked`, `export.app.turns.Turns` and `export.timeline.find_timeline`.
+        UserError: as `export.app.uploads.checked`, `export.app.song_queue.Turns` and `export.songs.timeline.find_timeline`.
     """
-    from export.timeline import find_timeline
+    from triadbench.export.songs.timeline import find_timeline
 
     predictor = handlers.predictors.get(model, provider)
     limit_s, way_out = 60 * handlers.limits.max_minutes, "cut it, or use `infer --timeline` on the command line"
@@ -46,7 +46,7 @@ def answer(handlers: Handlers, audio: str | None, model: str | None, provider: s
 
 def files(handlers: Handlers, timeline, audio: str) -> list[str]:
     """Every format in a random folder of its own, named after the song."""
-    from export.timeline_files import FORMATS, write
+    from triadbench.export.songs.files import FORMATS, write
 
     stem = re.sub(r"[^\w. -]", "_", Path(audio).stem)[:60].strip(". ") or "song"
     folder = handlers.new_folder()
@@ -60,13 +60,18 @@ def draw(handlers: Handlers, chosen: Menus) -> None:
     """Draw the tab inside the open gr.Blocks."""
     with gr.Row(elem_classes="tb-columns"):
         with gr.Column(scale=2, min_width=300):
-            song = handlers.upload(gr.File(
-                file_types=["audio"], label="Song: drop a file", elem_id="song-file", height=140
-            ))  # fmt: skip
+            song = handlers.upload(
+                gr.File(file_types=["audio"], label="Song: drop a file", elem_id="song-file", height=140)
+            )
             gr.Examples(
-                [[str(sounds.example(sounds.SONG))]], [song], example_labels=[sounds.SONG], label="Example",
-                elem_id="song-examples", cache_examples=False, api_visibility="private",
-            )  # fmt: skip
+                [[str(sounds.example(sounds.SONG))]],
+                [song],
+                example_labels=[sounds.SONG],
+                label="Example",
+                elem_id="song-examples",
+                cache_examples=False,
+                api_visibility="private",
+            )
             downloads = gr.File(
                 label="Downloads", file_count="multiple", interactive=False, elem_id="song-downloads", visible=False
             )
@@ -91,9 +96,14 @@ def draw(handlers: Handlers, chosen: Menus) -> None:
         return timeline_page.page(timeline, song, seconds), gr.File(value=written, visible=True)
 
     song.change(
-        name_song, [song, chosen.model, chosen.provider], [page, downloads], api_visibility="private",
-        concurrency_limit=None, trigger_mode="always_last", show_progress_on=page,
-    )  # fmt: skip
+        name_song,
+        [song, chosen.model, chosen.provider],
+        [page, downloads],
+        api_visibility="private",
+        concurrency_limit=None,
+        trigger_mode="always_last",
+        show_progress_on=page,
+    )
 
 
 def answer_call(handlers: Handlers, audio: str | None, model: str, provider: str) -> tuple[dict, list[str]]:

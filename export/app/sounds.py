@@ -1,6 +1,6 @@
 """Sounds of the app's own, by our synthesiser: the questions of ear training, and the examples that are shipped.
 
-python -m export.app.sounds        writes export/app/examples anew
+python -m triadbench.export.app.sounds        writes export/app/examples anew
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.labels import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
+from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
 RATE = 16_000
@@ -21,17 +21,31 @@ CLIPS = {
 }
 """Name: (root, type, octave, instrument, its family, voicing)."""
 SONG = "Progression in G major"
-_SONG_CHORDS = (("G", "major"), ("E", "minor"), ("C", "major"), ("D", "major"), ("G", "major"), ("B", "diminished"),
-                ("C", "major"), ("D", "major"), ("G", "major"))  # fmt: skip
+_SONG_CHORDS = (
+    ("G", "major"),
+    ("E", "minor"),
+    ("C", "major"),
+    ("D", "major"),
+    ("G", "major"),
+    ("B", "diminished"),
+    ("C", "major"),
+    ("D", "major"),
+    ("G", "major"),
+)
 _SONG_CHORD_S = 2.0
 
 
 def triad(
-    root: str, chord_type: str, octave: int, instrument: int, family: str | None = None, voicing: str = "root",
+    root: str,
+    chord_type: str,
+    octave: int,
+    instrument: int,
+    family: str | None = None,
+    voicing: str = "root",
     seconds: float = 3.5,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """float32 (samples,) at 16 kHz of a triad, its keys pressed together and let go half a second before the end."""
-    from core.synth import make_instrument, render_note
+    from triadbench.core.render.synthesiser import make_instrument, render_note
 
     player = make_instrument(instrument, family)
     low = 12 * (octave + 1) + root_pitch_class(ROOTS.index(root))

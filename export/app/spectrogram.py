@@ -12,9 +12,19 @@ import zlib
 import numpy as np
 
 _COLOURS = np.array(
-    [(0, 0, 4), (28, 16, 68), (79, 18, 123), (129, 37, 129), (181, 54, 122), (229, 80, 100), (251, 135, 97),
-     (254, 194, 135), (252, 253, 191)], float,
-)  # fmt: skip
+    [
+        (0, 0, 4),
+        (28, 16, 68),
+        (79, 18, 123),
+        (129, 37, 129),
+        (181, 54, 122),
+        (229, 80, 100),
+        (251, 135, 97),
+        (254, 194, 135),
+        (252, 253, 191),
+    ],
+    float,
+)
 """Dark to light with even steps of lightness, so that the picture reads in grey as well."""
 _RANGE_DB = 80.0
 _WIDTH, _HEIGHT = 660, 270

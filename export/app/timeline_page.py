@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 from urllib.parse import quote
 
-from core.labels import NO_CHORD, ROOTS
-from export.app.drawings import printed, symbol
-from export.app.hearing import clock
+from triadbench.core.models.chords import NO_CHORD, ROOTS
+from triadbench.export.app.drawings import printed, symbol
+from triadbench.export.app.uploads import clock
 
 _PX_A_SECOND = 34
 _MOST_PROGRESSIONS = 5
@@ -17,7 +17,7 @@ def page(timeline, playback: str | None, seconds: float) -> str:
     """The timeline with a player of its own.
 
     Args:
-        timeline: of `export.timeline`.
+        timeline: of `export.songs.timeline`.
         playback: path of the sound that this visitor sent, or None. seconds: that the answer took.
     """
     player = (

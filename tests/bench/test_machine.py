@@ -7,7 +7,7 @@ import json
 import os
 import platform
 
-from bench import machine
+from triadbench.bench import machine
 
 
 def test_environment_is_json_and_complete():

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from bench.outputs import check_writable, only_one, only_writer
-from core.errors import UserError
+from triadbench.bench.outputs import check_writable, only_one, only_writer
+from triadbench.core.errors import UserError
 
 
 @pytest.mark.parametrize("appended", [True, False], ids=["appended", "renamed"])

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from bench import records
-from core.errors import UserError
+from triadbench.bench import records
+from triadbench.core.errors import UserError
 
 
 def make(**changes) -> dict:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench import roofs, warm_start
+from triadbench.bench import roofs
+from triadbench.bench.mel import warm_start
 
 
 def test_roofs_have_work_and_samples():

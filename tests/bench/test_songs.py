@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from bench import records, songs
-from core.progressions import plan_progression, truth
-from export.timeline import Segment, Timeline
 from tests.export.instruments import small_piano
+from triadbench.bench import records, songs
+from triadbench.core.render.progressions import plan_progression, truth
+from triadbench.export.songs.timeline import Segment, Timeline
 
 pytest.importorskip("mir_eval")
 

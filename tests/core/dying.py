@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[2])
 
-from core.study_run import StudyRun  # noqa: E402
-from core.train import LAST  # noqa: E402
+from triadbench.core.training.original_run import StudyRun  # noqa: E402
+from triadbench.core.training.train import LAST  # noqa: E402
 
 
 def main(marks: str, who: str, moments: str, *arguments: str) -> None:
@@ -37,7 +37,7 @@ def main(marks: str, who: str, moments: str, *arguments: str) -> None:
 
     StudyRun.epoch = epoch_or_death
     moment("start")
-    from cli import main as command
+    from triadbench.cli import main as command
 
     command(list(arguments))
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from core.device import torch_device
-from core.errors import UserError
+from triadbench.core.device import torch_device
+from triadbench.core.errors import UserError
 
 
 def test_cpu():

@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from core.errors import UserError
-from core.files import atomic_path, file_digest
+from triadbench.core.errors import UserError
+from triadbench.core.files import atomic_path, file_digest
 
 
 def test_a_file_appears_when_the_block_succeeds(tmp_path):

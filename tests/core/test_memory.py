@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core import memory
-from core.batches import FEATURE_BYTES, check_features, features_fit, make_source
-from core.errors import UserError
-from core.pipeline import fast_pipeline
 from tests.core.toys import write_pack
+from triadbench.core import memory
+from triadbench.core.errors import UserError
+from triadbench.core.training.batches import FEATURE_BYTES, check_features, features_fit, make_source
+from triadbench.core.training.pipeline import fast_pipeline
 
 
 def group(folder, limit, used, inactive=0, active=0, v1=False):
@@ -69,7 +69,7 @@ def test_features_that_do_not_fit_are_refused_with_figures(tmp_path, monkeypatch
     with pytest.raises(UserError, match="the GPU has .* 60 %; use switch mel=batch or a smaller set"):
         check_features(5, "cuda")
     dataset_path = write_pack(tmp_path / "x.pack", 12)
-    from core.dataset import open_dataset
+    from triadbench.core.data.dataset import open_dataset
 
     source = make_source(open_dataset(dataset_path), "type", fast_pipeline("cpu"), torch.device("cpu"))
     with pytest.raises(UserError, match="the features of 12 clips take"):

@@ -21,7 +21,7 @@ def test_a_worker_does_not_outlive_its_parent(tmp_path):
     script.write_text(
         textwrap.dedent("""
         import concurrent.futures, multiprocessing, os, time
-        from core import workers
+        from triadbench.core import workers
 
         def work(path):
             with open(path, "w") as file:

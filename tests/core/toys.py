@@ -10,13 +10,13 @@ import numpy as np
 import soundfile
 import torch
 
-from core.audio import to_int16, write_wav
-from core.banks import HIGH_MIDI, LAYERS, LOW_MIDI, NoteBank
-from core.checkpoint import Checkpoint, save
-from core.labels import TYPE_INTERVALS, ClipName, root_pitch_class
-from core.model import ChordNet, OriginalNet
-from core.pack import PackWriter
-from kernels.spec import CHORD, ORIGINAL
+from triadbench.core.audio.io import to_int16, write_wav
+from triadbench.core.data.pack import PackWriter
+from triadbench.core.models.checkpoint import Checkpoint, save
+from triadbench.core.models.chords import TYPE_INTERVALS, ClipName, root_pitch_class
+from triadbench.core.models.networks import ChordNet, OriginalNet
+from triadbench.core.render.note_banks import HIGH_MIDI, LAYERS, LOW_MIDI, NoteBank
+from triadbench.kernels.spec import CHORD, ORIGINAL
 
 RATE = 16_000
 
@@ -75,8 +75,14 @@ def sine_bank(family: str = "piano", low: int = LOW_MIDI, high: int = HIGH_MIDI)
 def write_bank(folder: Path, bank: NoteBank) -> Path:
     folder.mkdir(parents=True)
     np.save(folder / "notes.npy", bank.notes)
-    meta = {"format": 1, "name": bank.name, "source": bank.source, "family": bank.family, "first": bank.first,
-            "peaks": bank.peaks.tolist()}  # fmt: skip
+    meta = {
+        "format": 1,
+        "name": bank.name,
+        "source": bank.source,
+        "family": bank.family,
+        "first": bank.first,
+        "peaks": bank.peaks.tolist(),
+    }
     (folder / "bank.json").write_text(json.dumps(meta))
     return folder
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from core import checkpoint
-from core.predict import SHIPPED
-from export.verify import Reference
 from tests.export.exports import sine_clips
+from triadbench.core.models import checkpoint
+from triadbench.core.models.predictor import SHIPPED
+from triadbench.export.formats.verify import Reference
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
-from core.audio import to_int16
-from core.predict import SHIPPED
-from export.clips import LabelledClips
-from export.info import SEAL, ExportInfo, sealed
-from export.onnx_model import describe, with_mel
 from tests.core.toys import chord
+from triadbench.core.audio.io import to_int16
+from triadbench.core.models.predictor import SHIPPED
+from triadbench.export.formats.onnx_model import describe, with_mel
+from triadbench.export.formats.verification_clips import LabelledClips
+from triadbench.export.predict.metadata import SEAL, ExportInfo, sealed
 
 FOLDER = SHIPPED.parent
 ONNX_FILES = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from core.answers import Scores
+from triadbench.core.models.prediction import Scores
 
 
 class Fake:

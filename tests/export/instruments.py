@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 
-from core.banks import LAYERS, SAMPLE_RATE, SECONDS, NoteBank
-from core.synth import make_instrument, render_note
+from triadbench.core.render.note_banks import LAYERS, SAMPLE_RATE, SECONDS, NoteBank
+from triadbench.core.render.synthesiser import make_instrument, render_note
 
 LOW, HIGH = 36, 88
 

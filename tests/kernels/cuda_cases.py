@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec
-from kernels.mel_reference import mel_spectrogram
 from tests.kernels.inputs import TOLERANCES, noise, tilted_tones
+from triadbench.kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec
+from triadbench.kernels.mel_reference import mel_spectrogram
 
 _PROGRAM = Path(__file__).with_name("cuda_simulation.py")
 FLOAT32 = TOLERANCES["float32"]
@@ -99,7 +99,7 @@ AGAINST_REFERENCE = {
     "n_fft_all_odd": Case(MelSpec(n_fft=405, n_mels=8), noise((1, 900))),
     "n_fft_odd_three_passes": Case(MelSpec(n_fft=3125, hop_length=4000, n_mels=8), noise((1, 4001))),
     "n_fft_one_frame_a_block": Case(MelSpec(n_fft=6000, n_mels=8, center=False), noise((1, 6000))),
-}  # fmt: skip
+}
 
 
 # ---- quiet bins: log mel of the filters that hold a tone, see test_cuda.py

@@ -16,7 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from kernels import LOG_EPS, MelSpec, cuda_compile, cuda_memory, mel_cuda
+from triadbench.kernels import LOG_EPS, MelSpec
+from triadbench.kernels.gpu import compile as cuda_compile
+from triadbench.kernels.gpu import mel_cuda
+from triadbench.kernels.gpu import memory as cuda_memory
 
 _SHARED = "    shared = pointer_to(cuda.shared.array(0, f32))\n"
 _SPOILED = (_SHARED, f"{_SHARED}    if cuda.threadIdx.x == 0:\n        spoil(shared)\n    cuda.syncthreads()\n")

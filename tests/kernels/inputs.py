@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from kernels import MelSpec
+from triadbench.kernels import MelSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 # float32 FFTs, powers and sums agree with float64 to a few 1e-7; float64 ones to a few 1e-16 times sqrt(n_fft).
@@ -78,7 +78,11 @@ def specs(draw, n_ffts, *, usual=True, powers=(1.0, 2.0, 2.0, 1.7)):
 def in_a_new_process(code, **environment):
     """The words that a fresh interpreter prints for this program, with these environment variables besides ours."""
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
         check=True,
-    )  # fmt: skip
+    )
     return done.stdout.split()

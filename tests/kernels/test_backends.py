@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import CHORD, ORIGINAL, WHISPER, MelSpec, MelSpectrogram
-from kernels.compare import assert_close
-from kernels.mel_reference import mel_spectrogram
 from tests.kernels.inputs import TOLERANCES, noise, specs
+from triadbench.kernels import CHORD, ORIGINAL, WHISPER, MelSpec, MelSpectrogram
+from triadbench.kernels.compare import assert_close
+from triadbench.kernels.mel_reference import mel_spectrogram
 
 BACKENDS = ["torchaudio", "numba", "matmul"]  # every backend but the definition
 
@@ -82,9 +82,17 @@ def test_backend_against_reference_over_settings(backend, spec, time, leading, s
 
         with pytest.raises(RuntimeError):
             torchaudio.functional.spectrogram(
-                torch.from_numpy(waveform), spec.pad, torch.ones(spec.win_length, dtype=torch.float64), spec.n_fft,
-                spec.hop_length, spec.win_length, spec.power, spec.normalized, spec.center, spec.pad_mode,
-            )  # fmt: skip
+                torch.from_numpy(waveform),
+                spec.pad,
+                torch.ones(spec.win_length, dtype=torch.float64),
+                spec.n_fft,
+                spec.hop_length,
+                spec.win_length,
+                spec.power,
+                spec.normalized,
+                spec.center,
+                spec.pad_mode,
+            )
         return
     mel = MelSpectrogram.from_spec(spec, backend=backend)(torch.from_numpy(waveform)).numpy()
     assert mel.shape == (*leading, spec.n_mels, n_frames)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import MelSpec, MelSpectrogram, mel_cuda
-from kernels.compare import assert_close
+from triadbench.kernels import MelSpec, MelSpectrogram
+from triadbench.kernels.compare import assert_close
+from triadbench.kernels.gpu import mel_cuda
 
 SPEC = MelSpec(n_fft=128, n_mels=8)
 BACKENDS = ("auto", "numba", "matmul")

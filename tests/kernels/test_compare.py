@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kernels import ORIGINAL
-from kernels.compare import assert_close, compare
-from kernels.mel_reference import mel_spectrogram
+from triadbench.kernels import ORIGINAL
+from triadbench.kernels.compare import assert_close, compare
+from triadbench.kernels.mel_reference import mel_spectrogram
 
 # A float32 mel is right to a few 1e-7 of its peak; the wrong ones below are off by 1e-5 and more.
 TOLERANCES = {"rtol_peak": 2e-6, "rtol_rms": 5e-7, "dtype": "float32"}

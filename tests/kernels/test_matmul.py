@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram, matmul_plan, mel_matmul
-from kernels.compare import assert_close, compare
-from kernels.mel_reference import mel_spectrogram
 from tests.kernels.inputs import TOLERANCES, noise, specs, tilted_tones
+from triadbench.kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram, matmul_plan, mel_matmul
+from triadbench.kernels.compare import assert_close, compare
+from triadbench.kernels.mel_reference import mel_spectrogram
 
 
 def _plan(spec, **options):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kernels import MelSpec, MelSpectrogram, mel_matmul, mel_numba
-from kernels.compare import assert_close
+from triadbench.kernels import MelSpec, MelSpectrogram, mel_matmul
+from triadbench.kernels.compare import assert_close
+from triadbench.kernels.cpu import mel_numba
 
 SPEC = MelSpec(n_fft=128, n_mels=8)
 # Forward mode imports torch's decompositions, which are scripted.

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec
+from triadbench.kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec
 
 # torchaudio's corner frequencies in float32: an error of about 4000 Hz * 2^-24 against filters of 7 Hz and wider.
 FILTER_ATOL = 1e-4
@@ -31,9 +31,15 @@ def test_filterbank_is_librosas(spec):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Empty filters detected")
         expected = librosa.filters.mel(
-            sr=spec.sample_rate, n_fft=spec.n_fft, n_mels=spec.n_mels, fmin=spec.f_min, fmax=spec.f_max,
-            htk=spec.mel_scale == "htk", norm=spec.norm, dtype=np.float64,
-        )  # fmt: skip
+            sr=spec.sample_rate,
+            n_fft=spec.n_fft,
+            n_mels=spec.n_mels,
+            fmin=spec.f_min,
+            fmax=spec.f_max,
+            htk=spec.mel_scale == "htk",
+            norm=spec.norm,
+            dtype=np.float64,
+        )
     actual = spec.filterbank()
     assert actual.dtype == np.float64
     assert actual.shape == expected.shape == (spec.n_mels, spec.n_freqs)

@@ -14,10 +14,10 @@ import pytest
 import torch
 import torchaudio
 
-import kernels
-from kernels import MelSpectrogram
-from kernels.compare import assert_close
 from tests.kernels.inputs import DROP_IN, ROOT
+from triadbench import kernels
+from triadbench.kernels import MelSpectrogram
+from triadbench.kernels.compare import assert_close
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
@@ -143,7 +143,9 @@ class TestScript:
             f"import torch; m = torch.jit.load({str(tmp_path / 'mel.pt')!r}); print(tuple(m(torch.ones(3000)).shape))"
         )
         run = {"cwd": ROOT, "capture_output": True, "text": True}
-        with_us = subprocess.run([sys.executable, "-c", f"import kernels.transform; {load}"], check=True, **run)
+        with_us = subprocess.run(
+            [sys.executable, "-c", f"import triadbench.kernels.transform; {load}"], check=True, **run
+        )
         assert with_us.stdout.strip() == "(40, 16)"
         without = subprocess.run([sys.executable, "-c", load], check=False, **run)
         assert without.returncode != 0
@@ -285,11 +287,24 @@ def test_float64(power):
 def test_librosas_numbers(n_fft, hop_length, n_mels, power, mel_scale, norm):
     waveform = _noise(8000)
     module = MelSpectrogram(
-        sample_rate=16000, n_fft=n_fft, hop_length=hop_length, n_mels=n_mels, power=power, norm=norm,
+        sample_rate=16000,
+        n_fft=n_fft,
+        hop_length=hop_length,
+        n_mels=n_mels,
+        power=power,
+        norm=norm,
         mel_scale=mel_scale,
-    )  # fmt: skip
+    )
     expected = librosa.feature.melspectrogram(
-        y=waveform.double().numpy(), sr=16000, n_fft=n_fft, hop_length=hop_length, n_mels=n_mels, power=power,
-        htk=mel_scale == "htk", norm=norm, pad_mode="reflect", dtype=np.float64,
-    )  # fmt: skip
+        y=waveform.double().numpy(),
+        sr=16000,
+        n_fft=n_fft,
+        hop_length=hop_length,
+        n_mels=n_mels,
+        power=power,
+        htk=mel_scale == "htk",
+        norm=norm,
+        pad_mode="reflect",
+        dtype=np.float64,
+    )
     assert_close(module(waveform).numpy(), expected, dtype="float32", rtol_peak=3e-6, rtol_rms=1e-6)

@@ -10,11 +10,11 @@ import pytest
 import torch
 import torchaudio
 
-import kernels
-from kernels import CHORD, ORIGINAL, WHISPER, MelSpec, MelSpectrogram, available_backends
-from kernels.compare import assert_close
-from kernels.mel_reference import mel_spectrogram
 from tests.kernels.inputs import DROP_IN
+from triadbench import kernels
+from triadbench.kernels import CHORD, ORIGINAL, WHISPER, MelSpec, MelSpectrogram, available_backends
+from triadbench.kernels.compare import assert_close
+from triadbench.kernels.mel_reference import mel_spectrogram
 
 DROP_IN_CASES = {
     "defaults": {},
@@ -130,9 +130,9 @@ def test_unknown_backend_lists_the_valid_ones():
 
 
 def test_a_named_backend_is_never_replaced(monkeypatch):
-    import kernels.mel_torchaudio
+    import triadbench.kernels.mel_torchaudio
 
-    monkeypatch.setattr(kernels.mel_torchaudio, "why_unavailable", lambda: "cannot be imported (no file)")
+    monkeypatch.setattr(triadbench.kernels.mel_torchaudio, "why_unavailable", lambda: "cannot be imported (no file)")
     assert available_backends()["torchaudio"].startswith("cannot be")
     with pytest.raises(
         RuntimeError, match=r"'torchaudio' cannot compute this: .*no file\); backends that can: numba, .*reference"
@@ -147,10 +147,12 @@ def test_a_named_backend_is_never_replaced(monkeypatch):
 
 
 def test_auto_asks_each_backend_for_device_dtype_and_gradient(monkeypatch):
-    import kernels.mel_torchaudio
+    import triadbench.kernels.mel_torchaudio
 
     asked = []
-    monkeypatch.setattr(kernels.mel_torchaudio, "why_unsupported", lambda spec, **wanted: asked.append(wanted) or "no")
+    monkeypatch.setattr(
+        triadbench.kernels.mel_torchaudio, "why_unsupported", lambda spec, **wanted: asked.append(wanted) or "no"
+    )
     module = MelSpectrogram(n_fft=4099, n_mels=40)  # a size that numba and matmul lack
     assert module.backend_for(torch.zeros(9, dtype=torch.int16)) == "reference"
     assert {"dtype": "int16", "device": "cpu", "needs_gradient": False} in asked

@@ -13,17 +13,19 @@ import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-import cli
-from bench import records
-from bench.providers import contestants, fresh, page, plan
-from bench.providers.contestants import Contestant
-from bench.report import providers_numbers, providers_page, story
-from bench.report.report import write_report
-from bench.report.summary import number
-from core.errors import UserError
-from core.predict import SHIPPED
 from tests.bench import report_records as made
 from tests.export.exports import sealed_bytes
+from triadbench import cli
+from triadbench.bench import records
+from triadbench.bench.analysis import findings as story
+from triadbench.bench.analysis import providers as providers_numbers
+from triadbench.bench.analysis.summary import number
+from triadbench.bench.providers import contestants, fresh, page, plan
+from triadbench.bench.providers.contestants import Contestant
+from triadbench.bench.report import providers_page
+from triadbench.bench.report.report import write_report
+from triadbench.core.errors import UserError
+from triadbench.core.models.predictor import SHIPPED
 
 FILES = SHIPPED.parent
 
@@ -48,8 +50,18 @@ def folder(tmp_path) -> Path:
 
 
 def test_a_wrong_model_is_dropped_and_the_others_are_timed(tmp_path, folder, monkeypatch):
-    done = invoke(tmp_path, "--files", str(folder), "--only", "single", "--only", "offline", "--threads", "1",
-                  monkeypatch=monkeypatch)  # fmt: skip
+    done = invoke(
+        tmp_path,
+        "--files",
+        str(folder),
+        "--only",
+        "single",
+        "--only",
+        "offline",
+        "--threads",
+        "1",
+        monkeypatch=monkeypatch,
+    )
     assert done.exit_code == 1 and "2 checks failed" in done.output, done.output
     found, problems = records.load(tmp_path / "r.jsonl")
     timed = {record["parameters"]["format"] for record in found if record["samples"]}
@@ -88,8 +100,12 @@ def test_files_are_answered_alike_and_processes_too(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     found, _ = records.load(tmp_path / "r.jsonl")
     names = [(r["name"], r["parameters"].get("way") or r["parameters"].get("command")) for r in found if r["samples"]]
-    assert names == [("benchmark files", "infer"), ("benchmark files", "eager loop"),
-                     ("benchmark process", "infer clip.wav"), ("benchmark process", "--help")]  # fmt: skip
+    assert names == [
+        ("benchmark files", "infer"),
+        ("benchmark files", "eager loop"),
+        ("benchmark process", "infer clip.wav"),
+        ("benchmark process", "--help"),
+    ]
     assert "3 files of 4 s: infer" in done.output and "python cli.py --help" in done.output
 
 
@@ -147,11 +163,24 @@ def test_no_stft_model_of_a_foreign_file(tmp_path):
 def record(name: str, form: str, samples, batch=1, threads=2, provider="cpu", copies=True, env=None, **more) -> dict:
     error = {"reference": "PyTorch", "worst_difference": 1.25e-7, "agreement": 1.0, "limit": 1e-5}
     return records.make(
-        name, parameters={"format": form, "precision": "fp32", "provider": provider, "threads": threads, "batch": batch,
-                          "copies": copies},
-        unit="ms", samples=samples, first_call=77.7, error=error, environment=env or made.environment(),
-        clips=batch * len(samples), disturbed=False, **more,
-    )  # fmt: skip
+        name,
+        parameters={
+            "format": form,
+            "precision": "fp32",
+            "provider": provider,
+            "threads": threads,
+            "batch": batch,
+            "copies": copies,
+        },
+        unit="ms",
+        samples=samples,
+        first_call=77.7,
+        error=error,
+        environment=env or made.environment(),
+        clips=batch * len(samples),
+        disturbed=False,
+        **more,
+    )
 
 
 def everything(gpu: str | None = None) -> list[dict]:
@@ -168,33 +197,69 @@ def everything(gpu: str | None = None) -> list[dict]:
     if gpu:
         for batch in (1, 8, 64):
             found.append(
-                record("benchmark offline", "onnx, whole batch", [10 + 0.01 * batch] * 3, batch=batch, provider="cuda",
-                       env=env, energy_j=3.0 * batch)
-            )  # fmt: skip
+                record(
+                    "benchmark offline",
+                    "onnx, whole batch",
+                    [10 + 0.01 * batch] * 3,
+                    batch=batch,
+                    provider="cuda",
+                    env=env,
+                    energy_j=3.0 * batch,
+                )
+            )
     runs = [
-        {"load_ms": 123.0, "first_call_ms": 9.87, "second_call_ms": 3.21, "memory_mb": 36.5, "batch_memory_mb": 101.5,
-         "gpu_memory_mb": None}
-    ]  # fmt: skip
+        {
+            "load_ms": 123.0,
+            "first_call_ms": 9.87,
+            "second_call_ms": 3.21,
+            "memory_mb": 36.5,
+            "batch_memory_mb": 101.5,
+            "gpu_memory_mb": None,
+        }
+    ]
     found.append(
         record(
             "benchmark load", "onnx, clip by clip", [123.0], batch=64, threads=1, env=env, runs=runs, bytes=2_904_502
         )
     )
-    for way, samples in (("infer", [1.11, 1.12, 1.13]), ("eager loop", [9.6, 9.8, 9.9]),
-                         ("eager loop, one thread", [6.6, 6.72, 6.9])):  # fmt: skip
+    for way, samples in (
+        ("infer", [1.11, 1.12, 1.13]),
+        ("eager loop", [9.6, 9.8, 9.9]),
+        ("eager loop, one thread", [6.6, 6.72, 6.9]),
+    ):
         found.append(
-            records.make("benchmark files", parameters={"way": way, "files": 512, "threads": 2}, unit="s",
-                         samples=samples, first_call=2.22, environment=env, disturbed=False)
-        )  # fmt: skip
+            records.make(
+                "benchmark files",
+                parameters={"way": way, "files": 512, "threads": 2},
+                unit="s",
+                samples=samples,
+                first_call=2.22,
+                environment=env,
+                disturbed=False,
+            )
+        )
     for command, seconds in (("infer clip.wav", 0.432), ("--help", 0.111)):
         found.append(
-            records.make("benchmark process", parameters={"command": command}, unit="s", samples=[seconds] * 7,
-                         first_call=0.9, environment=env, disturbed=False)
-        )  # fmt: skip
+            records.make(
+                "benchmark process",
+                parameters={"command": command},
+                unit="s",
+                samples=[seconds] * 7,
+                first_call=0.9,
+                environment=env,
+                disturbed=False,
+            )
+        )
     found.append(
-        records.make("benchmark single stream left out", unit="ms", samples=[], environment=env, reason="no <GPU>",
-                     parameters={"format": "torchscript", "precision": "fp32", "provider": "cuda", "batch": 1})
-    )  # fmt: skip
+        records.make(
+            "benchmark single stream left out",
+            unit="ms",
+            samples=[],
+            environment=env,
+            reason="no <GPU>",
+            parameters={"format": "torchscript", "precision": "fp32", "provider": "cuda", "batch": 1},
+        )
+    )
     return found
 
 

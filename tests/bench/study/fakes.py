@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from bench.study import experiments, ladder, protocol
-from core.epoch import EpochResult
 from tests.core.toys import write_pack
+from triadbench.bench.study import experiments, ladder, protocol
+from triadbench.core.training.epoch import EpochResult
 
 CLIPS = 64
 
@@ -20,8 +20,16 @@ class FakeTrainer:
     made: list[dict] = []
 
     def __init__(self, dataset, *, task, batch_size, device, switches, seed=0, learning_rate=1e-5, sleep_s=0.0):
-        FakeTrainer.made.append({"task": task, "batch_size": batch_size, "device": device, "n": len(dataset),
-                                 "packed": switches.packed, "kind": dataset.kind})  # fmt: skip
+        FakeTrainer.made.append(
+            {
+                "task": task,
+                "batch_size": batch_size,
+                "device": device,
+                "n": len(dataset),
+                "packed": switches.packed,
+                "kind": dataset.kind,
+            }
+        )
         assert switches.packed == (dataset.kind == "pack")
         self.seconds, self.seed, self.rate, self.sleep_s = float(len(FakeTrainer.made)), seed, learning_rate, sleep_s
         self.n_train = int(0.7 * len(dataset))

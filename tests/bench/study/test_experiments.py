@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import records
-from bench.outputs import only_one
-from bench.study import compare, experiments
-from bench.study.eta import Remaining, duration
-from bench.study.protocol import Case
-from bench.study.trials import TrialLog
-from core.errors import UserError
 from tests.bench.study.fakes import CLIPS, FakeTrainer, make_clips, run, small
+from triadbench.bench import records
+from triadbench.bench.analysis import published_comparison as compare
+from triadbench.bench.outputs import only_one
+from triadbench.bench.study import experiments
+from triadbench.bench.study.eta import Remaining, duration
+from triadbench.bench.study.protocol import Case
+from triadbench.bench.study.trials import TrialLog
+from triadbench.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -206,12 +207,24 @@ def test_time_left_takes_the_nearest_kind_and_scales_with_clips():
 
 def test_the_table_stands_beside_the_originals():
     def record(device, pipeline, phase, seconds):
-        given = {"experiment": "batch-size", "task": "type", "batch_size": 32, "num_items": 8192, "device": device,
-                 "pipeline": pipeline, "phase": phase, "protocol": "full"}  # fmt: skip
+        given = {
+            "experiment": "batch-size",
+            "task": "type",
+            "batch_size": 32,
+            "num_items": 8192,
+            "device": device,
+            "pipeline": pipeline,
+            "phase": phase,
+            "protocol": "full",
+        }
         return {"name": "experiment batch-size", "parameters": given, "samples": [seconds] * 5, "disturbed": False}
 
-    made = [record("cpu", "original", "train", 40.0), record("cpu", "fast", "train", 10.0),
-            record("cuda", "original", "train", 20.0), record("cuda", "fast", "train", 0.1)]  # fmt: skip
+    made = [
+        record("cpu", "original", "train", 40.0),
+        record("cpu", "fast", "train", 10.0),
+        record("cuda", "original", "train", 20.0),
+        record("cuda", "fast", "train", 0.1),
+    ]
     (row,) = compare.beside(made)
     assert row["fast_over_original"] == {"cpu": 4, "cuda": 200} and row["gpu_over_cpu"] == {"original": 2, "fast": 100}
     assert row["published_ratio"] == pytest.approx(1.986, abs=1e-3)
@@ -224,8 +237,9 @@ def test_rows_of_the_table_can_be_told_apart(tmp_path, clips):
     made = run(tmp_path, clips, small(clips=(32, 64), batch_sizes=(8,), trials=2, task="type"))["figures"]
     head, *rows = [line for line in compare.text(made).splitlines() if line.split()[0] in ("task", "type")]
     assert "batch size" in head and "clips" in head
-    assert sorted(row.split()[:4] for row in rows) == [["type", phase, "8", n] for phase in ("test", "train")
-                                                       for n in ("32", "64")]  # fmt: skip
+    assert sorted(row.split()[:4] for row in rows) == [
+        ["type", phase, "8", n] for phase in ("test", "train") for n in ("32", "64")
+    ]
     one = [record for record in made if record["parameters"]["num_items"] == 64]
     assert "clips" not in compare.text(one).splitlines()[0]
     by_data = [

@@ -7,12 +7,13 @@ import signal
 
 import pytest
 
-from bench import records
-from bench.study import experiments, ladder, why
-from core.errors import UserError
-from core.pipeline import ORIGINAL_PIPELINE, fast_pipeline
 from tests.bench.study.fakes import CLIPS, FakeTrainer, climb, make_clips, silent
 from tests.bench.study.test_experiments import counted, kill, start, wait_for_lines
+from triadbench.bench import records
+from triadbench.bench.analysis import ladder_words as why
+from triadbench.bench.study import experiments, ladder
+from triadbench.core.errors import UserError
+from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,9 @@ def forget():
 
 
 def rungs(*steps):
-    return lambda device: [ladder.Rung(i, name, switches, f"{name}.", more)
-                           for i, (name, switches, more) in enumerate(steps)]  # fmt: skip
+    return lambda device: [
+        ladder.Rung(i, name, switches, f"{name}.", more) for i, (name, switches, more) in enumerate(steps)
+    ]
 
 
 PACKED = ORIGINAL_PIPELINE.with_(packed=True)
@@ -137,28 +139,56 @@ def test_killed_it_goes_on(tmp_path, clips):
 )
 def test_bad_climbs(changes, message, tmp_path, clips):
     with pytest.raises(UserError, match=message):
-        ladder.run([ladder.Climb("cpu")._replace(**changes)], folder=tmp_path, records_path=tmp_path / "r.jsonl",
-                   data=clips, progress=silent)  # fmt: skip
+        ladder.run(
+            [ladder.Climb("cpu")._replace(**changes)],
+            folder=tmp_path,
+            records_path=tmp_path / "r.jsonl",
+            data=clips,
+            progress=silent,
+        )
 
 
 def made_rung(device, number, seconds, parts, mel="clip", n_clips=1000):
-    given = {"rung": number, "name": f"rung {number}", "device": device, "task": "type", "batch_size": 32,
-             "num_items": CLIPS, "protocol": "full", "switches": {"mel": mel}}  # fmt: skip
-    return {"name": "ladder", "parameters": given, "samples": [seconds], "parts": parts, "n_clips": n_clips,
-            "first_call": seconds, "max_difference": 0.0, "overhead": 1.1, "losses": [1.0], "spread_of_seeds": 0.1, "tolerance": 0.1,
-            "seeds": [0, 1, 2]}  # fmt: skip
+    given = {
+        "rung": number,
+        "name": f"rung {number}",
+        "device": device,
+        "task": "type",
+        "batch_size": 32,
+        "num_items": CLIPS,
+        "protocol": "full",
+        "switches": {"mel": mel},
+    }
+    return {
+        "name": "ladder",
+        "parameters": given,
+        "samples": [seconds],
+        "parts": parts,
+        "n_clips": n_clips,
+        "first_call": seconds,
+        "max_difference": 0.0,
+        "overhead": 1.1,
+        "losses": [1.0],
+        "spread_of_seeds": 0.1,
+        "tolerance": 0.1,
+        "seeds": [0, 1, 2],
+    }
 
 
 def test_why_is_computed_from_the_parts():
-    cpu = [made_rung("cpu", 0, 10.0, {"reading": 1, "mel": 1, "forward": 3, "backward": 5}),
-           made_rung("cpu", 1, 5.0, {"forward": 2, "backward": 3}, "batch")]  # fmt: skip
+    cpu = [
+        made_rung("cpu", 0, 10.0, {"reading": 1, "mel": 1, "forward": 3, "backward": 5}),
+        made_rung("cpu", 1, 5.0, {"forward": 2, "backward": 3}, "batch"),
+    ]
     only_cpu = " ".join(why.why(cpu))
     assert "20 % of an epoch on preparing clips one by one (reading 10 %, mel 10 %), 80 % in the network" in only_cpu
     assert "2.0 times as fast (10.00 ms to 5.00 ms a clip)" in only_cpu and "rung 1 (5.00 ms a clip)" in only_cpu
     assert "only 5.0 times as fast" in only_cpu and "GPU: not measured" in only_cpu
     # With the clock in, 8 s: shares count, and the seconds are those without it.
-    gpu = [made_rung("cuda", 0, 4.0, {"reading": 2, "mel": 4, "forward": 1, "idle": 1}),
-           made_rung("cuda", 1, 0.05, {"mel": 0.025, "forward": 0.025}, "batch")]  # fmt: skip
+    gpu = [
+        made_rung("cuda", 0, 4.0, {"reading": 2, "mel": 4, "forward": 1, "idle": 1}),
+        made_rung("cuda", 1, 0.05, {"mel": 0.025, "forward": 0.025}, "batch"),
+    ]
     both = " ".join(why.why(cpu + gpu))
     assert (
         "the GPU is 2.5 times as fast as the CPU: its network runs 16.0 times as fast, but preparing clips only" in both
@@ -172,8 +202,14 @@ def test_why_is_computed_from_the_parts():
 @pytest.mark.gpu
 def test_every_rung_passes_on_the_gpu(tmp_path, clips):
     climbs = [ladder.Climb(device, num_items=CLIPS, batch_size=8, rounds=1) for device in ("cpu", "cuda")]
-    result = ladder.run(climbs, folder=tmp_path, records_path=tmp_path / "records.jsonl", data=clips,
-                        data_folder=clips.parent / "made", progress=silent)  # fmt: skip
+    result = ladder.run(
+        climbs,
+        folder=tmp_path,
+        records_path=tmp_path / "records.jsonl",
+        data=clips,
+        data_folder=clips.parent / "made",
+        progress=silent,
+    )
     assert not result["failed"]
     assert len(result["rungs"]) == sum(len(ladder.rungs_of(device)) for device in ("cpu", "cuda"))
     for record in result["rungs"]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.study import protocol
-from core.errors import UserError
+from triadbench.bench.study import protocol
+from triadbench.core.errors import UserError
 
 
 def make(experiment="batch-size", **changes):

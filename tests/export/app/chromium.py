@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.report import browser
+from triadbench.bench.report import browser
 
 
 class Page:
@@ -25,12 +25,23 @@ class Page:
     def __init__(self, microphone: Path | None = None):
         self._profile = tempfile.mkdtemp(prefix="triadbench-chromium-")
         command = [
-            browser.find(), "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync", "--disable-extensions", "--no-proxy-server",
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--autoplay-policy=no-user-gesture-required",
-            "--mute-audio", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-            f"--user-data-dir={self._profile}", "--remote-debugging-pipe",
-        ]  # fmt: skip
+            browser.find(),
+            "--headless",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-extensions",
+            "--no-proxy-server",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--autoplay-policy=no-user-gesture-required",
+            "--mute-audio",
+            "--use-fake-device-for-media-stream",
+            "--use-fake-ui-for-media-stream",
+            f"--user-data-dir={self._profile}",
+            "--remote-debugging-pipe",
+        ]
         if microphone is not None:
             command.append(f"--use-file-for-fake-audio-capture={microphone}")
         if os.geteuid() == 0:
@@ -39,9 +50,12 @@ class Page:
         from_browser, to_us = os.pipe()
         pipes = f'exec 3<&{from_us} 4>&{to_us}; exec "$@"'
         self._process = subprocess.Popen(
-            ["bash", "-c", pipes, "bash", *command], pass_fds=(from_us, to_us), stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            ["bash", "-c", pipes, "bash", *command],
+            pass_fds=(from_us, to_us),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(from_us)
         os.close(to_us)
         self._out, self._in, self._rest, self._number, self._session = to_browser, from_browser, b"", 0, None
@@ -101,8 +115,11 @@ class Page:
 
     def elsewhere(self) -> list[str]:
         """Addresses that are not this machine's, nor inside the page itself."""
-        return [url for url in self.addresses
-                if urlsplit(url).scheme not in ("data", "blob", "about") and urlsplit(url).hostname != "127.0.0.1"]  # fmt: skip
+        return [
+            url
+            for url in self.addresses
+            if urlsplit(url).scheme not in ("data", "blob", "about") and urlsplit(url).hostname != "127.0.0.1"
+        ]
 
     def open(self, url: str) -> None:
         """Go there; wait for nothing."""
@@ -110,8 +127,9 @@ class Page:
 
     def run(self, expression: str):
         """The value of JavaScript, promises awaited."""
-        result = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True,
-                           userGesture=True)  # fmt: skip
+        result = self.call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
+        )
         if "exceptionDetails" in result:
             raise AssertionError(f"{expression}: {result['exceptionDetails']}")
         return result["result"].get("value")
@@ -158,18 +176,23 @@ class Page:
     def send(self, selector: str, file: Path) -> None:
         """Give a file to the input inside an element."""
         self.wait(f"!!document.querySelector({json.dumps(selector + ' input[type=file]')})")
-        found = self.call("Runtime.evaluate",
-                          expression=f"document.querySelector({json.dumps(selector + ' input[type=file]')})")  # fmt: skip
+        found = self.call(
+            "Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector + ' input[type=file]')})"
+        )
         self.call("DOM.setFileInputFiles", files=[str(file)], objectId=found["result"]["objectId"])
 
     def size(self, width: int, height: int) -> None:
         """Of the window, in CSS pixels."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
-                  mobile=width < 600)  # fmt: skip
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
 
     def screenshot(self, path: Path) -> None:
         """The whole page as a PNG."""
         box = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        taken = self.call("Page.captureScreenshot", captureBeyondViewport=True,
-                          clip={"x": 0, "y": 0, "width": box["width"], "height": min(box["height"], 3000), "scale": 1})  # fmt: skip
+        taken = self.call(
+            "Page.captureScreenshot",
+            captureBeyondViewport=True,
+            clip={"x": 0, "y": 0, "width": box["width"], "height": min(box["height"], 3000), "scale": 1},
+        )
         path.write_bytes(base64.b64decode(taken["data"]))

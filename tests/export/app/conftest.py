@@ -41,9 +41,14 @@ def start(folder: Path, *options: str) -> App:
     command = [sys.executable, "cli.py", "app", "--port", "0", "--no-browser", *options]
     with open(log, "w") as errors:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True,
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
             preexec_fn=heed_interrupts if os.name == "posix" else None,
-        )  # fmt: skip
+        )
     url = process.stdout.readline().strip()
     assert url.startswith("http://127.0.0.1:"), log.read_text()
     return App(process, url, temporary, log)

@@ -19,10 +19,11 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from export.app import sounds
-from export.runtime import PRETRAINED
 from tests.export.app.conftest import start
 from tests.odd_files import BAD, SILENT, pcm
+from triadbench.core.pretrained import pretrained_path
+from triadbench.export.app import sounds
+from triadbench.export.predict.predictor import PRETRAINED
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of other packages, while they are imported
@@ -146,10 +147,19 @@ def test_a_song_in_every_format(client):
 @pytest.mark.parametrize(
     "path",
     [
-        str(ROOT / "README.md"), "README.md", "/etc/passwd", "../../../../etc/passwd", str(ROOT), "/", "/proc/self/environ",
-        "file:///etc/passwd", "http://127.0.0.1:9/x", "http%3A//127.0.0.1:9/x", str(ROOT / "pretrained" / "chordnet.onnx"),
+        str(ROOT / "README.md"),
+        "README.md",
+        "/etc/passwd",
+        "../../../../etc/passwd",
+        str(ROOT),
+        "/",
+        "/proc/self/environ",
+        "file:///etc/passwd",
+        "http://127.0.0.1:9/x",
+        "http%3A//127.0.0.1:9/x",
+        str(pretrained_path("chordnet.onnx")),
     ],
-)  # fmt: skip
+)
 def test_nothing_of_this_machine_is_served(app, path):
     answer = httpx.get(f"{app.url}/gradio_api/file={path}")
     assert answer.status_code in (403, 404) and "root:" not in answer.text
@@ -206,9 +216,10 @@ def test_an_upload_stays_where_it_belongs(app, filename):
         f"Content-Type: audio/wav\r\n\r\nhello\r\n--{boundary}--\r\n"
     )
     answer = httpx.post(
-        f"{app.url}/gradio_api/upload", content=body.encode(),
+        f"{app.url}/gradio_api/upload",
+        content=body.encode(),
         headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-    )  # fmt: skip
+    )
     (folder,) = app.temporary.glob("triadbench-app-*")
     if answer.status_code == 200:
         (path,) = answer.json()
@@ -242,18 +253,21 @@ def test_the_page_names_no_other_place(app):
 
 
 def test_a_taken_port_is_one_line(app):
-    from cli import main
+    from triadbench.cli import main
 
     done = CliRunner().invoke(main, ["app", "--port", str(urlsplit(app.url).port), "--no-browser"])
     assert done.exit_code == 1 and "give another --port" in done.output and "Traceback" not in done.output
 
 
 def test_without_gradio_the_way_out_is_told(tmp_path):
-    code = "import sys; sys.modules['gradio'] = None; from cli import main; main()"
+    code = "import sys; sys.modules['gradio'] = None; from triadbench.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "app", "--port", "0", "--no-browser"], cwd=ROOT, text=True, capture_output=True,
+        [sys.executable, "-c", code, "app", "--port", "0", "--no-browser"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
-    )  # fmt: skip
+    )
     assert done.returncode == 1 and 'pip install -e ".[app]"' in done.stderr and "Traceback" not in done.stderr
     assert list(tmp_path.glob("triadbench-app-*")) == []
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from bench.report import browser
-from export.app import sounds
 from tests.export.app.chromium import Page
+from triadbench.bench.report import browser
+from triadbench.export.app import sounds
 
 pytestmark = pytest.mark.skipif(browser.find() is None, reason="no Chromium or Chrome on the PATH")
 C_MAJOR = sounds.example("C major")
@@ -58,9 +58,11 @@ def test_an_example_at_the_first_click(page):
     assert (
         page.run("document.querySelector('.tb-keys').getAttribute('aria-label')") == "Keyboard. F minor: F, A flat, C"
     )
-    assert page.run("(async () => { const i = new Image();"
-                    " i.src = document.querySelector('.tb-mel image').getAttribute('href');"
-                    " await i.decode(); return [i.naturalWidth, i.naturalHeight] })()") == [63, 192]  # fmt: skip
+    assert page.run(
+        "(async () => { const i = new Image();"
+        " i.src = document.querySelector('.tb-mel image').getAttribute('href');"
+        " await i.decode(); return [i.naturalWidth, i.naturalHeight] })()"
+    ) == [63, 192]
 
 
 def test_a_bad_file_and_then_a_good_one(page, tmp_path):
@@ -126,8 +128,10 @@ def test_ear_training_keeps_a_score_of_ones_own(app, page):
     for asked in (1, 2):
         page.click("#ear-play")
         page.wait_text("#ear-answer", "Listen")
-        name = page.wait("(document.querySelector('#ear-sound audio')?.src || "
-                         "[...document.querySelectorAll('#ear-sound a, #ear-sound [src]')].map(e => e.href || e.src)[0]) ?? 'none'")  # fmt: skip
+        name = page.wait(
+            "(document.querySelector('#ear-sound audio')?.src || "
+            "[...document.querySelectorAll('#ear-sound a, #ear-sound [src]')].map(e => e.href || e.src)[0]) ?? 'none'"
+        )
         assert not any(kind in name for kind in ("major", "minor", "dim", "aug"))
         page.wait("!document.querySelector('#ear-type input:checked')")  # a new question clears the answer
         page.click("#ear-type label", "minor")

@@ -10,11 +10,11 @@ import zlib
 import numpy as np
 import pytest
 
-from core.labels import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
-from export.app import drawings, games, sounds, spectrogram
-from export.app.hearing import clock
-from kernels import CHORD, ORIGINAL, mel_reference
-from kernels.spec import MelSpec
+from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
+from triadbench.export.app import drawings, games, sounds, spectrogram
+from triadbench.export.app.uploads import clock
+from triadbench.kernels import CHORD, ORIGINAL, mel_reference
+from triadbench.kernels.spec import MelSpec
 
 
 @pytest.mark.parametrize("root", ROOTS)
@@ -49,10 +49,14 @@ def test_the_keyboard_shows_and_tells_the_notes(root):
 
 @pytest.mark.parametrize(
     "spec",
-    [CHORD, ORIGINAL, MelSpec(n_fft=512, win_length=300, hop_length=100, power=1.0, pad=7, center=False, normalized=True),
-     MelSpec(n_fft=400, pad_mode="constant", norm="slaney", mel_scale="slaney", normalized="frame_length")],
+    [
+        CHORD,
+        ORIGINAL,
+        MelSpec(n_fft=512, win_length=300, hop_length=100, power=1.0, pad=7, center=False, normalized=True),
+        MelSpec(n_fft=400, pad_mode="constant", norm="slaney", mel_scale="slaney", normalized="frame_length"),
+    ],
     ids=["chord", "original", "short window, magnitude", "slaney"],
-)  # fmt: skip
+)
 def test_the_picture_is_of_the_mel_that_the_spec_defines(spec):
     waveform = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     expected = mel_reference.mel_spectrogram(waveform[None], spec)[0]
@@ -101,7 +105,7 @@ def test_a_score_is_counted():
 
 
 def test_old_files_go_and_new_ones_and_examples_stay(tmp_path):
-    from export.app.server import sweep
+    from triadbench.export.app.server import sweep
 
     paths = {name: tmp_path / name / "x.wav" for name in ("visitor", "example")}
     for path in paths.values():

@@ -1,0 +1,1 @@
+"""The commands profile, benchmark, experiment, study, evaluate-songs and report."""

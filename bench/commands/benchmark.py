@@ -1,0 +1,97 @@
+"""The command `benchmark`: what is measured, on what, into which files. Imports what it needs in its body."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from triadbench.core.commands import console
+
+_PATH = click.Path(path_type=Path)
+_FOLDER = Path("runs/benchmark")
+_PARTS = ("load", "single", "offline", "files", "process")
+
+
+def _words(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """ "cpu,cuda" as ("cpu", "cuda")."""
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Less of everything, in about two minutes on two cores.")
+@click.option("--full", is_flag=True, help="24,576 clips for every figure of clips a second; hours.")
+@click.option(
+    "--only",
+    "parts",
+    multiple=True,
+    type=click.Choice(_PARTS),
+    help="One part; repeat for more: fresh processes, one clip a call, clips a second, a folder, whole commands.",
+)
+@click.option(
+    "--provider",
+    "providers",
+    callback=_words,
+    metavar="LIST",
+    help="Of cpu, cuda and tensorrt, commas between.  [default: all that are there]",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    callback=_words,
+    metavar="LIST",
+    help="Of fp32, fp16 and int8.  [default: all that are there]",
+)
+@click.option("--threads", callback=console.integers, metavar="LIST", help="Thread counts.  [default: 1 and all cores]")
+@click.option(
+    "--batch", "batches", callback=console.integers, metavar="LIST", help="Batch sizes.  [default: 1,2,4, to 512]"
+)
+@click.option("--model", type=_PATH, help="Checkpoint that the exported files were made of.  [default: the shipped]")
+@click.option("--files", "folder", type=_PATH, help="Folder of the exported files.  [default: the checkpoint's]")
+@click.option("--out", type=_PATH, default=_FOLDER / "report.html", help="HTML page to write.")
+@click.option("--records", type=_PATH, default=_FOLDER / "records.jsonl", help="JSON Lines file to append to.")
+@console.json_option
+def benchmark(
+    quick: bool, full: bool, model: Path | None, folder: Path | None, out: Path, records: Path, as_json: bool, **options
+) -> None:
+    """Time the model in every format, precision, provider, thread count and batch size, and write a page.
+
+    One clip a call (1,024 queries: mean, p50 to p99.9), clips a second for each batch size, loading and first call and
+    memory in fresh processes, a folder of wav files against a plain PyTorch loop, and whole commands. Contestants take
+    turns. Each one's answers to the very clips are compared with the PyTorch model's first: a wrong one is not timed,
+    and the exit code is 1. About fifteen minutes on two cores.
+
+    \b
+    Examples:
+      python cli.py benchmark --quick
+      python cli.py benchmark --provider cuda,cpu --batch 1,8,64
+      python cli.py benchmark --only single --only offline --threads 1 --json
+    """
+    if quick and full:
+        raise click.UsageError("choose --quick or --full")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--out {out}: the page is HTML; give a name that ends in .html")
+    from triadbench.bench import outputs
+    from triadbench.bench.providers import page
+    from triadbench.core.errors import UserError
+
+    outputs.check_writable(out)
+    outputs.check_writable(records, "--records", appended=True)
+    console.resume_hint(f"finished groups are kept in {records}; --only, --batch and --threads measure the others")
+    with outputs.only_writer(records), console.progress("benchmark", "blocks") as progress:
+        result = page.run(
+            out,
+            records,
+            "quick" if quick else "full" if full else "normal",
+            model,
+            folder,
+            progress=progress,
+            note=console.note,
+            **options,
+        )
+    if as_json and not result["failed"]:
+        console.print_json(result)
+    elif not as_json:
+        click.echo(page.text(result))
+    if result["failed"]:
+        raise UserError(f"{len(result['failed'])} checks failed: {'; '.join(result['failed'][:3])}")

@@ -1,0 +1,155 @@
+"""The commands `experiment batch-size`, `data-size`, `ladder`, and `study`; each imports what it needs in its body."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import click
+
+from triadbench.core.commands import console
+from triadbench.core.errors import UserError
+
+_PATH = click.Path(path_type=Path)
+RECORDS = Path("runs/study/records.jsonl")
+
+
+def _options(*options):
+    """Several options as one decorator."""
+    return lambda function: functools.reduce(lambda f, option: option(f), reversed(options), function)
+
+
+_device = click.option("--device", default="all", help="cpu, cuda, or all that are here.")
+_data = click.option(
+    "--data", type=_PATH, help="Folder, zip or pack of clips.  [default: rendered once into data/study]"
+)
+_records = click.option("--records", type=_PATH, default=RECORDS, help="JSON Lines file to append to.")
+_common = _options(
+    click.option(
+        "--pipeline", type=click.Choice(["original", "fast", "both"]), default="both", help="Which to measure."
+    ),
+    _device,
+    click.option("--trials", type=click.IntRange(1), default=6, help="Trials of each figure; the first is dropped."),
+    click.option("--epochs", type=click.IntRange(1), default=5, help="Epochs a trial."),
+    _data,
+    click.option("--run", "folder", type=_PATH, help="Folder of finished trials.  [default: runs/EXPERIMENT]"),
+    _records,
+    console.json_option,
+)
+
+
+@click.group()
+def experiment() -> None:
+    """How long training takes: the original study's experiments, with its pipeline and with ours.
+
+    \b
+    Examples:
+      python cli.py experiment batch-size --device cpu
+      python cli.py experiment ladder
+    """
+
+
+@experiment.command("batch-size")
+@click.option("--batch-sizes", callback=console.integers, metavar="N,N", help="[default: 32,64,128,256]")
+@click.option("--clips", callback=console.integers, metavar="N", help="[default: 8192]")
+@click.option("--task", type=click.Choice(["type", "root", "both"]), default="both", help="Which network.")
+@_common
+def batch_size(**options) -> None:
+    """Experiment 1: seconds of an epoch by batch size, the original's published figures beside ours.
+
+    Six trials of five epochs each take hours on a CPU. Every finished trial is kept: the same command goes on after an
+    interruption. Fewer trials, epochs or clips are labelled as a short run wherever the figures are shown.
+
+    \b
+    Examples:
+      python cli.py experiment batch-size
+      python cli.py experiment batch-size --trials 2 --epochs 1 --clips 512 --batch-sizes 32 --task type
+      python cli.py experiment batch-size --pipeline fast --device cuda --json
+    """
+    _experiment("batch-size", **options)
+
+
+@experiment.command("data-size")
+@click.option("--clips", callback=console.integers, metavar="N,N", help="[default: 4096,8192,16384]")
+@click.option("--batch-sizes", callback=console.integers, metavar="N", help="[default: 32]")
+@click.option("--task", type=click.Choice(["type", "root", "both"]), default="type", help="Which network.")
+@_common
+def data_size(**options) -> None:
+    """Experiment 2: seconds of an epoch by number of clips, the original's published figures beside ours.
+
+    Interruptions and short runs are as in experiment batch-size.
+
+    \b
+    Examples:
+      python cli.py experiment data-size
+      python cli.py experiment data-size --clips 256,512 --trials 2 --epochs 1 --device cpu
+    """
+    _experiment("data-size", **options)
+
+
+def _experiment(name: str, folder: Path | None, records: Path, data: Path | None, as_json: bool, **options) -> None:
+    console.resume_hint(
+        f"finished trials are kept in {folder or Path('runs') / name}; the same command goes on from there"
+    )
+    from triadbench.bench.analysis import published_comparison as compare
+    from triadbench.bench.study import experiments, protocol
+
+    folder = folder or experiments.RUNS / name
+    made = protocol.make(name, **{key: value for key, value in options.items() if value != ()})
+    result = experiments.run(
+        made, folder=folder, records_path=records, data=data, progress=_progress, note=console.note
+    )
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(compare.text(result["figures"]))
+        click.echo(f"Records: {records} ({result['appended']} new)")
+
+
+@experiment.command()
+@click.option("--clips", type=click.IntRange(4), default=1024, help="Clips, of which 70 % train; figures a clip.")
+@click.option("--full", is_flag=True, help="The original's 8,192 clips.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, help="Clips a step.")
+@click.option("--task", type=click.Choice(["type", "root"]), default="type", help="Which network.")
+@click.option("--rounds", type=click.IntRange(1), default=3, help="Timed epochs of each rung.")
+@_device
+@_data
+@click.option("--run", "folder", type=_PATH, default=Path("runs/ladder"), help="Folder of finished epochs.")
+@_records
+@console.json_option
+def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, data, as_json: bool, **options) -> None:
+    """From the original pipeline to the fast one, a rung at a time: what each saves, and that it changes speed only.
+
+    Every rung trains from the same weights over the same clips; its losses must stay within the spread of three seeds
+    of the original's, or it is not timed and the exit code is 1. As many epochs more are split into their parts by a
+    clock, whose cost is stated. Every finished epoch is kept; the same command goes on after an interruption.
+
+    \b
+    Examples:
+      python cli.py experiment ladder
+      python cli.py experiment ladder --full --device cpu
+      python cli.py experiment ladder --clips 128 --rounds 1 --json
+    """
+    console.resume_hint(f"finished epochs are kept in {folder}; the same command goes on from there")
+    from triadbench.bench.analysis import ladder_words as why
+    from triadbench.bench.study import ladder as rungs
+    from triadbench.bench.study import protocol
+
+    given = click.get_current_context().get_parameter_source("clips")
+    if full and given is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("choose --full or --clips")
+    num_items = rungs.FULL_CLIPS if full else clips
+    climbs = [rungs.Climb(each, num_items=num_items, **options) for each in protocol.choose_devices(device)]
+    result = rungs.run(climbs, folder=folder, records_path=records, data=data, progress=_progress, note=console.note)
+    if as_json and not result["failed"]:
+        console.print_json({**result, "why": why.why(result["rungs"])})
+    elif not as_json:
+        click.echo(why.text(result["rungs"], result["failed"]))
+        click.echo(f"Records: {records} ({result['appended']} new)")
+    if result["failed"]:
+        names = ", ".join(record["parameters"]["name"] for record in result["failed"])
+        raise UserError(f"{names}: the loss is not the original's, so the rung is not timed; see {records}")
+
+
+def _progress(label: str):
+    return console.progress(label, "epochs" if label in ("trials", "rungs") else "clips")

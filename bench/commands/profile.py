@@ -1,0 +1,117 @@
+"""The command `profile`: which part is measured, with what, into which files. Imports what it needs in its body."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+
+import click
+
+from triadbench.bench import outputs
+from triadbench.core.commands import console
+
+_PATH = click.Path(path_type=Path)
+_FOLDER = Path("runs/profile")
+PARTS = ("mel", "layers", "pipeline", "lines")
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Less of everything, in under two minutes.")
+@click.option(
+    "--only",
+    type=click.Choice(PARTS),
+    help="One part alone: mel spectrograms and rivals, network layers, an epoch's parts, or lines.",
+)
+@click.option("--spec", "specs", multiple=True, metavar="NAME", help="ORIGINAL, CHORD or WHISPER; repeat for more.")
+@click.option(
+    "--batch", "batches", callback=console.integers, metavar="N,N", help="Batch sizes.  [default: 1,8,64,512]"
+)
+@click.option("--threads", callback=console.integers, metavar="N,N", help="Thread counts.  [default: 1 and all cores]")
+@click.option(
+    "--budget", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Time to aim at for the mel groups."
+)
+@click.option("--fresh", is_flag=True, help="Measure again what the records hold already.")
+@click.option("--out", type=_PATH, help="HTML page to write.  [default: runs/profile/profile.html, or PART.html]")
+@click.option("--records", type=_PATH, default=_FOLDER / "records.jsonl", help="JSON Lines file to append to.")
+@console.json_option
+def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_json: bool, **options) -> None:
+    """Measure this machine and write one interactive page.
+
+    All of it: mel spectrograms with every rival that is installed, the networks' layers, a training step, an epoch's
+    parts and the lines of the original and the fast pipeline; about fifteen minutes on two cores, --quick under two. On
+    a machine with a GPU both are measured. Mel groups that were measured before with the same code are not measured
+    again. The layers' traces for Perfetto lie beside the page.
+
+    \b
+    Examples:
+      python cli.py profile --quick
+      python cli.py profile --only lines
+      python cli.py profile --only mel --quick --spec ORIGINAL --batch 1,64 --threads 1 --json
+    """
+    budget = options["budget"]
+    if budget is not None and math.isnan(budget):
+        raise click.UsageError("--budget nan: must be a number of seconds")
+    name = "mel.html" if only == "mel" else f"{only or 'profile'}{'-quick' if quick else ''}.html"
+    out = out or _FOLDER / name
+    outputs.check_writable(out)
+    outputs.check_writable(records, "--records", appended=True)
+    with outputs.only_writer(records):
+        if only == "mel":
+            result, text = _mel(quick, out, records, **options)
+        else:
+            result, text = _parts(quick, only, out, records, **options)
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(text(result))
+
+
+def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool, **options):
+    given = [name for name, value in options.items() if value] + (["fresh"] if fresh and only else [])
+    if given:
+        names = ", ".join({"specs": "--spec", "batches": "--batch"}.get(name, f"--{name}") for name in given)
+        raise click.UsageError(f"{names} belongs to --only mel; add that")
+    from triadbench.bench.profile import whole_machine as profile_all
+
+    @contextlib.contextmanager
+    def _bars():
+        with contextlib.ExitStack() as stack:
+
+            def start(part: str):
+                stack.close()
+                return stack.enter_context(console.progress(f"profile: {part}"))
+
+            yield start
+
+    console.resume_hint(f"finished measurements are kept in {records}; mel groups are not measured again")
+    with _bars() as progress:
+        result = profile_all.run(
+            out,
+            records,
+            profile_all.QUICK if quick else profile_all.FULL,
+            parts=(only,) if only else profile_all.PARTS,
+            fresh=fresh,
+            progress=progress,
+            note=console.note,
+        )
+    return result, profile_all.text
+
+
+def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, budget: float | None, fresh: bool):
+    import dataclasses
+
+    from triadbench.bench.mel import measure as mel
+    from triadbench.core.errors import UserError
+
+    effort = mel.QUICK if quick else mel.FULL
+    if budget is not None:
+        effort = dataclasses.replace(effort, budget_s=budget)
+    try:
+        contest = mel.make_contest(effort, specs, batches, threads)
+    except UserError as error:
+        raise click.UsageError(str(error)) from error
+    console.resume_hint(f"whole groups are kept in {records}; the same command goes on from there")
+    with console.progress("profile", "groups") as progress:
+        result = mel.run(out, records, contest, effort, fresh=fresh, progress=progress, note=console.note)
+    return result, mel.text

@@ -1,0 +1,52 @@
+"""The command `report`. Imports what it needs in its body."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from triadbench.core.commands import console
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("records", type=_PATH, nargs=-1)
+@click.option("--out", type=_PATH, default=Path("runs/report.html"), help="HTML page to write.")
+@click.option(
+    "--pictures",
+    type=_PATH,
+    metavar="DIR",
+    help="Also write the README's pictures there as PNG; needs a Chromium or Chrome on the PATH.",
+)
+@console.json_option
+def report(records: tuple[Path, ...], out: Path, pictures: Path | None, as_json: bool) -> None:
+    """Write everything that RECORDS hold into one HTML file that needs no network.
+
+    RECORDS are files of JSON Lines or folders of them; without any, all under bench/records and runs. What several
+    machines measured stays apart: the page has a menu, and no ratio mixes two.
+
+    \b
+    Examples:
+      python cli.py report
+      python cli.py report runs/profile/records.jsonl --out report.html
+      python cli.py report bench/records --pictures pictures --json
+    """
+    from triadbench.bench.report import report as page
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--out {out}: the page is HTML; give a name that ends in .html")
+    result = page.write_report(list(records) or None, out)
+    if pictures is not None:
+        from triadbench.bench.report.pictures import write_pictures
+
+        result["pictures"] = write_pictures(list(records) or None, pictures)
+    for problem in result["problems"][:10]:
+        console.note(f"passed over {problem}")
+    if len(result["problems"]) > 10:
+        console.note(f"... and {len(result['problems']) - 10} more (the page lists them)")
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(page.text(result))

@@ -1,0 +1,1 @@
+"""What the mel spectrograms cost: measured and written as records."""

@@ -1,0 +1,144 @@
+"""Where does an epoch of training go, in the original and in the fast pipeline?
+
+Timed: whole epochs without instruments, the pipelines taking turns, and as many with a clock in them, which splits them
+into reading, resampling, mel, copy, forward, backward, optimizer, synchronisation and idle. The clock makes an epoch
+longer (by how much is stated), so only its shares are used. Not timed: testing, and what the first epoch alone does
+(features that later epochs find ready); that is stated apart. On a GPU the clock waits for the device after every part.
+
+Checked first: both pipelines start from the same weights and take the same clips in the same order, so the losses of
+their first epochs must agree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from triadbench.bench import machine, records
+from triadbench.bench.profile import line_targets
+from triadbench.bench.study.ladder import largest_difference
+from triadbench.core import timing
+
+NAME = "pipeline parts"
+LOSS_TOLERANCE = 0.02
+"""Largest difference of two losses at a step. The study's ladder allows half of what a doubled learning rate changes,
+and found that to be 0.02; rounding to half precision changes less, an untrained or wrongly fed network more."""
+
+
+def run(
+    folder: Path,
+    environment: dict,
+    *,
+    device: str = "cpu",
+    clips: int = 368,
+    batch_size: int = 32,
+    rounds: int = 5,
+    max_time_s: float = 60.0,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> list[dict]:
+    """One record "pipeline parts" for the original pipeline and one for the fast one.
+
+    Args:
+        folder: empty; gets the clips.
+        environment: `bench.machine.environment()`.
+        device: "cpu" or "cuda".
+        clips: of the set; 70 % of them train.
+        batch_size: clips a step.
+        rounds: epochs of each pipeline without the clock, and as many with it.
+        max_time_s: for the rounds; fewer are run when it is over, but one of either kind.
+        progress: called with (epochs done, epochs in all).
+
+    Returns:
+        records: `samples` (seconds of the epochs without the clock), `first_call` (seconds of the first epoch), `parts`
+        {part: seconds} and `instrumented_s` of the median epoch with the clock, `overhead` (its time over the median of
+        `samples`), `prepared_s` (of the first epoch, paid once), `n_clips` (of an epoch), `error` (of the losses).
+
+    Raises:
+        RuntimeError: the losses of the two pipelines differ; nothing is timed then.
+    """
+    from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+
+    _, original, fast = line_targets.make_trainers(folder, device=device, clips=clips, batch_size=batch_size)
+    trainers = {"original": original, "fast": fast}
+    switches = {"original": ORIGINAL_PIPELINE, "fast": fast_pipeline(device)}
+    total, done = len(trainers) * (1 + 2 * rounds), 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    firsts = {}
+    for name, trainer in trainers.items():
+        firsts[name] = trainer.train_epoch()
+        count()
+    worst = check_losses(firsts["original"].losses, firsts["fast"].losses)
+    found: dict[str, dict[str, list]] = {name: {"plain": [], "clocked": [], "others": []} for name in trainers}
+    for clock, kind in ((None, "plain"), (time.perf_counter, "clocked")):
+        begun = time.perf_counter()
+        for number in range(rounds):
+            if number and time.perf_counter() - begun > max_time_s / 2:
+                break
+            # Each goes first in every other round.
+            for name in list(trainers)[:: 1 if number % 2 == 0 else -1]:
+                others = timing.OtherWork()
+                result = trainers[name].train_epoch(clock=clock)
+                if result.prepared_s:  # a graph captured anew, with the clock in it, is no part of an epoch
+                    result = trainers[name].train_epoch(clock=clock)
+                found[name][kind].append(result)
+                found[name]["others"].append(others.cores())
+                count()
+    given = {
+        "device": device,
+        "task": line_targets.TASK,
+        "batch_size": batch_size,
+        "num_items": clips,
+        "threads": timing.own_threads(),
+        "seed": line_targets.SEED,
+    }
+    return [
+        _record(
+            {"pipeline": name, **given, "switches": switches[name].describe()},
+            firsts[name],
+            found[name],
+            environment,
+            worst,
+        )
+        for name in trainers
+    ]
+
+
+def check_losses(original: list[float], fast: list[float]) -> float:
+    """The largest difference of the losses of two epochs. Raises RuntimeError where it is no rounding."""
+    worst = largest_difference(fast, original)
+    if not worst <= LOSS_TOLERANCE:
+        raise RuntimeError(
+            f"the fast pipeline's losses differ by {worst:.2g} from the original's, so neither is timed; at most "
+            f"{LOSS_TOLERANCE} is rounding"
+        )
+    return worst
+
+
+def _record(parameters: dict, first, found: dict[str, list], environment: dict, worst: float) -> dict:
+    samples = [result.seconds for result in found["plain"]]
+    middle = sorted(found["clocked"], key=lambda result: result.seconds)[len(found["clocked"]) // 2]
+    other_cores = median(found["others"])
+    return records.make(
+        NAME,
+        parameters=parameters,
+        unit="s",
+        samples=samples,
+        first_call=first.seconds,
+        environment=environment,
+        error={"reference": "the original pipeline's losses", "max_difference": worst, "allowed": LOSS_TOLERANCE},
+        n_clips=first.n_clips,
+        prepared_s=first.prepared_s,
+        parts=middle.parts,
+        instrumented_s=middle.seconds,
+        overhead=middle.seconds / median(samples),
+        other_cores=other_cores,
+        disturbed=timing.is_disturbed(other_cores, parameters["threads"], machine.usable_cores()),
+    )

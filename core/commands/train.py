@@ -1,0 +1,95 @@
+"""The command `train`. Imports what it needs in its body."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from triadbench.core.commands import console, tables
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("source", type=_PATH, metavar="DATA")
+@click.argument("out", type=_PATH)
+@click.option("--recipe", type=click.Choice(["original", "ours"]), default="ours", help="The study's recipe, or ours.")
+@click.option(
+    "--task",
+    type=click.Choice(["type", "root", "both"]),
+    default="both",
+    help="What to learn; both with the original recipe trains its two networks, into OUT/type and OUT/root.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="[default: 30 original, 5 ours]")
+@click.option("--batch-size", type=click.IntRange(1), help="Clips a step.  [default: 32 original, 64 ours]")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: 1e-5 original, 3e-3 ours]")
+@click.option(
+    "--split",
+    type=click.Choice(["random", "grouped"]),
+    help="Clips at random, or whole recordings.  [default: random original, grouped ours]",
+)
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share kept for testing.  [default: 0.3 original, 0.04 ours]",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, order and dropout.")
+@click.option("--split-seed", type=click.IntRange(0), default=13, help="Of the split; the original's is 13.")
+@click.option("--device", default="cpu", help="cpu or cuda.")
+@click.option("--resume", is_flag=True, help="Go on with the training in OUT after its last whole epoch.")
+@click.option(
+    "--pipeline",
+    type=click.Choice(["original", "fast"]),
+    help="Of the original recipe: the study's own or ours; the same steps.  [default: fast]",
+)
+@click.option(
+    "--switch",
+    "switches",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change one switch of the pipeline, such as mel=batch or prefetch=true; may be repeated.",
+)
+@console.json_option
+def train(
+    source: Path,
+    out: Path,
+    recipe: str,
+    task: str,
+    resume: bool,
+    pipeline: str | None,
+    switches: tuple[str, ...],
+    as_json: bool,
+    **options,
+) -> None:
+    """Train on DATA (folder, zip or pack) into the folder OUT: best and last checkpoint, curves as JSON and HTML.
+
+    \b
+    Examples:
+      python cli.py train data/train.pack runs/ours
+      python cli.py train data/audio runs/original --recipe original --task type
+      python cli.py train data/train.pack runs/ours --resume
+      python cli.py train data/audio runs/slow --recipe original --task type --pipeline original
+      torchrun --nproc-per-node=2 --max-restarts=3 cli.py train data/train.pack runs/ours
+
+    torchrun (of torch) starts several processes that share every batch; several machines as its own help says, with
+    DATA and OUT on a disk that they share. A training that it starts again goes on after its last whole epoch.
+    """
+    from triadbench.core.training.distributed import is_main
+    from triadbench.core.training.tasks import train_tasks
+
+    if pipeline:
+        options["pipeline"] = pipeline
+    if switches:
+        options["switches"] = switches
+
+    console.resume_hint(f"whole epochs are kept in {out}; the same command with --resume goes on from there")
+    with console.training_progress() as progress:
+        results = train_tasks({"data": source, "out": out, "recipe": recipe, **options}, task, resume, progress)
+    if not is_main():
+        return
+    if as_json:
+        console.print_json(results)
+        return
+    click.echo(tables.training(results))
+    click.echo(f"Checkpoints and curves in {out}")

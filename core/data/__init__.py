@@ -1,0 +1,1 @@
+"""Data sets: read, fetch, unpack, pack, split, describe, amplify, degrade, render."""

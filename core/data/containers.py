@@ -1,0 +1,209 @@
+"""Where the files of a data set lie: a folder or a zip, read by member name.
+
+A store lists its members, and gives the source of one (a path, or bytes) and its first bytes. Reads keep no position,
+so that threads, forked processes and unpickled copies can use one store together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import struct
+import threading
+import zipfile
+import zlib
+from pathlib import Path
+
+from triadbench.core.audio.io import AudioError
+from triadbench.core.errors import UserError
+
+MEMBER_LIMIT = 1 << 30
+"""Bytes of one member, unpacked: hours of 16 kHz sound fit, a decompression bomb does not."""
+
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_ENCRYPTED = 0x1
+
+
+def unsafe_name(name: str) -> str | None:
+    """Why a member's name must not be used as a path below a folder, or None where it may be."""
+    if not name or "\0" in name:
+        return "empty name or one with a NUL"
+    if "\\" in name:
+        return "backslash in the name"
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "absolute path"
+    if ":" in name:
+        return "colon in the name"
+    if ".." in name.split("/"):
+        return "path that climbs out (..)"
+    if any(ord(character) < 32 for character in name):
+        return "control character in the name"
+    return None
+
+
+class FolderStore:
+    """Files below a folder. Folders behind links are entered, each once."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.skipped: list[tuple[str, str]] = []
+        self.members = sorted(self._walk())
+
+    def source(self, member: str) -> Path:
+        return self.root / member
+
+    def prefix(self, member: str, length: int | None) -> tuple[bytes, int]:
+        """The first `length` bytes (None: all) of a member, and its whole size."""
+        try:
+            with open(self.root / member, "rb") as file:
+                return file.read() if length is None else file.read(length), os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise AudioError(f"{self.root / member}: cannot be read ({error.strerror or error})") from error
+
+    def state(self, member: str) -> tuple[int, ...]:
+        return (os.path.getsize(self.root / member),)
+
+    def _walk(self):
+        waiting, seen = [(str(self.root), "")], set()
+        while waiting:
+            folder, below = waiting.pop()
+            try:
+                status = os.stat(folder)
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                entries = list(os.scandir(folder))
+            except OSError as error:
+                if not below:
+                    raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+                self.skipped.append((below.rstrip("/"), f"folder that cannot be read ({error.strerror})"))
+                continue
+            for entry in entries:
+                if entry.is_dir():
+                    if not entry.name.startswith(".") and entry.name != "__MACOSX":
+                        waiting.append((entry.path, f"{below}{entry.name}/"))
+                elif entry.is_file():
+                    yield below + entry.name
+                else:
+                    self.skipped.append((below + entry.name, "broken link or not a plain file"))
+
+
+class ZipStore:
+    """Members of a zip, stored or deflated, decoded in memory; nothing is written anywhere."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.skipped: list[tuple[str, str]] = []
+        self._table: dict[str, tuple[int, int, int, int, int]] = {}
+        self._read_table()
+        self.members = sorted(self._table)
+        self._start()
+
+    def source(self, member: str) -> bytes:
+        return self.prefix(member, None)[0]
+
+    def prefix(self, member: str, length: int | None) -> tuple[bytes, int]:
+        """The first `length` bytes (None: all, with the checksum compared) of a member, and its whole size."""
+        offset, method, packed, size, crc = self._table[member]
+        label = f"{self.path}:{member}"
+        head = self._read_at(offset, _LOCAL_HEADER.size)
+        if len(head) < _LOCAL_HEADER.size or head[:4] != b"PK\3\4":
+            raise AudioError(f"{label}: damaged archive, no member where the directory says")
+        *_, n_name, n_extra = _LOCAL_HEADER.unpack(head)
+        start = offset + _LOCAL_HEADER.size + n_name + n_extra
+        wanted = packed if length is None else min(packed, length)
+        data = self._read_at(start, wanted)
+        if len(data) < wanted:
+            raise AudioError(f"{label}: truncated archive")
+        if method == zipfile.ZIP_DEFLATED:
+            try:
+                # One byte beyond the declared size shows a member that lies about it.
+                data = zlib.decompressobj(-15).decompress(data, size + 1 if length is None else length)
+            except zlib.error as error:
+                raise AudioError(f"{label}: damaged in the archive ({error})") from error
+        if length is None and (len(data) != size or zlib.crc32(data) != crc):
+            raise AudioError(f"{label}: damaged in the archive (size or checksum differs)")
+        return data, size
+
+    def state(self, member: str) -> tuple[int, ...]:
+        return self._table[member][3:]
+
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_file", "_lock")}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def __del__(self):
+        with contextlib.suppress(AttributeError):
+            self._file.close()
+
+    def _start(self) -> None:
+        try:
+            self._file = open(self.path, "rb", buffering=0)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be opened ({error.strerror})") from error
+        status = os.fstat(self._file.fileno())
+        if (status.st_size, status.st_mtime_ns) != self._identity:
+            raise UserError(f"{self.path} has changed since it was opened; open it again")
+        self._lock = threading.Lock()
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        if hasattr(os, "pread"):
+            # Without a file position, threads and forked children cannot disturb one another.
+            parts = []
+            while length > 0 and (part := os.pread(self._file.fileno(), length, offset)):
+                parts.append(part)
+                offset, length = offset + len(part), length - len(part)
+            return b"".join(parts)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(length)
+
+    def _read_table(self) -> None:
+        try:
+            status = os.stat(self.path)
+            self._identity = (status.st_size, status.st_mtime_ns)
+            with zipfile.ZipFile(self.path) as archive:
+                members = archive.infolist()
+        except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, ValueError, EOFError) as error:
+            raise UserError(
+                f"{self.path} is not a folder, and not a zip that can be read ({error}); "
+                "give a folder of clips, a .zip of them, or a pack"
+            ) from error
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be opened ({error.strerror})") from error
+        for info in members:
+            if info.is_dir():
+                continue
+            reason = self._objection(info)
+            if reason:
+                self.skipped.append((info.filename, reason))
+            else:
+                self._table[info.filename] = (
+                    info.header_offset,
+                    info.compress_type,
+                    info.compress_size,
+                    info.file_size,
+                    info.CRC,
+                )
+
+    def _objection(self, info: zipfile.ZipInfo) -> str | None:
+        if reason := unsafe_name(info.orig_filename):
+            return reason
+        if stat.S_ISLNK(info.external_attr >> 16):
+            return "symbolic link"
+        if info.flag_bits & _ENCRYPTED:
+            return "encrypted"
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return f"compression method {info.compress_type}; only stored and deflated members are read"
+        if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+            return "declared sizes contradict one another"
+        if info.file_size > MEMBER_LIMIT:
+            return f"declares {info.file_size} bytes, more than {MEMBER_LIMIT}"
+        if info.filename in self._table:
+            return "second member of the same name"
+        return None

@@ -1,0 +1,242 @@
+"""What is in a data set: counts by every label, lengths, levels, duplicates, silence; and a page that shows it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from triadbench.core.audio.io import SAMPLE_RATE, AudioError, to_int16
+from triadbench.core.data.dataset import Dataset, Progress
+from triadbench.core.errors import UserError
+from triadbench.core.files import atomic_path
+from triadbench.core.models.chords import ROOTS, TYPES
+
+SILENT_PEAK_DB = -60.0
+"""Below this peak (in dB of full scale) a clip counts as silent: 33 of 32768 steps."""
+FLOOR_DB = -120.0
+_LISTED = 100
+_EXAMPLES = 4
+
+
+def describe(dataset: Dataset, progress: Progress | None = None) -> dict:
+    """Read every clip once and say what there is.
+
+    Returns:
+        JSON-ready: n, path, kind, types, roots, octaves, volumes, voicings, kinds (counts by name; "none" where names
+        do not say), type_by_root (4, 12), recordings {named, distinct}, sample_rates, durations_s and levels in dB of
+        full scale (peak_db, rms_db; each min, p10, median, p90, max, histogram), silent, duplicates {groups, clips,
+        pairs: names of clips whose 4 seconds are the same to the bit}, unreadable, skipped {n, reasons, files}.
+        Lists of names hold at most 100.
+    """
+    names = [clip.name for clip in dataset.clips]
+    peaks, levels, durations, rates = [], [], [], Counter()
+    silent, unreadable = [], []
+    same: dict[bytes, list[str]] = defaultdict(list)
+    for index, clip in enumerate(dataset.clips):
+        try:
+            waveform = dataset.read(index)
+            header = dataset.header(index)
+        except AudioError as error:
+            unreadable.append((clip.member, str(error)))
+        else:
+            peaks.append(_db(np.max(np.abs(waveform))))
+            levels.append(_db(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))))
+            rates[header.sample_rate] += 1
+            if header.duration_s is not None:
+                durations.append(header.duration_s)
+            if peaks[-1] < SILENT_PEAK_DB:
+                silent.append(clip.member)
+            same[hashlib.blake2b(to_int16(waveform).tobytes(), digest_size=16).digest()].append(clip.member)
+        if progress is not None:
+            progress(index + 1, len(dataset))
+    recordings = [clip.recording for clip in dataset.clips if clip.recording is not None]
+    return {
+        "path": str(dataset.path),
+        "kind": dataset.kind,
+        "n": len(dataset),
+        "types": _counts((TYPES[name.type] for name in names), TYPES),
+        "roots": _counts((ROOTS[name.root] for name in names), ROOTS),
+        "octaves": _counts(name.octave for name in names),
+        "volumes": _counts(name.volume for name in names),
+        "voicings": _counts(name.voicing for name in names),
+        "kinds": _counts(name.kind for name in names),
+        "type_by_root": _table(dataset),
+        "recordings": {"named": len(recordings), "distinct": len(set(recordings))},
+        "sample_rates": {str(rate): n for rate, n in sorted(rates.items())},
+        "durations_s": _spread(durations),
+        "peak_db": _spread(peaks),
+        "rms_db": _spread(levels),
+        "silent": {"n": len(silent), "files": silent[:_LISTED]},
+        "duplicates": _duplicates(same),
+        "unreadable": {"n": len(unreadable), "files": [list(item) for item in unreadable[:_LISTED]]},
+        "skipped": {
+            "n": len(dataset.skipped),
+            "reasons": _counts(_reason(*item) for item in dataset.skipped),
+            "files": [list(item) for item in dataset.skipped[:_LISTED]],
+        },
+    }
+
+
+def picture(description: dict, dataset: Dataset, path: str | os.PathLike) -> None:
+    """Write `description` as one interactive HTML page that needs no network.
+
+    Type by root, octaves and volumes, lengths and levels, and of four clips (one a type where there are) the waveform
+    and the log mel spectrogram of the original study.
+
+    Raises:
+        UserError: `path` is not an .html file or cannot be written.
+    """
+    if not os.fspath(path).lower().endswith((".html", ".htm")):
+        raise UserError(f"{path}: the picture is an interactive page; give a name that ends in .html")
+    import plotly.io
+
+    parts = [
+        plotly.io.to_html(figure, include_plotlyjs=position == 0, full_html=False, config={"displaylogo": False})
+        for position, figure in enumerate((_overview(description), _examples(dataset)))
+    ]
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width"><title>triadbench: data set</title></head>'
+        '<body style="font-family:sans-serif;margin:0 auto;max-width:1200px">' + "".join(parts) + "</body></html>\n"
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, "utf-8")
+
+
+def _overview(description: dict):
+    from plotly import graph_objects
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(
+        rows=3,
+        cols=2,
+        specs=[[{"colspan": 2}, None], [{}, {}], [{}, {}]],
+        subplot_titles=("clips by type and root", "octave", "volume", "length", "level: RMS blue, peak orange"),
+        vertical_spacing=0.1,
+    )
+    table = description["type_by_root"]
+    figure.add_trace(
+        graph_objects.Heatmap(
+            z=table,
+            x=ROOTS,
+            y=TYPES,
+            text=table,
+            texttemplate="%{text}",
+            colorscale="Blues",
+            zmin=0,
+            showscale=False,
+            hovertemplate="%{x} %{y}: %{z} clips<extra></extra>",
+        ),
+        row=1,
+        col=1,
+    )
+    for column, key in ((1, "octaves"), (2, "volumes")):
+        counts = description[key]
+        figure.add_trace(graph_objects.Bar(x=list(counts), y=list(counts.values()), name=key), row=2, col=column)
+        figure.update_xaxes(type="category", row=2, col=column)
+    for column, key, label in ((1, "durations_s", "length"), (2, "peak_db", "peak"), (2, "rms_db", "RMS")):
+        histogram = description[key]["histogram"]
+        edges = np.array(histogram["edges"])
+        if len(edges) > 1:
+            bars = graph_objects.Bar(
+                x=(edges[:-1] + edges[1:]) / 2, y=histogram["counts"], width=np.diff(edges), name=label, opacity=0.7
+            )
+            figure.add_trace(bars, row=3, col=column)
+    figure.update_xaxes(title_text="s", row=3, col=1)
+    figure.update_xaxes(title_text="dB of full scale", row=3, col=2)
+    title = (
+        f"{description['n']} clips, {description['skipped']['n']} files skipped, {description['silent']['n']} silent, "
+        f"{description['duplicates']['clips']} in {description['duplicates']['groups']} groups of duplicates"
+    )
+    figure.update_layout(title=title, height=950, barmode="overlay", showlegend=False, template="plotly_white")
+    return figure
+
+
+def _examples(dataset: Dataset):
+    from plotly import graph_objects
+    from plotly.subplots import make_subplots
+
+    shown = []
+    for index in _one_a_type(dataset):
+        try:
+            shown.append((dataset.clips[index].member, dataset.read(index)))
+        except AudioError:
+            continue
+    figure = make_subplots(
+        rows=2, cols=max(1, len(shown)), subplot_titles=[member for member, _ in shown], vertical_spacing=0.12
+    )
+    for column, (_, waveform) in enumerate(shown, 1):
+        # The lowest and highest sample of every 10 ms: the outline, at a fortieth of the size.
+        steps = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
+        outline = np.stack([steps.min(axis=1), steps.max(axis=1)], axis=1).ravel()
+        seconds = np.arange(len(outline)) * 80 / SAMPLE_RATE
+        line = graph_objects.Scattergl(x=seconds, y=np.round(outline, 4), line={"width": 1})
+        figure.add_trace(line, row=1, col=column)
+        frequencies, times, decibels = _log_mel(waveform)
+        figure.add_trace(
+            graph_objects.Heatmap(z=decibels, x=times, y=frequencies, colorscale="Magma", showscale=False),
+            row=2,
+            col=column,
+        )
+        figure.update_yaxes(type="log", title_text="Hz" if column == 1 else None, row=2, col=column)
+        figure.update_xaxes(title_text="s", row=2, col=column)
+    figure.update_layout(height=650, showlegend=False, template="plotly_white", title="examples")
+    return figure
+
+
+def _log_mel(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre frequencies in Hz, frame times in s, and dB below the loudest (n_mels, n_frames)."""
+    from triadbench.kernels.mel_reference import mel_spectrogram
+    from triadbench.kernels.spec import ORIGINAL
+
+    mel = mel_spectrogram(waveform[None], ORIGINAL)[0]
+    decibels = 10 * np.log10(np.maximum(mel, 1e-12))
+    decibels = np.maximum(decibels, decibels.max() - 80)
+    times = np.arange(mel.shape[1]) * ORIGINAL.hop_length / ORIGINAL.sample_rate
+    return np.round(ORIGINAL.mel_points()[1:-1], 1), np.round(times, 3), np.round(decibels, 1)
+
+
+def _one_a_type(dataset: Dataset) -> list[int]:
+    first: dict[int, int] = {}
+    for index, clip in enumerate(dataset.clips):
+        first.setdefault(clip.name.type, index)
+    return sorted(first.values())[:_EXAMPLES]
+
+
+def _counts(values, order: Sequence[str] = ()) -> dict[str, int]:
+    found = Counter("none" if value is None else str(value) for value in values)
+    return {key: found[key] for key in (*order, *sorted(set(found) - set(order)))}
+
+
+def _table(dataset: Dataset) -> list[list[int]]:
+    table = np.zeros((len(TYPES), len(ROOTS)), dtype=np.int64)
+    np.add.at(table, dataset.labels(), 1)
+    return table.tolist()
+
+
+def _spread(values: Sequence[float]) -> dict:
+    if not values:
+        return dict.fromkeys(("min", "p10", "median", "p90", "max")) | {"histogram": {"edges": [], "counts": []}}
+    found = np.percentile(values, [0, 10, 50, 90, 100])
+    counts, edges = np.histogram(values, bins=40, range=(found[0] - 0.5, found[-1] + 0.5))
+    histogram = {"edges": np.round(edges, 4).tolist(), "counts": counts.tolist()}
+    return dict(zip(("min", "p10", "median", "p90", "max"), found.tolist(), strict=True)) | {"histogram": histogram}
+
+
+def _duplicates(same: dict[bytes, list[str]]) -> dict:
+    groups = [members for members in same.values() if len(members) > 1]
+    pairs = [[members[0], other] for members in groups for other in members[1:]]
+    return {"groups": len(groups), "clips": sum(map(len, groups)), "pairs": pairs[:_LISTED]}
+
+
+def _reason(member: str, reason: str) -> str:
+    """The kind of a reason: without the name, which would make each one different."""
+    return reason.replace(repr(os.path.splitext(os.path.basename(member))[0]), "its name")
+
+
+def _db(amplitude: float) -> float:
+    return float(max(FLOOR_DB, 20 * np.log10(max(float(amplitude), 1e-12))))

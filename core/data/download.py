@@ -1,0 +1,315 @@
+"""One file over HTTP(S), resumed until it is whole, and checked.
+
+What has arrived stays in `NAME.part` beside the target, with the server's tag of the file in `NAME.part.json`, so
+that a later call, or the next attempt of this one, asks for the rest only (RFC 9110, range requests with If-Range).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from triadbench.core.errors import UserError
+from triadbench.core.files import atomic_path, file_digest
+
+Progress = Callable[[int, int | None], None]
+
+TIMEOUT_S = 30.0
+PAUSE_S = 1.0
+"""Wait before the second attempt in a row that brought nothing; it doubles with each."""
+PAUSE_LIMIT_S = 30.0
+_BLOCK = 1 << 18
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+"""Answers of a server that may do better soon."""
+_DIGESTS = {"md5", "sha1", "sha256", "sha512"}
+_FAILURES = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, OSError)
+
+
+class _Passing(Exception):
+    """A failure after which another attempt makes sense."""
+
+
+def download(
+    url: str,
+    path: str | os.PathLike,
+    *,
+    size: int | None = None,
+    checksum: str | None = None,
+    retries: int = 5,
+    progress: Progress | None = None,
+    pause_s: float = PAUSE_S,
+) -> Path:
+    """Bring a file here, whole and checked; what an earlier call left is continued.
+
+    Args:
+        size: its length in bytes, where known; more is needed free on the disk.
+        checksum: "md5:HEX" (or sha1, sha256, sha512), where known.
+        retries: attempts in a row that may bring nothing before it gives up; progress starts the count again.
+        progress: called with (bytes here, bytes in all or None).
+
+    Returns:
+        `path`. A file that is there already and has that size and checksum is not brought again.
+
+    Raises:
+        UserError: not http or https, refused, gave up (the part stays for next time), the server contradicts the
+            stated length, no room, or a wrong file (removed).
+    """
+    check_url(url)
+    path = Path(path)
+    if path.is_file() and (size is not None or checksum is not None) and _is_right(path, size, checksum, progress):
+        return path
+    _make_folder(path.parent)
+    if path.exists():
+        raise UserError(f"{path} exists already and is not the file to be fetched; move it or choose another folder")
+    part = path.with_name(path.name + ".part")
+    failures, most = 0, _size(part)
+    while True:
+        try:
+            _attempt(url, part, size, progress)
+            break
+        except _Passing as error:
+            # Against the most there ever was: a server that starts over each time makes no progress by coming back.
+            failures = 0 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
+            if failures > retries:
+                raise UserError(
+                    f"{url}: {error}; gave up after {failures} attempts without progress. "
+                    f"{_size(part)} bytes are kept in {part}: run the same command again to continue"
+                ) from error
+            time.sleep(min(PAUSE_LIMIT_S, pause_s * 2 ** max(0, failures - 1)))
+    _check_part(part, url, size, checksum)
+    os.replace(part, path)
+    _tag_path(part).unlink(missing_ok=True)
+    return path
+
+
+def check_url(url: str) -> None:
+    """Refuse whatever is not http or https with a host (a file: address would read this machine)."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = good and not any(character.isspace() or ord(character) < 32 for character in url)
+    except ValueError:
+        good = False
+    if not good:
+        raise UserError(f"{url!r} is not an http or https address")
+
+
+def fetch_json(url: str, *, retries: int = 5, pause_s: float = PAUSE_S, limit: int = 16 << 20):
+    """A JSON document of at most `limit` bytes.
+
+    Raises:
+        UserError: refused, gave up, too long, or not JSON.
+    """
+    check_url(url)
+    for attempt in range(retries + 1):
+        try:
+            with _request(url, {}) as answer:
+                body = answer.read(limit + 1)
+            break
+        except (_Passing, *_FAILURES) as error:
+            if attempt == retries:
+                raise UserError(f"{url}: {_why(error)}; gave up after {attempt + 1} attempts") from error
+            time.sleep(min(PAUSE_LIMIT_S, pause_s * 2**attempt))
+    if len(body) > limit:
+        raise UserError(f"{url}: more than {limit} bytes where a short description was expected")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{url}: the answer is not JSON ({error})") from error
+
+
+def _attempt(url: str, part: Path, size: int | None, progress: Progress | None) -> None:
+    """Bring what is missing of `part`, or raise `_Passing` with what has come kept."""
+    have = _size(part)
+    if size is not None and have > size:
+        part.unlink()
+        have = 0
+    if size is not None and have == size:
+        return
+    tag = _read_tag(part, url)
+    if have and tag is None and size is None:
+        # Nothing says that the rest would belong to the same file.
+        _forget(part)
+        have = 0
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if tag:
+            headers["If-Range"] = tag
+    try:
+        with _request(url, headers) as answer:
+            start, total = _place(answer, have, size, url)
+            _check_room(part.parent, (total or 0) - start)
+            _write_tag(part, url, answer.headers.get("ETag") or answer.headers.get("Last-Modified"))
+            _receive(answer, part, start, total, url, progress)
+    except _NothingLeft as error:
+        # The server has no byte beyond ours: whole if the length is not known otherwise, else not that file.
+        if error.total != have:
+            _forget(part)
+            raise _Passing("the server's file is shorter than what was kept of it") from error
+    except UserError:
+        raise
+    except _FAILURES as error:
+        raise _Passing(_why(error)) from error
+
+
+class _NothingLeft(Exception):
+    def __init__(self, total: int | None):
+        super().__init__()
+        self.total = total
+
+
+def _request(url: str, headers: dict[str, str]):
+    request = urllib.request.Request(url, headers={"User-Agent": "triadbench", **headers})
+    try:
+        return urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416 and "Range" in headers:
+                match = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+                raise _NothingLeft(int(match[1]) if match else None) from error
+            if error.code in _PASSING:
+                raise _Passing(f"the server answered {error.code} {error.reason}") from error
+            raise UserError(f"{url}: the server answered {error.code} {error.reason}") from error
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        check_url(newurl)
+        if req.type == "https" and not newurl.lower().startswith("https:"):
+            raise UserError(f"{req.full_url}: redirected from https to {newurl}, which is not; refused")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _place(answer, have: int, size: int | None, url: str) -> tuple[int, int | None]:
+    """Where the answer's first byte belongs, and the length of the whole file; checked against what is known."""
+    length = answer.headers.get("Content-Length", "")
+    length = int(length) if length.isdigit() else None
+    start, total = 0, length
+    if answer.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != have:
+            raise UserError(f"{url}: the server sent another part than was asked for (from byte {have})")
+        start, total = have, None if match[3] == "*" else int(match[3])
+    if size is not None and total is not None and total != size:
+        raise UserError(f"{url}: the server's file has {total} bytes, and {size} are stated; it is not the file")
+    return start, total if total is not None else size
+
+
+def _receive(answer, part: Path, start: int, total: int | None, url: str, progress: Progress | None) -> None:
+    done = start
+    with _writing(part), open(part, "r+b" if part.exists() else "wb") as file:
+        file.truncate(start)
+        file.seek(start)
+        while True:
+            if progress is not None:
+                progress(done, total)
+            try:
+                block = answer.read1(_BLOCK)
+            except _FAILURES as error:
+                raise _Passing(f"{_why(error)} after {done} bytes") from error
+            if not block:
+                break
+            done += len(block)
+            if total is not None and done > total:
+                break
+            file.write(block)
+    if total is not None and done > total:
+        _forget(part)
+        raise UserError(f"{url}: the server sends more than the {total} bytes that are stated; it is not the file")
+    if total is not None and done < total:
+        raise _Passing(f"the connection closed after {done} of {total} bytes")
+
+
+@contextlib.contextmanager
+def _writing(part: Path):
+    """A disk that refuses is no failure of the network, and trying again does not mend it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{part}: cannot be written ({error.strerror or error}); what came is kept") from error
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _tag_path(part).unlink(missing_ok=True)
+
+
+def _check_part(part: Path, url: str, size: int | None, checksum: str | None) -> None:
+    if not _is_right(part, size, checksum, None):
+        found = f"{_size(part)} bytes"
+        if checksum is not None:
+            found += f", {checksum.partition(':')[0]} {file_digest(part, checksum.partition(':')[0])}"
+        stated = ", ".join(str(item) for item in (f"{size} bytes" if size is not None else None, checksum) if item)
+        _forget(part)
+        raise UserError(f"{url}: wrong file: {found}; stated: {stated}. It was removed; run the command again")
+
+
+def _is_right(path: Path, size: int | None, checksum: str | None, progress: Progress | None) -> bool:
+    if size is not None and _size(path) != size:
+        return False
+    if checksum is None:
+        return True
+    algorithm, _, value = checksum.partition(":")
+    if algorithm not in _DIGESTS or not value:
+        raise UserError(f"checksum {checksum!r} must look like md5:HEX, with one of {', '.join(sorted(_DIGESTS))}")
+    return file_digest(path, algorithm, progress) == value.lower()
+
+
+def _tag_path(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _read_tag(part: Path, url: str) -> str | None:
+    try:
+        stored = json.loads(_tag_path(part).read_text("utf-8"))
+        return stored["tag"] if stored["url"] == hashlib.sha256(url.encode()).hexdigest() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_tag(part: Path, url: str, tag: str | None) -> None:
+    # A weak tag (W/) must not be used in If-Range: it promises the same meaning, not the same bytes.
+    if tag is None or tag.startswith("W/"):
+        _tag_path(part).unlink(missing_ok=True)
+        return
+    with atomic_path(_tag_path(part)) as temporary:
+        # The address may hold a key, and is only compared.
+        stored = {"url": hashlib.sha256(url.encode()).hexdigest(), "tag": tag}
+        temporary.write_text(json.dumps(stored), "utf-8")
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{folder}: {needed / 1e9:.2f} GB more are needed and {free / 1e9:.2f} GB are free")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make this folder ({error.strerror}); choose another") from error
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.getsize(path)
+    return 0
+
+
+def _why(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or error
+    return str(getattr(reason, "strerror", None) or reason) or type(error).__name__

@@ -1,0 +1,148 @@
+"""Which clips train and which test.
+
+`random_split` is the original study's: it puts variants of one recording on both sides, so its accuracy is that of
+recognising recordings seen before. `grouped_split` keeps every recording on one side.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from triadbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from triadbench.core.data.dataset import Clip
+
+TEST_FRACTION = 0.3
+SEED = 13
+
+
+def random_split(n: int, test_fraction: float = TEST_FRACTION, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
+    """The original's split of `n` clips, index for index.
+
+    `torch.utils.data.random_split(dataset, [int(0.7 * n), n - int(0.7 * n)], torch.Generator().manual_seed(13))`.
+
+    Returns:
+        train, test: int64 arrays of indices, in that function's order.
+
+    Raises:
+        UserError: a side would be empty.
+    """
+    import torch
+
+    _check_fraction(test_fraction)
+    n_train = int((1 - test_fraction) * n)
+    if not 0 < n_train < n:
+        raise UserError(f"{n} clips cannot be split with a test part of {test_fraction}: a side would be empty")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
+    return order[:n_train].copy(), order[n_train:].copy()
+
+
+def grouped_split(
+    clips: Sequence[Clip], test_fraction: float = TEST_FRACTION, seed: int = SEED
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Split so that no recording has a variant on the other side.
+
+    A clip's group is the recording that the manifest names. Without one it is (octave, root, type, volume, voicing):
+    the data set's names do not say which of the 100 examples are variants of which of the 10 recordings, so all of
+    them stay together. Where only some clips of such a key have a recording, their groups are joined. An amplifier
+    copy without a manifest names no octave or volume; it may be a variant of anything, and is left out.
+
+    Both sides keep every (type, root) that has at least two groups; sizes come as near to `test_fraction` as whole
+    groups allow.
+
+    Returns:
+        train, test, left_out: int64 arrays of indices, ascending; together they are every clip once.
+
+    Raises:
+        UserError: a side would be empty.
+    """
+    _check_fraction(test_fraction)
+    groups, left_out = _groups(clips)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    strata: dict[tuple[int, int], list[list[int]]] = defaultdict(list)
+    for members in groups:
+        first = clips[members[0]].name
+        strata[first.type, first.root].append(members)
+    test: list[int] = []
+    wanted = 0.0
+    keys = sorted(strata)
+    for stratum in (keys[position] for position in rng.permutation(len(keys))):
+        members = [strata[stratum][position] for position in rng.permutation(len(strata[stratum]))]
+        # What earlier strata could not give in whole groups is asked of this one.
+        wanted += test_fraction * sum(map(len, members))
+        chosen = _choose(members, wanted - len(test))
+        for group in members[:chosen]:
+            test.extend(group)
+    if len(groups) > 1:
+        _mend_empty_side(groups, test)
+    sides = set(test)
+    train = [index for members in groups for index in members if index not in sides]
+    if not train or not test:
+        raise UserError(
+            f"{len(clips)} clips in {len(groups)} recordings cannot be split by recording: a side would be empty "
+            f"({len(left_out)} amplifier copies name no recording); use the random split or a data set with a manifest"
+        )
+    return tuple(np.array(sorted(side), dtype=np.int64) for side in (train, test, left_out))
+
+
+def _mend_empty_side(groups: list[list[int]], test: list[int]) -> None:
+    """Where labels of one group each have left a side empty, give it the smallest group."""
+    smallest = min(groups, key=len)
+    if not test:
+        test.extend(smallest)
+    elif len(test) == sum(map(len, groups)):
+        test[:] = set(test).difference(smallest)
+
+
+def _choose(groups: Sequence[Sequence[int]], wanted: float) -> int:
+    """How many of the first groups come nearest to `wanted` clips; of two or more groups each side keeps one."""
+    sizes = np.concatenate([[0], np.cumsum([len(group) for group in groups])])
+    low, high = (1, len(groups) - 1) if len(groups) > 1 else (0, 1)
+    return low + int(np.argmin(np.abs(sizes[low : high + 1] - wanted)))
+
+
+def _groups(clips: Sequence[Clip]) -> tuple[list[list[int]], list[int]]:
+    parents: dict = {}
+
+    def find(node):
+        root = node
+        while parents.setdefault(root, root) != root:
+            root = parents[root]
+        while parents[node] != root:
+            parents[node], node = root, parents[node]
+        return root
+
+    unnamed = {_key(clip) for clip in clips if clip.recording is None}
+    left_out = []
+    for index, clip in enumerate(clips):
+        key = _key(clip)
+        if clip.recording is not None:
+            find(("recording", clip.recording))
+            if key is not None and key in unnamed:
+                parents[find(("recording", clip.recording))] = find(key)
+        elif key is None:
+            left_out.append(index)
+    groups: dict = defaultdict(list)
+    for index, clip in enumerate(clips):
+        node = _key(clip) if clip.recording is None else ("recording", clip.recording)
+        if node is not None:
+            groups[find(node)].append(index)
+    return list(groups.values()), left_out
+
+
+def _key(clip: Clip) -> tuple | None:
+    """What a name says of its recording, or None where it says too little."""
+    name = clip.name
+    if name.octave is None or name.volume is None:
+        return None
+    return (name.octave, name.root, name.type, name.volume, name.voicing)
+
+
+def _check_fraction(test_fraction: float) -> None:
+    if not 0 < test_fraction < 1:
+        raise UserError(f"test_fraction={test_fraction} must lie between 0 and 1, both excluded")

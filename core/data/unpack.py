@@ -1,0 +1,145 @@
+"""Unpacking an archive from elsewhere: every member is judged before the first byte is written.
+
+Refused, whole: names that leave the folder or that a system could read otherwise, links and devices, members of the
+same name, encryption, sizes that contradict the archive's, and bombs. What is accepted is unpacked into a temporary
+folder and renamed, so a hostile or damaged archive leaves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from triadbench.core.data.containers import unsafe_name
+from triadbench.core.errors import UserError
+from triadbench.core.files import atomic_path
+
+MAX_BYTES = 64 << 30
+MAX_MEMBERS = 1_000_000
+MAX_RATIO = 100
+"""Unpacked over packed size of the whole archive; sound shrinks two- or threefold, a bomb hundreds of times."""
+_RATIO_MATTERS_BYTES = 64 << 20
+_BLOCK = 1 << 20
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, UnicodeError)
+
+
+def safe_unpack(
+    zip_path: str | os.PathLike,
+    out: str | os.PathLike,
+    progress: Callable[[int, int | None], None] | None = None,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_ratio: float = MAX_RATIO,
+) -> int:
+    """Unpack a zip into the folder `out`, which must not exist yet or be empty.
+
+    Args:
+        progress: called with (bytes written, bytes in all).
+        max_bytes: most that the archive may unpack to.
+        max_ratio: most that it may grow, where it unpacks to more than 64 MiB.
+
+    Returns:
+        how many files there are.
+
+    Raises:
+        UserError: not a zip, hostile, damaged, `out` is taken, or no room; nothing is left at `out`.
+    """
+    zip_path = Path(zip_path)
+    try:
+        with zipfile.ZipFile(zip_path) as archive:
+            members = archive.infolist()
+            total = _judge(zip_path, members, max_bytes, max_ratio)
+            with atomic_path(out, directory=True) as folder:
+                _check_room(folder.parent, total)
+                _write_all(archive, members, folder, total, progress)
+    except FileNotFoundError as error:
+        raise UserError(f"{zip_path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"{zip_path}: cannot be read ({error.strerror or error})") from error
+    except _DAMAGE as error:
+        raise UserError(f"{zip_path}: damaged or not a zip ({error}); nothing was unpacked") from error
+    return sum(not info.is_dir() for info in members)
+
+
+def _judge(zip_path: Path, members: list[zipfile.ZipInfo], max_bytes: int, max_ratio: float) -> int:
+    """Refuse a hostile archive by its directory alone; the bytes that it declares otherwise."""
+    if len(members) > MAX_MEMBERS:
+        raise UserError(f"{zip_path}: refused, {len(members)} members are more than {MAX_MEMBERS}")
+    files: set[str] = set()
+    folders: set[str] = set()
+    for info in members:
+        reason = _objection(info)
+        path = _comparable(info.filename)
+        if reason is None and (path in files or (path in folders and not info.is_dir())):
+            reason = "a second member of that name"
+        parents = ["/".join(path.split("/")[:depth]) for depth in range(1, path.count("/") + 1)]
+        if reason is None and any(parent in files for parent in parents):
+            reason = "a file is also a folder"
+        if reason is not None:
+            raise UserError(f"{zip_path}: refused, member {info.orig_filename!r}: {reason}; nothing was unpacked")
+        (folders if info.is_dir() else files).add(path)
+        folders.update(parents)
+    size = zip_path.stat().st_size
+    total = sum(info.file_size for info in members)
+    if total > max_bytes or (total > _RATIO_MATTERS_BYTES and total > max_ratio * size):
+        raise UserError(
+            f"{zip_path}: refused, {size} bytes would unpack to {total} (at most {max_bytes} and {max_ratio} times "
+            "the archive); nothing was unpacked"
+        )
+    if sum(info.compress_size for info in members) > size:
+        raise UserError(f"{zip_path}: refused, its members overlap; nothing was unpacked")
+    return total
+
+
+def _objection(info: zipfile.ZipInfo) -> str | None:
+    if reason := unsafe_name(info.orig_filename):
+        return reason
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "a link or device"
+    if any(part.strip(" .") == "" for part in info.filename.rstrip("/").split("/")):
+        return "an empty part in its path"
+    if info.flag_bits & 0x1:
+        return "encrypted"
+    if info.is_dir() and info.file_size:
+        return "a folder with content"
+    return None
+
+
+def _comparable(name: str) -> str:
+    # As file systems that ignore case or spelling of accents would see it.
+    return unicodedata.normalize("NFC", name.rstrip("/")).casefold()
+
+
+def _write_all(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path, total: int, progress) -> None:
+    done = 0
+    for info in members:
+        target = folder.joinpath(*info.filename.rstrip("/").split("/"))
+        if info.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        written = 0
+        with archive.open(info) as source, open(target, "xb") as file:
+            while block := source.read(_BLOCK):
+                written += len(block)
+                if written > info.file_size:
+                    raise zipfile.BadZipFile(f"member {info.filename!r} is larger than it declares")
+                file.write(block)
+        if written != info.file_size:
+            raise zipfile.BadZipFile(f"member {info.filename!r} is shorter than it declares")
+        done += written
+        if progress is not None:
+            progress(done, total)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free")

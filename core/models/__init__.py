@@ -1,0 +1,1 @@
+"""Chord labels, networks, checkpoints and the PyTorch predictor."""

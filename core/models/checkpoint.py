@@ -1,0 +1,174 @@
+"""Checkpoints: one `.safetensors` file whose metadata says everything that is needed to use or to resume it.
+
+Nothing is ever unpickled. Published checkpoints of the original study (`.pt`, `.pth`) are read by torch's
+weights-only loader, which admits tensors and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from triadbench.core.errors import UserError
+from triadbench.core.files import atomic_path, check_model_file
+from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.models.networks import ChordNet, OriginalNet
+from triadbench.core.version import VERSION
+from triadbench.kernels.spec import ORIGINAL, MelSpec
+
+FORMAT = "triadbench-checkpoint-1"
+_OPTIMIZER = "optimizer."
+_N_CLASSES = {"type": len(TYPES), "root": len(ROOTS)}
+
+
+@dataclass
+class Checkpoint:
+    """A model and what is known of it.
+
+    Attributes:
+        model: in evaluation mode.
+        architecture: "original" or "chordnet".
+        task: "type", "root" or "both".
+        spec: the mel spectrogram that the model takes.
+        training: the training record: data, seed, epochs, curves, accuracies.
+        state: tensors to resume with (optimizer, generator), empty in finished models.
+    """
+
+    model: nn.Module
+    architecture: str
+    task: str
+    spec: MelSpec
+    training: dict = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+def build_model(architecture: str, task: str, spec: MelSpec | None = None, config: dict | None = None) -> nn.Module:
+    """A model with fresh weights.
+
+    Raises:
+        UserError: an architecture or task that does not exist.
+    """
+    if architecture == "original" and task in _N_CLASSES:
+        return OriginalNet(_N_CLASSES[task])
+    if architecture == "chordnet" and task == "both":
+        return ChordNet(**({"spec": spec} if spec else {}), **(config or {}))
+    raise UserError(
+        f"no model of architecture {architecture!r} for task {task!r} (original: type, root; chordnet: both)"
+    )
+
+
+def resumed_record(training: dict, way: dict) -> dict:
+    """A training record that says how it goes on, where this is another way than that of its last epoch.
+
+    What it says of its beginning (`config`, `pipeline`, `processes`) stays; `resumed` lists the later ways, each with
+    the epoch (from 1) that it begins with.
+
+    Args:
+        way: "device", and whatever the run says of its computation.
+    """
+    earlier = training.get("resumed", [])
+    before = earlier[-1] if earlier else {**training, "device": training["config"]["device"]}
+    if all(before.get(key, value) == value for key, value in way.items()):
+        return training
+    return {**training, "resumed": [*earlier, {"from_epoch": len(training["curves"]) + 1, **way}]}
+
+
+def save(checkpoint: Checkpoint, path: str | os.PathLike) -> None:
+    """Write a checkpoint; it appears whole or not at all.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    described = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": checkpoint.architecture,
+        "task": checkpoint.task,
+        "config": getattr(checkpoint.model, "config", {}),
+        "spec": checkpoint.spec.to_dict(),
+        "labels": {"types": TYPES, "roots": ROOTS},
+        "training": checkpoint.training,
+    }
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.model.state_dict().items()}
+    tensors |= {_OPTIMIZER + name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.state.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"triadbench": json.dumps(described)})
+        except SafetensorError as error:
+            raise UserError(f"{path}: cannot write ({error}); nothing was changed there") from error
+
+
+def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint of ours, or a state dict of the original network (`.pt`, `.pth`, or bare `.safetensors`).
+
+    Raises:
+        UserError: missing, damaged, of another program, or of another version.
+    """
+    path = Path(path)
+    check_model_file(path)
+    if path.suffix != ".safetensors":
+        return _original_from(_load_torch(path), path, device)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get("triadbench")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable model file ({error})") from error
+    if metadata is None:
+        return _original_from(tensors, path, device)
+    try:
+        described = json.loads(metadata)
+        if described["format"] != FORMAT:
+            raise UserError(f"{path}: format {described['format']!r}; this program reads {FORMAT!r}")
+        if tuple(described["labels"]["types"]) != TYPES or tuple(described["labels"]["roots"]) != ROOTS:
+            raise UserError(f"{path}: its labels are not this program's")
+        spec = MelSpec.from_dict(described["spec"])
+        try:
+            model = build_model(described["architecture"], described["task"], spec, described["config"])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OPTIMIZER)}
+        model.load_state_dict(weights)
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+            raise UserError(f"{path}: a damaged model file (its weights are not finite)")
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: a damaged or foreign model file ({first_line})") from error
+    state = {name.removeprefix(_OPTIMIZER): t for name, t in tensors.items() if name.startswith(_OPTIMIZER)}
+    return Checkpoint(
+        model.to(device).eval(), described["architecture"], described["task"], spec, described["training"], state
+    )
+
+
+def _load_torch(path: Path) -> dict:
+    if path.name.endswith(".torchscript.pt"):
+        raise UserError(f"{path}: a TorchScript file, not a checkpoint; give the checkpoint that it was made of")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch talks about what it meets before it refuses it
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its reader meets in a foreign file
+        raise UserError(f"{path}: not a state dict that can be read safely ({type(error).__name__})") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{path}: not a state dict (names and tensors)")
+    return loaded
+
+
+def _original_from(tensors: dict, path: Path, device: str | torch.device) -> Checkpoint:
+    for task, n_classes in _N_CLASSES.items():
+        model = OriginalNet(n_classes)
+        wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if wanted == {name: tensor.shape for name, tensor in tensors.items()}:
+            model.load_state_dict(tensors)
+            return Checkpoint(model.to(device).eval(), "original", task, ORIGINAL, {"source": path.name})
+    raise UserError(f"{path}: neither a triadbench checkpoint nor a state dict of the original network")

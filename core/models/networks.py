@@ -1,0 +1,187 @@
+"""The networks: the original study's, one task each, and ours, which names type and root together.
+
+Both are convolutional. The original sees a power mel spectrogram as a picture. Ours sees it as music: the frequency
+axis becomes a pitch axis, on which a transposed chord is the same picture a few rows higher, and every layer treats
+all transpositions alike; what it learns of one root it knows of all twelve.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from triadbench.core.models.chords import ROOTS, TYPES, root_pitch_class
+from triadbench.kernels.spec import CHORD, ORIGINAL, MelSpec
+
+
+class OriginalNet(nn.Module):
+    """The original study's network ("VGG-ish", after V. Velardo), state-dict keys and shapes included.
+
+    Args:
+        n_classes: 4 for the type of chord, 12 for its root.
+    """
+
+    spec = ORIGINAL
+
+    def __init__(self, n_classes: int):
+        super().__init__()
+        widths = (1, 16, 32, 64, 128)
+        for i in range(4):
+            block = nn.Sequential(
+                nn.Conv2d(widths[i], widths[i + 1], kernel_size=3, stride=1, padding=2), nn.ReLU(), nn.MaxPool2d(2)
+            )
+            setattr(self, f"conv{i + 1}", block)
+        self.flatten = nn.Flatten()
+        self.linear = nn.Linear(128 * 5 * 9, n_classes)
+        self.softmax = nn.Softmax(dim=1)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Probabilities (batch, n_classes) of a power mel spectrogram (batch, 1, 64, 126).
+
+        The original hands these, and not logits, to the cross-entropy, which applies a softmax again.
+        """
+        x = self.conv4(self.conv3(self.conv2(self.conv1(mel))))
+        return self.softmax(self.linear(self.flatten(x)))
+
+
+class PitchAxis(nn.Module):
+    """Resample the mel axis to `bins_per_semitone` bins a semitone, by linear interpolation between band centres.
+
+    Args:
+        spec: of the mel spectrogram that comes in.
+        low_midi: MIDI number of the first bin.
+        octaves, bins_per_semitone: size of the pitch axis.
+    """
+
+    def __init__(self, spec: MelSpec, low_midi: float, octaves: int, bins_per_semitone: int):
+        super().__init__()
+        n_bins = octaves * 12 * bins_per_semitone
+        frequencies = torch.arange(spec.n_freqs, dtype=torch.float64) * spec.sample_rate / spec.n_fft
+        filterbank = torch.from_numpy(spec.filterbank())
+        centres = (filterbank @ frequencies) / filterbank.sum(dim=1).clamp(min=1e-12)
+        midi = low_midi + torch.arange(n_bins, dtype=torch.float64) / bins_per_semitone
+        target = (440.0 * 2.0 ** ((midi - 69) / 12)).clamp(centres[0], centres[-1])
+        right = torch.searchsorted(centres, target).clamp(1, len(centres) - 1)
+        weight = (target - centres[right - 1]) / (centres[right] - centres[right - 1])
+        matrix = torch.zeros(n_bins, spec.n_mels, dtype=torch.float64)
+        rows = torch.arange(n_bins)
+        matrix[rows, right - 1] = 1 - weight
+        matrix[rows, right] += weight
+        self.register_buffer("matrix", matrix.float(), persistent=False)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """(batch, n_mels, n_frames) -> (batch, n_bins, n_frames)."""
+        return torch.matmul(self.matrix, log_mel)
+
+
+class ChordNet(nn.Module):
+    """Our network: log mel spectrogram in, type and root of the chord out.
+
+    1. Normalise by the clip's loudest cell, so that gain does not matter, and cut `RANGE_NATS` below it.
+    2. Put it on a pitch axis (`PitchAxis`), and convolve down to one bin a semitone.
+    3. Bring the harmonics of a note together: channels shifted by an octave, a twelfth, ... are stacked, so that the
+       next layer sees a note's partials side by side (as Bittner et al., "Deep salience", ISMIR 2017, with their
+       harmonic CQT), and convolve.
+    4. Weigh the frames and sum them: a chord's sound matters, the silence before it does not.
+    5. Look at two octaves around every semitone, fold the octaves onto twelve pitch classes, and convolve around the
+       circle: one logit for every type at every root.
+
+    Type and root come from one table of 12 x 4 joint logits, each by summing the probabilities over the other.
+
+    Args:
+        spec: of the mel spectrogram.
+        width: channels of the first stages.
+        hidden: channels of the last.
+        dropout: before the last layer, in training.
+    """
+
+    LOW_MIDI, OCTAVES, BINS = 35, 6, 3
+    RANGE_NATS = 14.0
+    # In semitones: the second to eighth partial, and an octave below to tell a note from its own overtones.
+    PARTIALS = (-12, 0, 12, 19, 24, 28, 31, 36)
+
+    def __init__(self, spec: MelSpec = CHORD, width: int = 8, hidden: int = 48, dropout: float = 0.2):
+        super().__init__()
+        self.spec = spec
+        self.config = {"width": width, "hidden": hidden, "dropout": dropout}
+        self.pitch_axis = PitchAxis(spec, self.LOW_MIDI - 1 / self.BINS, self.OCTAVES, self.BINS)
+        # Stride over pitch: one output a semitone, centred on it. Over time: frames overlap, and a chord lasts.
+        self.stem = _conv2d(1, width, kernel=(7, 5), stride=(self.BINS, 4), padding=(2, 2))
+        self.harmonics = _conv2d(width * len(self.PARTIALS), 2 * width, kernel=(1, 1))
+        self.mix1 = _conv2d(2 * width, 2 * width, kernel=(3, 3), padding=(1, 1))
+        self.mix2 = _conv2d(2 * width, 2 * width, kernel=(3, 3), padding=(1, 1))
+        self.attention = nn.Conv1d(2 * width, 1, kernel_size=3, padding=1)
+        self.around = nn.Sequential(
+            nn.Conv1d(4 * width, hidden, kernel_size=25, padding=12),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Conv1d(hidden, hidden, kernel_size=13, padding=6),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+        )
+        self.circle = nn.Sequential(
+            nn.Conv1d(2 * hidden, hidden, kernel_size=12),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Conv1d(hidden, len(TYPES), kernel_size=1),
+        )
+        # The pitch axis starts at LOW_MIDI; this is where each root of the label order lies on the folded circle.
+        order = [(root_pitch_class(root) - self.LOW_MIDI) % 12 for root in range(len(ROOTS))]
+        self.register_buffer("root_order", torch.tensor(order), persistent=False)
+
+    def joint(self, log_mel: Tensor) -> Tensor:
+        """Logits (batch, 12 roots, 4 types) of every chord, from a log mel spectrogram (batch, n_mels, n_frames)."""
+        loudest = log_mel.amax(dim=(1, 2), keepdim=True)
+        x = (log_mel - loudest).clamp(min=-self.RANGE_NATS) * (2 / self.RANGE_NATS) + 1
+        x = self.stem(self.pitch_axis(x).unsqueeze(1))
+        n = self.OCTAVES * 12
+        padded = nn.functional.pad(x, (0, 0, 12, max(self.PARTIALS)))
+        x = self.harmonics(torch.cat([padded[:, :, 12 + shift : 12 + shift + n] for shift in self.PARTIALS], dim=1))
+        x = self.mix1(x) + x
+        x = self.mix2(x) + x
+        weights = torch.softmax(self.attention(x.mean(dim=2)), dim=-1).unsqueeze(2)
+        x = torch.cat([(x * weights).sum(dim=-1), x.amax(dim=-1)], dim=1)
+        x = self.around(x)
+        x = x.reshape(x.shape[0], x.shape[1], self.OCTAVES, 12)  # a -1 would not do without a clip
+        x = torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
+        x = self.circle(torch.cat([x, x[..., :11]], dim=-1))
+        return x.index_select(-1, self.root_order).transpose(1, 2)
+
+    def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of type (batch, 4) and root (batch, 12); their softmax are the probabilities."""
+        joint = self.joint(log_mel)
+        return torch.logsumexp(joint, dim=1), torch.logsumexp(joint, dim=2)
+
+
+def _conv2d(n_in: int, n_out: int, kernel: tuple[int, int], **options) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(n_in, n_out, kernel, bias=False, **options), nn.BatchNorm2d(n_out), nn.ReLU())
+
+
+def chord_loss(joint: Tensor, types: Tensor, roots: Tensor, root_defined: Tensor) -> Tensor:
+    """Negative log likelihood of the true chords, averaged, from joint logits (batch, 12, 4).
+
+    Where the root is undefined (an inverted augmented triad), any of the three roots that spell the same notes is
+    true: their probabilities are summed.
+
+    Args:
+        types, roots: class indices (batch,). root_defined: bool (batch,).
+    """
+    log_p = torch.log_softmax(joint.flatten(1), dim=1).reshape(joint.shape)
+    rows = torch.arange(len(types), device=joint.device)
+    exact = log_p[rows, roots, types]
+    # Roots in label order rise by semitones, so the roots of the same augmented triad lie four classes apart.
+    same_notes = torch.stack([log_p[rows, (roots + 4 * k) % 12, types] for k in range(3)])
+    return -torch.where(root_defined, exact, torch.logsumexp(same_notes, dim=0)).mean()
+
+
+def original_loss(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy applied to the softmax's output, as the original does: it cannot fall below a floor over zero."""
+    return nn.functional.cross_entropy(probabilities, labels)
+
+
+def original_loss_floor(n_classes: int) -> float:
+    """Smallest value of `original_loss`: all probability on the true class."""
+    return math.log(math.e + n_classes - 1) - 1

@@ -1,0 +1,89 @@
+"""What a predictor answers, and the words for it. Needs numpy alone: no PyTorch, no ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES, chord_symbol
+
+SAMPLE_RATE = 16000
+CLIP_SAMPLES = 64000
+SILENCE_PEAK = 1e-4
+"""Below this deviation from the mean (80 dB under full scale) nothing sounds."""
+_SOUND_BLOCK, _SOUND_BLOCKS = 400, 4
+"""A chord sounds in at least four blocks of 25 ms; a click, or the edge of a constant offset, in fewer."""
+_BLOCKS_A_LOOK = 16
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities for a batch; None where the model does not answer that question.
+
+    Attributes:
+        types: float32 (batch, 4). roots: float32 (batch, 12).
+        joint: float32 (batch, 12, 4), of every chord; None for models of one task.
+        silent: bool (batch,).
+    """
+
+    types: np.ndarray | None
+    roots: np.ndarray | None
+    joint: np.ndarray | None
+    silent: np.ndarray
+
+
+def is_silent(waveforms: np.ndarray) -> np.ndarray:
+    """Whether there is no chord to name, bool (batch,), in waveforms (batch, samples) at 16 kHz.
+
+    An offset is not heard, and neither is the step where a constant begins, ends or is padded with zeros.
+    """
+    return np.array([_sounding_blocks(waveform) < _SOUND_BLOCKS for waveform in waveforms], dtype=bool)
+
+
+def _sounding_blocks(waveform: np.ndarray) -> int:
+    """How many blocks of a waveform (samples,) sound, counted until there are enough: most sounds start soon."""
+    n_blocks = len(waveform) // _SOUND_BLOCK
+    blocks = waveform[: n_blocks * _SOUND_BLOCK].reshape(n_blocks, _SOUND_BLOCK)
+    sounding = 0
+    for start in range(0, n_blocks, _BLOCKS_A_LOOK):
+        part = blocks[start : start + _BLOCKS_A_LOOK]
+        mean = part.mean(axis=1)
+        deviation = np.maximum(part.max(axis=1) - mean, mean - part.min(axis=1))
+        sounding += int(np.count_nonzero(deviation >= SILENCE_PEAK))
+        if sounding >= _SOUND_BLOCKS:
+            break
+    return sounding
+
+
+def name_chord(joint: np.ndarray, alternatives: int = 3) -> dict:
+    """Words for joint probabilities (12, 4): the likeliest chord, its parts, their confidences, and the next chords.
+
+    The chord is the largest joint probability; type and root are its own, so the three never contradict one another.
+    """
+    joint = joint / joint.sum()  # float32 sums stray from 1, and a confidence must not exceed it
+    types, roots = np.minimum(joint.sum(axis=0), 1.0), np.minimum(joint.sum(axis=1), 1.0)
+    ranked = [divmod(int(k), len(TYPES)) for k in np.argsort(-joint, axis=None)[: alternatives + 1]]
+    root, chord_type = ranked[0]
+    return {
+        "chord": chord_symbol(root, chord_type),
+        "type": TYPES[chord_type],
+        "root": ROOTS[root],
+        "confidence": float(joint[root, chord_type]),
+        "type_confidence": float(types[chord_type]),
+        "root_confidence": float(roots[root]),
+        "alternatives": [{"chord": chord_symbol(r, t), "confidence": float(joint[r, t])} for r, t in ranked[1:]],
+    }
+
+
+def no_chord() -> dict:
+    """The same words for silence."""
+    return {
+        "chord": NO_CHORD,
+        "type": None,
+        "root": None,
+        "confidence": None,
+        "type_confidence": None,
+        "root_confidence": None,
+        "alternatives": [],
+    }

@@ -1,0 +1,77 @@
+"""From waveforms to chords, with PyTorch: the model, its mel spectrogram, and the rule for silence, in one object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from triadbench.core.device import torch_device
+from triadbench.core.errors import UserError
+from triadbench.core.models import checkpoint as checkpoints
+from triadbench.core.models.checkpoint import Checkpoint
+from triadbench.core.models.prediction import CLIP_SAMPLES, Scores, is_silent
+from triadbench.core.pretrained import pretrained_path
+from triadbench.kernels import MelSpectrogram
+
+SHIPPED = pretrained_path("chordnet.safetensors")
+
+
+class Predictor:
+    """A loaded model that answers for waveforms.
+
+    Args:
+        checkpoint: from `core.models.checkpoint.load`.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
+        self.checkpoint = checkpoint
+        self.device = torch_device(device)
+        self.model = checkpoint.model.to(self.device).eval()
+        self.log = checkpoint.architecture == "chordnet"
+        self.mel = MelSpectrogram.from_spec(checkpoint.spec, log=self.log).to(self.device)
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, device: str = "cpu") -> Predictor:
+        """The model of a file, or the shipped one.
+
+        Raises:
+            UserError: the file is missing or no model.
+        """
+        path = Path(path) if path is not None else SHIPPED
+        if path == SHIPPED and not path.exists():
+            raise UserError(
+                f"the shipped model {SHIPPED.name} is not in {SHIPPED.parent}; give --model FILE, or train one"
+            )
+        return cls(checkpoints.load(path), device)
+
+    @torch.inference_mode()
+    def __call__(self, waveforms: np.ndarray) -> Scores:
+        """Scores of waveforms (batch, samples), float32 at 16 kHz in [-1, 1]; any length for ours, 64,000 samples for
+        the original network.
+
+        Raises:
+            UserError: a shape that the model does not take, or values that are not finite.
+        """
+        waveforms = np.asarray(waveforms, dtype=np.float32)
+        if waveforms.ndim != 2 or waveforms.shape[1] < self.checkpoint.spec.n_fft:
+            raise UserError(
+                f"waveforms of shape {waveforms.shape}: expected (batch, samples), at least "
+                f"{self.checkpoint.spec.n_fft} samples; pad with zeros"
+            )
+        if not self.log and waveforms.shape[1] != CLIP_SAMPLES:
+            raise UserError(f"the original network takes {CLIP_SAMPLES} samples, not {waveforms.shape[1]}")
+        if not np.isfinite(waveforms).all():
+            raise UserError("waveforms hold NaN or infinite values")
+        silent = is_silent(waveforms)
+        mel = self.mel(torch.from_numpy(waveforms).to(self.device))
+        if self.log:
+            joint = self.model.joint(mel)
+            joint = torch.softmax(joint.flatten(1), dim=1).reshape(joint.shape).cpu().numpy()
+            return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent)
+        probabilities = self.model(mel.unsqueeze(1)).cpu().numpy()
+        if self.checkpoint.task == "type":
+            return Scores(probabilities, None, None, silent)
+        return Scores(None, probabilities, None, silent)

@@ -1,0 +1,1 @@
+"""Sound made here: synthesiser, note banks, chords, progressions, rooms, amplifier."""

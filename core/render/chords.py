@@ -1,0 +1,297 @@
+"""Data sets without a download: chords mixed from note banks, under the protocol and names of Audio Piano Triads.
+
+`plan` lists the clips (labels, recording, bank) and `Renderer.clip` mixes one of them. Every clip has a random
+generator of its own, seeded by (seed, number of the clip), so a set's bytes do not depend on how many processes
+made it nor in which order.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from triadbench.core.errors import UserError
+from triadbench.core.models.chords import VOICINGS, ClipName
+from triadbench.core.render.amplifier import amplify, random_settings
+from triadbench.core.render.note_banks import LAYERS, SAMPLE_RATE, NoteBank
+from triadbench.core.render.rooms import Filter, noise, room_response, tone_curve
+from triadbench.core.render.voicings import chord_notes
+
+CLIP_SAMPLES = 64000
+_VOLUME_VELOCITY = {"p": LAYERS[0], "m": LAYERS[1], "f": LAYERS[2]}
+_FILTERS = 96
+
+
+@dataclass(frozen=True)
+class Style:
+    """How clips of a set vary. Ranges are (low, high), drawn evenly; probabilities lie in 0-1.
+
+    Attributes:
+        onset_ms: silence before the chord.
+        late_ms, late_probability: how far into the sounding chord a clip begins, and how often.
+        hands_ms: spread of the keys of one chord. strum_ms: time from lowest to highest string, for guitars.
+        hold_s: time until the keys are released.
+        tuning_cents: detuning of the whole instrument. note_cents: of single notes, standard deviation.
+        level_db: peak of the clip under full scale.
+        room_probability, rt60_s, direct_db: room, as in `core.render.rooms.room_response`.
+        tone_db: depth of the recording's tone curve (with the room's probability, and alone with half of it).
+        noise_probability, snr_db: noise, signal over noise in power.
+        amp_probability: how often the crunch amplifier is in between.
+        voicings: weights of `VOICINGS` in order, for sets of random voicings.
+    """
+
+    onset_ms: tuple[float, float] = (0, 400)
+    late_ms: tuple[float, float] = (0, 0)
+    late_probability: float = 0.0
+    hands_ms: tuple[float, float] = (0, 25)
+    strum_ms: tuple[float, float] = (10, 60)
+    hold_s: tuple[float, float] = (2.9, 3.1)
+    tuning_cents: tuple[float, float] = (-3, 3)
+    note_cents: float = 0.5
+    level_db: tuple[float, float] = (-9, -1)
+    room_probability: float = 0.0
+    rt60_s: tuple[float, float] = (0.15, 0.8)
+    direct_db: tuple[float, float] = (-4, 10)
+    tone_db: float = 0.0
+    noise_probability: float = 0.0
+    snr_db: tuple[float, float] = (15, 40)
+    amp_probability: float = 0.0
+    voicings: tuple[float, ...] = (1, 0, 0, 0, 0)
+
+
+STYLES = {
+    "dry": Style(onset_ms=(0, 0), tuning_cents=(0, 0), note_cents=0.0),
+    "clean": Style(),
+    "room": Style(
+        onset_ms=(0, 320),
+        tuning_cents=(-10, 10),
+        level_db=(-24, -0.5),
+        room_probability=1.0,
+        rt60_s=(0.3, 0.6),
+        direct_db=(-3, 6),
+        noise_probability=1.0,
+        snr_db=(20, 30),
+    ),
+    "wild": Style(
+        onset_ms=(0, 700),
+        late_ms=(50, 1200),
+        late_probability=0.2,
+        hands_ms=(0, 50),
+        strum_ms=(5, 90),
+        hold_s=(0.7, 4.0),
+        tuning_cents=(-35, 35),
+        note_cents=2.0,
+        level_db=(-30, 0),
+        room_probability=0.6,
+        rt60_s=(0.1, 1.1),
+        direct_db=(-8, 12),
+        tone_db=9.0,
+        noise_probability=0.7,
+        snr_db=(8, 45),
+        amp_probability=0.06,
+        voicings=(0.38, 0.14, 0.14, 0.14, 0.2),
+    ),
+}
+"""Named styles: without variation; as the original was played; with room and noise; and everything, to train on."""
+
+
+@dataclass(frozen=True)
+class PlannedClip:
+    """What a clip is to be: its name, the bank that plays it, and the recording that it is a variant of."""
+
+    index: int
+    name: ClipName
+    bank: int
+    recording: int
+
+
+def plan(
+    n: int,
+    banks: Sequence[NoteBank],
+    *,
+    seed: int,
+    variants: int = 1,
+    octaves: Sequence[int] = (3, 4, 5),
+    voicings: Sequence[str] | None = ("root",),
+    voicing_weights: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
+) -> list[PlannedClip]:
+    """Spread `n` clips evenly over voicing, octave, root, type and volume, in shuffled order of the keys.
+
+    Args:
+        n: number of clips.
+        banks: instruments; each recording is played by one of them, drawn by `weights` among those whose range
+            holds the chord.
+        seed: of the draw.
+        variants: clips of each recording (the same hands and instrument, recorded anew), numbered in a row.
+        octaves: of the root, 4 starts at middle C.
+        voicings: of `VOICINGS`, evenly; None draws each recording's by `voicing_weights`, one for each of `VOICINGS`.
+        weights: of the banks, equal if None.
+
+    Raises:
+        UserError: an unknown voicing, or a range that no bank can play.
+    """
+    unknown = set(voicings or ()) - set(VOICINGS)
+    if unknown:
+        raise UserError(f"unknown voicing {', '.join(sorted(unknown))}; choose from {', '.join(VOICINGS)}")
+    if n < 1 or variants < 1:
+        raise UserError(f"a set of {n} clips with {variants} variants each: both must be at least 1")
+    keys = list(itertools.product(voicings or (None,), octaves, range(12), range(4), "fmp"))
+    rng = np.random.default_rng([seed, 0xB4])
+    probabilities = np.ones(len(banks)) if weights is None else np.asarray(weights, dtype=float)
+    playable = {}
+    for octave in octaves:
+        # Two octaves above and one below the root hold every voicing; the edges of narrow instruments are tried anew.
+        bottom = 12 * (octave + 1)
+        fits = np.array([bank.low <= bottom and bank.high >= bottom + 19 for bank in banks])
+        if not fits.any():
+            raise UserError(f"octave {octave}: none of the instruments plays there; choose other octaves")
+        playable[octave] = np.where(fits, probabilities, 0) / np.where(fits, probabilities, 0).sum()
+    clips: list[PlannedClip] = []
+    examples: dict[tuple, int] = {}
+    for recording in itertools.count():
+        if recording % len(keys) == 0:
+            order = rng.permutation(len(keys))
+        key = keys[order[recording % len(keys)]]
+        voicing, octave, root, chord_type, volume = key
+        if voicing is None:
+            voicing = str(rng.choice(VOICINGS, p=np.asarray(voicing_weights) / np.sum(voicing_weights)))
+            key = (voicing, *key[1:])
+        bank = int(rng.choice(len(banks), p=playable[octave]))
+        for _ in range(variants):
+            if len(clips) == n:
+                return clips
+            example = examples[key] = examples.get(key, -1) + 1
+            name = ClipName(root, chord_type, octave, volume, example, voicing)
+            clips.append(PlannedClip(len(clips), name, bank, recording))
+    raise AssertionError("the loop above ends by returning")
+
+
+@numba.njit(cache=True)
+def mix_note(out, note, gain, start, step, release, decay):
+    """Add `note`, times `gain`, to `out` from sample `start` on (a fraction; negative: the note began before the clip).
+
+    The note is read at `step` samples a sample with a cubic through four points (Catmull-Rom), and dies by the factor
+    `decay` a sample from sample `release` on.
+    """
+    damp = gain
+    first = max(0, int(np.ceil(start)))
+    for i in range(first, len(out)):
+        x = (i - start) * step
+        k = int(x)
+        if k + 2 >= len(note):
+            break
+        f = np.float32(x - k)
+        a = np.float32(note[k - 1]) if k > 0 else np.float32(0)
+        b, c, d = np.float32(note[k]), np.float32(note[k + 1]), np.float32(note[k + 2])
+        value = b + np.float32(0.5) * f * (c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a)))
+        if i > release:
+            damp *= decay
+            if damp < 1e-6 * gain:
+                break
+        out[i] += value * damp
+
+
+class Renderer:
+    """Mixes planned clips from banks in a style.
+
+    Args:
+        banks: instruments, by the number that planned clips carry.
+        style: how clips vary.
+        seed: of the set.
+    """
+
+    def __init__(self, banks: Sequence[NoteBank], style: Style, seed: int):
+        self.banks = banks
+        self.style = style
+        self.seed = seed
+
+    def clip(self, planned: PlannedClip) -> np.ndarray:
+        """float32 (64000,) in [-1, 1]: the chord as it was played and recorded."""
+        style, bank = self.style, self.banks[planned.bank]
+        # The hands belong to the recording, and all its variants share them; the rest belongs to the clip.
+        hands = np.random.default_rng([self.seed, 1, planned.recording])
+        rng = np.random.default_rng([self.seed, 2, planned.index])
+        waveform = self._play(bank, planned.name, hands, rng)
+        if rng.random() < style.amp_probability:
+            waveform = amplify(waveform, SAMPLE_RATE, random_settings(rng))
+        waveform = self._record(waveform, rng)
+        if rng.random() < style.noise_probability:
+            rms = np.sqrt(np.mean(np.square(waveform)))
+            waveform = waveform + noise(rng, CLIP_SAMPLES, SAMPLE_RATE) * np.float32(
+                rms * 10 ** (-rng.uniform(*style.snr_db) / 20)
+            )
+        peak = float(np.abs(waveform).max())
+        level = 10 ** (rng.uniform(*style.level_db) / 20)
+        return waveform * np.float32(level / peak) if peak > 0 else waveform
+
+    def _play(self, bank: NoteBank, name: ClipName, hands: np.random.Generator, rng: np.random.Generator) -> np.ndarray:
+        style = self.style
+        voicing = name.voicing
+        if voicing == "doubled" and bank.family in ("guitar", "plucked") and hands.random() < 0.7:
+            voicing = "guitar"
+        for attempt in range(20):
+            notes = chord_notes(name.root, name.type, name.octave, voicing, hands)
+            if bank.low <= notes[0] and notes[-1] <= bank.high:
+                break
+            if attempt == 10:
+                voicing = name.voicing
+        else:
+            # Only at the edge of a narrow instrument: the same chord an octave nearer to its middle.
+            shift = 12 if notes[0] < bank.low else -12
+            notes = [note + shift for note in notes]
+            if notes[0] < bank.low or notes[-1] > bank.high:
+                notes = chord_notes(name.root, name.type, name.octave, "root", hands)  # `plan` saw to it that this fits
+        out = np.zeros(CLIP_SAMPLES, dtype=np.float32)
+        start = rng.uniform(*style.onset_ms) * SAMPLE_RATE / 1000
+        if rng.random() < style.late_probability:
+            start = -rng.uniform(*style.late_ms) * SAMPLE_RATE / 1000
+        spread = hands.uniform(*style.hands_ms)
+        delays = hands.uniform(0, 1, len(notes)) * spread
+        if bank.family in ("guitar", "plucked"):
+            delays = np.linspace(0, hands.uniform(*style.strum_ms), len(notes))
+            delays = delays[::-1] if hands.random() < 0.3 else delays
+        hold = hands.uniform(*style.hold_s) * SAMPLE_RATE
+        decay = np.exp(-1 / (hands.uniform(0.02, 0.12) * SAMPLE_RATE))
+        tuning = hands.uniform(*style.tuning_cents)
+        velocity = _VOLUME_VELOCITY[name.volume] + hands.uniform(-17, 17)
+        for note, delay in zip(notes, delays, strict=True):
+            played = np.clip(velocity + hands.normal(0, 7), 5, 127)
+            layer = int(np.argmin(np.abs(np.array(LAYERS) - played)))
+            # Twice the velocity is about four times the level, as General MIDI recommends.
+            gain = bank.peaks[note - bank.first, layer] * (played / LAYERS[layer]) ** 2
+            step = 2 ** ((tuning + hands.normal(0, style.note_cents)) / 1200)
+            sound = bank.notes[note - bank.first, layer]
+            mix_note(out, sound, gain / 32768.0, start + delay * SAMPLE_RATE / 1000, step, start + hold, decay)
+        return out
+
+    def _record(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        style = self.style
+        draw = rng.random()
+        pick = int(rng.integers(_FILTERS))
+        if draw < style.room_probability:
+            return _filters(self.seed, style, True)[pick](waveform)
+        if style.tone_db > 0 and draw < style.room_probability + (1 - style.room_probability) / 2:
+            return _filters(self.seed, style, False)[pick](waveform)
+        return waveform
+
+
+@functools.lru_cache(maxsize=4)
+def _filters(seed: int, style: Style, with_room: bool) -> list[Filter]:
+    """The set's rooms and microphones, made once: drawing a room costs more than playing in it."""
+    rng = np.random.default_rng([seed, 3, with_room])
+    filters = []
+    for _ in range(_FILTERS):
+        response = np.ones(1, dtype=np.float32)
+        if with_room:
+            response = room_response(rng, SAMPLE_RATE, rng.uniform(*style.rt60_s), rng.uniform(*style.direct_db))
+        gains = None
+        if style.tone_db > 0:
+            gains = functools.partial(tone_curve, np.random.default_rng(rng.integers(1 << 32)), depth_db=style.tone_db)
+        filters.append(Filter(response, CLIP_SAMPLES, SAMPLE_RATE, gains))
+    return filters

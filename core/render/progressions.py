@@ -1,0 +1,252 @@
+"""Songs with known chords: progressions mixed from a note bank, with the exact time of every chord.
+
+`plan_progression` draws what is played (everything follows from its seed), `render_progression` plays it, and
+`degrade_song` records it anew in a room. Half of the progressions are common ones in a key, half are random triads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from triadbench.core.data.degrade import Degradation
+from triadbench.core.errors import UserError
+from triadbench.core.models.chords import NO_CHORD, chord_symbol, root_index
+from triadbench.core.render.chords import mix_note
+from triadbench.core.render.note_banks import LAYERS, SAMPLE_RATE, NoteBank
+from triadbench.core.render.rooms import Filter, noise, room_response
+from triadbench.core.render.voicings import chord_notes
+
+TEMPO_BPM = (60.0, 140.0)
+BEATS_A_BAR = 4
+BEATS = (2, 4, 8)
+"""A chord lasts half a bar, a bar or two bars."""
+_BEAT_WEIGHTS = (0.35, 0.45, 0.2)
+PATTERNS = ("held", "halves", "beats", "broken")
+"""Struck once a bar, twice a bar, on every beat; or the notes one after the other in eighths, all of them held."""
+
+# Semitones of the root above the tonic and the type (0 major, 1 minor, 2 diminished, 3 augmented).
+COMMON = {
+    "major": (
+        ((0, 0), (7, 0), (9, 1), (5, 0)),
+        ((0, 0), (9, 1), (5, 0), (7, 0)),
+        ((9, 1), (5, 0), (0, 0), (7, 0)),
+        ((2, 1), (7, 0), (0, 0), (5, 0)),
+        ((0, 0), (7, 0), (9, 1), (4, 1), (5, 0), (0, 0), (2, 1), (7, 0)),
+        ((0, 0), (5, 0), (11, 2), (4, 1), (9, 1), (2, 1), (7, 0), (0, 0)),
+        ((0, 0), (0, 3), (9, 1), (5, 0), (2, 1), (7, 3), (0, 0), (7, 0)),
+        ((0, 0), (4, 1), (5, 0), (5, 1)),
+    ),
+    "minor": (
+        ((0, 1), (8, 0), (3, 0), (10, 0)),
+        ((0, 1), (5, 1), (7, 0), (8, 0)),
+        ((0, 1), (10, 0), (8, 0), (7, 0)),
+        ((0, 1), (2, 2), (7, 0), (0, 1), (8, 0), (5, 1), (2, 2), (7, 0)),
+        ((0, 1), (5, 1), (10, 0), (3, 0), (8, 0), (2, 2), (7, 0), (0, 1)),
+        ((0, 1), (3, 3), (3, 0), (10, 0), (5, 1), (11, 2), (0, 1), (7, 0)),
+    ),
+}
+"""Progressions of songs, folk and church music, by the mode of their key."""
+
+
+@dataclass(frozen=True)
+class PlannedChord:
+    """A chord, or a rest, of a song.
+
+    Attributes:
+        start_s, end_s: when its keys go down and up.
+        root, type: class indices; None for a rest.
+        voicing: of `core.render.voicings.chord_notes`. notes: MIDI numbers, lowest first.
+    """
+
+    start_s: float
+    end_s: float
+    root: int | None = None
+    type: int | None = None
+    voicing: str | None = None
+    notes: tuple[int, ...] = ()
+
+    @property
+    def symbol(self) -> str:
+        """As `Ab`, `Cm`, `Bdim`, `Faug`, or N."""
+        return NO_CHORD if self.root is None else chord_symbol(self.root, self.type)
+
+
+@dataclass(frozen=True)
+class Progression:
+    """A song to be played: chords and rests without a gap from 0 to `duration_s`.
+
+    Attributes:
+        key: as "C major"; None where the chords are random.
+        pattern: one of `PATTERNS`.
+    """
+
+    chords: tuple[PlannedChord, ...]
+    tempo_bpm: float
+    pattern: str
+    key: str | None
+    seed: int
+
+    @property
+    def duration_s(self) -> float:
+        return self.chords[-1].end_s
+
+
+def plan_progression(
+    seed: int,
+    *,
+    bars: int = 16,
+    kind: str | None = None,
+    pattern: str | None = None,
+    tempo_bpm: float | None = None,
+    silence_s: tuple[float, float] = (0.5, 2.0),
+    rest_probability: float = 0.02,
+) -> Progression:
+    """Draw a song of about `bars` bars.
+
+    An augmented triad keeps its root in the bass: inverted, its notes are another root's.
+
+    Args:
+        kind: "major", "minor" (a common progression in such a key) or "random"; None draws it.
+        pattern: one of `PATTERNS`, None draws it. tempo_bpm: None draws it from `TEMPO_BPM`.
+        silence_s: range of the silence before and after.
+        rest_probability: of a rest in the place of a chord.
+
+    Raises:
+        UserError: an unknown kind or pattern, or fewer bars than one.
+    """
+    rng = np.random.default_rng([seed, 0x50])
+    drawn_kind = str(rng.choice(["major", "minor", "random"], p=[0.3, 0.2, 0.5]))
+    drawn_pattern = str(rng.choice(PATTERNS))
+    drawn_tempo = float(rng.uniform(*TEMPO_BPM))
+    kind, pattern = kind or drawn_kind, pattern or drawn_pattern
+    tempo = drawn_tempo if tempo_bpm is None else float(tempo_bpm)
+    if kind not in (*COMMON, "random"):
+        raise UserError(f"kind={kind!r} must be one of {', '.join((*COMMON, 'random'))}")
+    if pattern not in PATTERNS:
+        raise UserError(f"pattern={pattern!r} must be one of {', '.join(PATTERNS)}")
+    if bars < 1 or tempo <= 0:
+        raise UserError(f"bars={bars} and tempo_bpm={tempo:g} must be positive")
+    tonic = int(rng.integers(12))
+    degrees = COMMON[kind][rng.integers(len(COMMON[kind]))] if kind != "random" else ()
+    time = float(rng.uniform(*silence_s))
+    chords = [PlannedChord(0.0, time)] if time > 0 else []
+    beats_left, position, before = bars * BEATS_A_BAR, 0, None
+    while beats_left > 0:
+        beats = int(rng.choice(BEATS, p=_BEAT_WEIGHTS))
+        beats = max(length for length in BEATS if length <= min(beats, beats_left))
+        end = time + beats * 60 / tempo
+        if before is not None and rng.random() < rest_probability:
+            chords.append(PlannedChord(time, end))
+        else:
+            if degrees:
+                step, chord_type = degrees[position % len(degrees)]
+                root = root_index(tonic + step)
+                position += 1
+            else:
+                root, chord_type = before or (0, 0)
+                while (root, chord_type) == (before or (0, 0)):
+                    root, chord_type = int(rng.integers(12)), int(rng.integers(4))
+            before = root, chord_type
+            voicing = _voicing(chord_type, rng)
+            notes = chord_notes(root, chord_type, int(rng.choice([3, 4])), voicing, rng)
+            chords.append(PlannedChord(time, end, root, chord_type, voicing, tuple(notes)))
+        time, beats_left = end, beats_left - beats
+    tail = float(rng.uniform(*silence_s))
+    if tail > 0:
+        chords.append(PlannedChord(time, time + tail))
+    key = f"{chord_symbol(root_index(tonic), 0)} {kind}" if degrees else None
+    return Progression(tuple(chords), tempo, pattern, key, seed)
+
+
+def _voicing(chord_type: int, rng: np.random.Generator) -> str:
+    voicing = str(rng.choice(["root", "inv1", "inv2", "open", "doubled"], p=[0.4, 0.2, 0.15, 0.1, 0.15]))
+    return "root" if chord_type == 3 and voicing in ("inv1", "inv2") else voicing
+
+
+def render_progression(progression: Progression, bank: NoteBank) -> np.ndarray:
+    """The song as the bank's instrument plays it: float32 (samples,) at 16 kHz, peak 0.7.
+
+    Chords that the instrument cannot reach are moved by octaves.
+
+    Raises:
+        UserError: the instrument's range is narrower than a chord.
+    """
+    rng = np.random.default_rng([progression.seed, 0x51])
+    out = np.zeros(round(progression.duration_s * SAMPLE_RATE), dtype=np.float32)
+    for chord in progression.chords:
+        if chord.root is None:
+            continue
+        notes = _within(chord.notes, bank)
+        velocity = rng.uniform(55, 105)
+        decay = np.exp(-1 / (rng.uniform(0.02, 0.08) * SAMPLE_RATE))
+        for time, until, struck in _strokes(chord, notes, progression):
+            for note in struck:
+                played = float(np.clip(velocity + rng.normal(0, 7), 5, 127))
+                layer = int(np.argmin(np.abs(np.array(LAYERS) - played)))
+                gain = bank.peaks[note - bank.first, layer] * (played / LAYERS[layer]) ** 2
+                start = (time + rng.uniform(0, 0.012)) * SAMPLE_RATE
+                first = int(start)
+                # A view from the stroke on: the note's own samples are few in a song of minutes.
+                view = out[first : first + bank.notes.shape[-1] + 2]
+                sound = bank.notes[note - bank.first, layer]
+                release = max(until * SAMPLE_RATE - first, 1.0)
+                mix_note(view, sound, gain / 32768.0, start - first, 1.0, release, decay)
+    peak = float(np.abs(out).max())
+    return out * np.float32(0.7 / peak) if peak > 0 else out
+
+
+def _strokes(chord: PlannedChord, notes: list[int], progression: Progression):
+    """(time, release, notes) of every stroke of a chord, in seconds."""
+    beat = 60 / progression.tempo_bpm
+    if progression.pattern == "broken":
+        n = max(1, round((chord.end_s - chord.start_s) / (beat / 2)))
+        order = notes + notes[-2:0:-1]
+        for k in range(n):
+            time = chord.start_s + k * beat / 2
+            note = order[k % len(order)]
+            again = next((j for j in range(k + 1, n) if order[j % len(order)] == note), None)
+            yield time, chord.end_s if again is None else chord.start_s + again * beat / 2, [note]
+        return
+    every = {"held": BEATS_A_BAR, "halves": 2, "beats": 1}[progression.pattern] * beat
+    for k in range(max(1, round((chord.end_s - chord.start_s) / every))):
+        time = chord.start_s + k * every
+        yield time, min(time + every, chord.end_s), notes
+
+
+def _within(notes: tuple[int, ...], bank: NoteBank) -> list[int]:
+    shift = next((s for s in (0, 12, -12, 24, -24) if bank.low <= notes[0] + s and notes[-1] + s <= bank.high), None)
+    if shift is None:
+        raise UserError(f"{bank.name} plays {bank.low} to {bank.high}, too few notes for {notes}; choose another")
+    return [note + shift for note in notes]
+
+
+def degrade_song(waveform: np.ndarray, seed: int, degradation: Degradation | None = None) -> np.ndarray:
+    """A worse recording of a song (samples,): one room, noise and level for all of it; the chords keep their times.
+
+    Tuning and start stay, so `tuning_cents` and `onset_ms` of the degradation are not used.
+    """
+    d = degradation or Degradation()
+    rng = np.random.default_rng([seed, 0x52])
+    response = room_response(rng, SAMPLE_RATE, rng.uniform(*d.rt60_s), rng.uniform(*d.direct_db))
+    response /= np.sqrt(np.sum(np.square(response)))
+    waveform = Filter(response, len(waveform), SAMPLE_RATE)(waveform)
+    rms = np.sqrt(np.mean(np.square(waveform)))
+    colour = str(rng.choice(["white", "pink", "brown", "blue"]))
+    loop = noise(rng, 8 * SAMPLE_RATE, SAMPLE_RATE, colour)
+    hiss = np.resize(loop, len(waveform)) * np.float32(rms * 10 ** (-rng.uniform(*d.snr_db) / 20))
+    return np.clip((waveform + hiss) * np.float32(10 ** (rng.uniform(*d.gain_db) / 20)), -1, 1).astype(np.float32)
+
+
+def truth(progression: Progression) -> tuple[np.ndarray, list[str]]:
+    """What a perfect listener would write: (intervals (n, 2) in seconds, chord symbols), neighbours merged if alike."""
+    intervals: list[list[float]] = []
+    symbols: list[str] = []
+    for chord in progression.chords:
+        if symbols and symbols[-1] == chord.symbol:
+            intervals[-1][1] = chord.end_s
+        else:
+            intervals.append([chord.start_s, chord.end_s])
+            symbols.append(chord.symbol)
+    return np.array(intervals), symbols

@@ -1,0 +1,1 @@
+"""Training: recipes, pipelines, steps, several processes, evaluation."""

@@ -1,0 +1,156 @@
+"""The whole training step as a CUDA graph: captured once, then replayed without Python, or any launch, in between.
+
+Where the features lie on the device, the graph also picks its batch: the epoch's order is copied once, and a counter on
+the device says which step it is. Otherwise batches are copied into the place that the graph reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from triadbench.core.training.batches import CachedSource, in_batches
+from triadbench.core.training.steps import TrainingStep
+
+_WARM_UP = 3  # steps before a capture: libraries choose their kernels and allocate in the first ones
+_STEPS_A_LAUNCH = 8
+
+
+class StepGraph:
+    """Epochs of a `TrainingStep` by replaying it.
+
+    Args:
+        n: clips of an epoch. Its last batch, if smaller, is computed without the graph.
+        timed: note inside the graph when its parts begin and end, for an instrumented epoch.
+    """
+
+    def __init__(self, step: TrainingStep, source, batch_size: int, n: int, timed: bool = False):
+        self.step, self.source, self.batch_size, self.timed = step, source, batch_size, timed
+        self._cached = isinstance(source, CachedSource)
+        device = step.device
+        self._rows = torch.zeros(n, dtype=torch.int64, device=device)
+        self._position = torch.zeros(1, dtype=torch.int64, device=device)
+        self._losses = torch.zeros(-(-n // batch_size), device=device)
+        self._offsets = torch.arange(batch_size, device=device)
+        self._mel = self._labels = None
+        self._marks = _Marks() if timed else None
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+
+    def run(self, order: np.ndarray, reads: bool, clock, on_step=None) -> list[float]:
+        """Train on the clips `order`; the losses of all steps."""
+        batches = in_batches(order, self.batch_size)
+        whole = len(order) // self.batch_size
+        self._rows.copy_(torch.from_numpy(order))
+        self._position.zero_()
+        found = None if self._cached else self.source.batches(batches, clock)
+        done = 0
+        while done < whole:
+            # One launch for several steps where nobody wants to look in between.
+            several = self._cached and not reads and not clock.active and whole - done >= _STEPS_A_LAUNCH
+            count = _STEPS_A_LAUNCH if several else 1
+            if found is not None:
+                self._take(*next(found))
+            self._replay(count, clock)
+            done += count
+            if reads:
+                with clock.part("synchronisation"):
+                    self._losses[done - 1].item()
+            if on_step is not None:
+                on_step(done, len(batches), self._losses)
+        if whole < len(batches):
+            rest = next(found) if found is not None else next(self.source.batches(batches[-1:], clock))
+            self._losses[whole] = self.step(*rest, clock)
+            if on_step is not None:
+                on_step(len(batches), len(batches), self._losses)
+        with clock.part("synchronisation"):
+            return self._losses.tolist()
+
+    def _take(self, mel, labels) -> None:
+        if self._mel is None:
+            self._mel, self._labels = mel.clone(), labels.clone()
+        self._mel.copy_(mel)
+        self._labels.copy_(labels)
+
+    def _replay(self, count: int, clock) -> None:
+        if count not in self._graphs:
+            self._graphs[count] = self._capture(count)
+        self._graphs[count].replay()
+        if self._marks is not None:
+            torch.cuda.synchronize(self.step.device)
+            for name, seconds in self._marks.elapsed():
+                clock.book(name, seconds)
+
+    def _steps(self, count: int) -> None:
+        for _ in range(count):
+            if self._cached:
+                rows = self._rows.index_select(0, self._position * self.batch_size + self._offsets)
+                mel, labels = self.source.features.index_select(0, rows), self.source.labels.index_select(0, rows)
+            else:
+                mel, labels = self._mel, self._labels
+            loss = self.step(mel, labels, self._marks) if self._marks else self.step(mel, labels)
+            self._losses.index_copy_(0, self._position, loss.view(1))
+            self._position.add_(1)
+
+    def _capture(self, count: int) -> torch.cuda.CUDAGraph:
+        """A graph of `count` steps; weights, averages and counters are left as they were."""
+        marks, self._marks = self._marks, None
+        side, here = torch.cuda.Stream(self.step.device), torch.cuda.current_stream(self.step.device)
+        with self._kept():
+            side.wait_stream(here)  # which has made the copies by then
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UP):
+                    self._position.zero_()
+                    self._steps(1)
+            here.wait_stream(side)
+        self._marks = marks
+        graph = torch.cuda.CUDAGraph()
+        # Records the work without doing it; the thread that reads ahead may allocate meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._steps(count)
+        return graph
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Put weights, optimizer and counters back, in their places in memory, when the block ends."""
+        optimizer = self.step.optimizer
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        weights = [p.detach().clone() for p in parameters]
+        averages = {
+            p: {k: v.clone() for k, v in optimizer.state[p].items()} for p in parameters if p in optimizer.state
+        }
+        position, losses = self._position.clone(), self._losses.clone()
+        yield
+        torch.cuda.synchronize(self.step.device)
+        with torch.no_grad():
+            for p, weight in zip(parameters, weights, strict=True):
+                p.copy_(weight)
+                for name, value in optimizer.state[p].items():
+                    # What the first step makes is zero before it.
+                    value.copy_(averages[p][name]) if p in averages else value.zero_()
+            self._position.copy_(position)
+            self._losses.copy_(losses)
+        torch.cuda.synchronize(self.step.device)
+
+
+class _Marks:
+    """Takes a clock's place while a graph is captured: events at the parts' ends become part of the graph."""
+
+    active = True
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        begin, end = (torch.cuda.Event(enable_timing=True, external=True) for _ in range(2))
+        begin.record()
+        yield
+        end.record()
+        self._parts.append((name, begin, end))
+
+    def elapsed(self) -> list[tuple[str, float]]:
+        """(part, seconds) of the latest replay, which has to be over."""
+        return [(name, begin.elapsed_time(end) / 1e3) for name, begin, end in self._parts]

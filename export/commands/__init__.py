@@ -1,0 +1,1 @@
+"""The commands infer, export and app."""

@@ -1,0 +1,282 @@
+"""A checkpoint as files for others, each verified before it gets its name.
+
+| file                          | takes    | for                                        |
+|-------------------------------|----------|--------------------------------------------|
+| STEM.onnx                     | waveform | CPUs: the mel spectrogram clip by clip      |
+| STEM.batch.onnx               | waveform | GPUs: the mel spectrogram of a batch at once |
+| STEM.mel.onnx                 | mel      | bulk work, behind a mel kernel             |
+| STEM.batch.fp16.onnx          | waveform | GPUs                                       |
+| STEM.int8.onnx, .mel.int8.onnx| as above | CPUs                                       |
+| STEM.torchscript.pt           | waveform | programs that have torch                   |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from triadbench.core.errors import UserError
+from triadbench.core.files import atomic_path, file_digest
+from triadbench.core.models import checkpoint as checkpoints
+from triadbench.core.models.checkpoint import Checkpoint
+from triadbench.core.models.prediction import CLIP_SAMPLES
+from triadbench.core.models.predictor import SHIPPED
+from triadbench.export.formats import verification_clips as verification
+from triadbench.export.formats.verify import Reference, Report, VerificationError, compare, run_fresh, verify
+from triadbench.export.predict.metadata import PRECISIONS, ExportInfo, sealed
+
+FORMATS = ("onnx", "torchscript")
+_ONNX_FRONT_ENDS = {"fp32": ("each", "batch", "none"), "fp16": ("batch",), "int8": ("each", "none")}
+_MARKS = {"each": "", "batch": ".batch", "none": ".mel"}
+_RECORDED = ("recipe", "epochs", "batch_size", "learning_rate", "split", "seed", "split_seed")
+_CALIBRATION_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Of one file.
+
+    Attributes:
+        file: its name. format, precision, front_end: as in `ExportInfo`.
+        status: "verified", "refused: ..." (a precision that does not hold), "failed: ...", or "reference" of the
+            checkpoint itself, under PyTorch.
+        path: where it lies, None unless verified.
+        bytes: its size, and what of it is the network without the front end.
+        type_accuracy, root_accuracy: on the clips that it was verified on; None for a task that it lacks.
+        worst_difference: of a probability from the PyTorch model's. agreement: share of clips with the same label.
+    """
+
+    file: str
+    format: str
+    precision: str
+    front_end: str
+    status: str
+    path: str | None = None
+    bytes: int | None = None
+    network_bytes: int | None = None
+    type_accuracy: float | None = None
+    root_accuracy: float | None = None
+    worst_difference: float | None = None
+    agreement: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file is there."""
+        return self.path is not None
+
+
+def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
+    """Raises UserError for a format or a precision that does not exist, or where nothing is left to write."""
+    for given, valid, what in ((formats, FORMATS, "format"), (precisions, PRECISIONS, "precision")):
+        for each in given:
+            if each not in valid:
+                raise UserError(f"unknown {what} {each!r}; choose from {', '.join(valid)}")
+        if not given:
+            raise UserError(f"no {what} was named; choose from {', '.join(valid)}")
+    if list(formats) == ["torchscript"] and "fp32" not in precisions:
+        raise UserError(f"TorchScript files are fp32, not {', '.join(precisions)}; add fp32, or --onnx")
+
+
+def export_files(
+    checkpoint_path: str | Path | None,
+    out_dir: str | Path,
+    formats: Sequence[str] = FORMATS,
+    precisions: Sequence[str] = PRECISIONS,
+    *,
+    banks: str | Path = "data/banks",
+    n_clips: int = verification.N_VERIFICATION,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Row]:
+    """Write and verify every file of the formats and precisions into `out_dir`; one row each, the checkpoint first.
+
+    A file appears, or takes the place of the one before it, when it is verified; whatever fails leaves no file and
+    changes none. A file that fails does not keep the others from being written.
+
+    Args:
+        checkpoint_path: of the model, None for the shipped one.
+        banks: folder that keeps the note banks that the clips are rendered from.
+        n_clips: to verify on.
+        progress: called with (what is done, done, total).
+
+    Raises:
+        UserError: no such model, a folder or disk that refuses, an unknown format or precision.
+    """
+    check(formats, precisions)
+    path = Path(checkpoint_path) if checkpoint_path is not None else SHIPPED
+    checkpoint = checkpoints.load(path)
+    out_dir = Path(out_dir)
+    _check_writable(out_dir)
+    report = progress or (lambda *_: None)
+    with _scratch() as folder:
+        clips = verification.verification_clips(banks, n_clips, report)
+        reference = Reference(checkpoint, clips, folder, lambda *at: report("PyTorch", *at))
+        work = _Export(checkpoint, _info(checkpoint, path), path.stem, out_dir, reference, banks)
+        jobs = work.jobs(formats, precisions)
+        rows = [_reference_row(path, reference)]
+        for done, job in enumerate(jobs):
+            report("export", done, len(jobs))
+            rows.append(job())
+        report("export", len(jobs), len(jobs))
+    return rows
+
+
+class _Export:
+    """One checkpoint's files; the network is exported once for all of them."""
+
+    def __init__(self, checkpoint: Checkpoint, info: ExportInfo, stem: str, out_dir: Path, reference: Reference, banks):
+        self.checkpoint, self.info, self.stem, self.out_dir = checkpoint, info, stem, out_dir
+        self.reference, self.banks = reference, banks
+        self._networks: dict = {}
+
+    def jobs(self, formats: Sequence[str], precisions: Sequence[str]) -> list[Callable[[], Row]]:
+        jobs = []
+        if "onnx" in formats:
+            for precision in PRECISIONS:
+                if precision in precisions:
+                    for front_end in _ONNX_FRONT_ENDS[precision]:
+                        jobs.append(lambda p=precision, f=front_end: self.onnx_file(p, f))
+        if "torchscript" in formats and "fp32" in precisions:
+            jobs.append(self.torchscript_file)
+        return jobs
+
+    def onnx_file(self, precision: str, front_end: str) -> Row:
+        from triadbench.export.formats.onnx_model import describe, with_mel
+
+        mark = "" if precision == "fp32" else f".{precision}"
+        name = f"{self.stem}{_MARKS[front_end]}{mark}.onnx"
+        info = dataclasses.replace(self.info, kind="onnx", precision=precision, front_end=front_end)
+        network = self._network(precision)
+
+        def build(info: ExportInfo) -> bytes:
+            model = type(network)()
+            model.CopyFrom(network)
+            if front_end != "none":
+                model = with_mel(model, info)
+            describe(model, info)
+            return sealed(model.SerializeToString())
+
+        return self._file(name, info, build, network.ByteSize())
+
+    def torchscript_file(self) -> Row:
+        from triadbench.export.formats import torchscript_model as torchscript
+
+        info = dataclasses.replace(self.info, kind="torchscript", precision="fp32", front_end="stft")
+        module = torchscript.waveform_module(self.checkpoint, info)
+        network_bytes = len(torchscript.to_bytes(torchscript.network_module(self.checkpoint, info), info))
+        name = f"{self.stem}.torchscript.pt"
+        return self._file(name, info, lambda info: torchscript.to_bytes(module, info), network_bytes)
+
+    def _file(self, name: str, info: ExportInfo, build: Callable[[ExportInfo], bytes], network_bytes: int) -> Row:
+        row = Row(name, info.kind, info.precision, info.front_end, "verified")
+        try:
+            info = dataclasses.replace(info, accuracies=self._accuracies(info, build))
+            path = self.out_dir / name
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(build(info))
+                report = verify(temporary, info, self.reference)
+                size = temporary.stat().st_size
+        except VerificationError as error:
+            held = "failed" if info.precision == "fp32" else "refused"
+            return dataclasses.replace(row, status=f"{held}: {error}")
+        return dataclasses.replace(row, path=str(path), bytes=size, network_bytes=network_bytes, **_columns(report))
+
+    def _accuracies(self, info: ExportInfo, build: Callable[[ExportInfo], bytes]) -> dict:
+        """What the file will measure: fp32 answers as PyTorch does, or fails; the others are tried first."""
+        if info.precision == "fp32":
+            return self.reference.expected_accuracies()
+        draft = self.reference.folder / f"draft{'.onnx' if info.kind == 'onnx' else '.pt'}"
+        draft.write_bytes(build(info))
+        outputs, _ = run_fresh(draft, info, self.reference)
+        return compare(outputs, info, self.reference).accuracies
+
+    def _network(self, precision: str):
+        from triadbench.export.formats.onnx_model import network_model
+        from triadbench.export.formats.precision import to_fp16, to_int8
+
+        if precision not in self._networks:
+            if precision == "fp32":
+                self._networks[precision] = network_model(
+                    self.checkpoint, dataclasses.replace(self.info, front_end="none")
+                )
+            elif precision == "fp16":
+                self._networks[precision] = to_fp16(self._network("fp32"))
+            else:
+                self._networks[precision] = to_int8(self._network("fp32"), self._calibration_mels())
+        return self._networks[precision]
+
+    def _calibration_mels(self) -> Iterator:
+        clips = verification.calibration_clips(self.banks)
+        for start in range(0, len(clips), _CALIBRATION_BATCH):
+            yield self.reference.mel(clips.waveforms(start, start + _CALIBRATION_BATCH))
+
+
+def _info(checkpoint: Checkpoint, path: Path) -> ExportInfo:
+    config = checkpoint.training.get("config", {}) if isinstance(checkpoint.training, dict) else {}
+    return ExportInfo(
+        architecture=checkpoint.architecture,
+        task=checkpoint.task,
+        kind="onnx",
+        front_end="none",
+        precision="fp32",
+        spec=checkpoint.spec,
+        log=checkpoint.architecture == "chordnet",
+        samples=None if checkpoint.architecture == "chordnet" else CLIP_SAMPLES,
+        checkpoint_sha256=file_digest(path),
+        training={key: config[key] for key in _RECORDED if isinstance(config, dict) and key in config},
+    )
+
+
+def _reference_row(path: Path, reference: Reference) -> Row:
+    accuracies = reference.expected_accuracies()
+    return Row(
+        path.name,
+        "checkpoint",
+        "fp32",
+        "kernel",
+        "reference",
+        str(path),
+        path.stat().st_size,
+        None,
+        accuracies.get("type_accuracy"),
+        accuracies.get("root_accuracy"),
+        None,
+        1.0,
+    )
+
+
+def _columns(report: Report) -> dict:
+    return {
+        "type_accuracy": report.accuracies.get("type_accuracy"),
+        "root_accuracy": report.accuracies.get("root_accuracy"),
+        "worst_difference": report.worst_difference,
+        "agreement": report.agreement,
+    }
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises UserError where nothing could be written: better now than after a minute."""
+    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from error
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for what the fresh processes read."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="triadbench-")
+    except OSError as error:
+        raise UserError(f"no temporary folder ({error.strerror}); set TMPDIR to a disk with room") from error
+    with folder as name:
+        try:
+            yield Path(name)
+        except OSError as error:
+            raise UserError(
+                f"temporary files cannot be written ({error.strerror or error}); set TMPDIR to a disk with room"
+            ) from error

@@ -1,0 +1,72 @@
+"""Answers of one exported file, from a process that has nothing of ours.
+
+    python -I fresh_run.py JOB RESULT       (export/formats/verify.py starts it)
+
+JOB is JSON: {"model", "kind": "onnx" or "torchscript", "batches": [[file.npy, first row, row after the last], ...]}.
+int16 rows are divided by 32768. RESULT is an .npz of the outputs, as "BATCH/OUTPUT", and of "about", JSON: names and
+shapes of inputs and outputs, the metadata, and the modules that were imported.
+
+This file imports nothing of this project, on purpose: what it measures is what a stranger gets.
+"""
+
+import json
+import os
+import sys
+
+import numpy as np
+
+
+def main(job_path: str, result_path: str) -> None:
+    with open(job_path, encoding="utf-8") as file:
+        job = json.load(file)
+    answer, about = {"onnx": _onnx, "torchscript": _torchscript}[job["kind"]](job["model"])
+    results, arrays = {}, {}
+    for i, (path, start, stop) in enumerate(job["batches"]):
+        if path not in arrays:
+            arrays[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows = np.ascontiguousarray(arrays[path][start:stop])
+        if rows.dtype == np.int16:
+            rows = rows.astype(np.float32) / np.float32(32768)
+        for j, output in enumerate(answer(rows)):
+            results[f"{i}/{j}"] = output
+    about["modules"] = sorted({name.split(".")[0] for name in sys.modules})
+    np.savez(result_path, about=json.dumps(about), **results)
+
+
+def _onnx(model: str):
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as export/predict/providers.py
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    about = {
+        "inputs": {given.name: given.shape},
+        "outputs": {output.name: output.shape for output in session.get_outputs()},
+        "types": sorted({value.type for value in (given, *session.get_outputs())}),
+        "metadata": dict(session.get_modelmeta().custom_metadata_map),
+    }
+    return (lambda rows: session.run(None, {given.name: rows})), about
+
+
+def _torchscript(model: str):
+    import warnings
+
+    warnings.simplefilter("ignore")
+    import torch
+
+    extra = {"triadbench.json": ""}
+    module = torch.jit.load(model, map_location="cpu", _extra_files=extra)
+    text = extra["triadbench.json"]
+    about = {"metadata": {"triadbench": text.decode() if isinstance(text, bytes) else text}}
+
+    def answer(rows):
+        with torch.inference_mode():
+            return [output.numpy() for output in module(torch.from_numpy(rows))]
+
+    return answer, about
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

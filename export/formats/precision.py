@@ -1,0 +1,163 @@
+"""A network in half precision or in 8-bit integers. What leads to it stays float32.
+
+The mel spectrogram spans more than 14 nats and fp16 has no room for it, and the network begins by taking the clip's
+loudest cell away from all of them, which only float32 does without loss: everything before the first convolution stays
+as it is, and so do the probabilities behind the logits. Inputs and outputs are float32 in every precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from triadbench.export.predict.providers import load_onnxruntime
+
+
+def to_fp16(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with its convolutions, and all between them, in fp16."""
+    load_onnxruntime()
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(network)
+    with _quietly():
+        half = convert_float_to_float16(copy, keep_io_types=True, node_block_list=kept_in_float32(network))
+    _without_detours(half)
+    _sort(half)
+    _restore(half, network)
+    return half
+
+
+def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelProto:
+    """The network with its convolutions in int8 (weights by channel, of 7 bits: pairs of 8-bit products overflow the
+    16-bit sums of CPUs without VNNI), scaled by what it sees in `mels`, batches (batch, n_mels, n_frames) float32."""
+    load_onnxruntime()
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Mels(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = iter(mels)
+
+        def get_next(self) -> dict | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"mel": batch}
+
+    with tempfile.TemporaryDirectory() as folder, _quietly():
+        out = Path(folder) / "int8.onnx"
+        copy = onnx.ModelProto()
+        copy.CopyFrom(network)
+        quantize_static(
+            copy,
+            out,
+            Mels(),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            op_types_to_quantize=["Conv"],
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        small = onnx.load(out)
+    _sort(small)
+    _restore(small, network)
+    return small
+
+
+def kept_in_float32(network: onnx.ModelProto) -> list[str]:
+    """Names of the nodes before the first convolution and behind the logits."""
+    nodes = list(network.graph.node)
+    makers = {output: node for node in nodes for output in node.output}
+    kept: set[str] = set()
+
+    def with_all_before(tensor: str) -> None:
+        node = makers.get(tensor)
+        if node is not None and node.name not in kept:
+            kept.add(node.name)
+            for each in node.input:
+                with_all_before(each)
+
+    with_all_before(next(node for node in nodes if node.op_type == "Conv").input[0])
+    behind = {"logits"}
+    for node in nodes:
+        if behind & set(node.input):
+            kept.add(node.name)
+            behind |= set(node.output)
+    return [node.name for node in nodes if node.name in kept]
+
+
+def _without_detours(model: onnx.ModelProto) -> None:
+    """Take out casts to fp16 and straight back: the converter sends even the input through them, which would round the
+    mel spectrogram that is to stay float32."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+
+    def casts_to(node: onnx.NodeProto | None, dtype: int) -> bool:
+        return node is not None and node.op_type == "Cast" and node.attribute[0].i == dtype
+
+    for node in model.graph.node:
+        for i, tensor in enumerate(node.input):
+            back = makers.get(tensor)
+            if casts_to(back, onnx.TensorProto.FLOAT):
+                down = makers.get(back.input[0])
+                if casts_to(down, onnx.TensorProto.FLOAT16):
+                    node.input[i] = down.input[0]
+    while True:
+        used = {tensor for node in model.graph.node for tensor in node.input}
+        used |= {output.name for output in model.graph.output}
+        idle = [node for node in model.graph.node if not used & set(node.output)]
+        if not idle:
+            return
+        for node in idle:
+            model.graph.node.remove(node)
+
+
+def _sort(model: onnx.ModelProto) -> None:
+    """Nodes in the order that ONNX demands: each behind those that make its inputs."""
+    waiting = list(model.graph.node)
+    made = {value.name for value in (*model.graph.input, *model.graph.initializer)} | {""}
+    ordered: list[onnx.NodeProto] = []
+    while waiting:
+        ready = [node for node in waiting if made.issuperset(node.input)]
+        if not ready:
+            raise ValueError("the graph has a cycle, or a tensor that nothing makes")
+        ordered += ready
+        made.update(output for node in ready for output in node.output)
+        waiting = [node for node in waiting if not made.issuperset(node.output)]
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+
+
+def _restore(model: onnx.ModelProto, network: onnx.ModelProto) -> None:
+    """What the converters change beside the nodes: versions and notes of their own."""
+    model.ir_version = network.ir_version
+    del model.metadata_props[:], model.graph.value_info[:]
+    del model.graph.input[:], model.graph.output[:]
+    model.graph.input.extend(network.graph.input)
+    model.graph.output.extend(network.graph.output)
+
+
+@contextlib.contextmanager
+def _quietly():
+    """The converters log advice and warn of numbers too small for fp16."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)

@@ -1,0 +1,348 @@
+"""Is an exported file the model that it was made of? Asked of the file itself, in a fresh process.
+
+Checked, on all of `export.formats.verification_clips.verification_clips` and on awkward waveforms (silence, constants, very quiet, shortest,
+10 s), in batches and lengths that the file was not traced with:
+
+- names, types and open axes of inputs and outputs, the metadata, and ONNX's own checker;
+- every output finite, probabilities that sum to 1;
+- fp32: the same label for every clip, and no probability further than `FP32_LIMIT` from the PyTorch model's (a
+  millionth of the largest logit for the original network, where that is more);
+- fp16 and int8: the same label for `LEAST_AGREEMENT` of the clips, and accuracies of type and root that are lower by
+  no more than `MOST_ACCURACY_LOST`;
+- that the accuracies in the metadata are those measured here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from triadbench.core.errors import UserError
+from triadbench.core.models.checkpoint import Checkpoint
+from triadbench.core.models.prediction import CLIP_SAMPLES
+from triadbench.core.models.predictor import Predictor
+from triadbench.export.formats.verification_clips import LabelledClips
+from triadbench.export.predict.metadata import KEY, SEAL, ExportInfo, check_seal
+
+FP32_LIMIT = 1e-5
+LEAST_AGREEMENT = 0.995
+MOST_ACCURACY_LOST = 0.002
+_BATCHES = (1, 5, 33, 64, 3)  # none is the size that was traced
+_WORKER = Path(__file__).with_name("fresh_run.py")
+_OURS = {"triadbench"}
+_FOREIGN = {"onnx": {"torch", "numba", "scipy", "onnx"}, "torchscript": {"torchaudio", "numba", "scipy", "onnxruntime"}}
+_TIME_LIMIT_S = 900
+
+
+class VerificationError(UserError):
+    """The file is not the model that it was made of, or not precise enough."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A batch: rows of a file, what the PyTorch model answers, whether answers must be its own, and how many times
+    `FP32_LIMIT` each clip's may differ, (batch,)."""
+
+    name: str
+    source: str
+    rows: tuple[int, int]
+    expected: tuple[np.ndarray, ...]
+    comparable: bool
+    slack: np.ndarray
+
+
+class Reference:
+    """What the PyTorch model answers, made once for all files of a checkpoint.
+
+    Args:
+        checkpoint: what was exported.
+        clips: labelled, at least 1,000 for a verification that counts.
+        folder: for the arrays that the fresh process reads.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, clips: LabelledClips, folder: str | Path, progress=None):
+        self.checkpoint, self.clips, self.folder = checkpoint, clips, Path(folder)
+        self.predictor = Predictor(checkpoint)
+        self.tasks = ("type", "root") if checkpoint.task == "both" else (checkpoint.task,)
+        self.n = len(clips)
+        try:
+            self._write(progress)
+        except OSError as error:
+            raise UserError(f"{self.folder}: no room for the verification ({error.strerror or error})") from error
+
+    def cases(self, front_end: str) -> list[Case]:
+        """For files that take waveforms, or with "none" mel spectrograms."""
+        return self._mel_cases if front_end == "none" else self._waveform_cases
+
+    def accuracies(self, outputs: list[tuple[np.ndarray, ...]]) -> dict:
+        """Of the labelled clips' probabilities, in batches: {"set", "n", "type_accuracy", "root_accuracy"}."""
+        measured: dict = {"set": self.clips.name, "n": self.n}
+        for i, task in enumerate(self.tasks):
+            answers = np.concatenate([batch[i] for batch in outputs]).argmax(axis=1)
+            truth = self.clips.types if task == "type" else self.clips.roots
+            counted = np.ones(self.n, bool) if task == "type" else self.clips.root_defined
+            measured[f"{task}_accuracy"] = float(np.mean((answers == truth)[counted]))
+        return measured
+
+    def expected_accuracies(self) -> dict:
+        """Of the PyTorch model."""
+        return self.accuracies([case.expected for case in self._waveform_cases if case.name == "clips"])
+
+    def _write(self, progress) -> None:
+        np.save(self.folder / "clips.npy", self.clips.clips)
+        spec = self.checkpoint.spec
+        # Not memory-mapped: on a full disk that would kill the process without a word.
+        mels = np.empty((self.n, spec.n_mels, spec.n_frames(CLIP_SAMPLES)), np.float32)
+        self._waveform_cases, self._mel_cases = [], []
+        for start, stop in _batches(self.n):
+            waveforms = self.clips.waveforms(start, stop)
+            mels[start:stop] = self.mel(waveforms)
+            self._add("clips", "clips.npy", "mels.npy", (start, stop), self._answer(waveforms), mels[start:stop])
+            if progress is not None:
+                progress(stop, self.n)
+        np.save(self.folder / "mels.npy", mels)
+        for name, waveforms, comparable in self._awkward():
+            files = f"{name}.npy", f"{name}-mel.npy"
+            np.save(self.folder / files[0], waveforms)
+            mel = self.mel(waveforms)
+            np.save(self.folder / files[1], mel)
+            self._add(name, *files, (0, len(waveforms)), self._answer(waveforms), mel, comparable)
+
+    def _add(self, name, waveform_file, mel_file, rows, expected, mel, comparable: bool = True) -> None:
+        slack = self._slack(mel)
+        self._waveform_cases.append(Case(name, waveform_file, rows, expected, comparable, slack))
+        self._mel_cases.append(Case(name, mel_file, rows, expected, comparable, slack))
+
+    def _slack(self, mel: np.ndarray) -> np.ndarray:
+        """1 for our network, which does not hear levels. The original's logits grow with the sound's power, without
+        bound, and float32 sums hold them to a millionth of their size."""
+        if self.checkpoint.architecture != "original":
+            return np.ones(len(mel))
+        import torch
+
+        from triadbench.export.formats.onnx_model import NetworkWithProbabilities
+
+        with torch.inference_mode():
+            logits = NetworkWithProbabilities(self.checkpoint)(torch.from_numpy(mel))[-1].numpy()
+        return np.maximum(1.0, 1e-6 / FP32_LIMIT * np.abs(logits).max(axis=1))
+
+    def _answer(self, waveforms: np.ndarray) -> tuple[np.ndarray, ...]:
+        scores = self.predictor(waveforms)
+        return tuple(each for each in (scores.types, scores.roots, scores.joint) if each is not None)
+
+    def mel(self, waveforms: np.ndarray) -> np.ndarray:
+        """(Log) mel spectrograms of waveforms, as the PyTorch model takes them."""
+        import torch
+
+        with torch.inference_mode():
+            return self.predictor.mel(torch.from_numpy(waveforms)).numpy()
+
+    def _awkward(self) -> Iterator[tuple[str, np.ndarray, bool]]:
+        """Name, waveforms and whether they can be compared: where nothing but rounding noise is left beside a constant,
+        no two programs agree, and `core.models.prediction.is_silent` answers for the model."""
+        clips = self.clips.waveforms(0, min(4, self.n))
+        yield "silence", np.zeros((2, CLIP_SAMPLES), np.float32), True
+        yield "constant", np.full((1, CLIP_SAMPLES), 0.25, np.float32), False
+        yield "very quiet", clips * np.float32(1e-3), True
+        yield "loudest", np.clip(clips * np.float32(30), -1, 1), True
+        yield "one click", np.eye(1, CLIP_SAMPLES, 30_000, dtype=np.float32), True
+        if self.checkpoint.architecture == "original":  # it takes one length
+            return
+        shortest = self.checkpoint.spec.n_fft
+        yield "shortest", np.ascontiguousarray(clips[:3, 20_000 : 20_000 + shortest]), True
+        yield "odd length", np.ascontiguousarray(clips[:, 10_000:31_777]), True
+        yield "ten seconds", np.ascontiguousarray(np.tile(clips[:2], 3)[:, :160_000]), True
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Of one file that was run.
+
+    Attributes:
+        worst_difference: of a probability from the PyTorch model's. against_limit: the same, divided by `Case.slack`.
+        agreement: share of clips with the same label.
+        accuracies: as `ExportInfo.accuracies`.
+    """
+
+    worst_difference: float
+    against_limit: float
+    agreement: float
+    accuracies: dict
+
+
+def verify(path: str | Path, info: ExportInfo, reference: Reference) -> Report:
+    """Check the file `path`, as the module's docstring says.
+
+    Raises:
+        VerificationError: with what is wrong.
+    """
+    name = f"{info.kind} {info.front_end} {info.precision}"
+    if info.kind == "onnx":
+        _check_onnx(path, name)
+    outputs, about = run_fresh(path, info, reference)
+    if info.kind == "onnx":
+        _check_sealed(path, about["metadata"], name)
+    _check_about(about, info, name)
+    report = compare(outputs, info, reference)
+    hold(report, info, reference)
+    if report.accuracies != info.accuracies:
+        raise VerificationError(f"{name}: its metadata say {info.accuracies}, measured were {report.accuracies}")
+    return report
+
+
+def run_fresh(path: str | Path, info: ExportInfo, reference: Reference) -> tuple[list[tuple], dict]:
+    """Outputs of every case and what the file says of itself, from a process of its own.
+
+    Raises:
+        VerificationError: the process fails.
+    """
+    cases = reference.cases(info.front_end)
+    job = {
+        "model": str(Path(path).resolve()),
+        "kind": info.kind,
+        "batches": [[str(reference.folder / case.source), *case.rows] for case in cases],
+    }
+    with tempfile.TemporaryDirectory(dir=reference.folder) as folder:
+        try:
+            job_path, result = Path(folder) / "job.json", Path(folder) / "result.npz"
+            job_path.write_text(json.dumps(job), encoding="utf-8")
+            # -I: neither the folder that we run in nor the environment's paths lead to anything of ours.
+            done = subprocess.run(
+                [sys.executable, "-I", str(_WORKER), str(job_path), str(result)],
+                capture_output=True,
+                text=True,
+                timeout=_TIME_LIMIT_S,
+                cwd=folder,
+            )
+            if done.returncode != 0:
+                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+                raise VerificationError(f"{info.kind} {info.front_end} {info.precision}: does not run ({last[:300]})")
+            with np.load(result, allow_pickle=False) as found:
+                about = json.loads(str(found["about"]))
+                outputs = [tuple(found[f"{i}/{j}"] for j in range(len(info.output_names))) for i in range(len(cases))]
+        except subprocess.TimeoutExpired as error:
+            raise VerificationError(f"{info.kind} {info.front_end}: no answer in {_TIME_LIMIT_S} s") from error
+        except (OSError, KeyError) as error:
+            raise VerificationError(f"{info.kind} {info.front_end}: its outputs cannot be read ({error})") from error
+    return outputs, about
+
+
+def compare(outputs: list[tuple], info: ExportInfo, reference: Reference) -> Report:
+    """Outputs of every case against the PyTorch model's.
+
+    Raises:
+        VerificationError: wrong shapes, values that are no probabilities, or logits that do not belong to them.
+    """
+    worst, limited, same, clips = 0.0, 0.0, 0, []
+    for case, found in zip(reference.cases(info.front_end), outputs, strict=True):
+        probabilities = _probabilities(found, case, info)
+        if case.name == "clips":
+            clips.append(probabilities)
+            same += int((_labels(probabilities[-1]) == _labels(case.expected[-1])).sum())
+        if case.comparable:
+            for ours, theirs in zip(probabilities, case.expected, strict=True):
+                difference = np.abs(ours.astype(np.float64) - theirs).reshape(len(ours), -1).max(axis=1)
+                worst = max(worst, float(difference.max()))
+                limited = max(limited, float((difference / case.slack).max()))
+    return Report(worst, limited, same / reference.n, reference.accuracies(clips))
+
+
+def hold(report: Report, info: ExportInfo, reference: Reference) -> None:
+    """Raises VerificationError where a report misses the limits of the file's precision."""
+    name = f"{info.kind} {info.front_end} {info.precision}"
+    if info.precision == "fp32":
+        if not report.against_limit <= FP32_LIMIT:
+            raise VerificationError(
+                f"{name}: a probability differs by {report.worst_difference:.2g} from PyTorch's, limit {FP32_LIMIT:g}"
+            )
+        if report.agreement < 1.0:
+            raise VerificationError(f"{name}: {100 * report.agreement:.2f} % of the labels are PyTorch's, not all")
+        return
+    if report.agreement < LEAST_AGREEMENT:
+        raise VerificationError(
+            f"{name}: {100 * report.agreement:.2f} % of the labels are fp32's, below {100 * LEAST_AGREEMENT:g} %"
+        )
+    for key, expected in reference.expected_accuracies().items():
+        if key.endswith("accuracy") and report.accuracies[key] < expected - MOST_ACCURACY_LOST:
+            raise VerificationError(
+                f"{name}: {key} {100 * report.accuracies[key]:.2f} %, fp32 has {100 * expected:.2f} %; "
+                f"at most {100 * MOST_ACCURACY_LOST:g} points may be lost"
+            )
+
+
+def _probabilities(found: tuple, case: Case, info: ExportInfo) -> tuple[np.ndarray, ...]:
+    """The outputs' probabilities, and of a model of both tasks those that its logits give to every chord."""
+    name = f"{info.kind} {info.front_end} {info.precision}, {case.name}"
+    *probabilities, logits = found
+    wanted = [expected.shape for expected in case.expected]
+    shapes = [each.shape for each in probabilities] + ([logits.shape] if info.task == "both" else [])
+    if shapes != wanted or any(each.dtype != np.float32 for each in found):
+        raise VerificationError(f"{name}: outputs {shapes}, expected float32 {wanted}")
+    if not all(np.isfinite(each).all() for each in found):
+        raise VerificationError(f"{name}: outputs that are not finite")
+    if any(np.abs(each.sum(axis=1) - 1).max() > 1e-3 for each in probabilities):
+        raise VerificationError(f"{name}: probabilities that do not sum to 1")
+    flat = logits.reshape(len(logits), -1).astype(np.float64)
+    joint = np.exp(flat - flat.max(axis=1, keepdims=True))
+    joint = (joint / joint.sum(axis=1, keepdims=True)).reshape(logits.shape)
+    made = (joint.sum(axis=1), joint.sum(axis=2)) if info.task == "both" else (joint,)
+    if any(np.abs(a - b).max() > 1e-3 for a, b in zip(made, probabilities, strict=True)):
+        raise VerificationError(f"{name}: logits that are not those of the probabilities")
+    return (*probabilities, joint) if info.task == "both" else tuple(probabilities)
+
+
+def _labels(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities.reshape(len(probabilities), -1).argmax(axis=1)
+
+
+def _check_onnx(path: str | Path, name: str) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise VerificationError(f"{name}: ONNX's checker refuses it ({' '.join(str(error).split())[:200]})") from error
+
+
+def _check_sealed(path: str | Path, metadata: dict, name: str) -> None:
+    if SEAL not in metadata:
+        raise VerificationError(f"{name}: its metadata lack {SEAL}")
+    try:
+        check_seal(Path(path), metadata)
+    except UserError as error:
+        raise VerificationError(f"{name}: {error}") from error
+
+
+def _check_about(about: dict, info: ExportInfo, name: str) -> None:
+    strangers = set(about["modules"]) & (_OURS | _FOREIGN[info.kind])
+    if strangers:
+        raise VerificationError(f"{name}: it was not run alone; {', '.join(sorted(strangers))} was imported")
+    if info.kind == "onnx":
+        frames = "n_frames" if info.samples is None else info.spec.n_frames(info.samples)
+        axes = ["batch", info.spec.n_mels, frames] if info.front_end == "none" else ["batch", "samples"]
+        if about["inputs"] != {info.input_name: axes}:
+            raise VerificationError(f"{name}: inputs {about['inputs']}, expected {info.input_name!r} {axes}")
+        if list(about["outputs"]) != info.output_names or about["types"] != ["tensor(float)"]:
+            raise VerificationError(f"{name}: outputs {list(about['outputs'])} of {about['types']}")
+        if any(shape[0] != "batch" for shape in about["outputs"].values()):
+            raise VerificationError(f"{name}: the batch is not open in {about['outputs']}")
+        about["metadata"].pop(SEAL, None)
+        if about["metadata"] != info.metadata():
+            raise VerificationError(f"{name}: its metadata are not those written")
+    if ExportInfo.from_metadata({KEY: about["metadata"][KEY]}, name) != info:
+        raise VerificationError(f"{name}: its metadata are not those written")
+
+
+def _batches(n: int) -> Iterator[tuple[int, int]]:
+    start = i = 0
+    while start < n:
+        stop = min(start + _BATCHES[i % len(_BATCHES)], n)
+        yield start, stop
+        start, i = stop, i + 1

@@ -1,0 +1,1 @@
+"""The chord predictor without PyTorch: providers, placement, many files."""

@@ -1,0 +1,140 @@
+"""What an exported file says of itself, in its metadata. Needs neither PyTorch nor ONNX."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from triadbench.core.errors import UserError
+from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.version import VERSION
+from triadbench.kernels.spec import MelSpec
+
+FORMAT = "triadbench-export-1"
+KEY = "triadbench"  # of the JSON object; the other keys repeat it for people
+SEAL = "sha256"
+_SEAL_HEAD = b"\x72\x4a\x0a\x06" + SEAL.encode() + b"\x12\x40"
+"""How an ONNX file's entry of metadata begins (ModelProto's field 14, of 74 bytes) that maps SEAL to 64 characters."""
+LICENCE = "MIT"
+FRONT_ENDS = ("each", "batch", "stft", "none")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportInfo:
+    """Of one exported file.
+
+    Attributes:
+        architecture, task: of the checkpoint: "chordnet" or "original"; "both", "type" or "root".
+        kind: "onnx" or "torchscript".
+        front_end: how the file makes mel spectrograms of waveforms (export/formats/mel_graph.py); "none": it takes mel.
+        precision: of the network; the mel spectrogram is float32 in all.
+        spec: of the mel spectrogram. log: whether the network takes log mel.
+        samples: the only length that the network takes, or None for any from `min_samples` on.
+        checkpoint_sha256: of the file that was exported.
+        accuracies: what was measured when it was verified: {"set", "n", "type_accuracy", "root_accuracy", ...}.
+        training: from the checkpoint's record, the settings that made it.
+    """
+
+    architecture: str
+    task: str
+    kind: str
+    front_end: str
+    precision: str
+    spec: MelSpec
+    log: bool
+    samples: int | None
+    checkpoint_sha256: str
+    accuracies: dict = dataclasses.field(default_factory=dict)
+    training: dict = dataclasses.field(default_factory=dict)
+    version: str = VERSION
+    licence: str = LICENCE
+
+    @property
+    def input_name(self) -> str:
+        """ "mel" (batch, n_mels, n_frames) or "waveform" (batch, samples), float32."""
+        return "mel" if self.front_end == "none" else "waveform"
+
+    @property
+    def output_names(self) -> list[str]:
+        """Probabilities (batch, 4) and (batch, 12) and logits: (batch, 12, 4) of every chord, or of the one task."""
+        tasks = ("type", "root") if self.task == "both" else (self.task,)
+        return [*(f"{task}_probabilities" for task in tasks), "logits"]
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest waveform."""
+        return self.spec.n_fft
+
+    def metadata(self) -> dict[str, str]:
+        """Keys and values for the file's metadata: one JSON object for programs, and single lines for people."""
+        described = dataclasses.asdict(self) | {
+            "format": FORMAT,
+            "spec": self.spec.to_dict(),
+            "labels": {"types": list(TYPES), "roots": list(ROOTS)},
+            "sample_rate": self.spec.sample_rate,
+            "min_samples": self.min_samples,
+        }
+        return {
+            KEY: json.dumps(described, sort_keys=True, allow_nan=False),
+            "types": ",".join(TYPES),
+            "roots": ",".join(ROOTS),
+            "sample_rate": str(self.spec.sample_rate),
+            "mel_spec": json.dumps(self.spec.to_dict(), sort_keys=True),
+            "accuracies": json.dumps(self.accuracies, sort_keys=True, allow_nan=False),
+            "version": self.version,
+            "licence": self.licence,
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str], name: str) -> ExportInfo:
+        """Of the metadata of the file called `name`.
+
+        Raises:
+            UserError: the file is another program's, another version's, or damaged.
+        """
+        if KEY not in metadata:
+            raise UserError(f"{name}: no model of triadbench (its metadata lack {KEY!r}); make one with `export`")
+        try:
+            described = json.loads(metadata[KEY])
+            found = described["format"]
+            if found != FORMAT:
+                raise UserError(f"{name}: format {found!r}, this version reads {FORMAT!r}; make it again with `export`")
+            if described["labels"] != {"types": list(TYPES), "roots": list(ROOTS)}:
+                raise UserError(f"{name}: other labels than this version's; make it again with `export`")
+            fields = {field.name: described[field.name] for field in dataclasses.fields(cls)}
+            info = cls(**fields | {"spec": MelSpec.from_dict(described["spec"])})
+            if info.front_end not in FRONT_ENDS or info.precision not in PRECISIONS:
+                raise ValueError(f"front end {info.front_end!r}, precision {info.precision!r}")
+            return info
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{name}: damaged metadata ({error}); make it again with `export`") from error
+
+
+def sealed(model: bytes) -> bytes:
+    """An ONNX file with one more entry of metadata at its end, the SHA-256 of all before it.
+
+    A message of protocol buffers and a list's further entry behind it are a message again, so any reader takes it.
+    """
+    return model + _SEAL_HEAD + hashlib.sha256(model).hexdigest().encode()
+
+
+def check_seal(path: Path, metadata: dict[str, str]) -> None:
+    """Weights that were damaged on their way would still give answers: no file may be used whose seal is broken.
+
+    A file without one passes; it was made by hand.
+
+    Raises:
+        UserError: the file's bytes are not those that were sealed.
+    """
+    if SEAL not in metadata:
+        return
+    file = path.read_bytes()
+    end = len(file) - len(_SEAL_HEAD) - 64
+    if file[end:] != _SEAL_HEAD + hashlib.sha256(file[: max(end, 0)]).hexdigest().encode():
+        raise UserError(
+            f"{path}: damaged or changed since it was made (its SHA-256 is another); get it anew, or make it "
+            "again with `export`"
+        )

@@ -1,0 +1,368 @@
+"""The predictor for users: a waveform in, a chord out, on the provider of your choice; PyTorch only where asked for.
+
+    from triadbench.export.predict.predictor import ChordPredictor
+    predictor = ChordPredictor()
+    print(predictor.name(waveform)["chord"])        # float32 (samples,) at 16 kHz in [-1, 1]
+
+With provider="cpu" and front_end="graph" it imports neither torch nor numba nor onnx nor scipy.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from triadbench.core.errors import UserError
+from triadbench.core.files import check_model_file
+from triadbench.core.models.prediction import CLIP_SAMPLES, SAMPLE_RATE, Scores, is_silent, name_chord, no_chord
+from triadbench.core.pretrained import pretrained_path
+from triadbench.export.predict.front_end import Background, KernelModel, check_same, network_beside, seconds_a_clip
+from triadbench.export.predict.metadata import PRECISIONS, ExportInfo
+from triadbench.export.predict.placement import ONNX_PROVIDERS, Placement
+from triadbench.export.predict.providers import (
+    Bound,
+    OnnxModel,
+    check_provider,
+    checked_threads,
+    usable_cores,
+    whole_number,
+)
+
+PROVIDERS = (*ONNX_PROVIDERS, "torchscript", "torch")
+FRONT_ENDS = ("auto", "graph", "kernel")
+PRETRAINED = pretrained_path()
+STEM = "chordnet"
+_CHECKPOINTS = (".safetensors", ".pth", ".pt")
+_PART_SAMPLES = {"cpu": 8 * CLIP_SAMPLES, "cuda": 512 * CLIP_SAMPLES, "tensorrt": 512 * CLIP_SAMPLES}
+"""A batch is computed in parts of so many samples (64 clips elsewhere): memory does not grow with the batch. On a CPU
+larger parts are no faster, and small ones are shared among the threads."""
+_FULL_SCALE = 2.0**31
+"""No format has larger numbers, and from about 1e15 on powers are infinite."""
+MAX_SAMPLES = 600 * SAMPLE_RATE
+"""Longest waveform taken whole: the network hears it as one chord, and its memory grows with the length."""
+
+
+class ChordPredictor:
+    """A model, loaded once, that answers for waveforms.
+
+    Args:
+        model: an exported file, or a checkpoint for provider "torch"; None: the shipped model.
+        provider: "cpu", "cuda", "tensorrt" (ONNX Runtime), "torchscript", or "torch" (on a checkpoint).
+        precision: of the shipped model: "fp32", "fp16" or "int8".
+        threads: of the CPU, for one call; None: one a core that this process may use. On ONNX Runtime they share the
+            clips of a batch, and one clip is computed on one: inside it there is too little to share. With PyTorch
+            it is torch's own number, of the whole process.
+        front_end: who makes mel spectrograms: "graph" (the file itself), "kernel" (our CPU kernel, and the network
+            alone from the file beside it whose name says .mel), or "auto": the graph, and the kernel from the moment
+            that `warm_kernel` has loaded it and found it faster.
+        device: of providers "torchscript" and "torch": "cpu" or "cuda".
+        options, engine_cache: of the provider; see `export.predict.providers.OnnxModel`.
+
+    Attributes:
+        info: what the file says of itself.
+        path: of the file.
+        provider: as asked for, and checked.
+        note: None, or why the kernel is not used though it was asked for with `warm_kernel`: one line.
+        seconds_a_clip: of "graph" and "kernel", once both are measured here.
+
+    Raises:
+        UserError: an unknown name, a provider that cannot be had, or a file that is missing, damaged or foreign.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        provider: str = "cpu",
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        front_end: str = "auto",
+        device: str = "cpu",
+        options: dict[str, str] | None = None,
+        engine_cache: str | Path | None = None,
+    ):
+        check_provider(provider, PROVIDERS)
+        for name, value, choices in (("precision", precision, PRECISIONS), ("front_end", front_end, FRONT_ENDS)):
+            if value not in choices:
+                raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
+        _check_settings(provider, device, options, engine_cache)
+        self.provider, self.note, self.seconds_a_clip = provider, None, {}
+        self._asked, self._background, self._warming = front_end, None, threading.Lock()
+        # One thread inside a session: two spent a fifth more CPU time a clip (waiting awake: twice as much), and were
+        # no faster even for one clip.
+        self._options = {"threads": 1, "options": options, "engine_cache": engine_cache}
+        self._threads = checked_threads(threads)
+        self.path = _shipped(provider, precision) if model is None else _given(Path(model), provider)
+        # (name, model): replaced as one, so that a call in another thread sees either.
+        self._front = self._load(front_end, device, model is None)
+        self._graph = self._front[1] if isinstance(self._front[1], OnnxModel) else None
+        self.info: ExportInfo = self._front[1].info
+        if model is not None and precision not in ("fp32", self.info.precision):
+            raise UserError(f"precision={precision!r}: {self.path.name} is {self.info.precision}; leave it out")
+
+    @property
+    def front_end(self) -> str:
+        """Who makes the mel spectrograms now: "graph" (the file itself) or "kernel"."""
+        return self._front[0]
+
+    def __call__(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Scores:
+        """Scores of waveforms (batch, samples), float32 in [-1, 1] at 16 kHz; any length from `info.min_samples` on.
+
+        Raises:
+            UserError: another sample rate, shape, kind of number or length, or values that are not finite.
+        """
+        waveforms = self.check(waveforms, sample_rate)
+        parts = self._parts(waveforms)
+        shared = self.provider == "cpu" and self._sharing > 1 and waveforms.shape[1] <= _PART_SAMPLES["cpu"]
+        if len(parts) > 1 and shared:  # long ones are not: the memory of each would be taken at once
+            scores = list(self._pool.map(self._scores, parts))
+        else:
+            scores = [self._scores(part) for part in parts] or [_no_scores(self.info)]
+        types, roots, joint, silent = (
+            None if of[0] is None else np.concatenate(of) if len(of) > 1 else of[0] for of in zip(*scores, strict=True)
+        )
+        return Scores(types, roots, joint, silent)
+
+    def name(self, waveform: np.ndarray, alternatives: int = 3, sample_rate: int = SAMPLE_RATE) -> dict:
+        """The chord of one waveform (samples,): `core.models.prediction.name_chord`, or `no_chord` for silence.
+
+        Raises:
+            UserError: as `__call__`; or the model answers for the type or the root only.
+        """
+        waveform = np.asarray(waveform)
+        if waveform.ndim != 1:
+            raise UserError(
+                f"waveform of shape {waveform.shape}: expected (samples,), one channel; average the channels"
+            )
+        alternatives = whole_number("alternatives", alternatives, 0)
+        if self.info.task != "both":
+            raise UserError(f"this model answers for the {self.info.task} only; naming a chord needs one for both")
+        scores = self(waveform[None], sample_rate)
+        return no_chord() if scores.silent[0] else name_chord(scores.joint[0], alternatives)
+
+    def check(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+        """The waveforms as float32, contiguous, once they are found to be what the model takes; see `__call__`."""
+        if sample_rate != self.info.spec.sample_rate:
+            raise UserError(
+                f"sample_rate={sample_rate} Hz: the model takes {self.info.spec.sample_rate}; resample the waveform "
+                "(triadbench.core.audio.io reads files at that rate)"
+            )
+        waveforms = np.asarray(waveforms)
+        if not np.issubdtype(waveforms.dtype, np.floating):
+            scale = np.iinfo(waveforms.dtype).max + 1 if np.issubdtype(waveforms.dtype, np.signedinteger) else None
+            way_out = f"divide by {scale}" if scale else "convert it to float32"
+            raise UserError(f"waveforms of {waveforms.dtype}: expected float32 in [-1, 1]; {way_out}")
+        least, only = self.info.min_samples, self.info.samples
+        if waveforms.ndim != 2 or waveforms.shape[1] < least:
+            raise UserError(
+                f"waveforms of shape {waveforms.shape}: expected (batch, samples), at least {least} samples; pad with "
+                "zeros"
+            )
+        if only is not None and waveforms.shape[1] != only:
+            raise UserError(f"the original network takes {only} samples, not {waveforms.shape[1]}")
+        if waveforms.shape[1] > MAX_SAMPLES:
+            raise UserError(
+                f"waveforms of {waveforms.shape[1]} samples: at most {MAX_SAMPLES} (ten minutes) are heard as one "
+                "chord; cut them into clips of 4 s, as `infer` does with files of any length"
+            )
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is told below
+            waveforms = np.ascontiguousarray(waveforms, np.float32)
+        if waveforms.size:
+            low, high = float(waveforms.min()), float(waveforms.max())  # NaN in both if one is; no array is made
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise UserError("waveforms hold NaN or infinite values")
+            if max(-low, high) > _FULL_SCALE:
+                raise UserError(f"waveforms reach {max(-low, high):.3g}: expected [-1, 1]; divide by their full scale")
+        return waveforms
+
+    def bind(self, waveforms: np.ndarray) -> Bound:
+        """The bare graph, with `waveforms` in the provider's memory already: for the benchmark.
+
+        Raises:
+            UserError: as `__call__`; or there is no graph that takes waveforms on ONNX Runtime.
+        """
+        model = self._graph or self._onnx("bind")
+        if model.info.input_name != "waveform":
+            raise UserError(
+                f"bind: {model.path.name} takes mel; give the file that takes waveforms, or front_end='graph'"
+            )
+        return model.bind(self.check(waveforms))
+
+    def describe_placement(self) -> Placement:
+        """Where each node of what is in use runs, and how many copies between CPU and GPU are in it."""
+        return self._onnx("describe_placement").describe_placement()
+
+    def warm_kernel(self, wait: bool = False) -> None:
+        """Load the kernel front end in the background; with `front_end="auto"` it is used once it is found faster.
+
+        A CPU's alone, and once: further calls, and those where there is nothing to choose, do nothing. What goes
+        wrong is in `note`, and the graph goes on answering.
+
+        Args:
+            wait: return when it is decided.
+        """
+        graph = self._graph
+        if graph is None or self._asked != "auto" or self.provider != "cpu":
+            return
+        with self._warming:
+            if self._background is None:
+                found: list[KernelModel] = []
+                self._background = Background(
+                    lambda: found.append(self._kernel(graph.info)),
+                    lambda: self._choose(graph, found[0]),
+                    failed=self._failed,
+                )
+        if wait:
+            self._background.wait()
+
+    def _parts(self, waveforms: np.ndarray) -> list[np.ndarray]:
+        most = max(1, _PART_SAMPLES.get(self.provider, 64 * CLIP_SAMPLES) // waveforms.shape[1])
+        if self.provider == "cpu":
+            most = min(most, max(1, -(-len(waveforms) // self._sharing)))
+        return [waveforms[i : i + most] for i in range(0, len(waveforms), most)]
+
+    @functools.cached_property
+    def _sharing(self) -> int:
+        return self._threads or usable_cores()
+
+    @functools.cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._sharing, thread_name_prefix="predictor")
+
+    def _load(self, front_end: str, device: str, shipped: bool) -> tuple[str, OnnxModel | KernelModel]:
+        if self.provider in ("torch", "torchscript"):
+            from triadbench.export.predict.torch_models import CheckpointModel, TorchScriptModel
+
+            kind, name = (CheckpointModel, "kernel") if self.provider == "torch" else (TorchScriptModel, "graph")
+            if front_end not in ("auto", name):
+                raise UserError(f"front_end={front_end!r}: provider {self.provider} has {name} alone; leave it out")
+            return name, kind(self.path, device, self._threads)
+        if front_end == "kernel" and shipped:
+            return "kernel", self._kernel(None)
+        model = OnnxModel(self.path, self.provider, **self._options)
+        if model.info.input_name == "waveform":
+            return ("kernel", self._kernel(model.info)) if front_end == "kernel" else ("graph", model)
+        if front_end == "graph":
+            raise UserError(f"{self.path.name} is the network alone, which takes mel; use front_end='kernel'")
+        return "kernel", KernelModel(model)
+
+    def _kernel(self, info: ExportInfo | None) -> KernelModel:
+        """Of the network alone in the file beside this one, which is that with `info`; None: the shipped ones."""
+        path = network_beside(self.path)
+        if not path.is_file():
+            raise UserError(f"{path.name} is not beside {self.path.name}; make both with `export`, or use the graph")
+        network = OnnxModel(path, self.provider, **self._options)
+        if info is not None:
+            check_same(network, info)
+        return KernelModel(network)
+
+    def _choose(self, graph: OnnxModel, kernel: KernelModel) -> None:
+        self.seconds_a_clip = seconds_a_clip({"graph": graph.run, "kernel": kernel.run}, graph.info.samples)
+        if self.seconds_a_clip["kernel"] < self.seconds_a_clip["graph"]:
+            self._front = "kernel", kernel
+
+    def _failed(self, error: Exception) -> None:
+        self.note = f"the graph goes on without the mel kernel: {' '.join(str(error).split()) or type(error).__name__}"
+
+    def _onnx(self, what: str) -> OnnxModel:
+        model = self._front[1]
+        model = getattr(model, "network", model)
+        if not isinstance(model, OnnxModel):
+            raise UserError(f"{what}: provider {self.provider} is not ONNX Runtime's; use cpu, cuda or tensorrt")
+        return model
+
+    def _scores(self, waveforms: np.ndarray) -> tuple:
+        """(types, roots, joint, silent)."""
+        model, silent = self._front[1], is_silent(waveforms)
+        if self.provider == "torch":
+            scores = model.scores(waveforms)
+            return scores.types, scores.roots, scores.joint, silent
+        return *_scores_of(model.run(waveforms), self.info, len(waveforms), self.path.name), silent
+
+
+def _scores_of(outputs: dict[str, np.ndarray], info: ExportInfo, n: int, name: str) -> tuple:
+    """(types, roots, joint) of a model's outputs for `n` clips, as float32."""
+    asked, shape = ("logits", (n, 12, 4)) if info.task == "both" else (f"{info.task}_probabilities", None)
+    shape = shape or (n, 4 if info.task == "type" else 12)
+    values = np.asarray(outputs[asked], np.float32)
+    if values.shape != shape or not np.isfinite(values).all():
+        what = "numbers that are not finite" if values.shape == shape else f"shape {values.shape}, not {shape}"
+        raise UserError(f"{name}: a damaged model file (it answers {what}); get it anew, or make it with `export`")
+    if info.task != "both":
+        return (values, None, None) if info.task == "type" else (None, values, None)
+    joint = np.exp(values - values.max(axis=(1, 2), keepdims=True))
+    joint /= joint.sum(axis=(1, 2), keepdims=True)
+    return joint.sum(axis=1), joint.sum(axis=2), joint
+
+
+def _no_scores(info: ExportInfo) -> tuple:
+    """(types, roots, joint, silent) of no waveform."""
+    none = np.zeros(0, bool)
+    types, roots, joint = (np.zeros((0, *shape), np.float32) for shape in ((4,), (12,), (12, 4)))
+    if info.task == "both":
+        return types, roots, joint, none
+    return (types, None, None, none) if info.task == "type" else (None, roots, None, none)
+
+
+def file_name(provider: str, precision: str = "fp32", mel: bool = False, stem: str = STEM) -> str:
+    """Of the exported file that a provider uses: {stem}[.batch|.mel][.fp16|.int8].onnx, and its like."""
+    if provider == "torch":
+        return f"{stem}.safetensors"
+    if provider == "torchscript":
+        return f"{stem}.torchscript.pt"
+    layout = ".mel" if mel else "" if provider == "cpu" else ".batch"
+    return f"{stem}{layout}{'' if precision == 'fp32' else '.' + precision}.onnx"
+
+
+def _check_settings(provider: str, device: str, options: dict | None, engine_cache: str | Path | None) -> None:
+    """Raises UserError for settings that the provider would pass over."""
+    if device != "cpu" and provider in ONNX_PROVIDERS:
+        gpu, _, number = device.partition(":") if isinstance(device, str) else ("", "", "")
+        ways = {"": "leave it out", "cuda": "for a GPU use provider='cuda'"}
+        way = (
+            f"use options={{'device_id': {number!r}}} of provider cuda" if number else ways[gpu if gpu in ways else ""]
+        )
+        raise UserError(f"device={device!r} is of providers torch and torchscript alone; {way}")
+    if options and provider not in ("cuda", "tensorrt"):
+        raise UserError(f"options={options!r}: provider {provider} has none; leave them out, or use cuda or tensorrt")
+    if engine_cache is not None and provider != "tensorrt":
+        raise UserError(
+            f"engine_cache={str(engine_cache)!r}: provider {provider} keeps no engines; leave it out, or use "
+            "provider='tensorrt'"
+        )
+
+
+def _shipped(provider: str, precision: str) -> Path:
+    if precision != "fp32" and provider in ("torch", "torchscript"):
+        raise UserError(f"precision={precision!r}: provider {provider} has fp32 alone; leave it out")
+    if (precision, provider == "cpu") in (("fp16", True), ("int8", False)):  # `export` makes no such files
+        what, way = ("CPUs", "cpu") if precision == "int8" else ("GPUs", "cuda or tensorrt")
+        raise UserError(f"precision={precision!r} is for {what}: use --provider {way}, or another precision")
+    path = PRETRAINED / file_name(provider, precision)
+    if not path.is_file():
+        others = sorted(file.name for file in PRETRAINED.glob(f"{STEM}*.onnx"))
+        raise UserError(
+            f"{path.name} is not in {PRETRAINED} (there: {', '.join(others) or 'no exported file'}); make it with "
+            "`export`, or give another precision or --model FILE"
+        )
+    return path
+
+
+def _given(path: Path, provider: str) -> Path:
+    check_model_file(path)
+    if path.name.endswith(".torchscript.pt") and provider != "torchscript":
+        raise UserError(f"{path} is TorchScript, which provider {provider} does not take; use --provider torchscript")
+    if path.suffix in _CHECKPOINTS and provider in ONNX_PROVIDERS:
+        raise UserError(
+            f"{path} is a checkpoint, which provider {provider} does not take; use --provider torch, or `export` it"
+        )
+    if path.suffix == ".safetensors" and provider == "torchscript":
+        raise UserError(f"{path} is a checkpoint; use --provider torch, or `export --torchscript` it")
+    if path.suffix == ".onnx" and provider not in ONNX_PROVIDERS:
+        raise UserError(f"{path} is an ONNX model, which provider {provider} does not take; use --provider cpu or cuda")
+    return path

@@ -1,0 +1,330 @@
+"""ONNX Runtime sessions that run where they were asked to run, and say so node by node.
+
+ONNX Runtime goes on with the CPU where a GPU provider cannot start, and prints a warning at most. Here a session on a
+GPU is opened, makes its first run with the profiler on, and is given out only if the profile shows every node on the
+provider that was asked for, shape arithmetic excepted, which belongs on the CPU. Needs neither PyTorch nor onnx.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import json
+import numbers
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from triadbench.core.errors import UserError
+from triadbench.core.files import check_model_file
+from triadbench.export.predict.metadata import ExportInfo, check_seal
+from triadbench.export.predict.placement import ONNX_PROVIDERS, Placement, placement_of
+
+_WAY_OUT = "use --provider cpu"
+_SILENT = 4  # ONNX Runtime's severity "fatal": what goes wrong is told by our own errors
+_PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
+
+
+def check_provider(provider: str, choices) -> None:
+    """Raises UserError for a provider that does not exist."""
+    if provider not in choices:
+        raise UserError(f"provider={provider!r} must be one of {', '.join(choices)}")
+
+
+class OnnxModel:
+    """One exported ONNX file, open on one provider.
+
+    Args:
+        path: the file.
+        provider: "cpu", "cuda" or "tensorrt".
+        threads: of the CPU, for one run; None: one a core that this process may use.
+        options: of the provider, in ONNX Runtime's words; they go before ours.
+        engine_cache: folder that keeps TensorRT's engines, which take minutes to build.
+
+    Raises:
+        UserError: the provider cannot be had, or some node runs elsewhere; the file is missing, damaged or another
+            program's.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        provider: str = "cpu",
+        *,
+        threads: int | None = None,
+        options: dict[str, str] | None = None,
+        engine_cache: str | Path | None = None,
+    ):
+        check_provider(provider, ONNX_PROVIDERS)
+        self.path, self.provider, self.threads = Path(path), provider, checked_threads(threads)
+        runtime = load_onnxruntime()
+        if provider != "cpu":
+            if reason := why_unavailable(provider):
+                raise UserError(f"provider {provider}: {reason}; {_WAY_OUT}")
+        self._providers = _providers(provider, options or {}, engine_cache, ".fp16" in self.path.name)
+        self._placement: Placement | None = None
+        if provider == "cpu":
+            self.session = self._open(runtime.SessionOptions())
+        else:
+            self.session, self._placement = self._open_and_watch()
+            if strangers := self._placement.strangers:
+                raise UserError(
+                    f"{self.path.name}: {len(strangers)} nodes do not run on {provider} ({', '.join(strangers[:3])}); "
+                    f"give the file made for GPUs (chordnet.batch.onnx), or {_WAY_OUT}"
+                )
+        self.info = _info_of(self.session, self.path)
+        self.input, self.outputs = self.info.input_name, self.info.output_names
+
+    def run(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name for "waveform" (batch, samples) or "mel" (batch, n_mels, n_frames), float32.
+
+        Raises:
+            UserError: ONNX Runtime fails (no memory left, for one).
+        """
+        return self._run(self.session, self.info, values)
+
+    def bind(self, values: np.ndarray) -> Bound:
+        """The same run with input and outputs already in the provider's memory, to be timed without copies.
+
+        Raises:
+            UserError: that memory is full.
+        """
+        try:
+            return Bound(self, values)
+        except Exception as error:  # as in `run`
+            raise UserError(f"{self.path.name} on {self.provider}: {_first_line(error)}") from error
+
+    def describe_placement(self, values: np.ndarray | None = None) -> Placement:
+        """Where each node ran, in the session's first run; on the CPU in that of a second session, opened for this.
+
+        Raises:
+            UserError: the temporary folder takes no file.
+        """
+        if self._placement is None:
+            _, self._placement = self._open_and_watch(values)
+        return self._placement
+
+    def _open(self, settings):
+        runtime = load_onnxruntime()
+        settings.intra_op_num_threads = self.threads or usable_cores()
+        settings.inter_op_num_threads = 1
+        # Threads that wait awake took twice the CPU time of those that sleep, for operators as small as these.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.log_severity_level = _SILENT
+        check_model_file(self.path, "; make it with `export`, or give --model FILE")
+        try:
+            session = runtime.InferenceSession(str(self.path), settings, providers=self._providers, enable_fallback=0)
+        except Exception as error:  # whatever its reader or the provider meets
+            reason = _first_line(error)
+            if self.provider == "cpu":
+                raise UserError(
+                    f"{self.path}: not an ONNX model that can be run ({reason}); get it anew, or make it with `export`"
+                ) from error
+            raise UserError(f"{self.path} on {self.provider}: {reason}; {_WAY_OUT}") from error
+        wanted, runs = ONNX_PROVIDERS[self.provider], session.get_providers()
+        if runs[0] != wanted:
+            raise UserError(
+                f"provider {self.provider}: ONNX Runtime would run on {runs[0]} and not on {wanted}; it could not "
+                f"start it; {_WAY_OUT}"
+            )
+        return session
+
+    def _open_and_watch(self, values: np.ndarray | None = None) -> tuple[object, Placement]:
+        """A session after its first run, on `values` or a clip of silence, and where that ran."""
+        settings = load_onnxruntime().SessionOptions()
+        settings.enable_profiling = True
+        try:
+            with tempfile.TemporaryDirectory(prefix="triadbench-") as folder:
+                settings.profile_file_prefix = os.path.join(folder, "run")
+                session = self._open(settings)
+                try:
+                    info = _info_of(session, self.path)
+                    self._run(session, info, _example(info) if values is None else values)
+                finally:
+                    profile = session.end_profiling()
+                events = json.loads(Path(profile).read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"no profile of the first run ({error}); set TMPDIR to a folder with room") from error
+        return session, placement_of(events, self.provider)
+
+    def _run(self, session, info: ExportInfo, values: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            found = session.run(info.output_names, {info.input_name: values})
+        except Exception as error:  # its exceptions have no common class of their own
+            raise UserError(f"{self.path.name} on {self.provider}: {_first_line(error)}") from error
+        return dict(zip(info.output_names, found, strict=True))
+
+
+class Bound:
+    """A run whose input and outputs stay where the provider computes. Call it; then ask for `outputs()`."""
+
+    def __init__(self, model: OnnxModel, values: np.ndarray):
+        runtime = load_onnxruntime()
+        self._model, device = model, "cpu" if model.provider == "cpu" else "cuda"
+        self._input = runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values, np.float32), device, 0)
+        self._binding = model.session.io_binding()
+        self._binding.bind_ortvalue_input(model.input, self._input)
+        for name in model.outputs:
+            self._binding.bind_output(name, device, 0)
+
+    def __call__(self) -> None:
+        """One run; it has ended when this returns."""
+        self._model.session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Those of the last run, copied to the CPU's memory."""
+        return dict(zip(self._model.outputs, self._binding.copy_outputs_to_cpu(), strict=True))
+
+
+# ---- what a provider needs
+
+
+def why_unavailable(provider: str) -> str | None:
+    """Why a GPU provider cannot run here, in words for the user; None where nothing is seen to be missing."""
+    runtime = load_onnxruntime()
+    if ONNX_PROVIDERS[provider] not in runtime.get_available_providers():
+        return f"this onnxruntime {runtime.__version__} is built without it; pip install onnxruntime-gpu"
+    if reason := _why_no_gpu():
+        return reason
+    _preload()
+    folder = Path(runtime.__file__).parent / "capi"
+    for library in folder.glob(f"*onnxruntime_providers_{provider}.*"):
+        with contextlib.suppress(OSError):  # what the other asks for
+            ctypes.CDLL(str(next(folder.glob("*onnxruntime_providers_shared.*"))), ctypes.RTLD_GLOBAL)
+        try:
+            ctypes.CDLL(str(library))
+        except OSError as error:
+            missing = str(error).splitlines()[0]
+            packages = {"cuda": "torch's CUDA packages", "tensorrt": "TensorRT 10 (pip install 'tensorrt-cu13<11')"}
+            return f"a library that it needs does not load: {missing}; it comes with {packages[provider]}"
+    return None
+
+
+def _why_no_gpu() -> str | None:
+    """Asks the driver itself, which needs no CUDA toolkit."""
+    name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return f"no NVIDIA driver found ({name} cannot be loaded); on a machine with a GPU, install its driver"
+    count = ctypes.c_int(0)
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if status or not count.value:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        shown = f", CUDA_VISIBLE_DEVICES={hidden!r}" if hidden is not None else ""
+        return f"the NVIDIA driver finds no GPU (status {status}{shown}); check with nvidia-smi"
+    return None
+
+
+@functools.cache
+def _preload() -> None:
+    """Load CUDA's and cuDNN's libraries, once: those installed with PyTorch, so that both use the same."""
+    runtime = load_onnxruntime()
+    if hasattr(runtime, "preload_dlls"):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # it prints what it misses
+            runtime.preload_dlls()
+    found = importlib.util.find_spec("tensorrt_libs")
+    for folder in found.submodule_search_locations or () if found else ():
+        for pattern in ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*"):
+            for library in Path(folder).glob(pattern):
+                with contextlib.suppress(OSError):  # told by the provider's own library
+                    ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+
+
+def _providers(provider: str, options: dict[str, str], engine_cache: str | Path | None, half: bool) -> list:
+    # TF32 rounds products to 10 bits of mantissa: labels hold, but not the 1e-5 that the exports promise. Lengths
+    # vary, and an exhaustive search for convolutions starts anew with each: the heuristic is near it and at once.
+    cuda = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    cpu = (ONNX_PROVIDERS["cpu"], {})
+    if provider == "cpu":
+        return [(ONNX_PROVIDERS["cpu"], options)]
+    if provider == "cuda":
+        return [(ONNX_PROVIDERS["cuda"], cuda | options), cpu]
+    tensorrt = {"device_id": "0"}
+    if half:
+        tensorrt["trt_fp16_enable"] = "1"
+    if engine_cache is not None:
+        folder = str(Path(engine_cache).resolve())
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot make this folder ({error.strerror}); choose another") from error
+        tensorrt |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+        tensorrt |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+    return [(ONNX_PROVIDERS["tensorrt"], tensorrt | options), (ONNX_PROVIDERS["cuda"], cuda), cpu]
+
+
+@functools.cache
+def load_onnxruntime():
+    """The module, which prints nothing and reports nothing over the network.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    # It would report its use over the network; a predictor that works offline has nothing to tell.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f"onnxruntime cannot be imported ({error}); pip install onnxruntime-gpu (or onnxruntime), or use "
+            "--provider torch"
+        ) from error
+    onnxruntime.set_default_logger_severity(_SILENT)
+    return onnxruntime
+
+
+# ---- small parts
+
+
+def _info_of(session, path: Path) -> ExportInfo:
+    try:
+        metadata = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged metadata ({error.reason}); make it again with `export`") from error
+    info = ExportInfo.from_metadata(metadata, str(path))
+    inputs = [(value.name, value.type) for value in session.get_inputs()]
+    outputs = [value.name for value in session.get_outputs()]
+    if inputs != [(info.input_name, "tensor(float)")] or not set(info.output_names) <= set(outputs):
+        raise UserError(
+            f"{path}: its inputs {[name for name, _ in inputs]} and outputs {outputs} are not what its metadata say; "
+            "make it again with `export`"
+        )
+    check_seal(path, metadata)
+    return info
+
+
+def _example(info: ExportInfo) -> np.ndarray:
+    if info.input_name == "mel":
+        return np.zeros(
+            (1, info.spec.n_mels, info.spec.n_frames(info.samples or info.spec.sample_rate * 4)), np.float32
+        )
+    return np.zeros((1, info.samples or info.spec.sample_rate * 4), np.float32)
+
+
+def checked_threads(threads: int | None) -> int | None:
+    """Raises UserError for what is no number of threads."""
+    return None if threads is None else whole_number("threads", threads, 1)
+
+
+def whole_number(name: str, value: int, least: int) -> int:
+    """Python's own of any kind of whole number, NumPy's among them; UserError for what is none or below `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise UserError(f"{name}={value!r} must be a whole number from {least} on")
+    return int(value)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; ONNX Runtime would count the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return _PREAMBLE.sub("", line)[:300].rstrip(". ")

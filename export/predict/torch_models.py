@@ -1,0 +1,134 @@
+"""What the predictor runs with PyTorch: a TorchScript file, or a checkpoint. PyTorch is imported when one is opened."""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from triadbench.core.errors import UserError
+from triadbench.core.files import file_digest
+from triadbench.core.models.prediction import Scores
+from triadbench.export.predict.metadata import KEY, ExportInfo
+
+_METADATA = f"extra/{KEY}.json"
+_MOST_METADATA = 10_000_000  # bytes
+
+
+class TorchScriptModel:
+    """A TorchScript file of `export`, on "cpu" or "cuda".
+
+    Raises:
+        UserError: the file is damaged or another program's, or there is no such device.
+    """
+
+    def __init__(self, path: Path, device: str = "cpu", threads: int | None = None):
+        self.path = path
+        self.info = _metadata_of(path)  # before any of its code is loaded
+        import torch
+
+        from triadbench.core.device import torch_device
+
+        self.device = torch_device(device)
+        _set_threads(threads)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch announces the end of TorchScript at every use
+                self.module = torch.jit.load(str(path), map_location=self.device).eval()
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{path}: not a TorchScript file that can be loaded ({_last_line(error)})") from error
+
+    def run(self, waveforms: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name for waveforms (batch, samples) float32."""
+        import torch
+
+        try:
+            with torch.inference_mode():
+                found = self.module(torch.from_numpy(waveforms).to(self.device))
+        except (RuntimeError, AttributeError, torch.jit.Error) as error:  # AttributeError: it has no `forward`
+            raise UserError(f"{self.path.name} on torchscript: {_last_line(error)}") from error
+        names = self.info.output_names
+        if (
+            not isinstance(found, (tuple, list))
+            or len(found) != len(names)
+            or not all(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in found)
+        ):
+            raise UserError(
+                f"{self.path.name}: its answer ({_kind_of(found)}) is not what its metadata say, tensors of floats "
+                f"for {', '.join(names)}; make it again with `export`"
+            )
+        return {name: value.float().cpu().numpy() for name, value in zip(names, found, strict=True)}
+
+
+class CheckpointModel:
+    """A checkpoint, with `core.models.predictor.Predictor`."""
+
+    def __init__(self, path: Path, device: str = "cpu", threads: int | None = None):
+        from triadbench.core.models.predictor import Predictor
+
+        self.path, self.predictor = path, Predictor.load(path, device)
+        _set_threads(threads)
+        checkpoint = self.predictor.checkpoint
+        samples = None if checkpoint.architecture == "chordnet" else _clip_samples()
+        self.info = ExportInfo(
+            architecture=checkpoint.architecture,
+            task=checkpoint.task,
+            kind="checkpoint",
+            front_end=self.predictor.mel.backend,
+            precision="fp32",
+            spec=checkpoint.spec,
+            log=self.predictor.log,
+            samples=samples,
+            checkpoint_sha256=file_digest(path),
+        )
+
+    def scores(self, waveforms: np.ndarray) -> Scores:
+        """Of waveforms (batch, samples) float32."""
+        return self.predictor(waveforms)
+
+
+def _clip_samples() -> int:
+    from triadbench.core.models.prediction import CLIP_SAMPLES
+
+    return CLIP_SAMPLES
+
+
+def _set_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)  # of the process: torch has no other
+
+
+def _metadata_of(path: Path) -> ExportInfo:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if entry.filename.endswith(f"/{_METADATA}")]
+            if len(entries) != 1:
+                raise ValueError("its metadata are missing" if not entries else "its metadata are there twice")
+            entry = entries[0]
+            if entry.file_size > _MOST_METADATA:
+                raise ValueError(f"metadata of {entry.file_size} bytes")
+            text = archive.read(entry).decode()
+            json.loads(text)
+            if damaged := archive.testzip():  # torch itself looks at no checksum
+                raise ValueError(f"{damaged.split('/', 1)[-1]} is damaged")
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        raise UserError(f"{path}: no TorchScript model of triadbench ({error}); make one with `export`") from error
+    return ExportInfo.from_metadata({KEY: text}, str(path))
+
+
+def _kind_of(answer) -> str:
+    if isinstance(answer, (tuple, list)):
+        return f"{len(answer)} of {', '.join(sorted({_kind_of(each) for each in answer})) or 'nothing'}"
+    dtype = getattr(answer, "dtype", None)
+    return type(answer).__name__ if dtype is None else f"a tensor of {str(dtype).removeprefix('torch.')}"
+
+
+def _last_line(error: Exception) -> str:
+    """TorchScript's errors begin with its own stack."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]

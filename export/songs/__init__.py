@@ -1,0 +1,1 @@
+"""The chords of a song over time: windows, beats, decoding, harmony, files."""

@@ -1,0 +1,126 @@
+"""Key, Roman numerals and common progressions of a course of chords."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPE_SYMBOLS, TYPES, root_pitch_class
+
+MODES = ("major", "minor")
+# How well each of the twelve notes fits a key, from its tonic up, as listeners rated it (Krumhansl and Kessler, 1982).
+_PROFILES = np.array(
+    [
+        [6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88],
+        [6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17],
+    ]
+)
+# Triads of a key, (semitones above the tonic, type): of the scale, and in minor of its raised seventh as well.
+_OWN = (
+    {(0, 0), (2, 1), (4, 1), (5, 0), (7, 0), (9, 1), (11, 2)},
+    {(0, 1), (2, 2), (3, 0), (5, 1), (7, 1), (7, 0), (8, 0), (10, 0), (11, 2), (3, 3)},
+)
+_NUMERALS = (
+    ("I", "bII", "II", "bIII", "III", "IV", "#IV", "V", "bVI", "VI", "bVII", "VII"),
+    ("I", "bII", "II", "III", "#III", "IV", "#IV", "V", "VI", "#VI", "VII", "#VII"),
+)
+_SUFFIXES = ("", "", "°", "+")
+_CERTAINTY = 8.0
+"""Scales scores of keys, of about -1 to 3, to log likelihoods: a song of one progression gets 0.5 to 0.95."""
+_BY_SYMBOL = {ROOTS[root] + symbol: (root, kind) for root in range(12) for kind, symbol in enumerate(TYPE_SYMBOLS)}
+
+
+def parse_chord(symbol: str) -> tuple[int, int] | None:
+    """(root, type) class indices of a chord symbol; None for "N".
+
+    Raises:
+        ValueError: not a symbol of `core.models.chords.chord_symbol`.
+    """
+    if symbol == NO_CHORD:
+        return None
+    if symbol not in _BY_SYMBOL:
+        raise ValueError(f"chord {symbol!r}: expected one such as Ab, Cm, Bdim, Faug or {NO_CHORD}")
+    return _BY_SYMBOL[symbol]
+
+
+def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | None]:
+    """The likeliest of 24 keys, as "C major", and its probability among them; (None, None) where there is no chord.
+
+    A key is good where its profile correlates with the time that each note sounds, where the chords are its own, and
+    where its tonic triad is heard much, first or last.
+
+    Args:
+        chords: (symbol, seconds) in order.
+    """
+    heard = [(*parsed, seconds) for symbol, seconds in chords if (parsed := parse_chord(symbol)) and seconds > 0]
+    if not heard:
+        return None, None
+    total = sum(seconds for *_, seconds in heard)
+    notes = np.zeros(12)
+    for root, kind, seconds in heard:
+        for interval in TYPE_INTERVALS[kind]:
+            notes[(root_pitch_class(root) + interval) % 12] += seconds / total
+    scores = np.empty((2, 12))
+    for mode in range(2):
+        for tonic in range(12):
+            degrees = [((root_pitch_class(root) - tonic) % 12, kind) for root, kind, _ in heard]
+            own = sum(s for d, (*_, s) in zip(degrees, heard, strict=True) if d in _OWN[mode]) / total
+            home = sum(s for d, (*_, s) in zip(degrees, heard, strict=True) if d == (0, mode)) / total
+            ends = (degrees[0] == (0, mode)) + (degrees[-1] == (0, mode))
+            fit = np.corrcoef(np.roll(_PROFILES[mode], tonic), notes)[0, 1] if notes.std() > 0 else 0.0
+            scores[mode, tonic] = fit + own + 0.3 * home + 0.1 * ends
+    likelihood = np.exp(_CERTAINTY * (scores - scores.max()))
+    mode, tonic = divmod(int(scores.argmax()), 12)
+    return f"{_name(tonic)} {MODES[mode]}", float(likelihood.max() / likelihood.sum())
+
+
+def roman_numeral(symbol: str, key: str | None) -> str | None:
+    """The chord's step in the key: V, ii, bVII, vii°, III+; None for "N" or without a key."""
+    parsed = parse_chord(symbol)
+    if parsed is None or key is None:
+        return None
+    tonic, mode = _parse_key(key)
+    root, kind = parsed
+    numeral = _NUMERALS[mode][(root_pitch_class(root) - tonic) % 12]
+    if TYPES[kind] in ("minor", "diminished"):
+        letters = numeral.lstrip("b#")
+        numeral = numeral[: len(numeral) - len(letters)] + letters.lower()
+    return numeral + _SUFFIXES[kind]
+
+
+def find_progressions(
+    chords: Sequence[str], roman: Sequence[str | None], *, lengths: Sequence[int] = (4, 3), most: int = 5
+) -> list[dict]:
+    """The most common successions of chords, without "N" in between: {"roman", "chords", "count"}, most common first.
+
+    Those that are the same circle begun elsewhere (I V vi IV and V vi IV I) count as one, begun as it most often is;
+    those that occur once are left out. Shorter ones are listed only where no longer one holds them.
+    """
+    found: list[dict] = []
+    for length in lengths:
+        counts: Counter = Counter()
+        for start in range(len(chords) - length + 1):
+            window = tuple(chords[start : start + length])
+            if NO_CHORD not in window and len(set(window)) > 1:
+                counts[window, tuple(roman[start : start + length])] += 1
+        seen: set[tuple] = set()
+        for (window, numerals), count in sorted(counts.items(), key=lambda item: -item[1]):
+            turns = {window[k:] + window[:k] for k in range(length)}
+            inside = any(" ".join(window) in f"{' '.join(f['chords'])} {' '.join(f['chords'])}" for f in found)
+            if count < 2 or turns & seen or inside:
+                continue
+            seen.add(window)
+            found.append({"roman": list(numerals), "chords": list(window), "count": count})
+    return sorted(found, key=lambda entry: (-entry["count"], -len(entry["chords"])))[:most]
+
+
+def _name(pitch_class: int) -> str:
+    return next(name for index, name in enumerate(ROOTS) if root_pitch_class(index) == pitch_class)
+
+
+def _parse_key(key: str) -> tuple[int, int]:
+    """(pitch class of the tonic, mode) of "C major"."""
+    name, _, mode = key.partition(" ")
+    return root_pitch_class(ROOTS.index(name)), MODES.index(mode)

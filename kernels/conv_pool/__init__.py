@@ -1,0 +1,1 @@
+"""Fused training blocks of the original's network: convolution, max-pool and ReLU."""

@@ -1,0 +1,1 @@
+"""The mel kernel for the CPU: SIMD over frames, compiled by numba."""

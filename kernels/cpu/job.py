@@ -1,0 +1,181 @@
+"""What kernels/cpu/kernel.py is given: prepared once for a spec, and once a call. Of arrays alone, without torch.
+
+kernels/cpu/mel_numba.py launches it on tensors, kernels/cpu/numpy_entry.py on arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import struct
+
+import numpy as np
+
+from triadbench.kernels.cpu import plan as numba_plan
+from triadbench.kernels.spec import INT16_FULL_SCALE, PAD_MODES, MelSpec, largest_prime
+
+LENGTHS_KEPT = 256  # clip lengths whose number of frames is remembered
+_CHUNKS_PER_THREAD = 8  # enough that a thread losing its core costs little; few enough that the counter is not busy
+_PARALLEL_SAMPLES = 32 * 1024  # other threads are worth starting for this many samples in frames
+_LINE = 64  # bytes of a cache line
+
+
+def why_no_compiler() -> str | None:
+    """None, or why numba's machine code cannot be made or loaded here."""
+    if importlib.util.find_spec("numba") is None:  # numba itself is slow to import, and needed for compiling alone
+        return "numba is not installed; pip install numba"
+    try:
+        import llvmlite.binding  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: its compiled library does not load here
+        return f"llvmlite cannot be imported ({error}); pip install --force-reinstall numba"
+    return None
+
+
+def why_not_planned(spec: MelSpec) -> str | None:
+    """Why there is no plan for this spec, or None."""
+    largest = largest_prime(spec.n_fft)
+    if largest > numba_plan.LARGEST_PRIME:
+        return f"n_fft={spec.n_fft} has the prime factor {largest}, above {numba_plan.LARGEST_PRIME}"
+    return None
+
+
+@dataclasses.dataclass(eq=False)
+class Prepared:
+    """`arrays` are what `addresses` point at. `keep` and `spec` hold what a caller's key names by its address, so
+    that nothing else can come to lie there. `jobs` are those not running now: as many as calls ran at the same time."""
+
+    spec: MelSpec
+    plan: numba_plan.Plan
+    in_dtype: str
+    dtype: str
+    kernel: int  # address
+    sizes: np.ndarray  # TIME and N_FRAMES are filled in for each input
+    arrays: tuple
+    addresses: tuple  # program, index, table, weights, bands
+    keep: tuple
+    group_samples: int  # in the frames of one group
+    jobs: list[Job] = dataclasses.field(default_factory=list)
+    lengths: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    def n_frames(self, time: int) -> int:
+        found = self.lengths.get(time)
+        if found is None:
+            if len(self.lengths) >= LENGTHS_KEPT:
+                self.lengths.clear()
+            found = self.lengths[time] = self.spec.n_frames(time)
+        return found
+
+    def threads(self, total: int, n_threads: int) -> int:
+        """How many of `n_threads` are worth it for `total` groups: all or one."""
+        return 1 if total == 1 or total * self.group_samples < _PARALLEL_SAMPLES else n_threads
+
+    def take(self, n_threads: int) -> Job:
+        """A job that nobody else uses; the caller puts it back into `jobs`."""
+        try:
+            job = self.jobs.pop()
+        except IndexError:
+            return Job(self, n_threads)
+        return job if job.n_threads >= n_threads else Job(self, n_threads)
+
+
+def prepare(
+    spec: MelSpec, window: np.ndarray, filterbank: np.ndarray, in_dtype: str, lanes: int, keep: tuple = ()
+) -> Prepared:
+    """window (win_length,) and filterbank (n_mels, n_freqs), both float32 or float64; in_dtype float32, float64 or
+    int16. `keep` is held as long as what is prepared."""
+    from triadbench.kernels import object_cache as numba_cache
+
+    # Checked here, once: the compiled code reads and writes by address.
+    spec.check_shapes(window.shape, filterbank.shape)
+    frame_window = spec.frame_window(window.astype(np.float64))
+    if in_dtype == "int16":
+        frame_window /= INT16_FULL_SCALE
+    plan = numba_plan.make_plan(spec.n_fft, spec.hop_length, frame_window, lanes, filterbank.dtype)
+    bands, weights = _bands(filterbank)
+    arrays = (plan.program, plan.index, plan.table, weights, bands)
+    sizes = np.zeros(numba_plan.N_SIZES, np.int64)
+    for position, value in {
+        numba_plan.HOP: spec.hop_length,
+        numba_plan.LEAD: spec.n_fft // 2 if spec.center else 0,
+        numba_plan.PAD: spec.pad,
+        numba_plan.PAD_MODE: PAD_MODES.index(spec.pad_mode),
+        numba_plan.N_MELS: spec.n_mels,
+        numba_plan.N_FREQS: spec.n_freqs,
+        numba_plan.ROWS: plan.rows,
+        numba_plan.ROW_STRIDE: plan.row_stride,
+        numba_plan.COLUMNS: plan.columns,
+        numba_plan.N_STEPS: len(plan.program),
+        numba_plan.ITEM: np.dtype(in_dtype).itemsize,
+    }.items():
+        sizes[position] = value
+    return Prepared(
+        spec=spec,
+        plan=plan,
+        in_dtype=in_dtype,
+        dtype=filterbank.dtype.name,
+        kernel=numba_cache.kernel(lanes, in_dtype, filterbank.dtype.name),
+        sizes=sizes,
+        arrays=arrays,
+        addresses=tuple(array.ctypes.data for array in arrays),
+        keep=keep,
+        group_samples=lanes * spec.n_fft,
+    )
+
+
+def _bands(filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n_mels, 3) int64: each filter's first bin, its bins up to the last with a weight, where its weights begin;
+    and the weights, one filter after the other."""
+    bands, weights, used = np.zeros((len(filterbank), 3), np.int64), [filterbank[:0, 0]], 0
+    for m, row in enumerate(filterbank):
+        bins = np.flatnonzero(row)
+        if len(bins):
+            bands[m] = bins[0], bins[-1] + 1 - bins[0], used
+            weights.append(row[bins[0] : bins[-1] + 1])
+            used += len(weights[-1])
+    return bands, np.concatenate(weights)
+
+
+# ---- one call
+
+
+class Job:
+    """What the compiled code is given (kernels/cpu/plan.py), and the scratch memories of `n_threads` threads."""
+
+    def __init__(self, prepared: Prepared, n_threads: int) -> None:
+        plan = prepared.plan
+        self.n_threads = n_threads
+        self.slots = _aligned_zeros(numba_plan.AREAS + numba_plan.AREA_SIZE * n_threads, "int64")
+        self.address = self.slots.ctypes.data
+        self.slots[: len(prepared.sizes)] = prepared.sizes
+        self.slots[list(numba_plan.ARRAYS)] = prepared.addresses
+        self.slots.view(np.float64)[numba_plan.HALF_POWER] = prepared.spec.power / 2
+        self.areas = []  # keeps the memory
+        for i in range(n_threads):
+            arrays = (
+                _aligned_zeros(plan.work_size, prepared.dtype),
+                _aligned_zeros(numba_plan.wide_size(plan.n_fft, plan.lanes), prepared.dtype),
+                _aligned_zeros(plan.lanes, prepared.dtype),
+                _aligned_zeros(plan.columns * plan.rows, prepared.in_dtype),
+                np.zeros(plan.columns, np.int64),
+            )
+            self.areas.append(arrays)
+            first = numba_plan.AREAS + numba_plan.AREA_SIZE * i
+            self.slots[first : first + len(arrays)] = [array.ctypes.data for array in arrays]
+
+    def fill(self, time, n_frames, samples, out, log_eps, total, n_threads) -> None:
+        """What differs from call to call."""
+        grain = max(1, total // (n_threads * _CHUNKS_PER_THREAD))
+        eps = -1.0 if log_eps is None else log_eps
+        _CALL_SIZES.pack_into(self.slots, 8 * numba_plan.TIME, time, n_frames)
+        _CALL.pack_into(self.slots, 8 * numba_plan.NEXT_AREA, 0, 0, samples, out, eps, total, grain)
+
+
+_CALL_SIZES = struct.Struct("=2q")  # TIME and N_FRAMES
+_CALL = struct.Struct("=4qd2q")  # NEXT_AREA, COUNTER, SAMPLES, OUT, EPS, TOTAL, GRAIN
+
+
+def _aligned_zeros(size: int, dtype: str) -> np.ndarray:
+    n_bytes = size * np.dtype(dtype).itemsize
+    memory = np.zeros(n_bytes + _LINE, np.uint8)
+    start = -memory.ctypes.data % _LINE
+    return memory[start : start + n_bytes].view(dtype)

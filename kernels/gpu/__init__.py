@@ -1,0 +1,1 @@
+"""The mel kernel for NVIDIA GPUs: one launch, compiled by numba-CUDA."""

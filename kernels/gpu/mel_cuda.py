@@ -1,0 +1,194 @@
+"""Mel spectrogram on an NVIDIA GPU: one launch from samples to (log) mel, compiled by numba-CUDA.
+
+    mel[m, t] = sum_k filterbank[m, k] |X[t, k]| ** power,  log mel = log(mel + eps)      (kernels/mel_reference.py)
+
+(batch, time) float32 or int16 on the device -> (batch, n_mels, n_frames) float32 on it. A block takes a few consecutive
+frames of a clip through a mixed-radix transform in shared memory to the sums of the filters (kernels/gpu/source.py);
+n_fft is a product of 2, 3 and 5 whose frame fits shared memory (kernels/gpu/plan.py).
+
+This file is the launcher: what is prepared once, the geometry, torch's side. A call reads torch's current stream,
+allocates its output from torch, waits for nothing, and can be captured in a CUDA graph once the same settings have run
+before on that device (the first call compiles and copies tables).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+
+import numpy as np
+
+from triadbench.kernels.gpu import plan as cuda_plan
+from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
+from triadbench.kernels.torch_operator import Kept, identity, needs_operator, register_operator
+
+COMPUTES_IN_FLOAT64 = False
+
+LONGEST = 2**30  # samples of a clip, zeros and padding included: positions are 32-bit
+_PREPARED_KEPT = 64  # settings that a process keeps ready
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """None, or why no kernel can run here. Loads neither numba nor a driver where torch sees no GPU."""
+    import torch
+
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA; install a CUDA build of torch"
+    if not torch.cuda.is_available():
+        return "torch finds no NVIDIA GPU; check the driver with nvidia-smi, or compute on the CPU"
+    for module, package in (("numba_cuda", "numba-cuda[cu13]"), ("cuda.bindings", "cuda-bindings")):
+        if not _found(module):
+            return f"{package} is not installed; pip install 'numba-cuda[cu13]'"
+    _register_operator()
+    return None
+
+
+def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: bool) -> str | None:
+    """What this backend lacks for such input, or None."""
+    if device != "cuda":
+        return f"it runs on an NVIDIA GPU and the input is on {device}"
+    if needs_gradient:
+        return "it has no gradient"
+    if dtype == "float64":
+        return "it computes in float32 and the input is float64"
+    return cuda_plan.why_not(spec.n_fft)
+
+
+def plan_for(spec: MelSpec, *, in_dtype: str = "float32", log: bool = False, filterbank=None) -> cuda_plan.Plan:
+    """The kernel that such input takes; filterbank (n_mels, n_freqs) numpy, default the spec's own."""
+    filters = spec.filterbank() if filterbank is None else filterbank
+    # Without padding of either kind every frame lies inside its clip; `pad` alone puts zeros around.
+    edge = spec.pad_mode if spec.center else "constant"
+    power = {2.0: "power", 1.0: "magnitude"}.get(spec.power, "other")
+    return cuda_plan.make_plan(spec.n_fft, cuda_plan.bins_used(filters), in_dtype, edge, power, log)
+
+
+def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+    """(batch, time) float32 or int16 on a CUDA device -> (batch, n_mels, n_frames) float32 on it.
+
+    window (win_length,) and filterbank (n_mels, n_freqs) float32 on the same device. They are prepared once; a change
+    in place is seen by torch's version counter, so one through `.data`, which hides from it, is not.
+    Raises ValueError for clips or outputs whose positions do not fit 32 bits.
+    """
+    if needs_operator(waveform):
+        import torch
+
+        return torch.ops.triadbench.mel_cuda(waveform, window, filterbank, spec.text, log_eps)
+    return compute(waveform, spec, window, filterbank, log_eps)
+
+
+def compute(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+    """`forward` outside torch.compile."""
+    import torch
+
+    from triadbench.kernels.gpu import launch as cuda_launch
+
+    clips, spec = with_samples(waveform.contiguous(), spec)
+    n_clips, time = clips.shape
+    n_frames = spec.n_frames(time)
+    out = torch.empty((n_clips, spec.n_mels, n_frames), dtype=torch.float32, device=clips.device)
+    if not n_clips:
+        return out
+    prepared = _prepared(spec, window, filterbank, clips.dtype, clips.device, log_eps is not None)
+    n_blocks, scalars = geometry(prepared.plan, spec, n_clips, time, log_eps)
+    pointers = (clips.data_ptr(), out.data_ptr(), prepared.tables.data_ptr(), prepared.bands.data_ptr())
+    stream = torch.cuda.current_stream(clips.device).cuda_stream  # at every call: a graph's capture has its own
+    cuda_launch.launch(prepared.kernel, n_blocks, pointers, scalars, stream)
+    return out
+
+
+def geometry(plan: cuda_plan.Plan, spec: MelSpec, n_clips: int, time: int, log_eps: float | None) -> tuple[int, tuple]:
+    """Blocks, and the scalars of the kernel in order. Tiles of frames do not cross clips, so no frame needs a division.
+
+    Raises ValueError where a position does not fit 32 bits.
+    """
+    n_frames = spec.n_frames(time)
+    n_tiles = -(-n_frames // plan.frames)
+    longest = max(time + 2 * spec.pad + 2 * spec.n_fft + spec.hop_length, spec.n_mels * n_frames)
+    if longest > LONGEST or n_clips * n_tiles >= 2**31:
+        raise ValueError(
+            f"waveform shape=({n_clips}, {time}) gives positions above {LONGEST} or more than 2**31 blocks; "
+            "compute it in shorter pieces or smaller batches"
+        )
+    lead = spec.n_fft // 2 if spec.center else 0
+    eps = 0.0 if log_eps is None else log_eps
+    counts = (time, n_frames, n_tiles, spec.hop_length, lead, spec.pad, spec.n_mels)
+    return n_clips * n_tiles, (*counts, eps, spec.power / 2)
+
+
+def with_samples(clips, spec: MelSpec):
+    """Empty clips that `pad` makes long enough become clips of zeros: the kernel reads sample 0 before it discards.
+
+    clips: (batch, time), a torch tensor or a numpy array.
+    """
+    if clips.shape[1] or not spec.pad:
+        return clips, spec
+    zeros = clips.new_zeros if hasattr(clips, "new_zeros") else functools.partial(np.zeros, dtype=clips.dtype)
+    return zeros((clips.shape[0], 2 * spec.pad)), dataclasses.replace(spec, pad=0)
+
+
+# ---- what one spec, window and filterbank need, worked out once
+
+
+def tables_of(plan: cuda_plan.Plan, spec: MelSpec, window: np.ndarray, filterbank: np.ndarray):
+    """(tables float32, bands int32) of a kernel: window, twiddles and weights one after the other; see cuda_plan."""
+    frame_window = spec.frame_window(window.astype(np.float64))
+    if plan.in_dtype == "int16":
+        frame_window = frame_window / INT16_FULL_SCALE  # a power of two: exact
+    bands, weights = cuda_plan.make_bands(plan, filterbank)
+    return np.concatenate((cuda_plan.make_tables(plan, frame_window), weights)), bands
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Prepared:
+    """`tensors` keeps what the key names by its address alive, so that nothing else can come to lie there."""
+
+    plan: cuda_plan.Plan
+    kernel: object
+    tables: object
+    bands: object
+    tensors: tuple
+
+
+_kept: Kept[_Prepared] = Kept(_PREPARED_KEPT)
+
+
+def _prepared(spec: MelSpec, window, filterbank, in_dtype, device, log: bool) -> _Prepared:
+    key = (spec, identity(window), identity(filterbank), in_dtype, device, log)
+    found = _kept.get(key)
+    if found is None:
+        found = _prepare(spec, window, filterbank, str(in_dtype).removeprefix("torch."), device, log)
+        _kept.put(key, found)
+    return found
+
+
+def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, device, log: bool) -> _Prepared:
+    import torch
+
+    from triadbench.kernels.gpu import launch as cuda_launch
+
+    spec.check_shapes(window.shape, filterbank.shape)  # the compiled code trusts them
+    filters = filterbank.detach().cpu().numpy()
+    plan = plan_for(spec, in_dtype=in_dtype, log=log, filterbank=filters)
+    tables, bands = tables_of(plan, spec, window.detach().cpu().numpy(), filters)
+    on_device = [torch.from_numpy(array).to(device) for array in (tables, bands)]
+    # Once: another stream may be the next to use the tables, and it knows nothing of this copy.
+    torch.cuda.current_stream(device).synchronize()
+    return _Prepared(plan, cuda_launch.kernel(plan, device.index), *on_device, (window, filterbank))
+
+
+# ---- torch.compile: the kernel as an operator with a shape function
+
+
+def _found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its parent package
+        return False
+
+
+@functools.cache
+def _register_operator() -> None:
+    register_operator("mel_cuda", compute, device_types="cuda")

@@ -1,0 +1,271 @@
+"""The commands: short runs say so, mistakes are one line with the way out, and the study runs its steps in order."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from tests.bench.study.fakes import FakeTrainer, make_clips, silent
+from triadbench import cli
+from triadbench.bench import records
+from triadbench.bench.commands import study_steps as whole
+from triadbench.bench.study import experiments, ladder
+from triadbench.core import memory
+from triadbench.core.errors import UserError
+from triadbench.core.training.batches import FEATURE_BYTES
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    return make_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder to work in, with a trainer that takes no time."""
+    FakeTrainer.made.clear()
+    monkeypatch.chdir(tmp_path)
+    for module in (experiments, ladder):
+        monkeypatch.setattr(module.run, "__kwdefaults__", {**module.run.__kwdefaults__, "maker": FakeTrainer})
+    return tmp_path
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+
+def test_a_short_experiment_says_so_everywhere(place, clips):
+    given = (
+        "experiment",
+        "batch-size",
+        "--data",
+        clips,
+        "--clips",
+        64,
+        "--batch-sizes",
+        "4,8",
+        "--trials",
+        2,
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+    )
+    label = "short: 2 trials, not 6; 1 epoch a trial, not 5; 64 clips, not 8,192; "
+    label += "batch size 4 and 8, not 32 or 64 or 128 or 256"
+    done = call(*given)
+    assert done.exit_code == 0, done.output
+    assert label in done.stdout and label in done.stderr and "16 new" in done.stdout
+    again = call(*given, "--json")
+    result = json.loads(again.stdout)
+    assert result["protocol"] == label and (result["measured"], result["appended"]) == (0, 0)
+    assert (place / "runs/batch-size/trials.jsonl").exists() and (place / "runs/study/records.jsonl").exists()
+
+
+def test_data_size_and_ladder(place, clips):
+    done = call("experiment", "data-size", "--data", clips, "--clips", "48,64", "--trials", 2, "--epochs", 1)
+    assert done.exit_code == 0 and "48" in done.stdout and "fast/original CPU" in done.stdout
+    done = call("experiment", "ladder", "--data", clips, "--clips", 64, "--batch-size", 8, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "s of 8,192: extrapolated" in done.stdout and "spread of 3 seeds" in done.stdout
+    result = json.loads(
+        call("experiment", "ladder", "--data", clips, "--clips", 64, "--batch-size", 8, "--json").stdout
+    )
+    assert result["why"] and result["measured"] == 0
+
+
+def test_a_failed_rung_is_exit_1(place, clips, monkeypatch):
+    wrong = lambda device: [  # noqa: E731
+        rung._replace(more={"learning_rate": 1.0}) if rung.number == 1 else rung for rung in ladder.rungs_of(device)
+    ]
+    monkeypatch.setattr(ladder.run, "__kwdefaults__", {**ladder.run.__kwdefaults__, "rungs": wrong})
+    done = call("experiment", "ladder", "--data", clips, "--clips", 64, "--batch-size", 8, "--device", "cpu")
+    assert done.exit_code == 1 and "packed: the loss is not the original's" in done.stderr
+    assert [r["name"] for r in records.load(place / "runs/study/records.jsonl")[0]].count("ladder left out") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["batch-size", "--trials", "0"], 2, "0 is not in the range x>=1"),
+        (["batch-size", "--trials", "1"], 1, "nothing would be kept; at least 2"),
+        (["batch-size", "--device", "tpu"], 1, "unknown device 'tpu'; choose cpu, cuda or all"),
+        (["data-size", "--device", "cuda"], 1, "check the driver with nvidia-smi, or use cpu"),
+        (["ladder", "--device", "cuda"], 1, "check the driver with nvidia-smi, or use cpu"),
+        (["batch-size", "--batch-sizes", "a"], 2, "whole numbers with commas"),
+        (["batch-size", "--data", "none"], 1, "none does not exist"),
+        (["ladder", "--full", "--clips", "64"], 2, "choose --full or --clips"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes(arguments, code, message, place, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = call("experiment", *arguments)
+    assert done.exit_code == code and message in " ".join(done.stderr.split()) and done.stdout == ""
+
+
+def test_the_study_runs_every_step_in_order(tmp_path):
+    seen = []
+    work = {step: lambda study, step=step: seen.append((step, study.quick)) for step in whole.STEPS}
+    result = whole.run(whole.Study(tmp_path, "cpu", quick=True, progress=silent), work=work)
+    assert seen == [(step, True) for step in whole.STEPS]
+    assert [each["step"] for each in result["steps"]] == list(whole.STEPS) == list(whole._WORK)
+
+
+def test_the_study_refuses_what_it_does_not_know(tmp_path):
+    with pytest.raises(UserError, match="unknown step 'meel'; choose from mel, batch-size"):
+        whole.run(whole.Study(tmp_path, "cpu", progress=silent), ("meel",))
+    with pytest.raises(UserError, match="unknown device 'tpu'"):
+        whole.run(whole.Study(tmp_path, "tpu", progress=silent), ("mel",), {"mel": pytest.fail})
+
+
+def test_a_step_that_is_done_is_not_done_again(tmp_path):
+    calls = []
+
+    def measure(device, environment, progress):
+        calls.append(device)
+        return [records.make("lines", parameters={}, unit="s", samples=[1.0], environment=environment)]
+
+    study = whole.Study(tmp_path, "cpu", progress=silent)
+    whole._once(study, "lines", measure)
+    whole._once(study, "lines", measure)
+    whole._once(study, "layers", measure)
+    whole._once(whole.Study(tmp_path, "cpu", quick=True, progress=silent), "lines", measure)
+    assert len(calls) == 3 == len(records.load(study.records)[0])
+
+
+def two_records(calls):
+    def measure(device, environment, progress):
+        calls.append(device)
+        make = lambda part: records.make(
+            "lines",
+            parameters={"part": part},
+            unit="s",
+            samples=[1.0],
+            environment=environment,
+        )
+        return [make(0), make(1), make(1)]  # two of them alike: each is a record of its own
+
+    return measure
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2], ids=["before the first", "in the middle", "in the last"])
+def test_killed_while_records_are_appended_they_are_completed_and_none_is_measured_twice(kept, tmp_path, monkeypatch):
+    study, calls = whole.Study(tmp_path, "cpu", progress=silent), []
+    append_all = records.append_all
+
+    def killed(made, path):
+        if path != study.records:
+            return append_all(made, path)
+        append_all(made[:kept], path)
+        with open(path, "ab") as file:
+            file.write(json.dumps(made[kept]).encode()[:50])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "append_all", killed)
+        with pytest.raises(KeyboardInterrupt):
+            whole._once(study, "lines", two_records(calls))
+    for _ in range(2):
+        whole._once(study, "lines", two_records(calls))
+        found = records.load(study.records)[0]
+        assert sorted(record["parameters"]["part"] for record in found) == [0, 1, 1] and len(calls) == 1
+
+
+def test_a_step_whose_records_were_deleted_is_not_done(tmp_path):
+    notes, calls = [], []
+    study = whole.Study(tmp_path, "cpu", progress=silent, note=notes.append)
+    whole._once(study, "lines", two_records(calls))
+    before = study.records.read_text()
+    study.records.unlink()
+    whole._once(study, "lines", two_records(calls))
+    assert study.records.read_text() == before and notes[-1].endswith("written again: 3")
+    study.records.write_text("".join(before.splitlines(keepends=True)[:2]))
+    whole._once(study, "lines", two_records(calls))
+    assert study.records.read_text() == before and notes[-1].endswith("written again: 1")
+    whole._once(study, "lines", two_records(calls))
+    assert notes[-1] == "lines on cpu: done already" and len(calls) == 1
+
+
+@pytest.mark.parametrize("step", ["mel", "lines", "layers"])
+def test_two_studies_in_one_folder_do_not_mix(step, tmp_path):
+    pytest.importorskip("fcntl")
+    study = whole.Study(tmp_path, "cpu", progress=silent)
+
+    def work(study):
+        for command in (
+            ("study", "--step", step, "--device", "cpu", "--out", tmp_path),
+            ("profile", "--only", "lines", "--records", study.records, "--out", tmp_path / "p.html"),
+        ):
+            done = call(*command)
+            assert done.exit_code == 1 and "another run is at work with these records" in done.stderr, done.output
+        with pytest.raises(
+            UserError, match="records.jsonl does not exist"
+        ):  # a report of what is there can be had meanwhile
+            whole.run(study, ("report",))
+
+    whole.run(study, (step,), {step: work})
+    assert not (tmp_path / "p.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *(
+            (f"experiment {name}", option)
+            for name in ("batch-size", "data-size", "ladder")
+            for option in ("--records", "--run")
+        ),
+        ("study", "--out"),
+        ("profile --only lines", "--out"),
+        ("profile --only lines", "--records"),
+    ],
+)
+def test_outputs_are_checked_before_anything_is_measured(command, option, place, clips):
+    (place / "file").touch()
+    given = () if command.startswith("profile") else ("--data", clips, "--device", "cpu")
+    given += {
+        "experiment batch-size": ("--batch-sizes", 8, "--clips", 64),
+        "experiment data-size": ("--clips", 64),
+    }.get(command, ())
+    done = call(*command.split(), *given, option, place / "file" / "x")
+    assert done.exit_code == 1 and "cannot be written" in done.stderr and f"another {option}" in done.stderr
+    assert not FakeTrainer.made and not list(place.rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize("place_of", ["mel.html", "report.html", "ladder/trials.jsonl", "steps/trials.jsonl"])
+def test_the_study_checks_the_outputs_of_its_last_steps_first(place_of, tmp_path):
+    (tmp_path / place_of).mkdir(parents=True)
+    study = whole.Study(tmp_path, "cpu", quick=True, progress=silent)
+    with pytest.raises(UserError, match=f"{place_of} is a folder"):
+        whole.run(study, work=dict.fromkeys(whole.STEPS, lambda study: pytest.fail("measured")))
+
+
+def test_features_beyond_the_memory_are_refused_before_anything_is_measured(place, clips, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 120 * FEATURE_BYTES)
+    given = ("--data", clips, "--device", "cpu", "--clips")
+    small = ("--trials", 2, "--epochs", 1, "--batch-sizes", 8)
+    assert call("experiment", "batch-size", *given, 64, *small).exit_code == 0
+    FakeTrainer.made.clear()
+    done = call("experiment", "ladder", *given, 64, "--batch-size", 8)
+    message = "the features of 64 clips, kept 6 times, take 0.0124 GB, and this machine has 0.00387 GB free"
+    assert done.exit_code == 1 and message in done.stderr and "choose a smaller --clips" in done.stderr
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 64 * FEATURE_BYTES)
+    done = call("experiment", "data-size", *given, "32,64", *small)
+    assert done.exit_code == 1 and "choose a smaller --clips, or --pipeline original" in done.stderr
+    assert call("experiment", "batch-size", *given, 64, *small).exit_code == 0, "what is done needs no memory"
+    done = call("study", "--quick", "--data", clips, "--device", "cpu", "--out", place / "out")
+    assert done.exit_code == 1 and "the features of 512 clips" in done.stderr and "--quick, or the steps" in done.stderr
+    assert not FakeTrainer.made
+    assert call("experiment", "data-size", *given, "32,64", *small, "--pipeline", "original").exit_code == 0
+
+
+@pytest.mark.parametrize(("step", "n"), [("batch-size", 512), ("data-size", 512), ("ladder", 256)])
+def test_the_quick_steps_ask_for_few_clips(step, n, place, clips):
+    study = whole.Study(place / "out", "cpu", True, clips, silent)
+    with pytest.raises(UserError, match=f"holds 64 clips and {n} are needed"):
+        whole.run(study, (step,))

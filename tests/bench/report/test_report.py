@@ -1,0 +1,432 @@
+"""The report: every number is that of the records, machines stay apart, and what is missing or broken is said."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from statistics import fmean, median
+
+import pytest
+from click.testing import CliRunner
+
+from tests.bench import report_records as made
+from triadbench import cli
+from triadbench.bench import records
+from triadbench.bench.analysis import findings as story
+from triadbench.bench.analysis import gather
+from triadbench.bench.report.report import write_report
+from triadbench.core.errors import UserError
+from triadbench.core.pretrained import pretrained_path
+
+
+@pytest.fixture
+def cpu_file(tmp_path) -> Path:
+    return made.write(made.everything(), tmp_path / "cpu.jsonl")
+
+
+@pytest.fixture
+def gpu_file(tmp_path) -> Path:
+    return made.write(made.everything("Test GPU", scale=0.1), tmp_path / "gpu.jsonl")
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.main, ["report", *map(str, arguments)])
+
+
+def told(result: dict, machine: int = 0) -> dict[str, dict]:
+    return {sentence["key"]: sentence for sentence in result["machines"][machine]["story"]}
+
+
+def seconds(found: list[dict], name: str, **parameters) -> list[list[float]]:
+    """Samples of the records with these parameters, straight from the list."""
+    return [r["samples"] for r in found if r["name"] == name and parameters.items() <= r["parameters"].items()]
+
+
+# --- the story's numbers ---------------------------------------------------------------------------------------------
+
+
+def test_why_is_the_published_range_and_the_share_outside_the_network(cpu_file, tmp_path):
+    first = made.ladder(made.environment())[0]
+    outside = sum(first["parts"][part] for part in ("reading", "resampling", "mel", "copy", "synchronisation", "idle"))
+    share = outside / sum(first["parts"].values())
+    found = told(write_report([cpu_file], tmp_path / "r.html"))["why"]
+    assert found["numbers"]["share_outside_network"] == pytest.approx(share)
+    assert found["numbers"]["bound"] == pytest.approx(1 / share)
+    assert (found["numbers"]["published_least"], found["numbers"]["published_most"]) == pytest.approx(
+        (1.99, 2.27), abs=5e-3
+    )
+    assert f"{100 * share:.0f} % of an epoch" in found["text"] and "1.99 to 2.27" in found["text"]
+
+
+def test_where_is_the_first_rungs_parts_over_its_clips(cpu_file, tmp_path):
+    first = made.ladder(made.environment())[0]
+    found = told(write_report([cpu_file], tmp_path / "r.html"))["where"]
+    for part, value in first["parts"].items():
+        share = value / first["instrumented_s"]
+        assert found["numbers"]["parts_ms"][part] == pytest.approx(1e3 * share * median(first["samples"]) / 5734)
+    assert found["numbers"]["total_ms"] == pytest.approx(1e3 * median(first["samples"]) / 5734)
+    assert f"backward {found['numbers']['parts_ms']['backward']:.1f}" in found["text"]
+
+
+def test_clips_of_an_epoch_are_the_split_where_a_record_does_not_say_them():
+    first = made.ladder(made.environment())
+    for record in first:
+        del record["n_clips"]
+        record["parameters"]["num_items"] = 1429  # 70 % are 1,000
+    found = {sentence["key"]: sentence for sentence in story.tell(first, False)}["where"]
+    share = first[0]["parts"]["mel"] / first[0]["instrumented_s"]
+    assert found["numbers"]["parts_ms"]["mel"] == pytest.approx(share * median(first[0]["samples"]))
+
+
+def test_gain_is_first_over_last_rung_and_the_experiments_ratios(cpu_file, tmp_path):
+    every = made.everything()
+    rungs = [median(samples) for samples in seconds(every, "ladder")]
+    ratios = []
+    for name in ("experiment batch-size", "experiment data-size"):
+        original = seconds(every, name, pipeline="original", phase="train")
+        fast = seconds(every, name, pipeline="fast", phase="train")
+        ratios += [fmean(a) / fmean(b) for a, b in zip(original, fast, strict=True)]
+    found = told(write_report([cpu_file], tmp_path / "r.html"))["gain"]["numbers"]
+    assert found["ladder_ratio"] == pytest.approx(rungs[0] / rungs[-1])
+    assert (found["original_s"], found["fast_s"]) == pytest.approx((rungs[0], rungs[-1]))
+    assert (found["rungs"], found["rungs_judged"], found["rungs_passed"]) == (6, 6, 5)
+    assert found["best_rung"] == max(zip(rungs, rungs[1:], made.RUNGS[1:], strict=False), key=lambda r: r[0] / r[1])[2]
+    assert (found["experiments_least"], found["experiments_most"]) == pytest.approx((min(ratios), max(ratios)))
+
+
+def test_a_sentence_on_disturbed_timings_says_so(tmp_path):
+    every = made.ladder(made.environment())
+    assert (
+        "disturbed"
+        not in told(write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html"))["gain"]["text"]
+    )
+    every[0]["disturbed"] = True
+    every[0]["parameters"]["protocol"] = "short: 8 clips"
+    found = told(write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html"))
+    assert "1 of these 2 timings is disturbed" in found["gain"]["text"] and "(short: 8 clips)" in found["gain"]["text"]
+    assert "1 of these 1 timings is disturbed" in found["where"]["text"]
+
+
+def test_mel_is_ours_against_torchaudio_and_the_best_rival_with_most_threads(cpu_file, tmp_path):
+    every = made.everything()
+    at = lambda name, spec, batch: median(  # noqa: E731
+        seconds(every, "mel", contestant=name, spec=spec, batch=batch, threads=2)[0]
+    )
+    eager, rival = [], []
+    for spec in ("ORIGINAL", "CHORD"):
+        for batch in (1, 64):
+            ours = at("ours: numba", spec, batch)
+            eager.append(at("torchaudio eager", spec, batch) / ours)
+            rival.append(min(at("torchaudio eager", spec, batch), at("librosa", spec, batch)) / ours)
+    found = told(write_report([cpu_file], tmp_path / "r.html"))["mel"]["numbers"]
+    assert (found["eager_least"], found["eager_most"]) == pytest.approx((min(eager), max(eager)))
+    assert (found["rival_least"], found["rival_most"]) == pytest.approx((min(rival), max(rival)))
+    assert (found["threads"], found["cases"], found["lost"]) == (2, 4, 0)
+
+
+def test_disturbed_mel_timings_conclude_nothing():
+    every = made.mel(made.environment())
+    for record in every:
+        record["disturbed"] = True
+    assert {s["key"]: s for s in story.tell(every, False)}["mel"]["missing"] == story.MEL
+
+
+def test_gpu_rows_are_ratios_of_means_or_not_measured(cpu_file, gpu_file, tmp_path):
+    every = made.everything("Test GPU", scale=0.1)
+    ratios = [
+        fmean(cpu) / fmean(gpu)
+        for name in ("experiment batch-size", "experiment data-size")
+        for cpu, gpu in zip(
+            seconds(every, name, pipeline="fast", phase="train", device="cpu"),
+            seconds(every, name, pipeline="fast", phase="train", device="cuda"),
+            strict=True,
+        )
+    ]
+    rungs = [median(samples) for samples in seconds(every, "ladder", device="cuda")]
+    found = told(write_report([gpu_file], tmp_path / "r.html"))["gpu"]
+    assert (found["numbers"]["fast_least"], found["numbers"]["fast_most"]) == pytest.approx((min(ratios), max(ratios)))
+    assert found["numbers"]["ladder_ratio"] == pytest.approx(rungs[0] / rungs[-1])
+    absent = told(write_report([cpu_file], tmp_path / "r.html"))["gpu"]
+    assert "not measured" in absent["text"] and absent["numbers"] == {} and "experiment ladder" in absent["missing"]
+
+
+# --- which records ---------------------------------------------------------------------------------------------------
+
+
+def test_machines_stay_apart(cpu_file, gpu_file, tmp_path):
+    together = write_report([cpu_file, gpu_file], tmp_path / "r.html")
+    assert [m["label"] for m in together["machines"]] == ["Other CPU, 2 cores, Test GPU", "Test CPU, 2 cores, no GPU"]
+    for index, alone in enumerate((gpu_file, cpu_file)):
+        assert told(together, index) == told(write_report([alone], tmp_path / "one.html"))
+    page = (tmp_path / "r.html").read_text()
+    assert page.count('<template class="machine">') == 1 and 'id="machine-choice"' in page
+    assert 'id="machine-choice"' not in (tmp_path / "one.html").read_text()
+
+
+def test_the_latest_record_of_a_case_counts(tmp_path):
+    old, new = made.ladder(made.environment()), made.ladder(made.environment(), scale=0.5)
+    found = told(write_report([made.write(old + new, tmp_path / "a.jsonl")], tmp_path / "r.html"))["gain"]["numbers"]
+    assert found["original_s"] == pytest.approx(median(new[0]["samples"]))
+    assert found["rungs"] == 6
+
+
+def test_a_whole_protocol_is_shown_before_a_short_one(tmp_path):
+    every = made.experiments(made.environment())
+    full = [json.loads(json.dumps(record)) for record in every]
+    for record in full:
+        record["parameters"] |= {"protocol": "full", "trials": 6, "epochs": 5}
+        if record["parameters"]["pipeline"] == "fast":
+            record["samples"] = [value / 2 for value in record["samples"]]
+    for order in (full + every, every + full):
+        path = made.write(order, tmp_path / "a.jsonl")
+        numbers = told(write_report([path], tmp_path / "r.html"))["gain"]["numbers"]
+        assert numbers["experiments_least"] > 7.5
+
+
+def test_mel_contestants_come_from_one_run():
+    slow, fast = made.mel(made.environment()), made.mel(made.environment())
+    for record in slow:
+        record["effort"] = "quick"
+        record["samples"] = [value * 100 for value in record["samples"]]
+    kept = [record for record in gather.latest(fast + slow[:6]) if record["name"] == "mel"]
+    assert {record["effort"] for record in kept} == {"full"}
+
+
+def test_without_arguments_records_and_runs_are_read_and_trials_in_progress_are_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    made.write(made.everything(), tmp_path / "runs" / "a" / "records.jsonl")
+    (tmp_path / "runs" / "a" / "trials.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "runs" / "a" / "log.jsonl").write_text('{"epoch": 1}\n')
+    result = write_report(None, tmp_path / "r.html")
+    assert "records.jsonl" in result["files"] and "original-recipe.jsonl" in result["files"]
+    assert result["problems"] == [] and result["passed_over"] == ["log.jsonl"]
+
+
+# --- what the page says ----------------------------------------------------------------------------------------------
+
+
+def chapter(page: str, name: str) -> str:
+    return page.split(f'<section id="{name}"')[1].split("</section>")[0]
+
+
+def test_missing_chapters_name_the_command_that_makes_them(tmp_path):
+    path = made.write(made.mel(made.environment()), tmp_path / "mel.jsonl")
+    result = write_report([path], tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "python cli.py experiment ladder" in chapter(page, "ladder")
+    assert "experiment batch-size: not measured" in chapter(page, "experiments")
+    for name in ("ladder", "batch-size", "data-size"):
+        assert any(f"experiment {name}" in line for line in result["machines"][0]["missing"])
+    assert [s["key"] for s in result["machines"][0]["story"] if s["missing"]] == [
+        "why",
+        "where",
+        "gain",
+        "gpu",
+        "providers",
+    ]
+
+
+def test_rungs_bear_their_proof_and_unstable_ones_a_badge(tmp_path):
+    every = made.ladder(made.environment())
+    every[2]["samples"] = [1.0, 2.0, 4.0, 8.0]
+    del every[3]["spread_of_seeds"]
+    write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    items = re.findall(r'<li value="(\d)">(.*?)</li>', chapter((tmp_path / "r.html").read_text(), "ladder"), re.S)
+    told = {int(rung): text for rung, text in items}
+    assert "same losses" in told[1] and "losses differ" in told[4] and "losses not compared" in told[3]
+    assert "unstable" in told[2] and "unstable" not in told[1]
+    assert "What packed clips changes" in told[1]
+
+
+def test_a_rung_that_failed_its_check_is_shown_and_not_timed(tmp_path):
+    every = made.ladder(made.environment())
+    every[4] |= {"name": "ladder left out", "samples": [], "parts": None, "instrumented_s": None}
+    every[4]["losses"][-1] = 1e308
+    result = write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    assert result["problems"] == []
+    numbers = told(result)["gain"]["numbers"]
+    assert (numbers["rungs"], numbers["rungs_judged"], numbers["rungs_passed"]) == (6, 6, 5)
+    text = chapter((tmp_path / "r.html").read_text(), "ladder")
+    assert "losses differ (1.0e+308 of 1.0e-09), not timed" in text
+    again = made.ladder(made.environment())
+    result = write_report([made.write(every + again, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    assert "not timed" not in chapter((tmp_path / "r.html").read_text(), "ladder")
+
+
+def test_the_ladder_speaks_where_it_is_complete(gpu_file, tmp_path):
+    write_report([gpu_file], tmp_path / "r.html")
+    text = chapter((tmp_path / "r.html").read_text(), "ladder")
+    assert "With the original pipeline the GPU is" in text and "In the original" not in text
+    lone = made.ladder(made.environment())[3:]
+    result = write_report([made.write(lone, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    assert result["problems"] == [] and "prefetch" in chapter((tmp_path / "r.html").read_text(), "ladder")
+
+
+def test_the_published_figures_and_short_runs_are_labelled(cpu_file, tmp_path):
+    write_report([cpu_file], tmp_path / "r.html")
+    text = chapter((tmp_path / "r.html").read_text(), "experiments")
+    assert "the original, 2024" in text and "short run" in text and "GPU: not measured" in text
+    assert "9.41" in text and "training 1.99 to 2.27" in text
+
+
+def test_records_that_no_chapter_knows_are_listed(cpu_file, tmp_path):
+    write_report([cpu_file], tmp_path / "r.html")
+    assert "novelty" in chapter((tmp_path / "r.html").read_text(), "other")
+
+
+def test_accuracies_are_shown_without_any_timing(tmp_path):
+    root = Path(cli.__file__).parent
+    files = [pretrained_path("evaluations.jsonl"), *root.glob("bench/results/*/original-recipe.jsonl")]
+    result = write_report(files, tmp_path / "r.html")
+    assert result["accuracy"] == 11 and result["problems"] == []
+    text = chapter((tmp_path / "r.html").read_text(), "accuracy")
+    assert "29.4" in text and "Salamander grand" in text
+
+
+class Parsed(HTMLParser):
+    """Tags by name, addresses that a browser would fetch, and ids."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags, self.fetched, self.ids, self.targets, self.handlers = [], [], [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in ("src", "srcset", "data", "poster") or (name == "href" and tag != "a"):
+                self.fetched.append(value)
+            if name.startswith("on"):
+                self.handlers.append(value)
+            if name == "id":
+                self.ids.append(value)
+            if name == "href" and value.startswith("#"):
+                self.targets.append(value[1:])
+
+
+def test_nothing_is_fetched_and_links_lead_somewhere(cpu_file, tmp_path):
+    write_report([cpu_file], tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    parsed = Parsed(page)
+    assert [address for address in parsed.fetched if not address.startswith("data:")] == []
+    styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.S))
+    assert "url(" not in styles and "@import" not in styles
+    assert set(parsed.targets) <= set(parsed.ids)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert page.count("plotly.js v") == 1 and len(page) < 6_500_000
+
+
+HOSTILE = "</script><img src=x onerror=alert(1)><b>&\"'`${1}"
+
+
+def test_hostile_strings_are_text(tmp_path):
+    every = made.everything()
+    clean = tmp_path / "clean.html"
+    write_report([made.write(every, tmp_path / "a.jsonl")], clean)
+    for record in every:
+        record["environment"]["cpu"] = HOSTILE
+        record["environment"]["commit"] = HOSTILE
+        for field in ("sentence", "what"):
+            record[field] = HOSTILE
+        if record["name"] == "ladder":
+            record["parameters"]["name"] = f"{record['parameters']['rung']}{HOSTILE}"
+        if record["name"] == "novelty":
+            record |= {"name": HOSTILE, "unit": HOSTILE, "parameters": {HOSTILE: HOSTILE}}
+        if record["parameters"].get("contestant") == "librosa":
+            record["parameters"]["contestant"] = HOSTILE
+        if record["name"].startswith("experiment"):
+            record["parameters"]["protocol"] = f"short: {HOSTILE}"
+    result = write_report([made.write(every, tmp_path / "b.jsonl")], tmp_path / "r.html")
+    assert result["problems"] == []
+    before, after = Parsed(clean.read_text()), Parsed((tmp_path / "r.html").read_text())
+    assert "img" not in after.tags and after.handlers == []
+    for tag in ("script", "section", "table", "details"):
+        assert after.tags.count(tag) == before.tags.count(tag)
+
+
+def test_lines_and_names_that_break_programs_are_passed_over(tmp_path):
+    every = made.everything()
+    for record in every:
+        record["environment"]["cpu"] = "x\ud800y"  # half a character
+    (tmp_path / "records" / "folder.jsonl").mkdir(parents=True)
+    path = made.write(every, tmp_path / "records" / "a.jsonl")
+    with path.open("a") as file:
+        file.write("[" * 200_000 + "\n")
+    result = write_report([tmp_path / "records"], tmp_path / "r.html")
+    assert len(result["problems"]) == 1 and result["bytes"] == (tmp_path / "r.html").stat().st_size
+    assert list(result["files"]) == ["a.jsonl"]
+
+
+# --- broken and absent records ---------------------------------------------------------------------------------------
+
+
+def test_a_half_line_is_reported_and_the_rest_read(cpu_file, tmp_path):
+    whole = cpu_file.read_text()
+    cpu_file.write_text(whole + whole.splitlines()[0][:100])
+    result = write_report([cpu_file], tmp_path / "r.html")
+    assert len(result["problems"]) == 1 and "half line" in result["problems"][0]
+    assert "could not be read" in (tmp_path / "r.html").read_text()
+    assert told(result)["gain"]["missing"] is None
+
+
+def test_a_chapter_with_wrong_records_is_named_and_the_others_stand(tmp_path):
+    every = made.everything()
+    for record in every:
+        if record["name"] == "mel":
+            del record["bytes_moved"]
+    result = write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    assert any("bytes_moved" in problem for problem in result["problems"])
+    page = (tmp_path / "r.html").read_text()
+    assert "not as they should be" in chapter(page, "mel") and "waterfall" in chapter(page, "ladder").lower()
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "not json\n", '{"a": 1}\n'])
+def test_no_record_is_an_error_that_names_commands(tmp_path, content):
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(UserError, match="no record in a.jsonl.*experiment ladder"):
+        write_report([tmp_path / "a.jsonl"], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_absent_files_and_empty_folders_are_named(tmp_path):
+    with pytest.raises(UserError, match="gone.jsonl does not exist"):
+        write_report([tmp_path / "gone.jsonl"], tmp_path / "r.html")
+    with pytest.raises(UserError, match="holds no"):
+        write_report([tmp_path], tmp_path / "r.html")
+
+
+def test_a_machine_without_anything_known_is_still_a_page(tmp_path):
+    odd = records.make("odd", parameters={}, unit="s", samples=[], environment={})
+    result = write_report([made.write([odd], tmp_path / "a.jsonl")], tmp_path / "r.html")
+    assert result["problems"] == [] and result["machines"][0]["label"] == "unknown CPU, ? cores, no GPU"
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_json_is_the_storys_numbers(cpu_file, tmp_path):
+    done = run(cpu_file, "--out", tmp_path / "r.html", "--json")
+    assert done.exit_code == 0, done.output
+    found = {sentence["key"]: sentence for sentence in json.loads(done.stdout)["machines"][0]["story"]}
+    assert set(found) == {"why", "where", "gain", "mel", "gpu", "providers"} and found["gain"]["numbers"]["rungs"] == 6
+
+
+def test_the_terminal_tells_the_story(cpu_file, tmp_path):
+    done = run(cpu_file, "--out", tmp_path / "r.html")
+    assert done.exit_code == 0 and "Test CPU" in done.stdout and "within its tolerance" in done.stdout
+
+
+def test_wrong_usage_and_failed_work(tmp_path):
+    assert run("--out", tmp_path / "r.txt").exit_code == 2
+    failed = run(tmp_path / "gone.jsonl", "--out", tmp_path / "r.html")
+    assert failed.exit_code == 1 and len(failed.stderr.strip().splitlines()) == 1
+
+
+def test_pictures_without_a_browser_say_the_way_out(cpu_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    done = run(cpu_file, "--out", tmp_path / "r.html", "--pictures", tmp_path / "pictures")
+    assert done.exit_code == 1 and "install Chromium" in done.stderr
+    assert (tmp_path / "r.html").exists()

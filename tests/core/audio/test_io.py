@@ -1,0 +1,269 @@
+"""Any sound comes out as 16 kHz mono float32, whole; what is damaged is one clear line, never half a clip."""
+
+import io
+import os
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.core.sounds import encode, tone
+from triadbench.core.audio import io as audio
+from triadbench.core.audio.header import parse_header
+from triadbench.core.audio.io import (
+    CLIP_SAMPLES,
+    AudioError,
+    check_header,
+    iter_blocks,
+    read_audio,
+    read_clip,
+    read_header,
+    to_int16,
+    write_wav,
+)
+from triadbench.core.errors import UserError
+
+FORMATS = {
+    # name: (container, coding, worst error against the original on a tone at half scale)
+    "8-bit": ("WAV", "PCM_U8", 1 / 128),
+    "16-bit": ("WAV", "PCM_16", 1 / 32768),
+    "24-bit": ("WAV", "PCM_24", 2**-22),
+    "32-bit": ("WAV", "PCM_32", 2**-22),
+    "float": ("WAV", "FLOAT", 1e-7),
+    "double": ("WAV", "DOUBLE", 1e-7),
+    "extensible": ("WAVEX", "PCM_24", 2**-22),
+    "rf64": ("RF64", "PCM_16", 1 / 32768),
+    "mu-law": ("WAV", "ULAW", 0.02),
+    "flac": ("FLAC", "PCM_16", 1 / 32768),
+    "flac-24": ("FLAC", "PCM_24", 2**-22),
+    "aiff": ("AIFF", "PCM_16", 1 / 32768),
+}
+LOSSY = {"ogg": ("OGG", "VORBIS"), "mp3": ("MP3", "MPEG_LAYER_III")}
+
+
+@pytest.mark.parametrize("case", FORMATS)
+def test_every_depth_gives_the_same_sound(case):
+    container, coding, tolerance = FORMATS[case]
+    waveform = tone(3000)
+    read, rate = read_audio(encode(waveform, 16_000, container, coding))
+    assert rate == 16_000 and read.dtype == np.float32 and read.shape == (3000,)
+    np.testing.assert_allclose(read, waveform[:, 0], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("case", LOSSY)
+def test_lossy_formats_give_nearly_the_same_sound(case):
+    waveform = tone(32_000)
+    read, _ = read_audio(encode(waveform, 16_000, *LOSSY[case]))
+    assert abs(len(read) - 32_000) <= 1152
+    assert np.corrcoef(read[2000:30_000], waveform[2000:30_000, 0])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8])
+@pytest.mark.parametrize("rate", [1000, 8000, 22_050, 44_100, 192_000])
+def test_every_rate_and_channel_count_gives_the_tone_at_16_khz(rate, channels):
+    clip = read_clip(encode(tone(5 * rate, rate, 110.0, channels=channels), rate))
+    assert clip.dtype == np.float32 and clip.shape == (CLIP_SAMPLES,)
+    expected = tone(CLIP_SAMPLES, 16_000, 110.0)[:, 0]
+    inner = slice(2000, -2000)
+    assert np.sqrt(np.mean((clip[inner] - expected[inner]) ** 2)) < 0.02
+    assert np.argmax(np.abs(np.fft.rfft(clip))) == 110 * 4
+
+
+def test_channels_are_averaged():
+    frames = np.stack([np.full(100, 0.5), np.full(100, -0.25)], axis=1)
+    np.testing.assert_allclose(read_audio(encode(frames))[0], 0.125, atol=1e-4)
+
+
+def test_a_short_clip_is_padded_on_the_right_and_a_long_one_cut():
+    short = read_clip(encode(tone(1000)))
+    assert short.shape == (CLIP_SAMPLES,) and np.abs(short[:1000]).max() > 0.3 and not short[1000:].any()
+    waveform = tone(100_000)
+    np.testing.assert_allclose(read_clip(encode(waveform)), waveform[:CLIP_SAMPLES, 0], atol=1e-4)
+    assert read_clip(encode(waveform), None).shape == (100_000,)
+    assert read_clip(encode(waveform), 1.5).shape == (24_000,)
+
+
+def test_the_cut_of_a_long_file_is_the_start_of_the_whole():
+    data = encode(tone(44_100 * 9, 44_100), 44_100)
+    np.testing.assert_allclose(read_clip(data), read_clip(data, None)[:CLIP_SAMPLES], atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 11_025])
+def test_blocks_join_to_the_whole(rate):
+    data = encode(tone(int(rate * 5.3), rate, channels=2), rate)
+    blocks = list(iter_blocks(data, 0.7))
+    assert {len(block) for block in blocks[:-1]} == {11_200} and 0 < len(blocks[-1]) <= 11_200
+    np.testing.assert_allclose(np.concatenate(blocks), read_clip(data, None), atol=1e-6)
+
+
+def test_blocks_of_a_long_file_need_little_memory(tmp_path):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(8000 * 1200, dtype=np.int16), 8000)
+    tracemalloc.start()
+    assert sum(len(block) for block in iter_blocks(path, 10.0)) == 16_000 * 1200
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6 < 16_000 * 1200 * 4
+
+
+def test_sources_a_path_bytes_a_file_and_a_pipe_give_the_same(tmp_path):
+    data = encode(tone(2000))
+    path = tmp_path / "x.wav"
+    path.write_bytes(data)
+    expected, _ = read_audio(path)
+    read_end, write_end = os.pipe()
+    os.write(write_end, data)
+    os.close(write_end)
+    with open(path, "rb") as file, open(read_end, "rb") as pipe:
+        for source in (str(path), data, memoryview(data), io.BytesIO(data), file, pipe):
+            np.testing.assert_array_equal(read_audio(source)[0], expected)
+
+
+def bad_sources():
+    wav, flac = encode(tone(5000)), encode(tone(5000), format="FLAC")
+    more = bytearray(flac)
+    struct.pack_into(">I", more, 22, 6000)
+    nan = tone(500)
+    nan[123] = np.nan
+    return {
+        "empty": (b"", "empty"),
+        "text": (b"this is text, not sound\n" * 50, "not a sound file"),
+        "header only": (wav[:44], "truncated: its header promises 10000 bytes of sound and 0 are there"),
+        "half a header": (wav[:30], "not a sound file"),
+        "half a wav": (wav[:5000], "truncated: its header promises 10000 bytes of sound and 4956 are there"),
+        "a wav without its last byte": (wav[:-1], "truncated"),
+        "half a mu-law wav": (encode(tone(5000), subtype="ULAW")[:3000], "truncated"),
+        "half an aiff": (encode(tone(5000), format="AIFF")[:3000], "truncated"),
+        "half a flac": (flac[: len(flac) // 2], "truncated"),
+        "a flac that promises more": (bytes(more), "truncated: 5000 of 6000 frames|truncated after"),
+        "a flac header": (flac[:50], "truncated|not a sound file|zero length"),
+        "half an ogg": (encode(tone(50_000), 16_000, *LOSSY["ogg"])[:9000], "truncated: its last Ogg page lacks"),
+        "half an mp3": (encode(tone(50_000), 16_000, *LOSSY["mp3"])[:2500], "truncated: its header promises"),
+        "zero length": (encode(np.zeros((0, 1))), "zero length"),
+        "NaN": (encode(nan, subtype="FLOAT"), "sample 123 is nan"),
+        "infinite": (encode(np.where(np.isnan(nan), np.inf, nan), subtype="DOUBLE"), "sample 123 is inf"),
+        "no rate": (wav[:24] + struct.pack("<I", 0) + wav[28:], "sample rate|not a sound file"),
+        "one hertz": (wav[:24] + struct.pack("<I", 1) + wav[28:], "sample rate, 1 Hz"),
+        "absurd rate": (wav[:24] + struct.pack("<I", 2**31 - 1) + wav[28:], "sample rate"),
+    }
+
+
+@pytest.mark.parametrize("case", bad_sources())
+def test_damage_is_one_clear_line(case, tmp_path):
+    data, message = bad_sources()[case]
+    path = tmp_path / "bad.wav"
+    path.write_bytes(data)
+    for source in (path, data):
+        for read in (read_audio, read_clip, lambda source: list(iter_blocks(source))):
+            with pytest.raises(AudioError, match=message) as caught:
+                read(source)
+            assert "\n" not in str(caught.value)
+    with pytest.raises(AudioError, match="^clip 7: "):
+        read_clip(data, name="clip 7")
+
+
+def test_missing_paths_and_folders_are_named(tmp_path):
+    with pytest.raises(AudioError, match="missing.wav does not exist"):
+        read_clip(tmp_path / "missing.wav")
+    with pytest.raises(AudioError, match="is a folder"):
+        read_clip(tmp_path)
+    with pytest.raises(AudioError, match="cannot be opened"):
+        read_clip("a\0b.wav")
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x7FFFF000])
+def test_a_wav_from_a_pipe_that_states_no_length_is_read_to_its_end(size):
+    wav = bytearray(encode(tone(5000)))
+    struct.pack_into("<I", wav, 4, size)
+    struct.pack_into("<I", wav, 40, size)
+    assert len(read_audio(bytes(wav))[0]) == 5000
+    assert parse_header(bytes(wav), len(wav)).frames == 5000
+
+
+def test_a_flac_that_states_no_length_is_read_to_its_end():
+    flac = bytearray(encode(tone(5000), format="FLAC"))
+    flac[21] &= 0xF0
+    flac[22:26] = bytes(4)
+    assert parse_header(bytes(flac), len(flac)).frames is None
+    assert len(read_audio(bytes(flac))[0]) == 5000
+
+
+@pytest.mark.parametrize("case", [*FORMATS, *LOSSY])
+def test_the_header_tells_what_decoding_finds(case):
+    container, coding = (FORMATS.get(case) or LOSSY[case])[:2]
+    data = encode(tone(3000, 44_100, channels=2), 44_100, container, coding)
+    header = read_header(data)
+    assert (header.sample_rate, header.channels, header.frames) == (44_100, 2, len(read_audio(data)[0]))
+    cheap = check_header(data[:4096], len(data), "x")
+    if cheap is not None:
+        assert (cheap.sample_rate, cheap.channels, cheap.frames) == (44_100, 2, header.frames)
+        assert cheap.subtype == header.subtype
+    assert (cheap is not None) == (container in ("WAV", "WAVEX", "RF64", "FLAC") and coding != "ULAW")
+
+
+def test_a_seek_before_the_start_is_no_exception():
+    file = audio._Patient(io.BytesIO(b"abcdef"))
+    assert file.seek(4) == 4
+    assert file.seek(-1) == 4 and file.read(2) == b"ef"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from(["WAV", "FLAC", "OGG", "AIFF"]), st.integers(0, 3000), st.data())
+def test_any_damage_is_sound_or_an_audio_error(junk, container, at, data):
+    coding = "VORBIS" if container == "OGG" else "PCM_16"
+    content = bytearray(encode(tone(1000), 16_000, container, coding))
+    at = data.draw(st.integers(0, len(content)))
+    content[at : at + len(junk)] = junk
+    try:
+        waveform = read_clip(bytes(content))
+    except AudioError:
+        return
+    assert waveform.shape == (CLIP_SAMPLES,) and np.isfinite(waveform).all()
+
+
+def test_written_sound_reads_back_to_the_bit(tmp_path):
+    samples = np.random.default_rng(0).integers(-32768, 32768, 5000).astype(np.int16)
+    write_wav(tmp_path / "x.wav", (samples / 32768).astype(np.float32))
+    info = soundfile.info(tmp_path / "x.wav")
+    assert (info.subtype, info.samplerate, info.channels) == ("PCM_16", 16_000, 1)
+    np.testing.assert_array_equal(to_int16(read_audio(tmp_path / "x.wav")[0]), samples)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]
+
+
+def test_a_bad_sample_is_counted_from_the_start_of_the_file(tmp_path):
+    late = np.zeros(1_200_000)
+    late[1_100_000] = np.nan  # beyond the first million, which are read at once
+    soundfile.write(tmp_path / "x.wav", late, 16_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="sample 1100000 is nan"):
+        list(iter_blocks(tmp_path / "x.wav"))
+
+
+def test_writing_clips_and_refuses_what_is_no_number(tmp_path):
+    assert to_int16(np.array([2.0, -2.0, 1.0, -1.0, 0.0])).tolist() == [32767, -32768, 32767, -32768, 0]
+    with pytest.raises(AudioError, match="NaN"):
+        write_wav(tmp_path / "x.wav", np.array([0.0, np.nan]))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make this folder"):
+        write_wav(tmp_path / "file" / "x.wav", np.zeros(10))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_absurd_levels_are_damage():
+    with pytest.raises(AudioError, match="far beyond full scale"):
+        read_clip(encode(tone(1000) * 1e30, 16_000, "WAV", "FLOAT"))
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    write_wav(path, np.full((800, 2), 0.25))  # two channels: not what `read_plain` reads
+    assert read_clip(path, None).tolist() == [0.25] * 800
+    assert [len(block) for block in iter_blocks(path)] == [800] and read_header(path).channels == 2

@@ -1,0 +1,253 @@
+"""A checkpoint comes back as it was, runs nothing that a file holds, and says in a line what is wrong with a file."""
+
+import json
+import os
+import pickle
+import warnings
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tests.core.models.test_networks import published_forward, published_state
+from tests.core.toys import save_original, save_template, small_net
+from triadbench.core.errors import UserError
+from triadbench.core.models import checkpoint as checkpoints
+from triadbench.core.models.checkpoint import Checkpoint, build_model, load, save
+from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.models.networks import ChordNet, OriginalNet
+from triadbench.core.version import VERSION
+from triadbench.kernels.spec import CHORD, ORIGINAL
+
+
+@pytest.fixture
+def path(tmp_path):
+    return save_template(tmp_path / "model.safetensors")
+
+
+# --- ours ------------------------------------------------------------------------------------------------------------
+
+
+def test_round_trip(tmp_path):
+    net = small_net(3, width=3, hidden=10)
+    made = Checkpoint(
+        net, "chordnet", "both", CHORD, {"seed": 7, "curves": [{"epoch": 1}]}, {"0.step": torch.tensor(3.0)}
+    )
+    save(made, tmp_path / "m.safetensors")
+    back = load(tmp_path / "m.safetensors")
+    assert (back.architecture, back.task, back.spec, back.training) == ("chordnet", "both", CHORD, made.training)
+    assert list(back.state) == ["0.step"] and back.state["0.step"] == 3
+    assert back.model.config == {"width": 3, "hidden": 10, "dropout": 0.2} and not back.model.training
+    for (name, one), (other_name, other) in zip(net.state_dict().items(), back.model.state_dict().items(), strict=True):
+        assert name == other_name and torch.equal(one, other), name
+    mel = torch.randn(2, CHORD.n_mels, 20)
+    assert torch.equal(net.joint(mel), back.model.joint(mel))
+
+
+@pytest.mark.parametrize("task", ["type", "root"])
+def test_round_trip_of_the_original(task, tmp_path):
+    back = load(save_original(tmp_path / "m.safetensors", task))
+    assert (back.architecture, back.task, back.spec) == ("original", task, ORIGINAL)
+    torch.manual_seed(5)
+    fresh = OriginalNet({"type": 4, "root": 12}[task])
+    assert all(
+        torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), back.model.state_dict().values(), strict=True)
+    )
+
+
+def test_channels_last_weights_are_saved(tmp_path):
+    net = ChordNet(width=2, hidden=4).to(memory_format=torch.channels_last)
+    save(Checkpoint(net, "chordnet", "both", CHORD), tmp_path / "m.safetensors")
+    assert torch.equal(load(tmp_path / "m.safetensors").model.stem[0].weight, net.stem[0].weight)
+
+
+def test_the_metadata_says_everything(path):
+    described = json.loads(checkpoints.safe_open(path, framework="pt").metadata()["triadbench"])
+    assert described["format"] == checkpoints.FORMAT and described["version"] == VERSION
+    assert described["spec"] == CHORD.to_dict() and described["config"] == {"width": 1, "hidden": 4, "dropout": 0.0}
+    assert (tuple(described["labels"]["types"]), tuple(described["labels"]["roots"])) == (TYPES, ROOTS)
+
+
+@pytest.mark.parametrize(
+    "refusal", [OSError(28, "No space left on device"), SafetensorError("No space left on device")]
+)
+def test_a_failed_save_keeps_the_old_file(path, monkeypatch, refusal):
+    before = path.read_bytes()
+
+    def fail(tensors, filename, metadata):
+        filename.write_bytes(b"half")
+        raise refusal
+
+    monkeypatch.setattr(checkpoints, "save_file", fail)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_template(path)
+    assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+# --- the original study's --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+@pytest.mark.parametrize(("task", "n_classes"), [("type", 4), ("root", 12)])
+def test_published_state_dicts_load_and_answer_as_published(suffix, task, n_classes, tmp_path):
+    state = published_state(n_classes)
+    path = tmp_path / f"published{suffix}"
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    loaded = load(path, device="cpu")
+    assert (loaded.architecture, loaded.task, loaded.spec) == ("original", task, ORIGINAL) and not loaded.model.training
+    mel = torch.rand(2, 1, 64, 126, generator=torch.Generator().manual_seed(2)) * 50
+    with torch.inference_mode():
+        assert torch.allclose(loaded.model(mel), published_forward(state, mel), atol=1e-6)
+
+
+def test_a_published_state_dict_goes_to_the_device_asked_for(tmp_path):
+    torch.save(published_state(4), tmp_path / "p.pt")
+    assert next(load(tmp_path / "p.pt", device="meta").model.parameters()).device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.pop("linear.bias"),
+        lambda s: s.update({"linear.bias": torch.zeros(5)}),
+        lambda s: s.update({"conv5.0.weight": torch.zeros(1)}),
+        lambda s: s.clear(),
+    ],
+    ids=["a key is missing", "another shape", "a key too many", "empty"],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_other_state_dicts_are_refused(change, suffix, tmp_path):
+    state = published_state(4)
+    change(state)
+    (save_file if suffix == ".safetensors" else torch.save)(state, tmp_path / f"m{suffix}")
+    with pytest.raises(UserError, match="neither a triadbench checkpoint nor a state dict of the original network"):
+        load(tmp_path / f"m{suffix}")
+
+
+class Harm:
+    """Unpickled by a careless reader, it makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ""])
+@pytest.mark.parametrize("writer", ["torch", "torch legacy", "pickle"])
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(writer, suffix, tmp_path):
+    path, trace = tmp_path / f"evil{suffix}", tmp_path / "trace"
+    content = {"linear.bias": Harm(trace)}
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=writer == "torch")
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(UserError, match="that can be read safely"):
+        warnings.simplefilter("always")
+        load(path)
+    assert not trace.exists() and not warned
+    # The trap does snap where a reader is careless.
+    torch.load(path, weights_only=False) if writer != "pickle" else pickle.loads(path.read_bytes())
+    assert trace.is_dir()
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {"a": 1}], ids=["list", "tensor", "numbers"])
+def test_other_torch_files_are_refused(content, tmp_path):
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(UserError, match="not a state dict"):
+        load(tmp_path / "m.pt")
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello, this is text", b"\x00" * 100, b"\xff" * 5000], ids=["empty", "text", "zeros", "ones"]
+)
+def test_files_that_are_no_models(content, suffix, tmp_path):
+    (tmp_path / f"m{suffix}").write_bytes(content)
+    with pytest.raises(UserError, match=f"m{suffix}: not a ") as caught:
+        load(tmp_path / f"m{suffix}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_truncated_files(share, suffix, tmp_path):
+    path = tmp_path / f"m{suffix}"
+    save_template(path) if suffix == ".safetensors" else torch.save(published_state(4), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=f"m{suffix}: not a "):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "missing.pt", ""])
+def test_a_missing_file(name, tmp_path):
+    with pytest.raises(UserError, match="no such model file" if name else "is a folder, not a model file"):
+        load(tmp_path / name)
+
+
+def rewrite(path, change, change_tensors=lambda tensors: None):
+    tensors = load_file(path)
+    described = json.loads(checkpoints.safe_open(path, framework="pt").metadata()["triadbench"])
+    text = change(described)
+    change_tensors(tensors)
+    save_file(tensors, path, metadata={"triadbench": text if isinstance(text, str) else json.dumps(described)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format="triadbench-checkpoint-9"), "format 'triadbench-checkpoint-9'; this program reads"),
+        (lambda d: d["labels"].update(roots=sorted(ROOTS)), "its labels are not this program's"),
+        (lambda d: d["labels"].update(types=TYPES[:3]), "its labels are not this program's"),
+        (lambda d: d.update(architecture="transformer"), "no model of architecture 'transformer' for task 'both'"),
+        (lambda d: d.update(task="type"), "no model of architecture 'chordnet' for task 'type'"),
+        (lambda d: d["spec"].update(n_fft=0), "a damaged or foreign model file .*n_fft=0"),
+        (lambda d: d["spec"].update(colour="red"), "a damaged or foreign model file"),
+        (lambda d: d["config"].update(width=3), "a damaged or foreign model file"),
+        (lambda d: d["config"].update(depth=3), "a damaged or foreign model file"),
+        (lambda d: d.pop("labels"), "a damaged or foreign model file"),
+        (lambda d: "[]", "a damaged or foreign model file"),
+        (lambda d: "{", "a damaged or foreign model file"),
+        (lambda d: d.update(config=None), "a damaged or foreign model file"),
+    ],
+    ids=lambda value: value[:25] if isinstance(value, str) else "",
+)
+def test_metadata_that_does_not_fit(path, change, message):
+    rewrite(path, change)
+    with pytest.raises(UserError, match=message) as caught:
+        load(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda t: t.pop("stem.0.weight"), lambda t: t.update({"extra": torch.zeros(1)})],
+    ids=["missing", "extra"],
+)
+def test_weights_that_do_not_fit(path, change):
+    rewrite(path, lambda described: None, change)
+    with pytest.raises(UserError, match="a damaged or foreign model file"):
+        load(path)
+
+
+@pytest.mark.parametrize(("architecture", "task"), [("original", "both"), ("chordnet", "root"), ("x", "type")])
+def test_models_that_do_not_exist(architecture, task):
+    with pytest.raises(UserError, match=f"no model of architecture '{architecture}' for task '{task}'"):
+        build_model(architecture, task)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    net = small_net()
+    next(net.parameters()).data.fill_(float("nan"))
+    save(Checkpoint(net, "chordnet", "both", CHORD), tmp_path / "nan.safetensors")
+    with pytest.raises(UserError, match="not finite"):
+        load(tmp_path / "nan.safetensors")

@@ -1,0 +1,217 @@
+"""A predictor answers for waveforms: the right chord, silence as no chord, and one line for what it cannot take."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.core.toys import all_names, chord, save_original, save_template, small_net, template_net
+from triadbench.core.errors import UserError
+from triadbench.core.models import predictor as predict
+from triadbench.core.models.checkpoint import Checkpoint, load
+from triadbench.core.models.chords import ROOTS, TYPES, chord_symbol
+from triadbench.core.models.prediction import name_chord, no_chord
+from triadbench.core.models.predictor import Predictor
+from triadbench.kernels.spec import CHORD
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor(Checkpoint(template_net(), "chordnet", "both", CHORD))
+
+
+@pytest.fixture(scope="module", params=["type", "root"])
+def one_task(request, tmp_path_factory):
+    path = save_original(tmp_path_factory.mktemp("original") / "m.safetensors", request.param)
+    return request.param, Predictor(load(path))
+
+
+def test_all_chords(predictor):
+    names = all_names()
+    scores = predictor(np.stack([chord(name.root, name.type) for name in names]))
+    assert scores.types.argmax(1).tolist() == [name.type for name in names]
+    assert scores.roots.argmax(1).tolist() == [name.root for name in names]
+    assert not scores.silent.any()
+
+
+def test_probabilities_marginalise():
+    # A net of random weights is unsure, so that a largest share is far from a sum of shares.
+    predictor = Predictor(Checkpoint(small_net(), "chordnet", "both", CHORD))
+    scores = predictor(np.stack([chord(1, 1), chord(5, 2)]))
+    assert scores.joint.shape == (2, 12, 4) and scores.joint.dtype == np.float32
+    assert np.allclose(scores.joint.sum(axis=(1, 2)), 1, atol=1e-5) and scores.joint.max() < 0.95
+    assert np.allclose(scores.types, scores.joint.sum(axis=1)) and np.allclose(scores.roots, scores.joint.sum(axis=2))
+
+
+def test_the_original_answers_its_own_task_alone(one_task):
+    task, predictor = one_task
+    scores = predictor(np.stack([chord(1, 1), chord(5, 2) * 0]))
+    given, missing = (scores.types, scores.roots) if task == "type" else (scores.roots, scores.types)
+    assert given.shape == (2, {"type": 4, "root": 12}[task]) and missing is None and scores.joint is None
+    assert np.allclose(given.sum(axis=1), 1, atol=1e-5) and scores.silent.tolist() == [False, True]
+
+
+def test_the_original_sees_power_and_not_its_logarithm(one_task):
+    _, predictor = one_task
+    mel = predictor.mel(torch.from_numpy(chord(1, 1)[None]))
+    assert mel.shape == (1, 64, 126) and mel.min() >= 0 and mel.max() > 10
+    with torch.inference_mode():
+        wanted = predictor.model(mel.unsqueeze(1)).numpy()
+    scores = predictor(chord(1, 1)[None])
+    assert np.allclose(scores.types if scores.types is not None else scores.roots, wanted, atol=1e-6)
+
+
+# --- silence ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("waveform", "silent"),
+    [
+        (np.zeros(64_000), True),
+        (np.full(64_000, 0.7), True),
+        (RNG.integers(-1, 2, 64_000) / 32768, True),  # dither of the last bit
+        (0.5 + RNG.integers(-1, 2, 64_000) / 32768, True),
+        (RNG.uniform(-0.9e-4, 0.9e-4, 64_000), True),
+        (RNG.uniform(-5e-4, 5e-4, 64_000), False),
+        (1e-3 * chord(0, 0), False),
+        (chord(0, 0), False),
+        (0.9 + 1e-3 * chord(0, 0), False),
+    ],
+    ids=[
+        "zeros",
+        "DC",
+        "dither",
+        "DC and dither",
+        "under 80 dB",
+        "hiss",
+        "a quiet chord",
+        "a chord",
+        "a quiet chord on DC",
+    ],
+)
+def test_silence(predictor, waveform, silent):
+    scores = predictor(waveform[None].astype(np.float32))
+    assert scores.silent.tolist() == [silent] and np.isfinite(scores.joint).all()
+
+
+def test_a_quiet_chord_on_dc_is_still_named(predictor):
+    assert name_chord(predictor(0.5 + 0.05 * chord(4, 0)[None]).joint[0])["chord"] == "C"
+
+
+# --- what it takes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("samples", [4096, 5000, 64_000, 100_001])
+def test_ours_takes_any_length(predictor, samples):
+    scores = predictor(chord(7, 1, seconds=samples / 16_000)[None])
+    assert name_chord(scores.joint[0])["chord"] == "Ebm"
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_any_floating_type_and_stride(predictor, dtype):
+    batch = np.stack([chord(7, 1), chord(2, 0)]).astype(dtype)
+    for waveforms in (batch, batch[::-1][::-1], np.asfortranarray(batch), np.repeat(batch, 2, axis=1)[:, ::2]):
+        assert predictor(waveforms).joint.reshape(2, 48).argmax(1).tolist() == [7 * 4 + 1, 2 * 4]
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "message"),
+    [
+        (
+            np.zeros(64_000),
+            r"waveforms of shape \(64000,\): expected \(batch, samples\), at least 4096 samples; pad with zeros",
+        ),
+        (np.zeros((1, 1, 64_000)), "expected .batch, samples."),
+        (np.zeros((2, 4095)), r"shape \(2, 4095\): .*at least 4096 samples"),
+        (np.full((1, 5000), np.nan), "waveforms hold NaN or infinite values"),
+        (np.full((1, 5000), -np.inf), "waveforms hold NaN or infinite values"),
+    ],
+)
+def test_what_it_does_not_take(predictor, waveforms, message):
+    with pytest.raises(UserError, match=message):
+        predictor(waveforms)
+
+
+def test_the_original_takes_one_length(one_task):
+    with pytest.raises(UserError, match="the original network takes 64000 samples, not 64001"):
+        one_task[1](np.zeros((1, 64_001)))
+
+
+def test_cuda_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="device cuda: torch finds no CUDA GPU here"):
+        Predictor(Checkpoint(template_net(), "chordnet", "both", CHORD), "cuda")
+
+
+@pytest.mark.parametrize("device", ["graphics", "meta", "cuda:x"])
+def test_other_devices(device):
+    with pytest.raises(UserError, match=f"device '{device}'.*choose cpu or cuda"):
+        Predictor(Checkpoint(template_net(), "chordnet", "both", CHORD), device)
+
+
+# --- the model's file ------------------------------------------------------------------------------------------------
+
+
+def test_load(tmp_path, monkeypatch):
+    path = save_template(tmp_path / "chordnet.safetensors")
+    assert Predictor.load(path).checkpoint.training == {"note": "by hand"}
+    monkeypatch.setattr(predict, "SHIPPED", path)
+    assert Predictor.load().checkpoint.training == {"note": "by hand"}
+
+
+def test_without_the_shipped_model_the_message_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "SHIPPED", tmp_path / "chordnet.safetensors")
+    with pytest.raises(
+        UserError, match="the shipped model chordnet.safetensors is not in .*pretrained; give --model FILE"
+    ):
+        Predictor.load()
+    with pytest.raises(UserError, match="other.safetensors: no such model file"):
+        Predictor.load(tmp_path / "other.safetensors")
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def joint_of(**shares):
+    """Joint probabilities with these chords, by symbol ("C", "Am"), and the rest spread thin."""
+    symbols = {chord_symbol(root, kind): (root, kind) for root in range(12) for kind in range(4)}
+    joint = np.full((12, 4), (1 - sum(shares.values())) / (48 - len(shares)), dtype=np.float32)
+    for symbol, share in shares.items():
+        joint[symbols[symbol]] = share
+    return joint
+
+
+def test_words():
+    named = name_chord(joint_of(Cm=0.6, Eb=0.2, Ab=0.1, Cdim=0.05), alternatives=2)
+    assert (named["chord"], named["type"], named["root"]) == ("Cm", "minor", "C")
+    assert named["confidence"] == pytest.approx(0.6, abs=1e-6)
+    rest = 0.05 / 44
+    assert named["type_confidence"] == pytest.approx(0.6 + 11 * rest, abs=1e-6)
+    assert named["root_confidence"] == pytest.approx(0.65 + 2 * rest, abs=1e-6)
+    assert [other["chord"] for other in named["alternatives"]] == ["Eb", "Ab"]
+    assert [other["confidence"] for other in named["alternatives"]] == pytest.approx([0.2, 0.1])
+
+
+def test_alternatives_never_repeat_the_answer():
+    # Type by type and root by root the answer would be B minor, which is less likely than B flat minor.
+    joint = joint_of(Bbm=0.3, B=0.25, Bm=0.2, Bdim=0.15)
+    named = name_chord(joint, alternatives=3)
+    assert (named["chord"], named["type"], named["root"]) == ("Bbm", "minor", "Bb")
+    assert [other["chord"] for other in named["alternatives"]] == ["B", "Bm", "Bdim"]
+    assert len(name_chord(joint, alternatives=0)["alternatives"]) == 0
+    assert len(name_chord(joint, alternatives=47)["alternatives"]) == 47
+
+
+def test_no_chord_has_the_same_words():
+    nothing = no_chord()
+    assert nothing.keys() == name_chord(joint_of(C=0.9)).keys()
+    assert nothing["chord"] == "N" and nothing["alternatives"] == []
+    assert all(nothing[key] is None for key in nothing.keys() - {"chord", "alternatives"})
+
+
+def test_labels_of_the_words():
+    for root in range(12):
+        for kind in range(4):
+            named = name_chord(joint_of(**{chord_symbol(root, kind): 0.9}))
+            assert (named["type"], named["root"]) == (TYPES[kind], ROOTS[root])

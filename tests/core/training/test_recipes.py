@@ -1,0 +1,242 @@
+"""Each recipe trains as it says: split, order, rate, loss and choice of the best; and the original's two networks."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.core.runs import Killed, original, ours
+from tests.core.toys import template_net, write_pack
+from triadbench.core.data.dataset import open_dataset
+from triadbench.core.data.splits import grouped_split, random_split
+from triadbench.core.errors import UserError
+from triadbench.core.models import checkpoint as checkpoints
+from triadbench.core.models.chords import ClipName
+from triadbench.core.models.networks import original_loss_floor
+from triadbench.core.training import tasks as training_set
+from triadbench.core.training import train as training
+from triadbench.core.training.batches import CachedSource
+from triadbench.core.training.steps import TrainingStep
+from triadbench.core.training.tasks import train_tasks
+from triadbench.core.training.train import RECIPES, TrainConfig, augment, train
+from triadbench.kernels.spec import CHORD, ORIGINAL
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return write_pack(tmp_path_factory.mktemp("recipes") / "pack", 48)
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_original_recipe_is_the_studys():
+    config = TrainConfig("data", "out", recipe="original", task="root").resolved()
+    assert (config.epochs, config.batch_size, config.learning_rate) == (30, 32, 1e-5)
+    assert (config.split, config.test_fraction, config.split_seed) == ("random", 0.3, 13)
+    recipe = RECIPES["original"]
+    assert recipe.spec == ORIGINAL and not recipe.log
+    optimizer = recipe.optimizer(checkpoints.build_model("original", "root"), 1e-5)
+    assert type(optimizer) is torch.optim.Adam
+    assert optimizer.defaults["betas"] == (0.9, 0.999) and optimizer.defaults["weight_decay"] == 0
+    assert {recipe.schedule(share) for share in (0, 0.01, 0.5, 0.99)} == {1.0}
+
+
+def test_our_recipe():
+    config = TrainConfig("data", "out").resolved()
+    assert config.split == "grouped" and RECIPES["ours"].spec == CHORD and RECIPES["ours"].log
+    model = checkpoints.build_model("chordnet", "both")
+    optimizer = RECIPES["ours"].optimizer(model, 1e-3)
+    assert type(optimizer) is torch.optim.AdamW
+    decayed, plain = optimizer.param_groups
+    assert decayed["weight_decay"] > 0 == plain["weight_decay"]
+    assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim <= 1 for p in plain["params"])
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
+
+
+def test_our_schedule_warms_up_and_falls_to_nothing():
+    schedule = RECIPES["ours"].schedule
+    shares = np.linspace(0, 1, 201)
+    factors = np.array([schedule(share) for share in shares])
+    top = int(factors.argmax())
+    assert shares[top] == pytest.approx(0.05) and factors[top] == pytest.approx(1)
+    assert 0 < factors[0] < 0.03 and factors[-1] == pytest.approx(0, abs=1e-9)
+    assert (np.diff(factors[: top + 1]) > 0).all() and (np.diff(factors[top:]) < 0).all()
+    assert schedule(0.525) == pytest.approx(0.5)
+
+
+def watch(monkeypatch):
+    """What the steps and tests of a run see, of either recipe."""
+    seen = {"steps": [], "tests": [], "rates": []}
+    step, test = training._Run.step, training._Run.test
+    study_step, study_test, batches = TrainingStep.__call__, training.StudyRun.test, CachedSource.batches
+
+    def watched_study_step(self, *arguments, **options):
+        seen["rates"].append([group["lr"] for group in self.optimizer.param_groups])
+        return study_step(self, *arguments, **options)
+
+    def watched_batches(self, parts, *arguments):
+        seen["batches"] = [rows.tolist() for rows in parts]
+        if self.training:
+            seen["steps"] += seen["batches"]
+        return batches(self, parts, *arguments)
+
+    def watched_study_test(self, rows):
+        self.epochs.source.training = False
+        result = study_test(self, rows)
+        seen["tests"].append(sum(seen["batches"], []))
+        self.epochs.source.training = True
+        return result
+
+    monkeypatch.setattr(TrainingStep, "__call__", watched_study_step)
+    monkeypatch.setattr(CachedSource, "batches", watched_batches)
+    monkeypatch.setattr(CachedSource, "training", True, raising=False)
+    monkeypatch.setattr(training.StudyRun, "test", watched_study_test)
+
+    def watched_step(self, rows):
+        seen["steps"].append(rows.tolist())
+        seen["rates"].append([group["lr"] for group in self.optimizer.param_groups])
+        return step(self, rows)
+
+    monkeypatch.setattr(training._Run, "step", watched_step)
+    monkeypatch.setattr(
+        training._Run, "test", lambda self, rows: seen["tests"].append(rows.tolist()) or test(self, rows)
+    )
+    return seen
+
+
+def test_the_original_takes_the_random_split_and_a_constant_rate(pack, tmp_path, monkeypatch):
+    seen = watch(monkeypatch)
+    record = train(original(pack, tmp_path / "run", epochs=2, batch_size=None))
+    train_rows, test_rows = random_split(48, 0.3, 13)
+    assert [len(rows) for rows in seen["steps"]] == [32, 1] * 2
+    epochs = [sum(seen["steps"][0:2], []), sum(seen["steps"][2:4], [])]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(train_rows.tolist()) and epochs[0] != epochs[1]
+    assert seen["tests"] == [test_rows.tolist()] * 2
+    assert {rate for rates in seen["rates"] for rate in rates} == {1e-5}
+    point = record["curves"][0]
+    assert min(point["train_loss"], point["test_loss"]) > original_loss_floor(4)
+    assert set(point) == {"epoch", "train_loss", "test_loss", "test_type_accuracy", "seconds"}
+
+
+def test_ours_takes_the_grouped_split_and_the_schedule(pack, tmp_path, monkeypatch):
+    seen = watch(monkeypatch)
+    record = train(ours(pack, tmp_path / "run", epochs=1, batch_size=5))
+    train_rows, test_rows, _ = grouped_split(open_dataset(pack).clips, 0.25, 13)
+    assert seen["tests"] == [test_rows.tolist()]
+    assert record["n_train"] == len(train_rows) == 36
+    # 36 clips are seven batches and a single clip, from which batch normalisation has nothing to learn.
+    assert [len(rows) for rows in seen["steps"]] == [5] * 7
+    assert len(set(sum(seen["steps"], []))) == 35 and set(sum(seen["steps"], [])) <= set(train_rows.tolist())
+    wanted = [3e-3 * RECIPES["ours"].schedule(step / 8) for step in range(7)]
+    assert [rates[0] for rates in seen["rates"]] == pytest.approx(wanted)
+    assert {"test_type_accuracy", "test_root_accuracy"} <= set(record["curves"][0])
+
+
+def test_another_seed_gives_another_order(pack, tmp_path, monkeypatch):
+    seen = watch(monkeypatch)
+    for seed in (1, 2):
+        train(original(pack, tmp_path / str(seed), epochs=1, batch_size=None, seed=seed))
+    assert sorted(seen["steps"][0] + seen["steps"][1]) == sorted(seen["steps"][2] + seen["steps"][3])
+    assert seen["steps"][0] != seen["steps"][2]
+
+
+def test_the_best_checkpoint_is_that_of_the_best_epoch(pack, tmp_path, monkeypatch):
+    scores = iter([0.5, 0.7, 0.9, 0.9])
+    losses = iter([1.0, 0.8, 0.9, 0.8])  # accuracy says less: few clips decide it, and ties are common
+    monkeypatch.setattr(
+        training.StudyRun, "test", lambda self, rows: {"test_loss": next(losses), "test_type_accuracy": next(scores)}
+    )
+    after_two = {}
+
+    def keep(event):
+        if event["stage"] == "train" and event["epoch"] == 3:
+            after_two.update(load_file(tmp_path / "run" / "last.safetensors"))
+
+    record = train(original(pack, tmp_path / "run", epochs=4), progress=keep)
+    assert record["best_epoch"] == 2
+    best, last = (load_file(tmp_path / "run" / f"{name}.safetensors") for name in ("best", "last"))
+    assert all(torch.equal(best[key], after_two[key]) for key in best)
+    assert not all(torch.equal(best[key], last[key]) for key in best)
+
+
+def test_where_the_root_is_undefined_any_root_counts_as_right(tmp_path):
+    names = [ClipName(0, 3, 5, "m", voicing="inv1"), ClipName(0, 3, 5, "m", voicing="root"), ClipName(1, 0, 5, "m")]
+
+    class Data:
+        clips = [type("Clip", (), {"name": name}) for name in names]
+
+        def labels(self):
+            return np.array([3, 3, 0]), np.array([0, 0, 1])
+
+    config = TrainConfig("data", "out").resolved()
+    mel = np.zeros((3, 192, 9), np.float16)  # nothing is heard: every answer is wrong that can be
+    net = template_net()
+    with torch.no_grad():
+        net.circle[4].bias[:] = torch.tensor([9.0, 0, 0, 0])
+    run = training._Run(config, RECIPES["ours"], net, None, mel, training._Labels(Data()), torch.device("cpu"))
+    _, right = run._loss(torch.zeros(3, 192, 9), np.arange(3))
+    assert right["type"].tolist() == [False, False, True]
+    answered = int(torch.logsumexp(net.joint(torch.zeros(1, 192, 9)), dim=2).argmax())
+    assert right["root"].tolist() == [True, answered == 0, answered == 1]
+
+
+# --- augmentation ----------------------------------------------------------------------------------------------------
+
+
+def test_augmentation_is_a_tone_curve_and_a_floor():
+    torch.manual_seed(0)
+    mel = torch.randn(4, 192, 30) - 25
+    mel[:, :, 10] += 25  # one loud frame; the rest lies under any floor
+    out = augment(mel)
+    assert out.shape == mel.shape and torch.isfinite(out).all()
+    loudest = mel.amax(dim=(1, 2))
+    quiet = out[:, :, 20:]
+    for k in range(4):
+        assert float(quiet[k].std()) < 0.1 and -18.2 < float(quiet[k].mean() - loudest[k]) < -3.8
+    torch.manual_seed(1)
+    steady = torch.zeros(4, 192, 30) + torch.tensor([0.0, 1e3, 2e3, 3e3]).view(4, 1, 1)
+    curve = augment(steady) - steady
+    assert torch.allclose(curve, curve[:, :, :1].expand_as(curve)) and float(curve.std(dim=1).min()) > 0.3
+    assert float(curve.diff(dim=1).abs().max()) < 0.3  # smooth over frequency
+    assert not torch.allclose(curve[0], curve[1], atol=0.1)
+
+
+# --- both networks of the original -----------------------------------------------------------------------------------
+
+
+def test_both_tasks_of_the_original_are_two_runs(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(training_set, "train", lambda config, **options: calls.append((config, options)) or config.task)
+    settings = {"data": "set", "out": tmp_path, "recipe": "original", "seed": 4}
+    assert train_tasks(settings, "both", True, print) == {"type": "type", "root": "root"}
+    assert [config.out for config, _ in calls] == [tmp_path / "type", tmp_path / "root"]
+    assert all(config.seed == 4 and options == {"resume": True, "progress": print} for config, options in calls)
+    assert train_tasks(settings, "root", False) == {"root": "root"} and calls[-1][0].out == tmp_path
+    assert (
+        train_tasks({**settings, "recipe": "ours"}, "both", False) == {"both": "both"} and calls[-1][0].out == tmp_path
+    )
+
+
+def test_an_interrupted_pair_goes_on_with_whichever_is_unfinished(pack, tmp_path):
+    settings = {"data": pack, "out": tmp_path / "pair", "recipe": "original", "epochs": 1}
+    stages = []
+
+    def kill(event):
+        stages.append(event["stage"])
+        if stages.count("train") == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_tasks(settings, "both", False, kill)
+    written = (tmp_path / "pair" / "type" / "last.safetensors").stat().st_mtime_ns
+    assert not (tmp_path / "pair" / "root" / "last.safetensors").exists()
+    results = train_tasks(settings, "both", True)
+    assert {task: len(record["curves"]) for task, record in results.items()} == {"type": 1, "root": 1}
+    assert (tmp_path / "pair" / "type" / "last.safetensors").stat().st_mtime_ns == written
+    assert checkpoints.load(tmp_path / "pair" / "root" / "best.safetensors").task == "root"
+
+
+def test_our_network_needs_two_clips_a_step():
+    with pytest.raises(UserError, match="batch_size=1"):
+        TrainConfig("data", "out", batch_size=1).resolved()

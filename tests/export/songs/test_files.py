@@ -1,0 +1,180 @@
+"""Every format says the same: read back by other programs' rules (MIREX, RFC 4180, MIDI), and whole or not at all."""
+
+import csv
+import io
+import json
+
+import mido
+import numpy as np
+import pytest
+
+from triadbench.core.errors import UserError
+from triadbench.core.models.chords import ROOTS, TYPE_SYMBOLS, TYPES
+from triadbench.export.songs import files as timeline_files
+from triadbench.export.songs.files import FORMATS, chord_midi, clock, format_of, lab_label, text, write
+from triadbench.export.songs.timeline import Segment, Timeline
+
+
+def made(rows, duration=None, key="C major", tempo=120.0, roman=None):
+    segments = [Segment(*row) for row in rows]
+    return Timeline(
+        segments,
+        duration or segments[-1].end_s,
+        key,
+        None if key is None else 0.8,
+        tempo,
+        roman or [None if s.root is None else "I" for s in segments],
+        [{"roman": ["I", "V", "vi", "IV"], "chords": ["C", "G", "Am", "F"], "count": 3}] if key else [],
+        {"window_s": 0.5},
+    )
+
+
+ROWS = (
+    (0.0, 0.75, "N", None, None, None),
+    (0.75, 2.0, "C", "C", "major", 0.99),
+    (2.0, 3.5, "Am", "A", "minor", 0.9),
+    (3.5, 5.0, "Abdim", "Ab", "diminished", 0.8),
+    (5.0, 64.125, "Faug", "F", "augmented", 0.7),
+)
+
+
+@pytest.fixture
+def song():
+    return made(ROWS)
+
+
+@pytest.fixture
+def nothing():
+    return made([(0.0, 3.0, "N", None, None, None)], key=None, tempo=None)
+
+
+def test_lab_is_mirex(song, tmp_path):
+    write(song, tmp_path / "x.lab")
+    lines = [line.split("\t") for line in (tmp_path / "x.lab").read_text().splitlines()]
+    assert [label for *_, label in lines] == ["N", "C:maj", "A:min", "Ab:dim", "F:aug"]
+    assert [(float(a), float(b)) for a, b, _ in lines] == [row[:2] for row in ROWS]
+
+
+def test_lab_is_read_by_mir_eval(song, tmp_path):
+    mir_eval = pytest.importorskip("mir_eval")
+    write(song, tmp_path / "x.lab")
+    intervals, labels = mir_eval.io.load_labeled_intervals(str(tmp_path / "x.lab"))
+    assert np.array_equal(intervals, [row[:2] for row in ROWS])
+    assert mir_eval.chord.evaluate(intervals, labels, intervals, labels)["triads"] == 1
+
+
+def test_mir_eval_tells_all_four_types_apart():
+    chord = pytest.importorskip("mir_eval").chord
+    labels = [lab_label(Segment(0, 1, "", "C", kind, 1.0)) for kind in TYPES]
+    for k, label in enumerate(labels):
+        assert chord.triads([label] * 4, labels).tolist() == [float(k == other) for other in range(4)]
+
+
+def test_json(song, tmp_path):
+    write(song, tmp_path / "x.json")
+    read = json.loads((tmp_path / "x.json").read_text())
+    assert read["key"] == "C major" and read["tempo_bpm"] == 120 and read["duration_s"] == 64.125
+    assert read["segments"][1] == {
+        "start_s": 0.75,
+        "end_s": 2.0,
+        "chord": "C",
+        "root": "C",
+        "type": "major",
+        "confidence": 0.99,
+        "roman": "I",
+    }
+    assert read["progressions"][0]["count"] == 3 and read["settings"] == {"window_s": 0.5}
+
+
+def test_csv(song, tmp_path):
+    write(song, tmp_path / "x.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))
+    assert [row["chord"] for row in rows] == [row[2] for row in ROWS]
+    assert rows[0]["root"] == rows[0]["confidence"] == "" and rows[1]["confidence"] == "0.9900"
+
+
+def sounding(path):
+    """[(start, end, notes)] of a MIDI file's chords, in seconds, and its tempo."""
+    midi, now, begun, found = mido.MidiFile(path), 0.0, {}, {}
+    tempos = [m.tempo for track in midi.tracks for m in track if m.type == "set_tempo"]
+    for message in midi:
+        now += message.time
+        if message.type == "note_on":
+            begun[message.note] = now
+        elif message.type == "note_off":
+            found.setdefault((round(begun.pop(message.note), 3), round(now, 3)), []).append(message.note)
+    assert not begun
+    return [(*span, sorted(notes)) for span, notes in sorted(found.items())], mido.tempo2bpm(tempos[0]), midi.length
+
+
+@pytest.mark.parametrize("bpm", [120.0, 87.3, None])
+def test_midi_sounds_the_chords_at_their_times(bpm, tmp_path):
+    write(made(ROWS, tempo=bpm), tmp_path / "x.mid")
+    chords, tempo, length = sounding(tmp_path / "x.mid")
+    assert tempo == pytest.approx(bpm or 120, abs=0.01) and length == pytest.approx(64.125, abs=0.01)
+    assert len(chords) == 4
+    for (start, end, notes), row in zip(chords, ROWS[1:], strict=True):
+        assert (start, end) == pytest.approx(row[:2], abs=0.005)
+        wanted = {"C": {0, 4, 7}, "Am": {9, 0, 4}, "Abdim": {8, 11, 2}, "Faug": {5, 9, 1}}[row[2]]
+        assert {note % 12 for note in notes} == wanted and len(notes) == 4
+
+
+def test_midi_of_all_chords_and_keys(tmp_path):
+    for root in ROOTS:
+        for kind, symbol in zip(TYPES, TYPE_SYMBOLS, strict=True):
+            notes = chord_midi(Segment(0, 1, root + symbol, root, kind, 1.0))
+            assert notes[0] % 12 == (8 + ROOTS.index(root)) % 12 and notes == sorted(set(notes)) and notes[-1] < 72
+        for mode in ("major", "minor"):
+            write(made([(0.0, 1.0, root, root, "major", 1.0)], key=f"{root} {mode}"), tmp_path / "x.mid")
+            assert sounding(tmp_path / "x.mid")[0]
+
+
+def test_plot_fetches_nothing_and_names_every_chord(song, tmp_path):
+    write(song, tmp_path / "x.html")
+    page = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert 'src="http' not in page and "<link" not in page
+    shown = timeline_files.figure(song)
+    bars = [trace for trace in shown.data if trace.type == "bar"]
+    assert {name for bar in bars for name in bar.hovertext} == {row[2] for row in ROWS}
+    spans = sorted((b, b + w) for bar in bars for b, w in zip(bar.base, bar.x, strict=True))
+    assert spans == [row[:2] for row in ROWS]
+
+
+def test_table(song):
+    lines = text(song).splitlines()
+    assert lines[0].split() == ["start", "end", "chord", "roman", "confidence"]
+    assert lines[3].split() == ["0:00.75", "0:02.00", "C", "I", "99.0", "%"]
+    assert "key          C major (80 %)" in lines and "tempo        120 beats a minute" in lines
+    assert any("I V vi IV   (C G Am F; 3 times)" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00.00"), (59.996, "1:00.00"), (187.25, "3:07.25"), (3661.5, "1:01:01.50")]
+)
+def test_clock(seconds, shown):
+    assert clock(seconds) == shown
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_silence_in_every_format(nothing, format, tmp_path):
+    path = tmp_path / f"x.{format}"
+    write(nothing, path)
+    assert path.stat().st_size > 0 and text(nothing).splitlines()[-1] == "length       0:03.00"
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("a.MID", "mid"), ("a.midi", "mid"), ("a.htm", "html"), ("a.b.lab", "lab")]
+)
+def test_formats_by_name(name, format):
+    assert format_of(name) == format
+
+
+def test_refusals_leave_nothing_behind(song, tmp_path):
+    with pytest.raises(UserError, match=r"x\.xls: give a name that ends in \.lab, \.json"):
+        write(song, tmp_path / "x.xls")
+    with pytest.raises(UserError, match="format='xls' must be one of"):
+        write(song, tmp_path / "x.lab", "xls")
+    song.settings["broken"] = float("nan")
+    with pytest.raises(ValueError):
+        write(song, tmp_path / "x.json")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,124 @@
+"""Keys, Roman numerals and common progressions, against what any harmony book says."""
+
+import pytest
+
+from triadbench.core.models.chords import ROOTS, chord_symbol, root_index, root_pitch_class
+from triadbench.core.render.progressions import COMMON
+from triadbench.export.songs.harmony import find_key, find_progressions, parse_chord, roman_numeral
+
+
+def course(text, seconds=2.0):
+    return [(symbol, seconds) for symbol in text.split()]
+
+
+@pytest.mark.parametrize(
+    ("chords", "key"),
+    [
+        ("C F G C", "C major"),
+        ("C Am F G C", "C major"),
+        ("Am Dm E Am", "A minor"),
+        ("Dm G C F Bdim Em Am Dm G C", "C major"),
+        ("Ebm Abm Bb Ebm", "Eb minor"),
+        ("Gb Db Ebm B Gb", "Gb major"),
+        ("N C F N G C N", "C major"),
+        ("Cm Ddim G Cm", "C minor"),
+        ("E", "E major"),
+        ("Em", "E minor"),
+    ],
+)
+def test_keys(chords, key):
+    found, confidence = find_key(course(chords))
+    assert found == key and 1 / 24 < confidence <= 1
+
+
+def test_every_key_of_every_common_progression():
+    wrong = []
+    for mode, rows in COMMON.items():
+        for row in rows:
+            for tonic in range(12):
+                chords = [chord_symbol(root_index(tonic + step), kind) for step, kind in row] * 3
+                key = f"{chord_symbol(root_index(tonic), 0)} {mode}"
+                relative = root_index(tonic + (9 if mode == "major" else 3))
+                alike = f"{chord_symbol(relative, 0)} {'minor' if mode == 'major' else 'major'}"
+                found, _ = find_key([(c, 1.0) for c in chords])
+                if found != key:
+                    wrong.append((row, found, alike))
+    # Where a song sits between a key and its relative, either is right; any other is not.
+    assert all(found == alike for _, found, alike in wrong)
+    assert len(wrong) <= 0.2 * 12 * sum(map(len, COMMON.values()))
+
+
+def test_a_key_counts_time_not_chords():
+    assert find_key([("C", 9.0), ("G", 4.0), ("F", 4.0), ("E", 0.3), ("A", 0.3)])[0] == "C major"
+
+
+def test_a_clear_key_is_surer_than_a_vague_one():
+    assert find_key(course("C F G C Am Dm G C"))[1] > find_key(course("C Gb Am Ebdim Faug D"))[1]
+
+
+def test_no_chord_no_key():
+    assert find_key([("N", 3.0)]) == find_key([]) == find_key([("C", 0.0)]) == (None, None)
+    assert roman_numeral("C", None) is None and roman_numeral("N", "C major") is None
+
+
+@pytest.mark.parametrize(
+    ("chord", "key", "numeral"),
+    [
+        ("C", "C major", "I"),
+        ("Dm", "C major", "ii"),
+        ("Bdim", "C major", "vii°"),
+        ("Caug", "C major", "I+"),
+        ("Bb", "C major", "bVII"),
+        ("Fm", "C major", "iv"),
+        ("Gbdim", "C major", "#iv°"),
+        ("Eb", "C major", "bIII"),
+        ("Am", "A minor", "i"),
+        ("F", "A minor", "VI"),
+        ("E", "A minor", "V"),
+        ("Abdim", "A minor", "#vii°"),
+        ("Caug", "A minor", "III+"),
+        ("Bdim", "A minor", "ii°"),
+        ("G", "A minor", "VII"),
+        ("Bb", "A minor", "bII"),
+        ("Ab", "Db major", "V"),
+        ("Ebm", "Db major", "ii"),
+    ],
+)
+def test_roman_numerals(chord, key, numeral):
+    assert roman_numeral(chord, key) == numeral
+
+
+def test_numerals_move_with_the_key():
+    for shift in range(12):
+        key = f"{ROOTS[root_index(shift)]} major"
+        chords = [chord_symbol(root_index(shift + step), kind) for step, kind in ((0, 0), (9, 1), (5, 0), (11, 2))]
+        assert [roman_numeral(c, key) for c in chords] == ["I", "vi", "IV", "vii°"]
+
+
+def test_symbols_there_and_back():
+    for root in range(12):
+        for kind in range(4):
+            assert parse_chord(chord_symbol(root, kind)) == (root, kind)
+    assert parse_chord("N") is None and root_pitch_class(parse_chord("C")[0]) == 0
+    with pytest.raises(ValueError, match="'H7'"):
+        parse_chord("H7")
+
+
+def common(text, key="C major"):
+    chords = text.split()
+    return find_progressions(chords, [roman_numeral(c, key) for c in chords])
+
+
+def test_the_most_common_progression_comes_first():
+    found = common("C G Am F " * 4 + "Dm G C")
+    assert found[0] == {"roman": ["I", "V", "vi", "IV"], "chords": ["C", "G", "Am", "F"], "count": 4}
+
+
+def test_turns_of_a_circle_are_one_progression():
+    assert [entry["count"] for entry in common("C G Am F " * 4)] == [4]
+
+
+def test_no_progression_reaches_over_silence_or_occurs_once():
+    assert common("C G Am F") == [] and common("C G N Am F C G N Am F") == []
+    assert common("C F C F C F C F C")[0]["count"] > 1
+    assert find_progressions([], []) == []

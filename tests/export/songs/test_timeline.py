@@ -1,0 +1,268 @@
+"""The chords of a song come back at their times, whatever its length; noise and silence are N; memory is bounded."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.export.instruments import small_piano
+from triadbench.core.audio.io import AudioError
+from triadbench.core.errors import UserError
+from triadbench.core.models.chords import ROOTS
+from triadbench.core.models.prediction import Scores
+from triadbench.core.render.progressions import plan_progression, render_progression, truth
+from triadbench.export.predict.predictor import ChordPredictor
+from triadbench.export.songs import timeline
+from triadbench.export.songs.decoding import viterbi
+from triadbench.export.songs.onsets import RATE as ONSET_RATE
+from triadbench.export.songs.onsets import OnsetCurve, onsets, tempo
+from triadbench.export.songs.timeline import Settings, find_timeline
+
+RATE = 16_000
+C = ROOTS.index("C")
+
+
+def wav(waveform, rate=RATE, subtype="FLOAT"):
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, format="WAV", subtype=subtype)
+    file.seek(0)
+    return file
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return ChordPredictor(threads=1)
+
+
+@pytest.fixture(scope="module")
+def song():
+    plan = plan_progression(3, kind="random", pattern="halves", bars=8, rest_probability=0)
+    return plan, render_progression(plan, small_piano())
+
+
+class Fake:
+    """Answers C major, or whatever it is told, and remembers what it was asked."""
+
+    class info:
+        task, samples = "both", None
+
+    def __init__(self, answer=C * 4):
+        self.answer, self.shapes, self.heard = answer, [], []
+
+    def __call__(self, waveforms):
+        self.shapes.append(waveforms.shape)
+        self.heard.append(waveforms)
+        joint = np.full((len(waveforms), 48), 0.001, np.float32)
+        joint[:, self.answer] = 0.953
+        silent = np.abs(waveforms).max(axis=1) < 1e-4
+        return Scores(None, None, joint.reshape(-1, 12, 4), silent)
+
+
+# --- songs -----------------------------------------------------------------------------------------------------------
+
+
+def recall(found, plan):
+    """Share of time with the right chord."""
+    intervals, symbols = truth(plan)
+    grid = np.arange(0, plan.duration_s, 0.01)
+    starts = [s.start_s for s in found.segments]
+    said = [found.segments[k].chord for k in np.searchsorted(starts, grid, "right") - 1]
+    meant = [symbols[k] for k in np.searchsorted(intervals[:, 0], grid, "right") - 1]
+    return np.mean([a == b for a, b in zip(said, meant, strict=True)])
+
+
+def test_a_song_comes_back(predictor, song):
+    plan, waveform = song
+    found = find_timeline(wav(waveform), predictor)
+    assert recall(found, plan) >= 0.9
+    changes = np.array([s.start_s for s in found.segments[1:]])
+    assert max(np.abs(changes - t).min() for t in truth(plan)[0][1:, 0]) <= 0.15
+    assert found.duration_s == pytest.approx(plan.duration_s, abs=1e-4)
+
+
+def test_what_a_timeline_promises(predictor, song):
+    found = find_timeline(wav(song[1]), predictor)
+    assert found.segments[0].start_s == 0 and found.segments[-1].end_s == found.duration_s
+    for before, after in itertools.pairwise(found.segments):
+        assert before.end_s == after.start_s and before.chord != after.chord
+    for segment, numeral in zip(found.segments, found.roman, strict=True):
+        assert segment.end_s > segment.start_s
+        parts = (segment.root, segment.type, segment.confidence, numeral)
+        assert (segment.chord == "N") == (parts == (None,) * 4)
+        assert segment.chord == "N" or 0 < segment.confidence <= 1
+    assert found.tempo_bpm and (60 < found.tempo_bpm < 200)
+    assert found.as_dict()["segments"][0]["roman"] is None and found.settings["window_s"] == 0.5
+
+
+@pytest.mark.parametrize("gain", [0.003, 1.4])
+def test_loudness_changes_no_chord(predictor, song, gain):
+    plan, waveform = song
+    assert recall(find_timeline(wav(gain * waveform), predictor), plan) >= 0.9
+
+
+def test_other_rates_and_channels(predictor, song):
+    import soxr
+
+    plan, waveform = song
+    stereo = np.stack([soxr.resample(waveform, RATE, 44_100)] * 2, axis=1)
+    assert recall(find_timeline(wav(stereo, 44_100, "PCM_16"), predictor), plan) >= 0.9
+
+
+# --- no chord --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "waveform", [np.zeros(3 * RATE), np.full(3 * RATE, 0.25), np.zeros(10)], ids=["zeros", "offset", "10 samples"]
+)
+def test_silence_is_no_chord(predictor, waveform):
+    found = find_timeline(wav(waveform), predictor)
+    assert [(s.start_s, s.chord) for s in found.segments] == [(0, "N")]
+    assert (found.key, found.key_confidence, found.tempo_bpm, found.roman, found.progressions) == (
+        None,
+        None,
+        None,
+        [None],
+        [],
+    )
+
+
+def test_no_sliver_at_the_end(predictor):
+    time = np.arange(64_003) / 16_000  # sounds to its last sample, three after the last whole frame
+    partials = (np.sin(2 * np.pi * k * f * time) / k for f in (261.6, 329.6, 392.0) for k in range(1, 5))
+    waveform = (0.08 * sum(partials)).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, waveform, 16_000, format="WAV")
+    file.seek(0)
+    segments = find_timeline(file, predictor).segments
+    assert all(segment.end_s - segment.start_s > 0.009 for segment in segments)
+    assert segments[-1].end_s == 64_003 / 16_000 and segments[-1].chord == "C"
+
+
+def test_noise_after_a_chord_is_no_chord(predictor):
+    plan = plan_progression(3, kind="major", bars=2, pattern="halves", silence_s=(0, 0))
+    waveform = render_progression(plan, small_piano())
+    hiss = 0.003 * np.random.default_rng(0).standard_normal(len(waveform) + 4 * RATE)
+    hiss[: len(waveform)] += waveform
+    last = find_timeline(wav(hiss), predictor).segments[-1]
+    assert last.chord == "N" and last.start_s == pytest.approx(plan.duration_s, abs=0.5)
+
+
+def test_silence_in_the_middle_is_found_at_its_time():
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(4 * RATE) / RATE)
+    tone[2 * RATE : 3 * RATE] = 0
+    found = find_timeline(wav(tone), Fake())
+    assert [s.chord for s in found.segments] == ["C", "N", "C"]
+    assert [s.start_s for s in found.segments[1:]] == pytest.approx([2, 3], abs=0.11)
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("samples", [1, 1599, 1600, 1601, 40_000, 5 * RATE + 77])
+@pytest.mark.parametrize("block", [977, 16_000])
+def test_windows_do_not_depend_on_the_blocks(samples, block):
+    window, hop, lead = 8000, 1600, 1920
+    waveform = np.arange(1, samples + 1, dtype=np.float32)
+    blocks = (waveform[k : k + block] for k in range(0, samples, block))
+    batches = list(timeline._windows(blocks, window, hop, lead, 4))
+    assert max(map(len, batches)) <= 4
+    found = np.concatenate(batches)
+    assert len(found) == -(-samples // hop)
+    padded = np.concatenate([np.zeros(lead - hop // 2), waveform, np.zeros(2 * window)])
+    assert all(np.array_equal(row, padded[k * hop : k * hop + window]) for k, row in enumerate(found))
+
+
+def test_no_more_than_a_batch_at_once_and_progress_to_the_end(tmp_path):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(95 * RATE), RATE)
+    fake, told = Fake(), []
+    found = find_timeline(path, fake, progress=lambda done, total: told.append((done, total)))
+    assert max(n for n, _ in fake.shapes) <= Settings().batch
+    assert sum(n for n, m in fake.shapes if m == 8000) == 950
+    assert sum(n for n, m in fake.shapes if m == 16_000) == pytest.approx(475, abs=10)
+    assert {m for _, m in fake.shapes} == {8000, 16_000}
+    assert told == sorted(told) and told[-1] == (95, 95) and found.duration_s == 95
+
+
+def test_onset_curve_does_not_depend_on_the_blocks():
+    waveform = np.random.default_rng(1).standard_normal(3 * RATE).astype(np.float32)
+    whole, parts = OnsetCurve(), OnsetCurve()
+    whole.add(waveform)
+    for k in range(0, len(waveform), 1001):
+        parts.add(waveform[k : k + 1001])
+    assert np.allclose(whole.curve(), parts.curve(), atol=1e-6) and len(whole.curve()) == pytest.approx(300, abs=5)
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_onsets_and_tempo_of_struck_tones():
+    t = np.arange(12 * RATE) / RATE
+    beat = 60 / 96
+    waveform = sum(
+        0.3 * np.sin(2 * np.pi * 330 * t) * np.exp(-8 * (t - s)) * (t >= s) for s in np.arange(0.5, 12, beat)
+    )
+    curve = OnsetCurve()
+    curve.add(waveform.astype(np.float32))
+    times, strengths = onsets(curve.curve())
+    strong = times[strengths > 0.5]
+    assert strong == pytest.approx(np.arange(0.5, 12, beat), abs=0.02)
+    assert tempo(curve.curve()) == pytest.approx(96, rel=0.01)
+
+
+def test_nothing_begins_in_silence():
+    curve = OnsetCurve()
+    curve.add(np.zeros(20 * RATE, np.float32))
+    assert len(onsets(curve.curve())[0]) == 0 and tempo(curve.curve()) is None
+    assert tempo(np.zeros(10, np.float32)) is None and ONSET_RATE == 100
+
+
+def test_viterbi_is_the_best_of_all_paths():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        scores, costs = rng.normal(size=(6, 3)), rng.uniform(0, 2, 6)
+
+        def value(path, scores=scores, costs=costs):
+            changed = sum(costs[k] for k in range(1, 6) if path[k] != path[k - 1])
+            return sum(scores[k, s] for k, s in enumerate(path)) - changed
+
+        best = max(itertools.product(range(3), repeat=6), key=value)
+        assert viterbi(scores, costs).tolist() == list(best)
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def nan_wave():
+    waveform = np.zeros(RATE, np.float32)
+    waveform[500] = np.nan
+    return wav(waveform)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (lambda: io.BytesIO(b""), "empty"),
+        (lambda: wav(np.zeros(0)), "zero length"),
+        (nan_wave, "sample 500 is nan"),
+        (lambda: io.BytesIO(b"no sound at all" * 100), "not a sound file"),
+        (lambda: io.BytesIO(wav(np.zeros(RATE)).read()[:9000]), "truncated"),
+        (lambda: "missing.mp3", "missing.mp3 does not exist"),
+    ],
+    ids=["empty", "no samples", "nan", "text", "cut", "missing"],
+)
+def test_bad_files(source, words):
+    with pytest.raises(AudioError, match=words):
+        find_timeline(source(), Fake())
+
+
+@pytest.mark.parametrize(
+    ("task", "samples", "words"), [("type", None, "the type only"), ("both", 64_000, "64000 samples alone")]
+)
+def test_models_that_cannot(task, samples, words):
+    fake = Fake()
+    fake.info = type("info", (), {"task": task, "samples": samples})
+    with pytest.raises(UserError, match=words):
+        find_timeline(wav(np.zeros(RATE)), fake)
