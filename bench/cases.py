@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from triadbench.core.constants import CLIP_SAMPLES, RECIPE_DEFAULTS, SAMPLE_RATE
+
 if TYPE_CHECKING:
     import torch
 
     from triadbench.kernels.spec import MelSpec
 
-SAMPLES = 64_000
-SAMPLE_RATE = 16_000
 SEED = 13
 
 
@@ -41,11 +41,11 @@ def make_waveform(batch: int) -> torch.Tensor:
     import torch
 
     generator = torch.Generator().manual_seed(SEED)
-    time_s = torch.arange(SAMPLES, dtype=torch.float32) / SAMPLE_RATE
+    time_s = torch.arange(CLIP_SAMPLES, dtype=torch.float32) / SAMPLE_RATE
     midi = torch.randint(48, 84, (batch, 3, 1), generator=generator).float()
     frequency = 440.0 * 2.0 ** ((midi - 69.0) / 12.0)
     notes = torch.sin(2 * math.pi * frequency * time_s).sum(dim=1) * torch.exp(-time_s) * 0.2
-    return notes + 1e-3 * torch.randn(batch, SAMPLES, generator=generator)
+    return notes + 1e-3 * torch.randn(batch, CLIP_SAMPLES, generator=generator)
 
 
 def tilted_tones(spec: MelSpec, tilt_db: float) -> tuple[torch.Tensor, list[int]]:
@@ -125,7 +125,7 @@ def make_networks() -> list[Network]:
             module=original,
             front_end=lambda waveform: original_mel(waveform).unsqueeze(1),
             loss=lambda inputs, types, roots: original_loss(original(inputs), types),
-            learning_rate=1e-5,
+            learning_rate=RECIPE_DEFAULTS["original"].learning_rate,
         ),
         Network(
             name="ChordNet",
@@ -135,6 +135,6 @@ def make_networks() -> list[Network]:
             loss=lambda inputs, types, roots: chord_loss(
                 ours.joint(inputs), types, roots, torch.ones_like(types, dtype=torch.bool)
             ),
-            learning_rate=1e-3,
+            learning_rate=RECIPE_DEFAULTS["ours"].learning_rate,
         ),
     ]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+from triadbench.core.constants import usable_cores
 from triadbench.core.files import PACKAGE
 from triadbench.core.version import VERSION
 
@@ -50,14 +51,6 @@ def environment() -> dict:
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         **_gpu(),
     }
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on, which a container or `taskset` can make fewer than the machine has."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # only Linux has it
-        return os.cpu_count() or 1
 
 
 def measure_peaks(min_time_s: float = 0.3) -> dict:

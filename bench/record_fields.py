@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from triadbench.bench.cases import SAMPLE_RATE, SAMPLES
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.timing import Timing
 
 
@@ -42,7 +42,7 @@ def timing_fields(timed: Timing, clips: int) -> dict[str, Any]:
         "other_cores": timed.other_cores,
         "disturbed": timed.disturbed,
         "clips": clips,
-        "audio_s": clips * SAMPLES / SAMPLE_RATE,
+        "audio_s": clips * CLIP_SAMPLES / SAMPLE_RATE,
     }
 
 

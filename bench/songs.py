@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from triadbench.bench import machine, records
+from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES
 from triadbench.core.render.note_banks import NoteBank, bank_for
@@ -80,7 +81,7 @@ def _score(progression: Progression, waveform: np.ndarray, predictor: Callable) 
     import soundfile
 
     file = io.BytesIO()
-    soundfile.write(file, waveform, 16_000, format="WAV", subtype="PCM_16")
+    soundfile.write(file, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     begin = time.perf_counter()
     timeline = find_timeline(file, predictor, name=f"song {progression.seed}")
     seconds = time.perf_counter() - begin

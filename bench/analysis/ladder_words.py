@@ -13,8 +13,8 @@ from triadbench.bench.analysis.published_comparison import NAMES
 from triadbench.bench.study import published
 from triadbench.bench.study.ladder import FULL_CLIPS
 from triadbench.core.commands.console import table
+from triadbench.core.constants import EPOCH_PARTS
 
-PARTS = ("reading", "resampling", "mel", "copy", "forward", "backward", "optimizer", "synchronisation", "idle")
 _PREPARING = ("reading", "resampling", "mel", "copy")
 _NETWORK = ("forward", "backward", "optimizer")
 _SHARED = {"task": "task", "batch size": "batch_size", "clips": "num_items"}
@@ -40,7 +40,7 @@ def shares(record: dict) -> dict[str, float]:
     Preparing is reading, resampling, mel and copy; the network is forward, backward and optimizer; waiting the rest.
     """
     total = sum(record["parts"].values())
-    found = {part: record["parts"].get(part, 0.0) / total for part in PARTS}
+    found = {part: record["parts"].get(part, 0.0) / total for part in EPOCH_PARTS}
     sums = {"preparing": sum(found[p] for p in _PREPARING), "network": sum(found[p] for p in _NETWORK)}
     return {**found, **sums, "waiting": 1 - sum(sums.values())}
 
@@ -168,7 +168,7 @@ def _tables(device: str, rungs: list[dict]) -> str:
         ]
         for before, rung in zip([first, *rungs], rungs, strict=False)
     ]
-    parts = [[rung["parameters"]["name"], *(f"{100 * shares(rung)[part]:.1f}" for part in PARTS)] for rung in rungs]
+    parts = [[rung["parameters"]["name"], *(f"{100 * shares(rung)[part]:.1f}" for part in EPOCH_PARTS)] for rung in rungs]
     headers = [
         "rung",
         "epoch s",
@@ -190,7 +190,7 @@ def _tables(device: str, rungs: list[dict]) -> str:
             "doubled learning rate changes.",
             *_disturbed(rungs),
             "",
-            table(["% of an epoch", *PARTS], parts),
+            table(["% of an epoch", *EPOCH_PARTS], parts),
         ]
     )
 

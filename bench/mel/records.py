@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from triadbench.bench import machine, records
 from triadbench.bench import record_fields as results
-from triadbench.bench.cases import SAMPLES, SEED
+from triadbench.bench.cases import SEED
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
 
@@ -132,8 +133,8 @@ class Store:
             threads_by=rival.threads,
             versions=rival.versions(),
             **results.timing_fields(timed, group.batch),
-            flops=work.flops(spec, group.batch, SAMPLES),
-            bytes_moved=work.fused_bytes(spec, group.batch, SAMPLES),
+            flops=work.flops(spec, group.batch, CLIP_SAMPLES),
+            bytes_moved=work.fused_bytes(spec, group.batch, CLIP_SAMPLES),
         )
 
     def predict_s(self, group: Group, name: str) -> float | None:

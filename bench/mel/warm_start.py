@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.workers import module_command
 
 _TIMEOUT_S = 300
@@ -56,7 +57,7 @@ def _main(name: str, device: str) -> None:
     """The fresh process's side. The clock starts after torch is in: timed are our imports, the module, the first call."""
     import torch
 
-    waveform = torch.zeros(1, 64_000, device=device)
+    waveform = torch.zeros(1, CLIP_SAMPLES, device=device)
     start = time.perf_counter()
     from triadbench.kernels import ORIGINAL, MelSpectrogram
 

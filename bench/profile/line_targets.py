@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triadbench.bench.cases import SAMPLE_RATE, SEED, make_waveform
+from triadbench.bench.cases import SEED, make_waveform
 from triadbench.bench.profile.lines import Target
+from triadbench.core.constants import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from triadbench.core.data.dataset import Dataset

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from triadbench.bench import machine, records
+from triadbench.bench import records
 from triadbench.bench.profile import line_targets
 from triadbench.bench.study.ladder import largest_difference
 from triadbench.core import timing
+from triadbench.core.constants import usable_cores
 
 NAME = "pipeline parts"
 LOSS_TOLERANCE = 0.02
@@ -140,5 +141,5 @@ def _record(parameters: dict, first, found: dict[str, list], environment: dict, 
         instrumented_s=middle.seconds,
         overhead=middle.seconds / median(samples),
         other_cores=other_cores,
-        disturbed=timing.is_disturbed(other_cores, parameters["threads"], machine.usable_cores()),
+        disturbed=timing.is_disturbed(other_cores, parameters["threads"], usable_cores()),
     )

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from triadbench.bench import machine, records
 from triadbench.bench import record_fields as results
 from triadbench.bench.analysis import summary
-from triadbench.bench.cases import SAMPLES, SEED, drop_in_mel, make_networks, make_waveform, mel_flops, torchaudio_mel
+from triadbench.bench.cases import SEED, drop_in_mel, make_networks, make_waveform, mel_flops, torchaudio_mel
 from triadbench.core import timing
+from triadbench.core.constants import CLIP_SAMPLES
 
 if TYPE_CHECKING:
     import torch
@@ -176,8 +177,8 @@ def _mels(environment: dict, effort: Effort) -> list[dict]:
                 errors[name] = mel_error(f"{case} {name}", mel, expected)
 
             contestants = {name: _bound(module, waveform) for name, module in modules.items()}
-            n_frames = spec.n_frames(SAMPLES)
-            arrays = SAMPLES + spec.n_mels * n_frames
+            n_frames = spec.n_frames(CLIP_SAMPLES)
+            arrays = CLIP_SAMPLES + spec.n_mels * n_frames
             for name, timed in _timed(effort, contestants, check).items():
                 made.append(
                     _record(

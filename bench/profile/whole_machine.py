@@ -17,6 +17,7 @@ from triadbench.bench import record_fields as results
 from triadbench.bench.mel import measure as mel
 from triadbench.bench.profile import layers, line_targets, pipeline_parts, quick
 from triadbench.bench.profile import lines as line_profiles
+from triadbench.core.constants import usable_cores
 
 PARTS = ("mel", "layers", "step", "pipeline", "lines")
 Progress = Callable[[int, int | None], None]
@@ -126,7 +127,7 @@ def run(
         before = time.perf_counter()
         report = progress(part)
         if part == "mel":
-            threads = [machine.usable_cores()] if effort.all_threads_only else []
+            threads = [usable_cores()] if effort.all_threads_only else []
             contest = mel.make_contest(effort.mel, effort.mel_specs, (), threads)
             made[part], _, _ = mel.measure(records_path, contest, effort.mel, fresh=fresh, progress=report, note=note)
         elif part == "step":

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from triadbench.bench.cases import SAMPLE_RATE
 from triadbench.core import timing
+from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from triadbench.bench.cases import SAMPLE_RATE, SAMPLES, SEED
+from triadbench.bench.cases import SEED
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 
 LOGIT_LIMIT = 1e-4
 """No fp32 logit may be further than this share of the largest from the PyTorch model's: where a network is sure, a
@@ -24,18 +25,18 @@ def make_clips(n: int) -> np.ndarray:
     """Seeded clips (n, 64000) float32: two triads of harmonic tones that decay, one fainter than the other, in noise
     from faint to louder than they."""
     draw = np.random.default_rng(SEED)
-    time_s = np.arange(SAMPLES) / SAMPLE_RATE
+    time_s = np.arange(CLIP_SAMPLES) / SAMPLE_RATE
     chords = []
     for root in range(12):
         for thirds in ((0, 4, 7), (0, 3, 7), (0, 3, 6), (0, 4, 8)):
             notes = 440.0 * 2.0 ** ((48 + root + np.array(thirds) - 69) / 12)
             tones = sum(np.sin(2 * np.pi * f * h * time_s + 6 * draw.random()) / h for f in notes for h in (1, 2, 3, 4))
             chords.append(tones * np.exp(-time_s))
-    clips = np.empty((n, SAMPLES), np.float32)
+    clips = np.empty((n, CLIP_SAMPLES), np.float32)
     for i in range(n):
-        chord = np.roll(chords[draw.integers(len(chords))], draw.integers(SAMPLES))  # no two clips are alike
+        chord = np.roll(chords[draw.integers(len(chords))], draw.integers(CLIP_SAMPLES))  # no two clips are alike
         chord = chord + draw.uniform(0.0, 1.0) * chords[draw.integers(len(chords))]
-        noise = draw.standard_normal(SAMPLES) * chord.std() * 10 ** (draw.uniform(*_NOISE_DB) / 20)
+        noise = draw.standard_normal(CLIP_SAMPLES) * chord.std() * 10 ** (draw.uniform(*_NOISE_DB) / 20)
         mixed = chord + noise
         clips[i] = draw.uniform(0.1, 0.9) * mixed / np.abs(mixed).max()
     return clips

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from triadbench.bench import machine
 from triadbench.bench.providers import contestants
 from triadbench.bench.providers.contestants import Contestant
+from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 
 PARTS = ("load", "single", "offline", "files", "process")
@@ -110,7 +110,7 @@ def make_plan(
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such model file; give a checkpoint with --model")
     folder = Path(folder or checkpoint.parent)
-    cores = machine.usable_cores()
+    cores = usable_cores()
     for name, values, most in (("batch", batches, 4096), ("threads", threads, cores)):
         for value in values:
             if not 1 <= value <= most:

@@ -28,6 +28,7 @@ from triadbench.bench.providers.contestants import Contestant
 from triadbench.bench.providers.plan import PARTS, Effort, Plan
 from triadbench.bench.providers.runners import Opened
 from triadbench.core import timing
+from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 
 NAMES = {part: f"benchmark {'single stream' if part == 'single' else part}" for part in PARTS}
@@ -393,7 +394,7 @@ class _Benchmark:
         self.note(f"dropped {part}: {reason}")
 
     def _disturbed(self, other_cores: float, threads: int) -> dict:
-        cores = machine.usable_cores()
+        cores = usable_cores()
         return {"other_cores": other_cores, "disturbed": timing.is_disturbed(other_cores, threads, cores)}
 
     def _add(self, made) -> None:

@@ -23,12 +23,10 @@ import soundfile
 
 from triadbench.core.audio.header import HEADER_BYTES, AudioHeader, parse_header, truncation
 from triadbench.core.audio.plain_wav import read_plain
+from triadbench.core.constants import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 
-SAMPLE_RATE = 16_000
-CLIP_SECONDS = 4.0
-CLIP_SAMPLES = int(SAMPLE_RATE * CLIP_SECONDS)
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SAMPLE_RATE_LIMITS = (100, 1_000_000)
 """Rates outside are damage, not sound; without a limit a header of 1 Hz would ask for 16,000 samples per sample."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from triadbench.core import workers
+from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 from triadbench.core.models.chords import ClipName
@@ -61,7 +62,7 @@ def amplify_set(
     lines = []
     with atomic_path(out, directory=True) as folder:
         tasks = [(index, str(folder / f"{name}.wav"), seed) for index, name in enumerate(names)]
-        for done, (index, reason) in enumerate(_run(dataset, tasks, jobs or os.cpu_count() or 1), start=1):
+        for done, (index, reason) in enumerate(_run(dataset, tasks, jobs or usable_cores()), start=1):
             clip = dataset.clips[index]
             if reason is None:
                 lines.append({"file": f"{names[index]}.wav", "recording": recording_of(clip), "source": clip.member})

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.render.chords import mix_note
 from triadbench.core.render.rooms import Filter, noise, room_response
 
-SAMPLE_RATE = 16000
-CLIP_SAMPLES = 64000
 _ROOMS = 64
 
 

@@ -6,11 +6,11 @@ import concurrent.futures
 import dataclasses
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from triadbench.core import workers
+from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 from triadbench.core.render.chords import STYLES, PlannedClip, Renderer, Style, plan
@@ -45,7 +45,7 @@ class RenderConfig:
     seed: int = 0
     pack: bool = False
     cache: str | Path = "data/banks"
-    workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = dataclasses.field(default_factory=lambda: usable_cores())
 
 
 def render_dataset(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
+from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
 
 WINDOW_S = 2.0
@@ -19,7 +20,7 @@ _OVERTONES = {12: 0.5, 19: 0.45, 24: 0.35, 28: 0.35, 31: 0.2}
 _BASS_BONUS = 0.12
 
 
-def pitch_magnitudes(waveform: np.ndarray, sample_rate: int = 16000) -> np.ndarray:
+def pitch_magnitudes(waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """Compressed magnitude at every semitone from `LOW_MIDI` to `HIGH_MIDI`, of the loudest two seconds.
 
     Args:
@@ -50,7 +51,7 @@ def pitch_magnitudes(waveform: np.ndarray, sample_rate: int = 16000) -> np.ndarr
     return magnitudes / np.where(largest > 0, largest, 1)
 
 
-def predict(waveform: np.ndarray, sample_rate: int = 16000) -> tuple[np.ndarray, np.ndarray]:
+def predict(waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> tuple[np.ndarray, np.ndarray]:
     """Scores of types (batch, 4) and roots (batch, 12) for waveforms (batch, samples); the largest is the answer."""
     pitches = pitch_magnitudes(waveform, sample_rate)
     notes = pitches.copy()

@@ -8,8 +8,6 @@ import numpy as np
 
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES, chord_symbol
 
-SAMPLE_RATE = 16000
-CLIP_SAMPLES = 64000
 SILENCE_PEAK = 1e-4
 """Below this deviation from the mean (80 dB under full scale) nothing sounds."""
 _SOUND_BLOCK, _SOUND_BLOCKS = 400, 4

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import VOICINGS, ClipName
 from triadbench.core.render.amplifier import amplify, random_settings
@@ -22,7 +23,6 @@ from triadbench.core.render.note_banks import LAYERS, SAMPLE_RATE, NoteBank
 from triadbench.core.render.rooms import Filter, noise, room_response, tone_curve
 from triadbench.core.render.voicings import chord_notes
 
-CLIP_SAMPLES = 64000
 _VOLUME_VELOCITY = {"p": LAYERS[0], "m": LAYERS[1], "f": LAYERS[2]}
 _FILTERS = 96
 

@@ -28,11 +28,11 @@ from pathlib import Path
 
 import numpy as np
 
+from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path, file_digest
 from triadbench.core.workers import begin
 
-SAMPLE_RATE = 16000
 SECONDS = 4.2
 """Longer than a clip of 4 s, so that a detuned or early note does not run out."""
 LOW_MIDI, HIGH_MIDI = 36, 96

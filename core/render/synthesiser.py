@@ -27,6 +27,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft
 
+from triadbench.core.constants import SAMPLE_RATE
+
 FAMILIES = ("grand", "upright", "electric", "plucked")
 FAMILY_ODDS = (0.45, 0.25, 0.15, 0.15)
 MIDI_RANGE = (21, 108)
@@ -268,7 +270,7 @@ def render_note(
     midi: int,
     velocity: float,
     seconds: float = 4.5,
-    sample_rate: int = 16000,
+    sample_rate: int = SAMPLE_RATE,
     hold_s: float | None = None,
 ) -> np.ndarray:
     """Play one key.

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from triadbench.core import memory
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.data.dataset import Dataset
 from triadbench.core.errors import UserError
 from triadbench.core.training.clock import NO_CLOCK
 from triadbench.core.training.pipeline import Switches
 from triadbench.kernels.spec import ORIGINAL
 
-FEATURE_BYTES = 4 * ORIGINAL.n_mels * ORIGINAL.n_frames(64_000)
+FEATURE_BYTES = 4 * ORIGINAL.n_mels * ORIGINAL.n_frames(CLIP_SAMPLES)
 _AHEAD = 3  # batches that a thread holds ready
 _FEATURE_BATCH = 64
 _ROOM = 0.6  # share of the free memory that features may take; the rest is for the step
@@ -108,7 +109,7 @@ class CachedSource(_BatchSource):
             return
         n = len(self.dataset)
         check_features(n, self.device)
-        features = torch.empty((n, 1, ORIGINAL.n_mels, ORIGINAL.n_frames(64_000)), device=self.device)
+        features = torch.empty((n, 1, ORIGINAL.n_mels, ORIGINAL.n_frames(CLIP_SAMPLES)), device=self.device)
         done = 0
         for mel, _ in super().batches(in_batches(np.arange(n), _FEATURE_BATCH), clock):
             features[done : done + len(mel)] = mel

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-PARTS = ("reading", "resampling", "mel", "copy", "forward", "backward", "optimizer", "synchronisation", "idle")
+from triadbench.core.constants import EPOCH_PARTS
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Clock:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Book the block's time under `name` (one of `PARTS`); blocks do not nest."""
+        """Book the block's time under `name` (one of `EPOCH_PARTS`); blocks do not nest."""
         started = self.now()
         try:
             yield
@@ -39,7 +39,7 @@ class Clock:
 
     def parts(self, total: float) -> dict[str, float]:
         """All parts; "idle" is the rest of `total`, so that they sum to it."""
-        found = {name: self.seconds.get(name, 0.0) for name in PARTS if name != "idle"}
+        found = {name: self.seconds.get(name, 0.0) for name in EPOCH_PARTS if name != "idle"}
         return {**found, "idle": total - sum(found.values())}
 
     def _synchronise(self) -> None:

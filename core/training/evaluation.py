@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from triadbench.core.audio.io import AudioError
+from triadbench.core.constants import usable_cores
 from triadbench.core.data.dataset import Dataset, parse_member
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
@@ -41,7 +41,7 @@ def evaluate(dataset: Dataset, predictor: Predictor, progress: Callable[[int, in
     rows: list[int] = []
     failed, foreign = _sort_skipped(dataset)
     # The template answers in other threads (NumPy and SciPy let go of the interpreter) while the network computes.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(dataset), _BATCH):
             batch, kept = [], []
             for index in range(start, min(start + _BATCH, len(dataset))):

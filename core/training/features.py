@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.data.dataset import Dataset
 from triadbench.core.data.pack import CLIPS
 from triadbench.core.errors import UserError
@@ -44,7 +45,7 @@ def features_of(
     from triadbench.kernels import MelSpectrogram
 
     transform = MelSpectrogram.from_spec(spec, log=log)
-    shape = (len(dataset), spec.n_mels, spec.n_frames(64000))
+    shape = (len(dataset), spec.n_mels, spec.n_frames(CLIP_SAMPLES))
     dtype = np.dtype(np.float16 if log else np.float32)
 
     def fill(out: np.ndarray) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from triadbench.core.constants import RECIPE_DEFAULTS
 from triadbench.core.data.dataset import Dataset, open_dataset
 from triadbench.core.data.splits import grouped_split, random_split
 from triadbench.core.device import torch_device
@@ -132,14 +133,14 @@ RECIPES = {
         ("type", "root"),
         ORIGINAL,
         False,
-        {"epochs": 30, "batch_size": 32, "learning_rate": 1e-5, "split": "random", "test_fraction": 0.3},
+        RECIPE_DEFAULTS["original"]._asdict(),
     ),
     "ours": Recipe(
         "chordnet",
         ("both",),
         CHORD,
         True,
-        {"epochs": 5, "batch_size": 64, "learning_rate": 3e-3, "split": "grouped", "test_fraction": 0.04},
+        RECIPE_DEFAULTS["ours"]._asdict(),
     ),
 }
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
 
 EXAMPLES = Path(__file__).resolve().parent / "examples"
-RATE = 16_000
 CLIPS = {
     "C major": ("C", "major", 4, 3, "grand", "root"),
     "F minor, first inversion": ("F", "minor", 3, 11, "upright", "inv1"),
@@ -52,14 +52,14 @@ def triad(
     keys = [low + step for step in TYPE_INTERVALS[TYPES.index(chord_type)]]
     for i in range({"root": 0, "inv1": 1, "inv2": 2}[voicing]):
         keys[i] += 12
-    sound = sum(render_note(player, key, 0.7, seconds, RATE, hold_s=seconds - 0.5) for key in keys)
+    sound = sum(render_note(player, key, 0.7, seconds, SAMPLE_RATE, hold_s=seconds - 0.5) for key in keys)
     return (0.7 / np.abs(sound).max() * sound).astype(np.float32)
 
 
 def song() -> np.ndarray:
     """A short progression, two seconds a chord, float32 (samples,) at 16 kHz."""
     parts = [triad(root, kind, 3, 21, "grand", seconds=_SONG_CHORD_S + 0.6) for root, kind in _SONG_CHORDS]
-    step = round(_SONG_CHORD_S * RATE)
+    step = round(_SONG_CHORD_S * SAMPLE_RATE)
     out = np.zeros(step * (len(parts) - 1) + len(parts[-1]), np.float32)
     for i, part in enumerate(parts):
         out[i * step : i * step + len(part)] += part
@@ -80,7 +80,7 @@ def write_examples(folder: Path = EXAMPLES) -> list[Path]:
     paths = []
     for name, sound in sounds.items():
         paths.append(folder / example(name).name)
-        soundfile.write(paths[-1], sound, RATE, format="OGG", subtype="VORBIS")
+        soundfile.write(paths[-1], sound, SAMPLE_RATE, format="OGG", subtype="VORBIS")
     return paths
 
 

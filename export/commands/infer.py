@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import click
 
 from triadbench.core.commands import console
+from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 from triadbench.export.commands.timeline import FORMATS
 
@@ -103,7 +103,7 @@ def infer(
     found = find_files(files)
     provider, note = (provider, None) if provider else _provider_of(model)
     if timeline:
-        settings = {"model": model, "provider": provider, "precision": precision, "threads": threads or _cores()}
+        settings = {"model": model, "provider": provider, "precision": precision, "threads": threads or usable_cores()}
         _timelines(found, settings, out, formats, note, as_json, as_jsonl)
         return
     show: Callable[[Iterable[dict]], None]
@@ -184,7 +184,7 @@ def _answers(
     from triadbench.export.predict.bulk import BATCH, infer_files
     from triadbench.export.predict.predictor import ChordPredictor
 
-    threads = threads or _cores()
+    threads = threads or usable_cores()
     # On a CPU each thread answers for files of its own, all alone: that wastes less than several for one answer.
     at_once = provider == "cpu" and len(found) > 1
     predictor = ChordPredictor(model, provider, precision=precision, threads=1 if at_once else threads)
@@ -202,11 +202,6 @@ def _answers(
                 console.note(note)
                 note = None
             yield result
-
-
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Failed:

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from triadbench.core.constants import PRECISIONS
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path, file_digest
 from triadbench.core.models import checkpoint as checkpoints
@@ -26,7 +27,7 @@ from triadbench.core.models.prediction import CLIP_SAMPLES
 from triadbench.core.models.predictor import SHIPPED
 from triadbench.export.formats import verification_clips as verification
 from triadbench.export.formats.verify import Reference, Report, VerificationError, compare, run_fresh, verify
-from triadbench.export.predict.metadata import PRECISIONS, ExportInfo, sealed
+from triadbench.export.predict.metadata import ExportInfo, sealed
 
 FORMATS = ("onnx", "torchscript")
 _ONNX_FRONT_ENDS = {"fp32": ("each", "batch", "none"), "fp16": ("batch",), "int8": ("each", "none")}

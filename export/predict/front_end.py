@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from triadbench.core.constants import PRECISIONS
 from triadbench.core.errors import UserError
 from triadbench.core.models.prediction import CLIP_SAMPLES
-from triadbench.export.predict.metadata import PRECISIONS, ExportInfo
+from triadbench.export.predict.metadata import ExportInfo
 from triadbench.export.predict.providers import OnnxModel
 
 _MEASURED_CLIPS = 4

@@ -7,6 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from triadbench.core.constants import PRECISIONS
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.version import VERSION
@@ -19,7 +20,6 @@ _SEAL_HEAD = b"\x72\x4a\x0a\x06" + SEAL.encode() + b"\x12\x40"
 """How an ONNX file's entry of metadata begins (ModelProto's field 14, of 74 bytes) that maps SEAL to 64 characters."""
 LICENCE = "MIT"
 FRONT_ENDS = ("each", "batch", "stft", "none")
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-ONNX_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
+from triadbench.core.constants import ONNX_PROVIDERS
+
 _ALLOWED = {  # beside the provider itself and the shape arithmetic of the CPU
     "cpu": (),
     "cuda": (),

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from triadbench.core.constants import ONNX_PROVIDERS, usable_cores
 from triadbench.core.errors import UserError
 from triadbench.core.files import check_model_file
 from triadbench.export.predict.metadata import ExportInfo, check_seal
-from triadbench.export.predict.placement import ONNX_PROVIDERS, Placement, placement_of
+from triadbench.export.predict.placement import Placement, placement_of
 
 _WAY_OUT = "use --provider cpu"
 _SILENT = 4  # ONNX Runtime's severity "fatal": what goes wrong is told by our own errors
@@ -318,11 +319,6 @@ def whole_number(name: str, value: int, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise UserError(f"{name}={value!r} must be a whole number from {least} on")
     return int(value)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use; ONNX Runtime would count the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _first_line(error: Exception) -> str:

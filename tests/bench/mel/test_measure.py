@@ -14,13 +14,14 @@ import torch
 from click.testing import CliRunner
 
 from triadbench import cli
-from triadbench.bench import cases, machine, records
+from triadbench.bench import cases, records
 from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.mel import measure as mel
 from triadbench.bench.mel import records as mel_records
 from triadbench.bench.mel import rivals
 from triadbench.bench.mel import static_analysis as mel_static
 from triadbench.bench.report import mel_page
+from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 from triadbench.kernels import SPECS, WHISPER, mel_reference
 
@@ -258,7 +259,7 @@ def test_a_gpus_cases_stand_apart():
     [
         ({"specs": ["NONE"]}, "spec 'NONE' is unknown; choose of ORIGINAL, CHORD, WHISPER"),
         ({"batches": [0]}, "batch=0 must be in 1 to 65,536"),
-        ({"threads": [machine.usable_cores() + 1]}, "the cores of this machine"),
+        ({"threads": [usable_cores() + 1]}, "the cores of this machine"),
     ],
 )
 def test_a_contest_checks_itself(given, told):

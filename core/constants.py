@@ -1,0 +1,44 @@
+"""Numbers and names that several rooms share. Imports nothing heavy, so that help texts can derive their defaults."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+SAMPLE_RATE = 16_000
+"""Hz; all sound is brought to it."""
+CLIP_SECONDS = 4.0
+CLIP_SAMPLES = round(SAMPLE_RATE * CLIP_SECONDS)
+
+ONNX_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+"""Our names of ONNX Runtime's execution providers, and its own."""
+PROVIDERS = (*ONNX_PROVIDERS, "torchscript", "torch")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+class RecipeDefaults(NamedTuple):
+    """What `train` takes where it is not told."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    split: str
+    test_fraction: float
+
+
+RECIPE_DEFAULTS = {
+    "original": RecipeDefaults(30, 32, 1e-5, "random", 0.3),
+    "ours": RecipeDefaults(5, 64, 3e-3, "grouped", 0.04),
+}
+
+EPOCH_PARTS = ("reading", "resampling", "mel", "copy", "forward", "backward", "optimizer", "synchronisation", "idle")
+"""Where an epoch's seconds go."""
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a container or `taskset` can make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
