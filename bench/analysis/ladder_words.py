@@ -168,7 +168,9 @@ def _tables(device: str, rungs: list[dict]) -> str:
         ]
         for before, rung in zip([first, *rungs], rungs, strict=False)
     ]
-    parts = [[rung["parameters"]["name"], *(f"{100 * shares(rung)[part]:.1f}" for part in EPOCH_PARTS)] for rung in rungs]
+    parts = [
+        [rung["parameters"]["name"], *(f"{100 * shares(rung)[part]:.1f}" for part in EPOCH_PARTS)] for rung in rungs
+    ]
     headers = [
         "rung",
         "epoch s",

@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from triadbench.bench import machine, roofs
 from triadbench.bench import record_fields as results
+from triadbench.bench import roofs
 from triadbench.bench.cases import make_waveform, tilted_tones
 from triadbench.bench.mel import records as mel_records
 from triadbench.bench.mel import rivals, warm_start
 from triadbench.bench.mel import static_analysis as mel_static
 from triadbench.bench.mel.records import Group
 from triadbench.core import timing
+from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 
 
@@ -97,7 +98,7 @@ def make_contest(
     for name in specs:
         if name not in SPECS:
             raise UserError(f"spec {name!r} is unknown; choose of {', '.join(SPECS)}")
-    cores = machine.usable_cores()
+    cores = usable_cores()
     for name, values, most in (("batch", batches, 65_536), ("threads", threads, cores)):
         for value in values:
             if not 1 <= value <= most:

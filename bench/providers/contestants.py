@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from triadbench.core.constants import PRECISIONS
 from triadbench.core.errors import UserError
-from triadbench.export.predict.metadata import PRECISIONS
 
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 BASELINE = "eager, torchaudio"

@@ -22,6 +22,7 @@ from triadbench.bench.study.eta import Remaining, duration
 from triadbench.bench.study.protocol import SEED, SPLIT_SEED, Case, Protocol, parameters
 from triadbench.bench.study.trials import FILE, TrialLog, append_once, fingerprint
 from triadbench.core import timing
+from triadbench.core.constants import usable_cores
 
 RUNS = Path("runs")
 PHASES = ("train", "test")
@@ -208,7 +209,7 @@ def _run_trial(case: Case, epochs: int, sets, maker, epoch_done) -> dict:
         train_loss.append(trained.loss)
         epoch_done(epoch + 1)
     other_cores = others.cores()
-    threads, cores = timing.own_threads(), machine.usable_cores()
+    threads, cores = timing.own_threads(), usable_cores()
     return {
         "train_s": train_s,
         "test_s": test_s,

@@ -25,6 +25,7 @@ from triadbench.bench.study.experiments import make_trainer, stepwise
 from triadbench.bench.study.protocol import LEARNING_RATE, SEED, TASKS
 from triadbench.bench.study.trials import FILE, TrialLog, append_once, fingerprint
 from triadbench.core import timing
+from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 
 FULL_CLIPS, CLIPS, BATCH_SIZE, ROUNDS = 8192, 1024, 32, 3
@@ -344,7 +345,7 @@ class _Ladder:
             prepared_s=result.prepared_s,
             parts=result.parts,
             other_cores=other_cores,
-            disturbed=timing.is_disturbed(other_cores, timing.own_threads(), machine.usable_cores()),
+            disturbed=timing.is_disturbed(other_cores, timing.own_threads(), usable_cores()),
         )
         self.measured += 1
         self._last_s[rung.number] = result.seconds

@@ -132,7 +132,8 @@ def _in_worker(task: tuple[int, str, int]) -> tuple[int, str | None]:
 
 
 def _amplify_one(dataset: Dataset, index: int, path: str, seed: int) -> tuple[int, str | None]:
-    from triadbench.core.audio.io import SAMPLE_RATE, AudioError, write_wav
+    from triadbench.core.audio.io import AudioError, write_wav
+    from triadbench.core.constants import SAMPLE_RATE
     from triadbench.core.render.amplifier import amplify, random_settings
 
     try:

@@ -22,15 +22,14 @@ import numpy as np
 from triadbench.core.audio.header import AudioHeader
 from triadbench.core.audio.io import (
     AUDIO_SUFFIXES,
-    CLIP_SAMPLES,
     HEADER_BYTES,
-    SAMPLE_RATE,
     AudioError,
     check_header,
     read_audio,
     read_clip,
     read_header,
 )
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ClipName
 

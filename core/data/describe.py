@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from triadbench.core.audio.io import SAMPLE_RATE, AudioError, to_int16
+from triadbench.core.audio.io import AudioError, to_int16
+from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.data.dataset import Dataset, Progress
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path

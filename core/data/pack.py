@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from triadbench.core.audio.io import CLIP_SAMPLES, SAMPLE_RATE, AudioError, to_int16
+from triadbench.core.audio.io import AudioError, to_int16
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.data.dataset import Clip, Dataset, Progress, parse_member
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path

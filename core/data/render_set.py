@@ -169,7 +169,7 @@ def _render_chunk(chunk: Sequence[PlannedClip]) -> int:
     import soundfile
 
     from triadbench.core.audio.io import to_int16
-    from triadbench.core.render.note_banks import SAMPLE_RATE
+    from triadbench.core.constants import SAMPLE_RATE
 
     for planned in chunk:
         waveform = to_int16(_worker["renderer"].clip(planned))

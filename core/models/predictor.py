@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
-from triadbench.core.models.prediction import CLIP_SAMPLES, Scores, is_silent
+from triadbench.core.models.prediction import Scores, is_silent
 from triadbench.core.pretrained import pretrained_path
 from triadbench.kernels import MelSpectrogram
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from triadbench.core.constants import CLIP_SAMPLES
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import VOICINGS, ClipName
 from triadbench.core.render.amplifier import amplify, random_settings
-from triadbench.core.render.note_banks import LAYERS, SAMPLE_RATE, NoteBank
+from triadbench.core.render.note_banks import LAYERS, NoteBank
 from triadbench.core.render.rooms import Filter, noise, room_response, tone_curve
 from triadbench.core.render.voicings import chord_notes
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.data.degrade import Degradation
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import NO_CHORD, chord_symbol, root_index
 from triadbench.core.render.chords import mix_note
-from triadbench.core.render.note_banks import LAYERS, SAMPLE_RATE, NoteBank
+from triadbench.core.render.note_banks import LAYERS, NoteBank
 from triadbench.core.render.rooms import Filter, noise, room_response
 from triadbench.core.render.voicings import chord_notes
 

@@ -15,7 +15,7 @@ import torchaudio
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from triadbench.core.audio.io import CLIP_SAMPLES, SAMPLE_RATE
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.data.dataset import Dataset
 from triadbench.core.training.clock import NO_CLOCK
 from triadbench.kernels.spec import ORIGINAL

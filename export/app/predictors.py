@@ -6,8 +6,9 @@ import os
 import threading
 from pathlib import Path
 
+from triadbench.core.constants import PROVIDERS
 from triadbench.core.errors import UserError
-from triadbench.export.predict.predictor import PRETRAINED, PROVIDERS, STEM, ChordPredictor, file_name
+from triadbench.export.predict.predictor import PRETRAINED, STEM, ChordPredictor, file_name
 
 SHIPPED = {"shipped model": "fp32", "shipped model, int8": "int8", "shipped model, fp16": "fp16"}
 _KEPT = 6

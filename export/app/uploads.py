@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from triadbench.core.audio.io import AudioError, iter_blocks, read_header
+from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.models.prediction import SAMPLE_RATE
 from triadbench.export.predict.window_votes import HOP_S, Hearing, loudness, windows
 
 CLIP_LIMIT_S = 60.0

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from triadbench.core.commands import console
+from triadbench.core.constants import PRECISIONS
 
 _PATH = click.Path(path_type=Path)
 _EVERY_PRECISION = "fp32,fp16,int8"
@@ -72,7 +73,7 @@ def export(
     from triadbench.export.formats import exporter
 
     formats = [name for name, given in (("onnx", onnx), ("torchscript", torchscript)) if given] or exporter.FORMATS
-    wanted = precisions or exporter.PRECISIONS
+    wanted = precisions or PRECISIONS
     try:
         exporter.check(formats, wanted)
     except UserError as error:

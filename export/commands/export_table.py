@@ -25,7 +25,7 @@ def time_files(
     second in batches of 32, and whether other work wanted the same cores (see `core.timing`)."""
     import numpy as np
 
-    from triadbench.core.models.prediction import CLIP_SAMPLES
+    from triadbench.core.constants import CLIP_SAMPLES
     from triadbench.core.models.predictor import Predictor
 
     predictor = Predictor.load(model)

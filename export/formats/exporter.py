@@ -18,12 +18,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from triadbench.core.constants import PRECISIONS
+from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path, file_digest
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
-from triadbench.core.models.prediction import CLIP_SAMPLES
 from triadbench.core.models.predictor import SHIPPED
 from triadbench.export.formats import verification_clips as verification
 from triadbench.export.formats.verify import Reference, Report, VerificationError, compare, run_fresh, verify

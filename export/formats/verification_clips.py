@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from triadbench.core.audio.io import to_int16
-from triadbench.core.models.prediction import CLIP_SAMPLES
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.render.chords import STYLES, Renderer, plan
 from triadbench.core.render.note_banks import NoteBank, build_banks
 

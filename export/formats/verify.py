@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 from triadbench.core.models.checkpoint import Checkpoint
-from triadbench.core.models.prediction import CLIP_SAMPLES
 from triadbench.core.models.predictor import Predictor
 from triadbench.export.formats.verification_clips import LabelledClips
 from triadbench.export.predict.metadata import KEY, SEAL, ExportInfo, check_seal

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from triadbench.core.constants import PRECISIONS
+from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS
 from triadbench.core.errors import UserError
-from triadbench.core.models.prediction import CLIP_SAMPLES
 from triadbench.export.predict.metadata import ExportInfo
 from triadbench.export.predict.providers import OnnxModel
 

@@ -92,7 +92,7 @@ class CheckpointModel:
 
 
 def _clip_samples() -> int:
-    from triadbench.core.models.prediction import CLIP_SAMPLES
+    from triadbench.core.constants import CLIP_SAMPLES
 
     return CLIP_SAMPLES
 

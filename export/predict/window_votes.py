@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.models.chords import TYPES, chord_symbol
-from triadbench.core.models.prediction import CLIP_SAMPLES, SAMPLE_RATE, name_chord, no_chord
+from triadbench.core.models.prediction import name_chord, no_chord
 
 WINDOW_S = CLIP_SAMPLES / SAMPLE_RATE
 HOP_S = WINDOW_S / 2

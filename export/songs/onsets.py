@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triadbench.core.models.prediction import SAMPLE_RATE
+from triadbench.core.constants import SAMPLE_RATE
 
 HOP = 160
 """10 ms."""

@@ -18,9 +18,10 @@ from typing import BinaryIO
 import numpy as np
 
 from triadbench.core.audio.io import iter_blocks, read_header
+from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES, chord_symbol
-from triadbench.core.models.prediction import SAMPLE_RATE, Scores
+from triadbench.core.models.prediction import Scores
 from triadbench.export.songs.decoding import viterbi
 from triadbench.export.songs.harmony import find_key, find_progressions, roman_numeral
 from triadbench.export.songs.onsets import OnsetCurve, onsets, tempo

@@ -6,7 +6,8 @@ import functools
 
 import numpy as np
 
-from triadbench.core.render.note_banks import LAYERS, SAMPLE_RATE, SECONDS, NoteBank
+from triadbench.core.constants import SAMPLE_RATE
+from triadbench.core.render.note_banks import LAYERS, SECONDS, NoteBank
 from triadbench.core.render.synthesiser import make_instrument, render_note
 
 LOW, HIGH = 36, 88

@@ -12,6 +12,7 @@ from tests.bench.study.test_experiments import counted, kill, start, wait_for_li
 from triadbench.bench import records
 from triadbench.bench.analysis import ladder_words as why
 from triadbench.bench.study import experiments, ladder
+from triadbench.core.constants import EPOCH_PARTS
 from triadbench.core.errors import UserError
 from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
 
@@ -99,7 +100,7 @@ def test_a_real_network_with_another_learning_rate_fails(tmp_path, clips, rate):
     assert [record["parameters"]["name"] for record in result["rungs"]] == ["original", "same"]
     assert result["rungs"][1]["max_difference"] < 1e-4
     assert [record["parameters"]["name"] for record in result["failed"]] == ["wrong"]
-    assert set(result["rungs"][0]["parts"]) == set(why.PARTS)
+    assert set(result["rungs"][0]["parts"]) == set(EPOCH_PARTS)
 
 
 @pytest.mark.parametrize("losses", [[1.0, float("nan")], [1.0, float("inf")], [1.0]], ids=["nan", "inf", "short"])

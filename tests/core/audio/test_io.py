@@ -16,7 +16,6 @@ from tests.core.sounds import encode, tone
 from triadbench.core.audio import io as audio
 from triadbench.core.audio.header import parse_header
 from triadbench.core.audio.io import (
-    CLIP_SAMPLES,
     AudioError,
     check_header,
     iter_blocks,
@@ -26,6 +25,7 @@ from triadbench.core.audio.io import (
     to_int16,
     write_wav,
 )
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 
 FORMATS = {

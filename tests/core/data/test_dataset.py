@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.core.sounds import NAMES, encode, make_folder, make_zip, manifest, short_wav, tone
-from triadbench.core.audio.io import CLIP_SAMPLES, AudioError
+from triadbench.core.audio.io import AudioError
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.pack import pack
 from triadbench.core.errors import UserError

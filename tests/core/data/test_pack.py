@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.core.sounds import NAMES, encode, make_folder, manifest, short_wav, tone
-from triadbench.core.audio.io import CLIP_SAMPLES, to_int16
+from triadbench.core.audio.io import to_int16
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.data import pack as pack_module
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.pack import PackWriter, open_rows, pack

@@ -8,13 +8,14 @@ import pytest
 import scipy.signal
 
 from tests.core.toys import all_names, close_position, pitch_of, sine_bank, sounding
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.data.dataset import Clip
 from triadbench.core.data.splits import grouped_split
 from triadbench.core.errors import UserError
 from triadbench.core.models import chroma_template as baseline
 from triadbench.core.models.chords import TYPE_INTERVALS, VOICINGS, ClipName
 from triadbench.core.render import chords as render
-from triadbench.core.render.chords import CLIP_SAMPLES, STYLES, PlannedClip, Renderer, Style, plan
+from triadbench.core.render.chords import STYLES, PlannedClip, Renderer, Style, plan
 from triadbench.core.render.note_banks import NoteBank
 from triadbench.core.render.voicings import root_midi
 

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from triadbench.core.constants import ONNX_PROVIDERS
 from triadbench.core.errors import UserError
 from triadbench.core.pretrained import pretrained_path
 from triadbench.export.predict import providers
@@ -40,7 +41,7 @@ def _event(name, operator, provider, kind="float", size=9):
     return {"cat": "Node", "name": f"{name}_kernel_time", "args": arguments}
 
 
-CPU, CUDA, TENSORRT = providers.ONNX_PROVIDERS.values()
+CPU, CUDA, TENSORRT = ONNX_PROVIDERS.values()
 ON_CUDA = [_event("conv", "Conv", CUDA), _event("matmul", "MatMul", CUDA)]
 SHAPES = [_event("length", "Shape", CPU), _event("hops", "Div", CPU, "int64"), _event("share", "Cast", CPU, size=1)]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triadbench.core.models.prediction import CLIP_SAMPLES
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.export.predict.window_votes import Hearing, loudness, windows
 
 HOP = CLIP_SAMPLES // 2
