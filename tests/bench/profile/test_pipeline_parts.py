@@ -13,7 +13,7 @@ from triadbench.bench.profile import pipeline_parts
 from triadbench.bench.report import pipeline_page, profile_page
 from triadbench.bench.report import sections as pieces
 from triadbench.bench.report.report import write_report
-from triadbench.core.training.clock import PARTS
+from triadbench.core.constants import EPOCH_PARTS
 
 COSTS = {
     "original": [0.08, 0.02, 0.1, 0.0, 0.2, 0.5, 0.04, 0.04, 0.02],
@@ -24,7 +24,7 @@ COSTS = {
 
 def make(pipeline: str, **more) -> dict:
     """An epoch of 100 clips whose clock adds a quarter: 0.8 s without it for the original, 0.32 s for the fast."""
-    parts = dict(zip(PARTS, COSTS[pipeline], strict=True))
+    parts = dict(zip(EPOCH_PARTS, COSTS[pipeline], strict=True))
     total = sum(parts.values())
     return (
         records.make(
@@ -76,7 +76,7 @@ def test_both_pipelines_are_split_into_all_parts(measured):
     found, seen = measured
     assert [record["parameters"]["pipeline"] for record in found] == ["original", "fast"]
     for record in found:
-        assert set(record["parts"]) == set(PARTS) and record["n_clips"] == 8 and len(record["samples"]) == 2
+        assert set(record["parts"]) == set(EPOCH_PARTS) and record["n_clips"] == 8 and len(record["samples"]) == 2
         assert sum(record["parts"].values()) == pytest.approx(record["instrumented_s"])
         assert record["error"]["max_difference"] < pipeline_parts.LOSS_TOLERANCE
         assert record["overhead"] > 0 and record["parameters"]["threads"] >= 1 and json.dumps(record)
@@ -104,8 +104,8 @@ def test_other_losses_are_not_timed(fast, told):
 def test_bars_and_table_are_the_shares_of_the_epochs_without_a_clock():
     page = pipeline_page.chapter(BOTH)
     found = bars(page)
-    assert list(found) == list(PARTS)
-    for index, part in enumerate(PARTS):
+    assert list(found) == list(EPOCH_PARTS)
+    for index, part in enumerate(EPOCH_PARTS):
         # 0.8 of the instrumented seconds, over 100 clips.
         assert found[part] == pytest.approx([8 * COSTS["original"][index], 8 * COSTS["fast"][index]])
     table = page[page.index("Milliseconds a training clip</caption>") :]
@@ -117,7 +117,7 @@ def test_bars_and_table_are_the_shares_of_the_epochs_without_a_clock():
 
 
 def test_every_part_has_a_colour_of_its_own_and_a_hatching_or_a_neighbour_without():
-    assert set(pieces.PARTS) == set(PARTS) and len(set(pieces.PARTS.values())) == len(PARTS)
+    assert set(pieces.PARTS) == set(EPOCH_PARTS) and len(set(pieces.PARTS.values())) == len(EPOCH_PARTS)
     assert "hovertemplate" in pipeline_page.chapter(BOTH)
 
 

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from tests.core.toys import all_names, write_set
+from triadbench.core.constants import EPOCH_PARTS
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.pack import pack
 from triadbench.core.data.splits import random_split
 from triadbench.core.errors import UserError
 from triadbench.core.models.networks import OriginalNet, original_loss
 from triadbench.core.training.batches import CachedSource, in_batches, make_source
-from triadbench.core.training.clock import PARTS, Clock
+from triadbench.core.training.clock import Clock
 from triadbench.core.training.epoch import StudyTrainer, epoch_order
 from triadbench.core.training.original_dataset import TriadClips
 from triadbench.core.training.pipeline import LADDER, ORIGINAL_PIPELINE, Switches, fast_pipeline
@@ -170,7 +171,7 @@ def test_files_of_any_rate_channels_and_length_become_clips(tmp_path):
 def test_parts_sum_to_the_epoch(name, clock, sets):
     made = trainer(sets, RUNGS[name])
     for result in (made.train_epoch(clock), made.test_epoch(clock), made.train_epoch(clock)):
-        assert tuple(result.parts) == PARTS and sum(result.parts.values()) == pytest.approx(result.seconds)
+        assert tuple(result.parts) == EPOCH_PARTS and sum(result.parts.values()) == pytest.approx(result.seconds)
         assert all(seconds >= 0 for seconds in result.parts.values())
     expected = {"original": {"reading", "resampling", "mel"}, "mel per batch": {"reading", "mel"}, "fused Adam": set()}
     seen = {part for part in ("reading", "resampling", "mel") if result.parts[part] > 0}
