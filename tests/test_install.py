@@ -126,7 +126,7 @@ def test_the_wheel_alone_names_a_chord_beside_the_package_kernels(wheel, tmp_pat
         pytest.skip("pip cannot fetch the dependencies: no package registry is reached")
     assert done.returncode == 0, done.stderr
     _run([*install, "--no-deps", "kernels"], tmp_path, variables)
-    program = "import importlib.util as u; print([n for n in %r if u.find_spec(n)])" % (STUDY,)
+    program = f"import importlib.util as u; print([n for n in {STUDY!r} if u.find_spec(n)])"
     assert _run([python, "-c", program], tmp_path, variables).stdout.strip() == "[]"
     command = python.with_name("triadbench")
     examples = ROOT / CLIP
