@@ -34,7 +34,7 @@ if __name__ != "triadbench.cli":
 import click  # noqa: E402
 
 from triadbench.core.commands.console import Group  # noqa: E402
-from triadbench.core.version import VERSION  # noqa: E402
+from triadbench.core.constants import VERSION  # noqa: E402
 
 _COMMANDS = {
     "data": ("core.commands.data:data", "Get, make, pack and describe sets of chord clips."),

@@ -14,9 +14,8 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from triadbench.core.constants import usable_cores
+from triadbench.core.constants import VERSION, usable_cores
 from triadbench.core.files import PACKAGE
-from triadbench.core.version import VERSION
 
 _PACKAGES = ("numpy", "torch", "torchaudio", "scipy", "numba", "soundfile", "soxr", "plotly", "onnxruntime-gpu")
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")

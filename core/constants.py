@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+VERSION = "0.1.0"
+"""What `--version` prints, and what checkpoints and records carry."""
+
 SAMPLE_RATE = 16_000
 """Hz; all sound is brought to it."""
 CLIP_SECONDS = 4.0
@@ -21,7 +24,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 
 class RecipeDefaults(NamedTuple):
-    """What `train` takes where it is not told."""
+    """Defaults of `train`."""
 
     epochs: int
     batch_size: int

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and checksums of files."""
+"""Files: the shipped ones, written whole or not at all, listed below a folder, checksums, room on the disk."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 
 from triadbench.core.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder that is imported as `triadbench`: a checkout, or a part of site-packages."""
+
+
+def pretrained_path(name: str = "") -> Path:
+    """Path of the shipped file `name` (weights, exported models, their card), there or not; without a name, of their
+    folder."""
+    return Path(str(resources.files("triadbench.core.pretrained")), name)
 
 
 @contextlib.contextmanager
@@ -93,3 +100,43 @@ def file_digest(
             if progress is not None:
                 progress(done, total)
     return digest.hexdigest()
+
+
+def check_room(folder: Path, n_bytes: int) -> None:
+    """Raises UserError where the disk of `folder` has less room than `n_bytes`."""
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise UserError(f"{folder}: {n_bytes / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free")
+
+
+def walk_files(root: str | os.PathLike) -> Iterator[tuple[str, str | None]]:
+    """List the files below a folder, in no particular order. Links to folders are followed, but no folder is entered
+    twice; hidden folders are left out.
+
+    Yields:
+        (path below `root` with "/", None), or the path of what cannot be used ("" for `root`) with the reason.
+    """
+    waiting, seen = [""], set()  # a stack, for folders may lie deeper than Python's calls may
+    while waiting:
+        below = waiting.pop()
+        folder = os.path.join(root, below)
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                listing = sorted(entries, key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            yield below, f"folder that cannot be read ({error.strerror})"
+            continue
+        for entry in listing:
+            path = f"{below}/{entry.name}" if below else entry.name
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
+                is_folder = is_file = False
+            if not is_folder:
+                yield path, None if is_file else "broken link or not a plain file"
+            elif not entry.name.startswith("."):
+                waiting.append(path)

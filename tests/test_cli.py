@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from triadbench import cli
 from triadbench.core.commands import console
+from triadbench.core.constants import VERSION
 from triadbench.core.errors import UserError
-from triadbench.core.version import VERSION
 
 ROOT = Path(cli.__file__).parent
 HEAVY = ("torch", "numpy", "scipy", "plotly", "numba", "torchaudio", "tqdm")

@@ -13,8 +13,7 @@ from pathlib import Path
 from triadbench.bench import records
 from triadbench.bench.analysis import pairing
 from triadbench.core.errors import UserError
-from triadbench.core.files import PACKAGE
-from triadbench.core.pretrained import pretrained_path
+from triadbench.core.files import PACKAGE, pretrained_path
 
 MAKERS = (
     "python cli.py profile",

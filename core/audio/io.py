@@ -14,20 +14,21 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 import soundfile
 
-from triadbench.core.audio.header import HEADER_BYTES, AudioHeader, parse_header, truncation
-from triadbench.core.audio.plain_wav import read_plain
+from triadbench.core.audio.header import HEADER_BYTES, AudioHeader, parse_header, read_plain_wav, truncation
 from triadbench.core.constants import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path
+from triadbench.core.files import atomic_path, walk_files
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+STDIN = "-"
 SAMPLE_RATE_LIMITS = (100, 1_000_000)
 """Rates outside are damage, not sound; without a limit a header of 1 Hz would ask for 16,000 samples per sample."""
 
@@ -38,26 +39,28 @@ _MARGIN_S = 1.0
 _SPOOL_BYTES = 64 << 20
 _UNKNOWN_FRAMES = 1 << 62
 _WINDOW_BYTES = 65_536
+_LOUDEST = 1e10
+"""32-bit integers stored as floats reach 2^31; what is louder still is no sound, and its power overflows float32."""
 
-Source = str | os.PathLike | bytes | BinaryIO
+Source = str | os.PathLike | bytes | IO[bytes]
 
 
 class AudioError(UserError):
     """A sound that cannot be used, and why."""
 
 
-class _Forward(soundfile.SoundFile):
+class _ForwardFile(soundfile.SoundFile):
     """Read from start to end only: soundfile would seek after each block, and fail where no length is stated."""
 
     def seekable(self) -> bool:
         return False
 
 
-class _Patient:
+class _CallbackFile:
     """A file for libsndfile's callbacks: damaged sounds make it seek before the start, and an exception raised there
     would be printed by the interpreter and lost. The file stays where it was, which libsndfile takes for an error."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: IO[bytes]):
         self._file = file
         self.read, self.tell = file.read, file.tell
 
@@ -68,14 +71,36 @@ class _Patient:
 
 
 @dataclass(frozen=True)
-class _Opened:
-    sound: soundfile.SoundFile
-    label: str
-    promised: int | None
+class _Sound:
+    """An open sound: `label` names it in messages, `frames` is the length that its header promises."""
 
-    @property
-    def sample_rate(self) -> int:
-        return self.sound.samplerate
+    file: soundfile.SoundFile
+    label: str
+    frames: int | None
+
+
+def find_files(paths: Iterable[str | os.PathLike]) -> list[str]:
+    """The audio files that a user's paths name.
+
+    Files as they are, "-" for standard input as well; for a folder every audio file below it, sorted, without hidden
+    ones. A missing file, a folder without any audio file, and a folder that cannot be read stay in the list, to be
+    reported with the others.
+    """
+    files: list[str] = []
+    for path in (os.fspath(path) for path in paths):
+        if path == STDIN or not os.path.isdir(path):
+            files.append(path)
+            continue
+        members = [member for member, problem in walk_files(path) if _is_listed(member, problem)]
+        members.sort(key=lambda member: member.split("/"))
+        files += [str(Path(path, member)) for member in members] or [path]
+    return files
+
+
+def _is_listed(member: str, problem: str | None) -> bool:
+    if problem is not None:
+        return problem.startswith("folder")
+    return member.lower().endswith(AUDIO_SUFFIXES) and not member.rpartition("/")[2].startswith(".")
 
 
 def read_audio(source: Source, *, name: str | None = None) -> tuple[np.ndarray, int]:
@@ -88,8 +113,8 @@ def read_audio(source: Source, *, name: str | None = None) -> tuple[np.ndarray, 
     Raises:
         AudioError: missing, folder, empty, zero-length, truncated, not sound, or with NaN or infinite samples.
     """
-    with _open(source, name) as opened:
-        return _decode(opened, None), opened.sample_rate
+    with _open(source, name) as sound:
+        return _decode(sound, None), sound.file.samplerate
 
 
 def read_clip(source: Source, seconds: float | None = CLIP_SECONDS, *, name: str | None = None) -> np.ndarray:
@@ -104,10 +129,11 @@ def read_clip(source: Source, seconds: float | None = CLIP_SECONDS, *, name: str
     Raises:
         AudioError: as `read_audio`.
     """
-    with _open(source, name) as opened:
-        limit = None if seconds is None else int(np.ceil((seconds + _MARGIN_S) * opened.sample_rate))
-        waveform = resample(_decode(opened, limit), opened.sample_rate)
-        _check_finite(waveform, opened.label)
+    with _open(source, name) as sound:
+        rate = sound.file.samplerate
+        limit = None if seconds is None else int(np.ceil((seconds + _MARGIN_S) * rate))
+        waveform = resample(_decode(sound, limit), rate)
+        _check_finite(waveform, sound.label)
     return waveform if seconds is None else fit(waveform, round(seconds * SAMPLE_RATE))
 
 
@@ -124,16 +150,16 @@ def iter_blocks(source: Source, block_seconds: float = 30.0, *, name: str | None
     size = round(block_seconds * SAMPLE_RATE)
     if size < 1:
         raise ValueError(f"block_seconds={block_seconds} must be at least one sample (1/{SAMPLE_RATE} s)")
-    plain = read_plain(source, SAMPLE_RATE, size)
+    plain = read_plain_wav(source, SAMPLE_RATE, size)
     if plain is not None:
         yield plain
         return
-    with _open(source, name) as opened:
+    with _open(source, name) as sound:
         waiting: list[np.ndarray] = []
         n_waiting = 0
-        for piece in _resampled(_decoded_blocks(opened, None), opened):
-            waiting.append(piece)
-            n_waiting += len(piece)
+        for block in _resampled(_decoded_blocks(sound, None), sound):
+            waiting.append(block)
+            n_waiting += len(block)
             while n_waiting >= size:
                 joined = np.concatenate(waiting)
                 yield joined[:size].copy()
@@ -149,9 +175,9 @@ def read_header(source: Source, *, name: str | None = None) -> AudioHeader:
     Raises:
         AudioError: missing, empty, zero-length, truncated or not sound, as far as a header shows.
     """
-    with _open(source, name) as opened:
-        sound = opened.sound
-        return AudioHeader(sound.samplerate, sound.channels, opened.promised, sound.format, sound.subtype)
+    with _open(source, name) as sound:
+        file = sound.file
+        return AudioHeader(file.samplerate, file.channels, sound.frames, file.format, file.subtype)
 
 
 def check_header(prefix: bytes, size: int, name: str) -> AudioHeader | None:
@@ -219,7 +245,7 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = 
 
 
 @contextlib.contextmanager
-def _open(source: Source, name: str | None) -> Iterator[_Opened]:
+def _open(source: Source, name: str | None) -> Iterator[_Sound]:
     label = name or _label(source)
     with contextlib.ExitStack() as stack:
         file, native = _as_file(source, label, stack)
@@ -234,17 +260,17 @@ def _open(source: Source, name: str | None) -> Iterator[_Opened]:
         file.seek(0)
         try:
             # libsndfile reads a path by itself, a Python object through calls back into Python.
-            sound = stack.enter_context(_Forward(native if native is not None else _Patient(file)))
+            sound = stack.enter_context(_ForwardFile(native if native is not None else _CallbackFile(file)))
         except (soundfile.SoundFileError, TypeError) as error:
             raise AudioError(f"{label}: not a sound file that can be read ({_reason(error)})") from error
-        promised = sound.frames if 0 <= sound.frames < _UNKNOWN_FRAMES else None
+        frames = sound.frames if 0 <= sound.frames < _UNKNOWN_FRAMES else None
         if header is not None and header.format == "FLAC":
-            promised = header.frames
-        _check_header(None, promised, sound.samplerate, label)
-        yield _Opened(sound, label, promised)
+            frames = header.frames
+        _check_header(None, frames, sound.samplerate, label)
+        yield _Sound(sound, label, frames)
 
 
-def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> tuple[BinaryIO, str | bytes | None]:
+def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> tuple[IO[bytes], str | bytes | None]:
     """A seekable file of the source, and its path where libsndfile can open that itself."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source), None
@@ -259,9 +285,7 @@ def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> tuple[B
         raise AudioError(f"{label} does not exist") from error
     except (OSError, ValueError) as error:
         raise AudioError(f"{label}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
-    if not stat.S_ISREG(mode):
-        return _seekable(file, label, stack), None
-    return file, _native(source)
+    return (file, _native(source)) if stat.S_ISREG(mode) else (_seekable(file, label, stack), None)
 
 
 def _native(path: str | os.PathLike) -> str | bytes:
@@ -269,7 +293,7 @@ def _native(path: str | os.PathLike) -> str | bytes:
     return os.fspath(path) if os.name == "nt" else os.fsencode(path)
 
 
-def _seekable(file: BinaryIO, label: str, stack: contextlib.ExitStack) -> BinaryIO:
+def _seekable(file: IO[bytes], label: str, stack: contextlib.ExitStack) -> IO[bytes]:
     try:
         if file.seekable():
             return file
@@ -280,7 +304,7 @@ def _seekable(file: BinaryIO, label: str, stack: contextlib.ExitStack) -> Binary
     return spool
 
 
-def _tail_truncation(file: BinaryIO, size: int) -> str | None:
+def _tail_truncation(file: IO[bytes], size: int) -> str | None:
     file.seek(0)
     head = file.read(_WINDOW_BYTES)
     file.seek(max(0, size - _WINDOW_BYTES - 512))
@@ -297,68 +321,58 @@ def _check_header(cut: str | None, frames: int | None, sample_rate: int, label: 
         raise AudioError(f"{label}: zero length, the file holds no samples")
 
 
-def _decode(opened: _Opened, limit: int | None) -> np.ndarray:
+def _decode(sound: _Sound, limit: int | None) -> np.ndarray:
     """Mono float32 (samples,) of the first `limit` frames, or of all."""
-    pieces = list(_decoded_blocks(opened, limit))
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    blocks = list(_decoded_blocks(sound, limit))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def _decoded_blocks(opened: _Opened, limit: int | None) -> Iterator[np.ndarray]:
-    """Mono float32 pieces at the file's own rate; checks that as much comes as was promised."""
-    sound = opened.sound
-    block = max(1, _READ_VALUES // sound.channels)
-    wanted = opened.promised if limit is None else min(limit, opened.promised or limit)
+def _decoded_blocks(sound: _Sound, limit: int | None) -> Iterator[np.ndarray]:
+    """Mono float32 blocks at the file's own rate; checks that as much comes as was promised."""
+    file = sound.file
+    size = max(1, _READ_VALUES // file.channels)
+    end = sound.frames if limit is None else min(limit, sound.frames or limit)
     done = 0
-    while wanted is None or done < wanted:
-        count = block if wanted is None else min(block, wanted - done)
+    while end is None or done < end:
         try:
-            piece = sound.read(count, dtype="float32", always_2d=True)
+            block = file.read(size if end is None else min(size, end - done), dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
-            raise AudioError(f"{opened.label}: damaged or truncated after {done} frames ({_reason(error)})") from error
-        if len(piece) == 0:
+            raise AudioError(f"{sound.label}: damaged or truncated after {done} frames ({_reason(error)})") from error
+        if len(block) == 0:
             break
-        mono = piece[:, 0] if sound.channels == 1 else _average(piece)
-        _check_finite(mono, opened.label, done)
-        done += len(piece)
+        # Averaged in float64: two channels at the float32 maximum would overflow on their way to the mean.
+        mono = block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float64).astype(np.float32)
+        _check_finite(mono, sound.label, done)
+        done += len(block)
         yield mono
     if done == 0:
-        raise AudioError(f"{opened.label}: zero length, no samples could be read")
-    if opened.promised is not None and done < wanted:
-        raise AudioError(f"{opened.label}: truncated: {done} of {opened.promised} frames could be read")
+        raise AudioError(f"{sound.label}: zero length, no samples could be read")
+    if sound.frames is not None and end is not None and done < end:
+        raise AudioError(f"{sound.label}: truncated: {done} of {sound.frames} frames could be read")
 
 
-def _average(frames: np.ndarray) -> np.ndarray:
-    # In float64, so that two channels at the float32 maximum do not overflow on their way to the mean.
-    return frames.mean(axis=1, dtype=np.float64).astype(np.float32)
-
-
-def _resampled(pieces: Iterator[np.ndarray], opened: _Opened) -> Iterator[np.ndarray]:
-    if opened.sample_rate == SAMPLE_RATE:
-        yield from pieces
+def _resampled(blocks: Iterator[np.ndarray], sound: _Sound) -> Iterator[np.ndarray]:
+    if sound.file.samplerate == SAMPLE_RATE:
+        yield from blocks
         return
     import soxr
 
-    stream = soxr.ResampleStream(opened.sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    for piece in pieces:
-        out = stream.resample_chunk(np.ascontiguousarray(piece))
-        _check_finite(out, opened.label)
+    stream = soxr.ResampleStream(sound.file.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        out = stream.resample_chunk(np.ascontiguousarray(block))
+        _check_finite(out, sound.label)
         yield out
     yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
-_LOUDEST = 1e10
-"""32-bit integers stored as floats reach 2^31; what is louder still is no sound, and its power overflows float32."""
-
-
 def _check_finite(waveform: np.ndarray, label: str, first: int = 0) -> None:
-    """`first` is the number of its first sample, of which the message counts on."""
+    """`first`: index of the waveform's first sample in the file, used in error messages."""
     if not np.isfinite(waveform).all():
         where = int(np.flatnonzero(~np.isfinite(waveform))[0])
         raise AudioError(f"{label}: sample {first + where} is {waveform[where]}, not a number that sound can have")
     if len(waveform) and np.abs(waveform).max() > _LOUDEST:
-        raise AudioError(
-            f"{label}: samples reach {np.abs(waveform).max():.3g}, far beyond full scale (1); is it damaged?"
-        )
+        peak = np.abs(waveform).max()
+        raise AudioError(f"{label}: samples reach {peak:.3g}, far beyond full scale (1); is it damaged?")
 
 
 def _reason(error: Exception) -> str:

@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from triadbench.core.constants import VERSION
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path, check_model_file
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.networks import ChordNet, OriginalNet
-from triadbench.core.version import VERSION
 from triadbench.kernels.spec import ORIGINAL, MelSpec
 
 FORMAT = "triadbench-checkpoint-1"

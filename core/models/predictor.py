@@ -10,10 +10,10 @@ import torch
 from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
+from triadbench.core.files import pretrained_path
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.prediction import Scores, is_silent
-from triadbench.core.pretrained import pretrained_path
 from triadbench.kernels import MelSpectrogram
 
 SHIPPED = pretrained_path("chordnet.safetensors")

@@ -98,7 +98,7 @@ def infer(
     if as_csv + as_json + as_jsonl > 1:
         raise click.UsageError("choose --csv, --json or --jsonl")
     _check_timeline(timeline, out, formats, as_csv, alternatives)
-    from triadbench.core.audio.find import find_files
+    from triadbench.core.audio.io import find_files
 
     found = find_files(files)
     provider, note = (provider, None) if provider else _provider_of(model)

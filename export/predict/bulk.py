@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from triadbench.core.audio.find import STDIN
-from triadbench.core.audio.io import AUDIO_SUFFIXES, iter_blocks
+from triadbench.core.audio.io import AUDIO_SUFFIXES, STDIN, iter_blocks
 from triadbench.core.errors import UserError
 from triadbench.core.models.prediction import Scores
 from triadbench.export.predict.window_votes import Hearing, loudness, windows

@@ -7,10 +7,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from triadbench.core.constants import PRECISIONS
+from triadbench.core.constants import PRECISIONS, VERSION
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
-from triadbench.core.version import VERSION
 from triadbench.kernels.spec import MelSpec
 
 FORMAT = "triadbench-export-1"

@@ -19,9 +19,8 @@ import numpy as np
 
 from triadbench.core.constants import CLIP_SAMPLES, ONNX_PROVIDERS, PRECISIONS, PROVIDERS, SAMPLE_RATE, usable_cores
 from triadbench.core.errors import UserError
-from triadbench.core.files import check_model_file
+from triadbench.core.files import check_model_file, pretrained_path
 from triadbench.core.models.prediction import Scores, is_silent, name_chord, no_chord
-from triadbench.core.pretrained import pretrained_path
 from triadbench.export.predict.front_end import Background, KernelModel, check_same, network_beside, seconds_a_clip
 from triadbench.export.predict.metadata import ExportInfo
 from triadbench.export.predict.placement import Placement

@@ -18,7 +18,7 @@ from triadbench.bench.analysis import findings as story
 from triadbench.bench.analysis import gather
 from triadbench.bench.report.report import write_report
 from triadbench.core.errors import UserError
-from triadbench.core.pretrained import pretrained_path
+from triadbench.core.files import pretrained_path
 
 
 @pytest.fixture

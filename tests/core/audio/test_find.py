@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from triadbench.core.audio import find as find_audio
-from triadbench.core.audio.find import find_files
+from triadbench.core.audio import io as find_audio
+from triadbench.core.audio.io import find_files
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ def test_the_header_tells_what_decoding_finds(case):
 
 
 def test_a_seek_before_the_start_is_no_exception():
-    file = audio._Patient(io.BytesIO(b"abcdef"))
+    file = audio._CallbackFile(io.BytesIO(b"abcdef"))
     assert file.seek(4) == 4
     assert file.seek(-1) == 4 and file.read(2) == b"ef"
 

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.core.models.test_networks import published_forward, published_state
 from tests.core.toys import save_original, save_template, small_net
+from triadbench.core.constants import VERSION
 from triadbench.core.errors import UserError
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint, build_model, load, save
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.networks import ChordNet, OriginalNet
-from triadbench.core.version import VERSION
 from triadbench.kernels.spec import CHORD, ORIGINAL
 
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from tests.export.app.conftest import start
 from tests.odd_files import BAD, SILENT, pcm
-from triadbench.core.pretrained import pretrained_path
+from triadbench.core.files import pretrained_path
 from triadbench.export.app import sounds
 from triadbench.export.predict.predictor import PRETRAINED
 

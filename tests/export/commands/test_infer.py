@@ -20,7 +20,7 @@ from tests.commands import assert_one_line, heed_interrupts, run, run_json
 from tests.core.toys import chord, save_original, save_template
 from tests.odd_files import A_MINOR, BAD, C_MAJOR, ODD, SILENT, pcm
 from triadbench import cli
-from triadbench.core.pretrained import pretrained_path
+from triadbench.core.files import pretrained_path
 from triadbench.export.predict import predictor as runtime
 
 ROOT = Path(cli.__file__).parent

@@ -11,7 +11,7 @@ import soundfile
 from tests.core.toys import chord
 from tests.export.fakes import Fake
 from tests.odd_files import C_MAJOR
-from triadbench.core.audio.find import find_files
+from triadbench.core.audio.io import find_files
 from triadbench.core.errors import UserError
 from triadbench.export.predict import bulk as infer
 from triadbench.export.predict.bulk import infer_files

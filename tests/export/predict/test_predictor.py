@@ -13,9 +13,9 @@ import pytest
 from tests.core.toys import all_names, chord, save_original
 from tests.export.exports import sealed_bytes
 from triadbench.core.errors import UserError
+from triadbench.core.files import pretrained_path
 from triadbench.core.models.prediction import no_chord
 from triadbench.core.models.predictor import Predictor
-from triadbench.core.pretrained import pretrained_path
 from triadbench.export.predict import front_end
 from triadbench.export.predict import predictor as runtime
 from triadbench.export.predict.front_end import Background

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from triadbench.core.constants import ONNX_PROVIDERS
 from triadbench.core.errors import UserError
-from triadbench.core.pretrained import pretrained_path
+from triadbench.core.files import pretrained_path
 from triadbench.export.predict import providers
 from triadbench.export.predict.placement import Placement, placement_of
 from triadbench.export.predict.providers import OnnxModel, why_unavailable

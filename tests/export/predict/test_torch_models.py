@@ -8,7 +8,7 @@ import torch
 
 from tests.core.toys import chord
 from triadbench.core.errors import UserError
-from triadbench.core.pretrained import pretrained_path
+from triadbench.core.files import pretrained_path
 from triadbench.export.predict.predictor import ChordPredictor
 
 PRETRAINED = pretrained_path()

@@ -8,7 +8,7 @@ import soundfile
 
 from tests.core.sounds import encode, tone
 from triadbench.core.audio import io as audio
-from triadbench.core.audio.plain_wav import read_plain
+from triadbench.core.audio.header import read_plain_wav
 
 RATE = 16_000
 
@@ -39,14 +39,14 @@ PLAIN = {
 def test_the_same_values_as_libsndfile(tmp_path, kind):
     path = PLAIN[kind](tmp_path / "x.WAV")
     expected, rate = soundfile.read(path, dtype="float32")
-    found = read_plain(path, RATE, 64_000)
+    found = read_plain_wav(path, RATE, 64_000)
     assert rate == RATE and found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)
 
 
 def test_full_scale(tmp_path):
     soundfile.write(tmp_path / "x.wav", np.array([-32768, 0, 32767], np.int16), RATE)
-    np.testing.assert_array_equal(read_plain(tmp_path / "x.wav", RATE, 10), np.float32([-1, 0, 32767 / 32768]))
+    np.testing.assert_array_equal(read_plain_wav(tmp_path / "x.wav", RATE, 10), np.float32([-1, 0, 32767 / 32768]))
 
 
 OTHERS = {
@@ -68,18 +68,18 @@ OTHERS = {
 @pytest.mark.parametrize("kind", OTHERS)
 def test_others_are_left_alone(tmp_path, kind):
     OTHERS[kind](tmp_path / "x.wav")
-    assert read_plain(tmp_path / "x.wav", RATE, 64_000) is None
+    assert read_plain_wav(tmp_path / "x.wav", RATE, 64_000) is None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
 def test_a_pipe_is_not_even_opened(tmp_path):
     os.mkfifo(tmp_path / "x.wav")
-    assert read_plain(tmp_path / "x.wav", RATE, 64_000) is None  # opened, it would wait for a writer
+    assert read_plain_wav(tmp_path / "x.wav", RATE, 64_000) is None  # opened, it would wait for a writer
 
 
 @pytest.mark.parametrize("source", [b"RIFF", None, "no\0path.wav"])
 def test_other_sources(source):
-    assert read_plain(source, RATE, 64_000) is None
+    assert read_plain_wav(source, RATE, 64_000) is None
 
 
 def test_blocks_of_a_plain_file_take_the_short_way(tmp_path, monkeypatch):
