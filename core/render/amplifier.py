@@ -15,8 +15,9 @@ tiles with a Toeplitz matrix: it does twice the arithmetic of a polyphase loop a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import fft, signal
@@ -27,69 +28,58 @@ _IR_S = 0.1  # by then the lowest corner, 40 Hz, has died away
 _ONE_THREAD = 2**18  # OpenBLAS uses one thread up to this many multiplications
 _SILENCE = 2.0**-16  # half a step of 16-bit audio: nothing is there to amplify
 
-_RULES = {
-    "pre_gain_db": (-20.0, 40.0),
-    "bias": (-1.0, 1.0),
-    "shape": (0.0, 1.0),
-    "low_cut_hz": (10.0, 500.0),
-    "bass_db": (-15.0, 15.0),
-    "mid_db": (-15.0, 15.0),
-    "treble_db": (-15.0, 15.0),
-    "cabinet_low_hz": (40.0, 400.0),
-    "cabinet_high_hz": (1500.0, 20000.0),
-    "resonance_db": (0.0, 12.0),
-    "level_db": (-60.0, 0.0),
-    "hiss_db": (-200.0, -20.0),
-}
+
+def _knob(default: float, allowed: tuple[float, float], drawn: tuple[float, float]) -> Any:
+    """A setting of the amplifier: the ranges that it may have, and that `random_settings` draws evenly from."""
+    return field(default=default, metadata={"allowed": allowed, "drawn": drawn})
 
 
 @dataclass(frozen=True)
 class AmpSettings:
     """The amplifier's knobs; checks itself.
 
-    Attributes
-    ----------
-    pre_gain_db : how far the clip's peak is driven beyond the clipper's unit knee. Relative to the clip's own peak,
-        not absolute: a quiet recording crunches as much as a loud one.
-    bias : working point of the clipper, in units of its knee; 0 is symmetric (odd harmonics only).
-    shape : knee, from tanh (0) to the longer one of x / sqrt(1 + x^2) (1).
-    oversampling : rate of the clipper over that of the clip, 1 to 16. 8 keeps aliases of a full-scale 5 kHz sine at
-        16 kHz and `CRUNCH` 60 dB below it.
-    low_cut_hz : first-order high-pass before the clipper, which keeps chords from turning to mud.
-    bass_db, mid_db, treble_db : low shelf at 120 Hz, bell at 600 Hz, high shelf at 2.5 kHz.
-    cabinet_low_hz, cabinet_high_hz : band of the loudspeaker (12 and 24 dB per octave outside).
-    resonance_db : bump of the cone at its low corner.
-    level_db : peak of the result below full scale.
-    hiss_db : hiss at the input, below the clip's peak; only where `amplify` is given a generator.
+    Attributes:
+        pre_gain_db: how far the clip's peak is driven beyond the clipper's unit knee. Relative to the clip's own peak,
+            not absolute: a quiet recording crunches as much as a loud one.
+        bias: working point of the clipper, in units of its knee; 0 is symmetric (odd harmonics only).
+        shape: knee, from tanh (0) to the longer one of x / sqrt(1 + x^2) (1).
+        low_cut_hz: first-order high-pass before the clipper, which keeps chords from turning to mud.
+        bass_db, mid_db, treble_db: low shelf at 120 Hz, bell at 600 Hz, high shelf at 2.5 kHz.
+        cabinet_low_hz, cabinet_high_hz: band of the loudspeaker (12 and 24 dB per octave outside).
+        resonance_db: bump of the cone at its low corner.
+        level_db: peak of the result below full scale.
+        hiss_db: hiss at the input, below the clip's peak; only where `amplify` is given a generator.
+        oversampling: rate of the clipper over that of the clip, 1 to 16. 8 keeps aliases of a full-scale 5 kHz sine at
+            16 kHz and `CRUNCH` 60 dB below it.
 
-    Raises
-    ------
-    ValueError
-        A value out of its range.
+    Raises:
+        ValueError: a value out of its range.
     """
 
-    pre_gain_db: float = 14.0
-    bias: float = 0.25
-    shape: float = 0.0
+    pre_gain_db: float = _knob(14.0, allowed=(-20.0, 40.0), drawn=(3.0, 18.0))
+    bias: float = _knob(0.25, allowed=(-1.0, 1.0), drawn=(-0.5, 0.5))
+    shape: float = _knob(0.0, allowed=(0.0, 1.0), drawn=(0.0, 0.6))
+    low_cut_hz: float = _knob(70.0, allowed=(10.0, 500.0), drawn=(40.0, 140.0))
+    bass_db: float = _knob(0.0, allowed=(-15.0, 15.0), drawn=(-6.0, 6.0))
+    mid_db: float = _knob(3.0, allowed=(-15.0, 15.0), drawn=(-5.0, 7.0))
+    treble_db: float = _knob(2.0, allowed=(-15.0, 15.0), drawn=(-6.0, 6.0))
+    cabinet_low_hz: float = _knob(85.0, allowed=(40.0, 400.0), drawn=(60.0, 130.0))
+    cabinet_high_hz: float = _knob(5000.0, allowed=(1500.0, 20000.0), drawn=(3500.0, 7000.0))
+    resonance_db: float = _knob(4.0, allowed=(0.0, 12.0), drawn=(1.0, 8.0))
+    level_db: float = _knob(-1.0, allowed=(-60.0, 0.0), drawn=(-9.0, -0.5))
+    hiss_db: float = _knob(-75.0, allowed=(-200.0, -20.0), drawn=(-90.0, -55.0))
     oversampling: int = 8
-    low_cut_hz: float = 70.0
-    bass_db: float = 0.0
-    mid_db: float = 3.0
-    treble_db: float = 2.0
-    cabinet_low_hz: float = 85.0
-    cabinet_high_hz: float = 5000.0
-    resonance_db: float = 4.0
-    level_db: float = -1.0
-    hiss_db: float = -75.0
 
     def __post_init__(self):
-        for name, (low, high) in _RULES.items():
-            value = getattr(self, name)
+        for knob in fields(self):
+            value = getattr(self, knob.name)
+            if knob.name == "oversampling":
+                if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= 16:
+                    raise ValueError(f"oversampling={value!r} must be an integer from 1 to 16")
+                continue
+            low, high = knob.metadata["allowed"]
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
-                raise ValueError(f"{name}={value!r} must be a number from {low:g} to {high:g}")
-        factor = self.oversampling
-        if isinstance(factor, bool) or not isinstance(factor, (int, np.integer)) or not 1 <= factor <= 16:
-            raise ValueError(f"oversampling={factor!r} must be an integer from 1 to 16")
+                raise ValueError(f"{knob.name}={value!r} must be a number from {low:g} to {high:g}")
 
 
 CRUNCH = AmpSettings()
@@ -98,45 +88,25 @@ CRUNCH = AmpSettings()
 
 def random_settings(rng: np.random.Generator) -> AmpSettings:
     """Settings of another amplifier, from just breaking up to well driven."""
-    return AmpSettings(
-        pre_gain_db=float(rng.uniform(3.0, 18.0)),
-        bias=float(rng.uniform(-0.5, 0.5)),
-        shape=float(rng.uniform(0.0, 0.6)),
-        low_cut_hz=float(rng.uniform(40.0, 140.0)),
-        bass_db=float(rng.uniform(-6.0, 6.0)),
-        mid_db=float(rng.uniform(-5.0, 7.0)),
-        treble_db=float(rng.uniform(-6.0, 6.0)),
-        cabinet_low_hz=float(rng.uniform(60.0, 130.0)),
-        cabinet_high_hz=float(rng.uniform(3500.0, 7000.0)),
-        resonance_db=float(rng.uniform(1.0, 8.0)),
-        level_db=float(rng.uniform(-9.0, -0.5)),
-        hiss_db=float(rng.uniform(-90.0, -55.0)),
-    )
+    knobs = [knob for knob in fields(AmpSettings) if knob.metadata]
+    return AmpSettings(**{knob.name: float(rng.uniform(*knob.metadata["drawn"])) for knob in knobs})
 
 
 def amplify(
-    waveform: np.ndarray,
-    sample_rate: int,
-    settings: AmpSettings = CRUNCH,
-    rng: np.random.Generator | None = None,
+    waveform: np.ndarray, sample_rate: int, settings: AmpSettings = CRUNCH, rng: np.random.Generator | None = None
 ) -> np.ndarray:
     """Play a clip through the amplifier.
 
-    Parameters
-    ----------
-    waveform : (samples,), finite; its level does not matter, see `AmpSettings.pre_gain_db`.
-    sample_rate : Hz, at least 4000.
-    rng : source of the hiss; None for an amplifier without. Same generator state, same bytes.
+    Args:
+        waveform: (samples,), finite; its level does not matter, see `AmpSettings.pre_gain_db`.
+        sample_rate: Hz, at least 4000.
+        rng: source of the hiss; None for an amplifier without. Same generator state, same bytes.
 
-    Returns
-    -------
-    np.ndarray
+    Returns:
         float32 (samples,), peak at `settings.level_db`, no delay. Silence (below half a 16-bit step) gives zeros.
 
-    Raises
-    ------
-    ValueError
-        More than one channel, NaN or infinity, or a rate too low.
+    Raises:
+        ValueError: more than one channel, NaN or infinity, or a rate too low.
     """
     x = np.asarray(waveform, dtype=np.float32)
     if x.ndim != 1:
@@ -155,9 +125,8 @@ def amplify(
     x = signal.lfilter(b.astype(np.float32), a.astype(np.float32), x)
     x *= np.float32(10.0 ** (settings.pre_gain_db / 20.0))
     factor = int(settings.oversampling)
-    y = _clip(_upsample(x, factor), settings)
-    y = _downsample(y, factor, len(x))
-    size = fft.next_fast_len(len(y) + _ir_taps(sample_rate), real=True)
+    y = _downsample(_clip(_upsample(x, factor), settings), factor, len(x))
+    size = fft.next_fast_len(len(y) + round(_IR_S * sample_rate), real=True)
     y = fft.irfft(fft.rfft(y, size) * _tone_and_cabinet(settings, sample_rate, size), size)[: len(y)]
     loudest = float(np.max(np.abs(y)))
     if loudest == 0.0:
@@ -222,44 +191,31 @@ def _filter(x: np.ndarray, matrix: np.ndarray, before: int, hop: int, low: int) 
 
 def _upsample(x: np.ndarray, factor: int) -> np.ndarray:
     """(samples,) -> (at least samples * factor,) float32, in whole batches; zeros' filtered tail beyond."""
-    if factor == 1:
-        return x
-    up = _matrices(factor)[0]
-    return _filter(x, up, _HALF_TAPS - 1, _TILE, len(x))
+    return x if factor == 1 else _filter(x, _matrices(factor)[0], _HALF_TAPS - 1, _TILE, len(x))
 
 
 def _downsample(y: np.ndarray, factor: int, n: int) -> np.ndarray:
     """(high-rate samples,) -> (n,) float32."""
-    if factor == 1:
-        return y
-    down = _matrices(factor)[1]
-    return _filter(y, down, _HALF_TAPS * factor - 1, _TILE * factor, n)[:n]
-
-
-def _ir_taps(sample_rate: int) -> int:
-    return round(_IR_S * sample_rate)
+    return y if factor == 1 else _filter(y, _matrices(factor)[1], _HALF_TAPS * factor - 1, _TILE * factor, n)[:n]
 
 
 @lru_cache(maxsize=4)
 def _tone_and_cabinet(settings: AmpSettings, sample_rate: int, size: int) -> np.ndarray:
-    """Spectrum (size // 2 + 1,) complex64 of everything behind the clipper, as one FIR of `_ir_taps`."""
+    """Spectrum (size // 2 + 1,) complex64 of everything behind the clipper, as one FIR of `_IR_S`."""
     s = settings
     top = 0.45 * sample_rate
-    low_pass = signal.butter(4, min(s.cabinet_high_hz, top), fs=sample_rate, output="sos")
     sections = np.vstack(
         [
             signal.butter(2, s.cabinet_low_hz, "highpass", fs=sample_rate, output="sos"),
-            low_pass,
+            signal.butter(4, min(s.cabinet_high_hz, top), fs=sample_rate, output="sos"),
             _eq("bell", 1.2 * s.cabinet_low_hz, s.resonance_db, 1.4, sample_rate),
             _eq("low", 120.0, s.bass_db, 0.707, sample_rate),
             _eq("bell", 600.0, s.mid_db, 0.7, sample_rate),
             _eq("high", min(2500.0, 0.8 * top), s.treble_db, 0.707, sample_rate),
         ]
     )
-    taps = _ir_taps(sample_rate)
-    impulse = np.zeros(taps)
-    impulse[0] = 1.0
-    ir = signal.sosfilt(sections, impulse)
+    taps = round(_IR_S * sample_rate)
+    ir = signal.sosfilt(sections, np.eye(1, taps)[0])
     # What the bias makes of a loud chord is a constant; the cut-off tail must not let a trace of it through.
     fade = np.hanning(2 * taps)[taps:]
     ir *= fade
@@ -278,14 +234,7 @@ def _eq(kind: str, hz: float, gain_db: float, q: float, sample_rate: int) -> np.
     else:
         sign = 1.0 if kind == "low" else -1.0
         root = 2.0 * math.sqrt(a) * alpha
-        num = [
-            a * (a + 1 - sign * (a - 1) * cos + root),
-            sign * 2 * a * (a - 1 - sign * (a + 1) * cos),
-            a * (a + 1 - sign * (a - 1) * cos - root),
-        ]
-        den = [
-            a + 1 + sign * (a - 1) * cos + root,
-            sign * -2 * (a - 1 + sign * (a + 1) * cos),
-            a + 1 + sign * (a - 1) * cos - root,
-        ]
+        above, below = a + 1 + sign * (a - 1) * cos, a + 1 - sign * (a - 1) * cos
+        num = [a * (below + root), sign * 2 * a * (a - 1 - sign * (a + 1) * cos), a * (below - root)]
+        den = [above + root, sign * -2 * (a - 1 + sign * (a + 1) * cos), above - root]
     return np.array([*num, *den])[None, :] / den[0]

@@ -21,8 +21,9 @@ Modes are summed by splitting time n = p Q + q: z^n = z^(pQ) z^q, so all modes o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -31,6 +32,7 @@ from triadbench.core.constants import SAMPLE_RATE
 
 FAMILIES = ("grand", "upright", "electric", "plucked")
 FAMILY_ODDS = (0.45, 0.25, 0.15, 0.15)
+_KINDS = {"grand": ("",), "upright": ("",), "electric": ("tine", "reed", "fm"), "plucked": ("nylon", "steel", "pickup")}
 MIDI_RANGE = (21, 108)
 """The 88 keys."""
 BAND_LIMIT = 0.47
@@ -43,163 +45,81 @@ _CURVE_HZ = np.geomspace(30.0, 12000.0, 27)  # about one point per third of an o
 _CLAMPED_BAR = (6.27, 17.55)  # second and third mode of a clamped-free bar over its first (Fletcher & Rossing 2.63)
 
 
+def _drawn(low: float, high: float, *, log: bool = False, **families: tuple[float, float]) -> Any:
+    """A number drawn evenly from [low, high], or from the range of its family; evenly in its logarithm with `log`."""
+    return field(metadata={"log": log, "range": (low, high), **families})
+
+
 @dataclass(frozen=True)
 class Instrument:
     """One instrument: numbers shared by all of its notes. Made by `make_instrument`; hashable.
 
-    Attributes
-    ----------
-    seed, family : identity; every random choice of a note follows from them, the key and the velocity.
-    kind : variety inside the family ("" for pianos; "tine", "reed", "fm"; "nylon", "steel", "pickup").
-    tuning_cents, stretch_cents : offset of the whole instrument; extra stretch 40 semitones from middle C.
-    inharmonicity : factor on the typical curve of B (0 for electric).
-    position : where the string is struck or plucked, or the pickup sits, as a share of its length.
-    cutoff_hz, cutoff_slope, order : low-pass of hammer or finger at middle C and full velocity; its growth in octaves
-        per octave of pitch; its order (6 dB per octave each).
-    touch : exponent of velocity in the cutoff.
-    decay_s, decay_octaves : T60 of the fundamental's first stage at middle C; octaves of pitch that halve it.
-    loss : added decay rate at 1 kHz, 1/s. `loss_power`: its growth with frequency.
-    aftersound_db, aftersound_factor : level and slowness of the second stage.
-    detune_cents : standard deviation of the unisons' tuning.
-    unevenness_db : standard deviation of single partials.
-    body_db : gain at `_CURVE_HZ`. body_peaks : (Hz, dB, width in octaves) each.
-    low_hz, tilt_db : high-pass corner of the body; tilt per octave above 1 kHz.
-    attack_s : rise time at middle C. noise_db, noise_s : level and T60 of the knock. level_tilt_db : per octave.
-    release_s : time to fall 40 dB under the damper. reverb_db, reverb_s : tail of the case; -inf for none.
-    drive, offset : pickup characteristic. bell_db : inharmonic modes. tremolo_hz, tremolo_depth.
+    Attributes:
+        seed, family: identity; every random choice of a note follows from them, the key and the velocity.
+        kind: variety inside the family ("" for pianos; "tine", "reed", "fm"; "nylon", "steel", "pickup").
+        body_db: gain at `_CURVE_HZ`. body_peaks: (Hz, dB, width in octaves) each.
+        tuning_cents, stretch_cents: offset of the whole instrument; extra stretch 40 semitones from middle C.
+        inharmonicity: factor on the typical curve of B (0 for electric).
+        position: where the string is struck or plucked, or the pickup sits, as a share of its length.
+        cutoff_hz, cutoff_slope, order: low-pass of hammer or finger at middle C and full velocity; its growth in
+            octaves per octave of pitch; its order (6 dB per octave each).
+        touch: exponent of velocity in the cutoff.
+        decay_s, decay_octaves: T60 of the fundamental's first stage at middle C; octaves of pitch that halve it.
+        loss, loss_power: added decay rate at 1 kHz, 1/s, and its growth with frequency.
+        aftersound_db, aftersound_factor: level and slowness of the second stage.
+        detune_cents, unevenness_db: standard deviation of the unisons' tuning, and of single partials.
+        low_hz, tilt_db: high-pass corner of the body; tilt per octave above 1 kHz.
+        attack_s: rise time at middle C. noise_db, noise_s: level and T60 of the knock. level_tilt_db: per octave.
+        release_s: time to fall 40 dB under the damper. reverb_db, reverb_s: tail of the case; -inf for none.
+        drive, offset: pickup characteristic. bell_db: inharmonic modes. tremolo_hz, tremolo_depth.
     """
 
     seed: int
     family: str
     kind: str
-    tuning_cents: float
-    stretch_cents: float
-    inharmonicity: float
-    position: float
-    cutoff_hz: float
-    cutoff_slope: float
-    order: float
-    touch: float
-    decay_s: float
-    decay_octaves: float
-    loss: float
-    loss_power: float
-    aftersound_db: float
-    aftersound_factor: float
-    detune_cents: float
-    unevenness_db: float
     body_db: tuple[float, ...]
     body_peaks: tuple[tuple[float, float, float], ...]
-    low_hz: float
-    tilt_db: float
-    attack_s: float
-    noise_db: float
-    noise_s: float
-    level_tilt_db: float
-    release_s: float
-    reverb_db: float
-    reverb_s: float
-    drive: float
-    offset: float
-    bell_db: float
-    tremolo_hz: float
-    tremolo_depth: float
-
-
-# (low, high) of each number, drawn uniformly, or log-uniformly where the name is in _LOG.
-_COMMON = {
-    "tuning_cents": (-4, 4),
-    "stretch_cents": (0, 4),
-    "inharmonicity": (0, 0),
-    "position": (0.08, 0.16),
-    "cutoff_hz": (450, 2600),
-    "cutoff_slope": (0.2, 0.6),
-    "order": (1.2, 2.6),
-    "touch": (0.4, 1.0),
-    "decay_s": (4, 14),
-    "decay_octaves": (1.1, 1.9),
-    "loss": (0.4, 2.5),
-    "loss_power": (0.9, 1.6),
-    "aftersound_db": (-22, -5),
-    "aftersound_factor": (2, 6),
-    "detune_cents": (0.1, 1.3),
-    "unevenness_db": (1, 4.5),
-    "low_hz": (50, 140),
-    "tilt_db": (-4, 1.5),
-    "attack_s": (0.0012, 0.004),
-    "noise_db": (-42, -20),
-    "noise_s": (0.04, 0.18),
-    "level_tilt_db": (-1.2, 0.6),
-    "release_s": (0.05, 0.2),
-    "reverb_db": (-34, -16),
-    "reverb_s": (0.2, 1.2),
-    "drive": (0, 0),
-    "offset": (0, 0),
-    "bell_db": (-99, -99),
-    "tremolo_hz": (4, 7),
-    "tremolo_depth": (0, 0),
-}
-_OWN = {
-    "grand": {"inharmonicity": (0.3, 1.6), "stretch_cents": (4, 14)},
-    "upright": {
-        "inharmonicity": (0.7, 4),
-        "stretch_cents": (3, 16),
-        "decay_s": (2.5, 8),
-        "loss": (0.6, 3.5),
-        "low_hz": (90, 220),
-        "noise_db": (-34, -14),
-        "detune_cents": (0.4, 2),
-        "unevenness_db": (2, 6),
-    },
-    "electric": {
-        "decay_s": (3, 14),
-        "loss": (0.05, 0.6),
-        "unevenness_db": (0.5, 2),
-        "noise_db": (-50, -28),
-        "noise_s": (0.02, 0.07),
-        "low_hz": (30, 90),
-        "tilt_db": (-4, 1),
-        "drive": (0.25, 1.6),
-        "offset": (0.1, 0.9),
-        "bell_db": (-34, -10),
-        "detune_cents": (0.1, 1),
-        "aftersound_db": (-30, -12),
-        "aftersound_factor": (0.8, 1.5),
-        "tremolo_depth": (0, 0.35),
-        "attack_s": (0.001, 0.003),
-    },
-    "plucked": {
-        "inharmonicity": (0.05, 0.35),
-        "position": (0.06, 0.3),
-        "cutoff_hz": (900, 5000),
-        "order": (0.8, 2),
-        "decay_s": (2, 8),
-        "decay_octaves": (1.6, 3.5),
-        "loss": (0.8, 5),
-        "noise_db": (-40, -20),
-        "noise_s": (0.02, 0.1),
-        "low_hz": (70, 120),
-        "attack_s": (0.0008, 0.003),
-        "touch": (0.2, 0.7),
-        "aftersound_factor": (1.5, 4),
-    },
-}
-_LOG = {"inharmonicity", "cutoff_hz", "decay_s", "loss", "detune_cents", "low_hz", "attack_s", "noise_s", "release_s"}
-_KINDS = {"grand": ("",), "upright": ("",), "electric": ("tine", "reed", "fm"), "plucked": ("nylon", "steel", "pickup")}
+    tuning_cents: float = _drawn(-4, 4)
+    stretch_cents: float = _drawn(0, 4, grand=(4, 14), upright=(3, 16))
+    inharmonicity: float = _drawn(0, 0, log=True, grand=(0.3, 1.6), upright=(0.7, 4), plucked=(0.05, 0.35))
+    position: float = _drawn(0.08, 0.16, plucked=(0.06, 0.3))
+    cutoff_hz: float = _drawn(450, 2600, log=True, plucked=(900, 5000))
+    cutoff_slope: float = _drawn(0.2, 0.6)
+    order: float = _drawn(1.2, 2.6, plucked=(0.8, 2))
+    touch: float = _drawn(0.4, 1.0, plucked=(0.2, 0.7))
+    decay_s: float = _drawn(4, 14, log=True, upright=(2.5, 8), electric=(3, 14), plucked=(2, 8))
+    decay_octaves: float = _drawn(1.1, 1.9, plucked=(1.6, 3.5))
+    loss: float = _drawn(0.4, 2.5, log=True, upright=(0.6, 3.5), electric=(0.05, 0.6), plucked=(0.8, 5))
+    loss_power: float = _drawn(0.9, 1.6)
+    aftersound_db: float = _drawn(-22, -5, electric=(-30, -12))
+    aftersound_factor: float = _drawn(2, 6, electric=(0.8, 1.5), plucked=(1.5, 4))
+    detune_cents: float = _drawn(0.1, 1.3, log=True, upright=(0.4, 2), electric=(0.1, 1))
+    unevenness_db: float = _drawn(1, 4.5, upright=(2, 6), electric=(0.5, 2))
+    low_hz: float = _drawn(50, 140, log=True, upright=(90, 220), electric=(30, 90), plucked=(70, 120))
+    tilt_db: float = _drawn(-4, 1.5, electric=(-4, 1))
+    attack_s: float = _drawn(0.0012, 0.004, log=True, electric=(0.001, 0.003), plucked=(0.0008, 0.003))
+    noise_db: float = _drawn(-42, -20, upright=(-34, -14), electric=(-50, -28), plucked=(-40, -20))
+    noise_s: float = _drawn(0.04, 0.18, log=True, electric=(0.02, 0.07), plucked=(0.02, 0.1))
+    level_tilt_db: float = _drawn(-1.2, 0.6)
+    release_s: float = _drawn(0.05, 0.2, log=True)
+    reverb_db: float = _drawn(-34, -16)
+    reverb_s: float = _drawn(0.2, 1.2)
+    drive: float = _drawn(0, 0, electric=(0.25, 1.6))
+    offset: float = _drawn(0, 0, electric=(0.1, 0.9))
+    bell_db: float = _drawn(-99, -99, electric=(-34, -10))
+    tremolo_hz: float = _drawn(4, 7)
+    tremolo_depth: float = _drawn(0, 0, electric=(0, 0.35))
 
 
 def make_instrument(seed: int, family: str | None = None) -> Instrument:
     """Draw an instrument.
 
-    Parameters
-    ----------
-    seed : int >= 0. Every seed is another instrument; the same seed and family always the same.
-    family : one of `FAMILIES`, or None to draw it too (pianos with odds of 70 %).
+    Args:
+        seed: 0 or more. Every seed is another instrument; the same seed and family always the same.
+        family: one of `FAMILIES`, or None to draw it too (pianos with odds of 70 %).
 
-    Raises
-    ------
-    ValueError
-        Negative seed or unknown family.
+    Raises:
+        ValueError: negative seed or unknown family.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed={seed!r} must be an integer of 0 or more")
@@ -210,10 +130,12 @@ def make_instrument(seed: int, family: str | None = None) -> Instrument:
     family = family or drawn
     kind = str(rng.choice(_KINDS[family]))
     values = {}
-    for name, common in _COMMON.items():
-        low, high = _OWN[family].get(name, common)
-        log = name in _LOG and low > 0
-        values[name] = float(math.exp(rng.uniform(math.log(low), math.log(high))) if log else rng.uniform(low, high))
+    for number in fields(Instrument):
+        if "range" in number.metadata:
+            low, high = number.metadata.get(family, number.metadata["range"])
+            log = number.metadata["log"] and low > 0
+            value = math.exp(rng.uniform(math.log(low), math.log(high))) if log else rng.uniform(low, high)
+            values[number.name] = float(value)
     if rng.random() < 0.4:
         values["reverb_db"] = -math.inf  # dry recordings
     if rng.random() < 0.5:
@@ -227,10 +149,9 @@ def make_instrument(seed: int, family: str | None = None) -> Instrument:
     peaks = [(float(hz), float(flat * rng.uniform(-7, 8)), float(rng.uniform(0.04, 0.25))) for hz in centres]
     if family == "plucked" and kind != "pickup":  # air, first and second plate mode (Fletcher & Rossing 9.2)
         for hz in (100.0, 200.0, 400.0):
-            peaks.append(
-                (hz * float(rng.uniform(0.88, 1.15)), float(rng.uniform(2, 9)), float(rng.uniform(0.12, 0.35)))
-            )
-    return Instrument(int(seed), family, kind, **values, body_db=tuple(curve.tolist()), body_peaks=tuple(peaks))
+            centre = hz * float(rng.uniform(0.88, 1.15))
+            peaks.append((centre, float(rng.uniform(2, 9)), float(rng.uniform(0.12, 0.35))))
+    return Instrument(int(seed), family, kind, tuple(curve.tolist()), tuple(peaks), **values)
 
 
 def inharmonicity(instrument: Instrument, midi: float) -> float:
@@ -273,29 +194,23 @@ def render_note(
     sample_rate: int = SAMPLE_RATE,
     hold_s: float | None = None,
 ) -> np.ndarray:
-    """Play one key.
+    """Play one key. Same arguments, same bytes.
 
-    Parameters
-    ----------
-    instrument : from `make_instrument`.
-    midi : key, 21 (A0) to 108 (C8); 60 is middle C.
-    velocity : 0 < velocity <= 1; sets level (peak about 0.5 velocity^1.2) and brightness.
-    seconds, sample_rate : length of the result; Hz.
-    hold_s : when the key is let go, in seconds; None holds it to the end. As on a piano, the strings above F6 have
-        no damper and ring on.
+    Args:
+        midi: key, 21 (A0) to 108 (C8); 60 is middle C.
+        velocity: above 0, at most 1; sets level (peak about 0.5 velocity^1.2) and brightness.
+        seconds, sample_rate: length of the result; Hz.
+        hold_s: when the key is let go, in seconds; None holds it to the end. As on a piano, the strings above F6 have
+            no damper and ring on.
 
-    Returns
-    -------
-    np.ndarray
-        float32 (round(seconds * sample_rate),), |x| < 1, attack at sample 0. Same arguments, same bytes.
+    Returns:
+        float32 (round(seconds * sample_rate),), |x| < 1, attack at sample 0.
 
-    Raises
-    ------
-    ValueError
-        A value out of its range; named in the message.
+    Raises:
+        ValueError: a value out of its range; named in the message.
     """
-    n = _check(midi, velocity, seconds, sample_rate, hold_s)
-    midi, velocity = int(midi), float(velocity)
+    _check(midi, velocity, seconds, sample_rate, hold_s)
+    n, midi, velocity = round(seconds * sample_rate), int(midi), float(velocity)
     identity = [instrument.seed, FAMILIES.index(instrument.family), midi]
     key_rng = np.random.default_rng(identity)  # what the tuner and the voicer left: the same at every velocity
     rng = np.random.default_rng([*identity, round(velocity * 1e6) + 1])
@@ -346,8 +261,7 @@ def render_note(
     return out
 
 
-def _check(midi, velocity, seconds, sample_rate, hold_s) -> int:
-    """Number of samples; ValueError for what cannot be played."""
+def _check(midi, velocity, seconds, sample_rate, hold_s) -> None:
     if isinstance(midi, bool) or not isinstance(midi, (int, np.integer)) or not MIDI_RANGE[0] <= midi <= MIDI_RANGE[1]:
         raise ValueError(f"midi={midi!r} must be an integer from {MIDI_RANGE[0]} to {MIDI_RANGE[1]}")
     if not 0.0 < velocity <= 1.0:
@@ -358,7 +272,6 @@ def _check(midi, velocity, seconds, sample_rate, hold_s) -> int:
         raise ValueError(f"seconds={seconds!r} must be finite and hold at least one sample")
     if hold_s is not None and not (math.isfinite(hold_s) and hold_s > 0.0):
         raise ValueError(f"hold_s={hold_s!r} must be finite and above 0, or None to hold the key to the end")
-    return round(seconds * sample_rate)
 
 
 def _string_modes(instrument, midi, velocity, top, rng):
@@ -394,11 +307,8 @@ def _string_modes(instrument, midi, velocity, top, rng):
     slow = np.concatenate([[1.0], i.aftersound_factor * 2.0 ** rng.normal(0.0, 0.3, modes - 1)])
     # What the bridge took is spared in the aftersound; what felt, air and the string itself take is not, or little.
     rates = radiated[:, None] / slow + internal[:, None] / slow**0.3
-    return (
-        (f[:, None] * 2.0 ** (cents / 1200.0)).ravel(),
-        (amplitude[:, None] * 10.0 ** (gain_db / 20.0)).ravel(),
-        rates.ravel(),
-    )
+    frequencies, amplitudes = f[:, None] * 2.0 ** (cents / 1200.0), amplitude[:, None] * 10.0 ** (gain_db / 20.0)
+    return frequencies.ravel(), amplitudes.ravel(), rates.ravel()
 
 
 def _electric_modes(instrument, midi, velocity, top, rng):
@@ -437,13 +347,13 @@ def _electric_modes(instrument, midi, velocity, top, rng):
     )
 
 
-def _sum_modes(turns, amplitude, rate, phase, n) -> np.ndarray:
-    """sum_k a_k exp(-r_k t) cos(2 pi (u_k t + p_k)), t = 0..n-1 in samples; float32 (n,).
+def _sum_modes(frequency, amplitude, rate, phase, n) -> np.ndarray:
+    """sum_k a_k exp(-r_k t) cos(2 pi (f_k t + p_k)), t = 0..n-1 in samples; float32 (n,).
 
     In float64 although the ear would not mind float32: BLAS adds in another order on another number of threads, and
     only so does the rounding to float32 hide it. Same arguments, same bytes.
     """
-    log_z = -rate + 2j * np.pi * turns
+    log_z = -rate + 2j * np.pi * frequency
     fine = _powers(log_z, _BLOCK)
     coarse = _powers(log_z * _BLOCK, -(-n // _BLOCK)) * (amplitude * np.exp(2j * np.pi * phase))
     product = np.hstack([coarse.real, -coarse.imag]) @ np.hstack([fine.real, fine.imag]).T
@@ -456,11 +366,8 @@ def _powers(log_z: np.ndarray, count: int) -> np.ndarray:
     done = 1
     while done < count:
         step = min(done, count - done)
-        np.multiply(
-            table[:step],
-            np.exp(np.maximum(log_z.real * done, -300.0) + 1j * log_z.imag * done),
-            out=table[done : done + step],
-        )
+        factor = np.exp(np.maximum(log_z.real * done, -300.0) + 1j * log_z.imag * done)
+        np.multiply(table[:step], factor, out=table[done : done + step])
         done += step
     return table
 
