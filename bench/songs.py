@@ -19,8 +19,9 @@ from triadbench.bench import machine, records
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES
+from triadbench.core.render.degrade import degrade_song
 from triadbench.core.render.note_banks import NoteBank, bank_for
-from triadbench.core.render.progressions import Progression, degrade_song, plan_progression, render_progression, truth
+from triadbench.core.render.progressions import Progression, plan_progression, render_progression, truth
 from triadbench.export.songs.harmony import parse_chord
 from triadbench.export.songs.timeline import Timeline, find_timeline
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from triadbench.core.files import PACKAGE
 
@@ -37,3 +40,37 @@ def begin() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+def run_all(
+    function: Callable[[_Task], _Result],
+    tasks: Sequence[_Task],
+    processes: int,
+    *,
+    start: Callable[..., None] = begin,
+    arguments: tuple[Any, ...] = (),
+    chunk: int = 1,
+) -> Iterator[_Result]:
+    """Results of `function` for all tasks, in order; in this process where one is enough.
+
+    Args:
+        start: called with `arguments` in each process before its first task; it must call `begin`.
+        chunk: tasks handed to a process at a time.
+    """
+    processes = min(processes, -(-len(tasks) // chunk))
+    if processes <= 1:
+        start(*arguments)
+        yield from map(function, tasks)
+        return
+    # spawn: a fork of a process with running threads may hang, and Python 3.12 warns of it.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(processes, context, start, arguments) as pool:
+        try:
+            yield from pool.map(function, tasks, chunksize=chunk)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numba
 import numpy as np
@@ -20,11 +21,16 @@ from triadbench.core.errors import UserError
 from triadbench.core.models.chords import VOICINGS, ClipName
 from triadbench.core.render.amplifier import amplify, random_settings
 from triadbench.core.render.note_banks import LAYERS, NoteBank
-from triadbench.core.render.rooms import Filter, noise, room_response, tone_curve
+from triadbench.core.render.rooms import Filter, room_response, tone_curve, with_noise
 from triadbench.core.render.voicings import chord_notes
 
 _VOLUME_VELOCITY = {"p": LAYERS[0], "m": LAYERS[1], "f": LAYERS[2]}
 _FILTERS = 96
+
+
+def _varied(clean: Any, **styles: Any) -> Any:
+    """A setting of `Style`: its value in the style "clean", and in others that differ by name."""
+    return field(default=clean, metadata=styles)
 
 
 @dataclass(frozen=True)
@@ -45,64 +51,36 @@ class Style:
         voicings: weights of `VOICINGS` in order, for sets of random voicings.
     """
 
-    onset_ms: tuple[float, float] = (0, 400)
-    late_ms: tuple[float, float] = (0, 0)
-    late_probability: float = 0.0
-    hands_ms: tuple[float, float] = (0, 25)
-    strum_ms: tuple[float, float] = (10, 60)
-    hold_s: tuple[float, float] = (2.9, 3.1)
-    tuning_cents: tuple[float, float] = (-3, 3)
-    note_cents: float = 0.5
-    level_db: tuple[float, float] = (-9, -1)
-    room_probability: float = 0.0
-    rt60_s: tuple[float, float] = (0.15, 0.8)
-    direct_db: tuple[float, float] = (-4, 10)
-    tone_db: float = 0.0
-    noise_probability: float = 0.0
-    snr_db: tuple[float, float] = (15, 40)
-    amp_probability: float = 0.0
-    voicings: tuple[float, ...] = (1, 0, 0, 0, 0)
+    onset_ms: tuple[float, float] = _varied((0, 400), dry=(0, 0), room=(0, 320), wild=(0, 700))
+    late_ms: tuple[float, float] = _varied((0, 0), wild=(50, 1200))
+    late_probability: float = _varied(0.0, wild=0.2)
+    hands_ms: tuple[float, float] = _varied((0, 25), wild=(0, 50))
+    strum_ms: tuple[float, float] = _varied((10, 60), wild=(5, 90))
+    hold_s: tuple[float, float] = _varied((2.9, 3.1), wild=(0.7, 4.0))
+    tuning_cents: tuple[float, float] = _varied((-3, 3), dry=(0, 0), room=(-10, 10), wild=(-35, 35))
+    note_cents: float = _varied(0.5, dry=0.0, wild=2.0)
+    level_db: tuple[float, float] = _varied((-9, -1), room=(-24, -0.5), wild=(-30, 0))
+    room_probability: float = _varied(0.0, room=1.0, wild=0.6)
+    rt60_s: tuple[float, float] = _varied((0.15, 0.8), room=(0.3, 0.6), wild=(0.1, 1.1))
+    direct_db: tuple[float, float] = _varied((-4, 10), room=(-3, 6), wild=(-8, 12))
+    tone_db: float = _varied(0.0, wild=9.0)
+    noise_probability: float = _varied(0.0, room=1.0, wild=0.7)
+    snr_db: tuple[float, float] = _varied((15, 40), room=(20, 30), wild=(8, 45))
+    amp_probability: float = _varied(0.0, wild=0.06)
+    voicings: tuple[float, ...] = _varied((1, 0, 0, 0, 0), wild=(0.38, 0.14, 0.14, 0.14, 0.2))
 
 
-STYLES = {
-    "dry": Style(onset_ms=(0, 0), tuning_cents=(0, 0), note_cents=0.0),
-    "clean": Style(),
-    "room": Style(
-        onset_ms=(0, 320),
-        tuning_cents=(-10, 10),
-        level_db=(-24, -0.5),
-        room_probability=1.0,
-        rt60_s=(0.3, 0.6),
-        direct_db=(-3, 6),
-        noise_probability=1.0,
-        snr_db=(20, 30),
-    ),
-    "wild": Style(
-        onset_ms=(0, 700),
-        late_ms=(50, 1200),
-        late_probability=0.2,
-        hands_ms=(0, 50),
-        strum_ms=(5, 90),
-        hold_s=(0.7, 4.0),
-        tuning_cents=(-35, 35),
-        note_cents=2.0,
-        level_db=(-30, 0),
-        room_probability=0.6,
-        rt60_s=(0.1, 1.1),
-        direct_db=(-8, 12),
-        tone_db=9.0,
-        noise_probability=0.7,
-        snr_db=(8, 45),
-        amp_probability=0.06,
-        voicings=(0.38, 0.14, 0.14, 0.14, 0.2),
-    ),
-}
+def _style(name: str) -> Style:
+    return Style(**{setting.name: setting.metadata.get(name, setting.default) for setting in fields(Style)})
+
+
+STYLES = {name: _style(name) for name in ("dry", "clean", "room", "wild")}
 """Named styles: without variation; as the original was played; with room and noise; and everything, to train on."""
 
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """What a clip is to be: its name, the bank that plays it, and the recording that it is a variant of."""
+    """A clip to be rendered: its name, the bank that plays it, and the recording that it is a variant of."""
 
     index: int
     name: ClipName
@@ -118,7 +96,7 @@ def plan(
     variants: int = 1,
     octaves: Sequence[int] = (3, 4, 5),
     voicings: Sequence[str] | None = ("root",),
-    voicing_weights: Sequence[float] | None = None,
+    voicing_weights: Sequence[float] = (1, 0, 0, 0, 0),
     weights: Sequence[float] | None = None,
 ) -> list[PlannedClip]:
     """Spread `n` clips evenly over voicing, octave, root, type and volume, in shuffled order of the keys.
@@ -222,17 +200,14 @@ class Renderer:
             waveform = amplify(waveform, SAMPLE_RATE, random_settings(rng))
         waveform = self._record(waveform, rng)
         if rng.random() < style.noise_probability:
-            rms = np.sqrt(np.mean(np.square(waveform)))
-            waveform = waveform + noise(rng, CLIP_SAMPLES, SAMPLE_RATE) * np.float32(
-                rms * 10 ** (-rng.uniform(*style.snr_db) / 20)
-            )
+            waveform = with_noise(rng, waveform, SAMPLE_RATE, style.snr_db)
         peak = float(np.abs(waveform).max())
         level = 10 ** (rng.uniform(*style.level_db) / 20)
         return waveform * np.float32(level / peak) if peak > 0 else waveform
 
     def _play(self, bank: NoteBank, name: ClipName, hands: np.random.Generator, rng: np.random.Generator) -> np.ndarray:
-        style = self.style
-        voicing = name.voicing
+        style, voicing = self.style, name.voicing
+        assert name.octave is not None and name.volume is not None  # every planned clip states both
         if voicing == "doubled" and bank.family in ("guitar", "plucked") and hands.random() < 0.7:
             voicing = "guitar"
         for attempt in range(20):
@@ -261,13 +236,10 @@ class Renderer:
         tuning = hands.uniform(*style.tuning_cents)
         velocity = _VOLUME_VELOCITY[name.volume] + hands.uniform(-17, 17)
         for note, delay in zip(notes, delays, strict=True):
-            played = np.clip(velocity + hands.normal(0, 7), 5, 127)
-            layer = int(np.argmin(np.abs(np.array(LAYERS) - played)))
-            # Twice the velocity is about four times the level, as General MIDI recommends.
-            gain = bank.peaks[note - bank.first, layer] * (played / LAYERS[layer]) ** 2
+            layer, gain = bank.stroke(note, np.clip(velocity + hands.normal(0, 7), 5, 127))
             step = 2 ** ((tuning + hands.normal(0, style.note_cents)) / 1200)
             sound = bank.notes[note - bank.first, layer]
-            mix_note(out, sound, gain / 32768.0, start + delay * SAMPLE_RATE / 1000, step, start + hold, decay)
+            mix_note(out, sound, gain, start + delay * SAMPLE_RATE / 1000, step, start + hold, decay)
         return out
 
     def _record(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:

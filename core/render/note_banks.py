@@ -13,10 +13,8 @@ A bank is made from one of three sources, written as a short text:
 
 from __future__ import annotations
 
-import concurrent.futures
 import hashlib
 import json
-import multiprocessing
 import re
 import shutil
 import struct
@@ -24,26 +22,25 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from triadbench.core.audio.io import AUDIO_SUFFIXES, read_audio
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path, file_digest
-from triadbench.core.workers import begin
+from triadbench.core.render import synthesiser
+from triadbench.core.workers import run_all
 
 SECONDS = 4.2
 """Longer than a clip of 4 s, so that a detuned or early note does not run out."""
 LOW_MIDI, HIGH_MIDI = 36, 96
 LAYERS = (45, 80, 115)
 """MIDI velocities recorded: one each for the data set's piano, mezzo and forte."""
-FONT_FOLDERS = (
-    "/usr/share/sounds/sf2",
-    "/usr/share/sounds/sf3",
-    "/usr/share/soundfonts",
-    "/usr/local/share/soundfonts",
-)
+_SHARE, _LOCAL = "/usr/share", "/usr/local/share"
+FONT_FOLDERS = (f"{_SHARE}/sounds/sf2", f"{_SHARE}/sounds/sf3", f"{_SHARE}/soundfonts", f"{_LOCAL}/soundfonts")
 
 _FORMAT = 1
 _FONT_RATE = 2 * SAMPLE_RATE
@@ -57,7 +54,7 @@ class NoteBank:
     """The recorded notes of one instrument.
 
     Attributes:
-        name: instrument, as a person would say it.
+        name: of the instrument, for people.
         source: the text that the bank was made from.
         family: free word, as "piano" or "guitar"; decides about strumming and guitar voicings.
         low, high: MIDI numbers of the ends of the longest run of notes of which all layers sound.
@@ -95,6 +92,12 @@ class NoteBank:
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise UserError(f"{path} is not a note bank ({error}); delete it, and it is built again") from error
 
+    def stroke(self, note: int, velocity: float) -> tuple[int, float]:
+        """The layer of `notes` for a MIDI note struck with a velocity, and the factor from its int16 to float."""
+        layer = int(np.argmin(np.abs(np.array(LAYERS) - velocity)))
+        # Twice the velocity is about four times the level, as General MIDI recommends.
+        return layer, self.peaks[note - self.first, layer] * (velocity / LAYERS[layer]) ** 2 / 32768.0
+
 
 def _longest_run(sounding: np.ndarray) -> tuple[int, int]:
     """First and last index of the longest run of True in (n,): a chord must not fall into a gap between recordings."""
@@ -113,19 +116,16 @@ def bank_for(source: str, cache: str | Path) -> Path:
         UserError: a source that cannot be read or played, with the way out.
     """
     kind, _, rest = source.partition(":")
-    builders = {"synth": _build_synth, "font": _build_font, "notes": _build_folder}
-    if kind not in builders or not rest:
+    readers = {"synth": _synthesiser, "font": _font, "notes": _folder}
+    if kind not in readers or not rest:
         raise UserError(f"note source {source!r}: expected synth:SEED, font:FILE:PROGRAM or notes:FOLDER")
-    plan, signature = builders[kind](rest)
-    key = hashlib.sha256(
-        json.dumps([_FORMAT, kind, signature, SECONDS, LOW_MIDI, HIGH_MIDI, LAYERS]).encode()
-    ).hexdigest()
-    path = Path(cache) / f"{kind}-{key[:16]}"
+    record, signature = readers[kind](rest)
+    key = json.dumps([_FORMAT, kind, signature, SECONDS, LOW_MIDI, HIGH_MIDI, LAYERS]).encode()
+    path = Path(cache) / f"{kind}-{hashlib.sha256(key).hexdigest()[:16]}"
     if not (path / "bank.json").exists():
         try:
             with atomic_path(path, directory=True) as folder:
-                name, family, waveforms = plan()
-                _write(folder, name, source, family, waveforms)
+                _write(folder, source, *record())
         except UserError:
             # Another process may have built the same bank meanwhile, and then the place is taken.
             if not (path / "bank.json").exists():
@@ -139,28 +139,14 @@ def build_banks(
     """Folders of the banks of all `sources`, built in parallel where missing, in the order of `sources`."""
     distinct = list(dict.fromkeys(sources))
     paths: dict[str, Path] = {}
-    if workers == 1 or len(distinct) == 1:
-        for done, source in enumerate(distinct, 1):
-            paths[source] = bank_for(source, cache)
-            if progress is not None:
-                progress(done, len(distinct))
-        return [paths[source] for source in sources]
-    # spawn: a fork of a process with running threads may hang, and Python 3.12 warns of it.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(distinct)), context, begin) as pool:
-        futures = {pool.submit(bank_for, source, cache): source for source in distinct}
-        try:
-            for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
-                paths[futures[future]] = future.result()
-                if progress is not None:
-                    progress(done, len(distinct))
-            return [paths[source] for source in sources]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for source, path in zip(distinct, run_all(partial(bank_for, cache=cache), distinct, workers), strict=True):
+        paths[source] = path
+        if progress is not None:
+            progress(len(paths), len(distinct))
+    return [paths[source] for source in sources]
 
 
-def _write(folder: Path, name: str, source: str, family: str, waveforms: np.ndarray) -> None:
+def _write(folder: Path, source: str, name: str, family: str, waveforms: np.ndarray) -> None:
     """Write float32 (n_notes, n_layers, samples) as a bank."""
     peaks = np.abs(waveforms).max(axis=-1)
     if not peaks.max() > 0:
@@ -172,39 +158,38 @@ def _write(folder: Path, name: str, source: str, family: str, waveforms: np.ndar
     (folder / "bank.json").write_text(json.dumps(meta))
 
 
+_Record = Callable[[], tuple[str, str, np.ndarray]]
+"""Records a source: name, family, and float32 (n_notes, n_layers, samples)."""
+
+
 def _empty() -> np.ndarray:
     return np.zeros((HIGH_MIDI - LOW_MIDI + 1, len(LAYERS), round(SECONDS * SAMPLE_RATE)), dtype=np.float32)
 
 
-def _build_synth(rest: str):
+def _synthesiser(rest: str) -> tuple[_Record, list]:
+    """What records the source `synth:REST`, and everything that its sound depends on."""
     seed_text, _, family = rest.partition(":")
     if not seed_text.isdecimal():
         raise UserError(f"note source 'synth:{rest}': the seed must be a whole number, as in synth:7")
     seed = int(seed_text)
 
-    def plan():
-        from triadbench.core.render.synthesiser import make_instrument, render_note
-
+    def record() -> tuple[str, str, np.ndarray]:
         try:
-            instrument = make_instrument(seed, family or None)
+            instrument = synthesiser.make_instrument(seed, family or None)
         except ValueError as error:
             raise UserError(f"note source 'synth:{rest}': {error}") from error
         waveforms = _empty()
-        for i in range(waveforms.shape[0]):
-            for j, velocity in enumerate(LAYERS):
-                note = render_note(instrument, LOW_MIDI + i, velocity / 127, seconds=SECONDS, sample_rate=SAMPLE_RATE)
-                waveforms[i, j, : len(note)] = note[: waveforms.shape[-1]]
+        for i, layers in enumerate(waveforms):
+            for velocity, waveform in zip(LAYERS, layers, strict=True):
+                note = synthesiser.render_note(instrument, LOW_MIDI + i, velocity / 127, SECONDS, SAMPLE_RATE)
+                waveform[: len(note)] = note[: len(waveform)]
         return f"synthesiser, seed {seed}", instrument.family, waveforms
 
-    return plan, [seed, family, _module_digest("synthesiser.py")]
+    # The source file's digest, so that a bank is built again when its maker changes.
+    return record, [seed, family, file_digest(Path(__file__).with_name("synthesiser.py"))]
 
 
-def _module_digest(name: str) -> str:
-    """Digest of our own source file, so that a bank is built again when its maker changes."""
-    return hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest()
-
-
-# General MIDI programs by what is done to the sound when it is mixed.
+# General MIDI programs by how their notes are mixed: guitars are strummed.
 _GM_FAMILIES = {**{p: "piano" for p in range(8)}, **{p: "guitar" for p in range(24, 32)}, 105: "guitar", 46: "guitar"}
 
 
@@ -243,24 +228,22 @@ def _font_presets(path: Path) -> set[tuple[int, int]]:
         raise UserError(f"{path} is not a SoundFont (.sf2 or .sf3), or a damaged one ({error})") from error
 
 
-def _build_font(rest: str):
+def _font(rest: str) -> tuple[_Record, list]:
+    """As `_synthesiser`, of the source `font:REST`."""
     file_name, *numbers = rest.split(":")
     if not 1 <= len(numbers) <= 2 or not all(number.isdecimal() and int(number) < 128 for number in numbers):
-        raise UserError(
-            f"note source 'font:{rest}': expected font:FILE:PROGRAM or font:FILE:BANK:PROGRAM, numbers 0-127"
-        )
+        expected = "font:FILE:PROGRAM or font:FILE:BANK:PROGRAM, numbers 0-127"
+        raise UserError(f"note source 'font:{rest}': expected {expected}")
     path = find_font(file_name)
-    program = int(numbers[-1])
-    bank = int(numbers[0]) if len(numbers) == 2 else 0
+    bank, program = map(int, numbers if len(numbers) == 2 else ("0", *numbers))
     # fluidsynth plays another font, or another preset, in place of one that is not there, and reports success.
     if (bank, program) not in _font_presets(path):
         raise UserError(f"{path} has no preset {bank}:{program}; choose another program, or FILE:BANK:PROGRAM")
 
-    def plan():
-        waveforms = _play_font(path, bank, program)
-        return f"{path.stem} {bank}:{program}", _GM_FAMILIES.get(program, "other"), waveforms
+    def record() -> tuple[str, str, np.ndarray]:
+        return f"{path.stem} {bank}:{program}", _GM_FAMILIES.get(program, "other"), _play_font(path, bank, program)
 
-    return plan, [path.name, path.stat().st_size, bank, program]
+    return record, [path.name, path.stat().st_size, bank, program]
 
 
 def _play_font(path: Path, bank: int, program: int) -> np.ndarray:
@@ -277,20 +260,16 @@ def _play_font(path: Path, bank: int, program: int) -> np.ndarray:
     waveforms = _empty()
     slot = SECONDS + _FONT_GAP
     ticks = 1000  # of a millisecond each: 1000 ticks a beat at 60 beats a minute
-    midi = mido.MidiFile(ticks_per_beat=ticks)
-    track = mido.MidiTrack()
-    midi.tracks.append(track)
-    track.append(mido.MetaMessage("set_tempo", tempo=1_000_000))
-    track.append(mido.Message("control_change", control=0, value=bank))
+    control = partial(mido.Message, "control_change")
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=1_000_000), control(control=0, value=bank)])
     track.append(mido.Message("program_change", program=program))
     for note in range(LOW_MIDI, HIGH_MIDI + 1):
         for velocity in LAYERS:
             track.append(mido.Message("note_on", note=note, velocity=velocity))
             track.append(mido.Message("note_off", note=note, time=round(SECONDS * ticks)))
-            track.append(
-                mido.Message("control_change", control=120, value=0)
-            )  # all sound off: no tail in the next slot
-            track.append(mido.Message("control_change", control=7, value=100, time=round(_FONT_GAP * ticks)))
+            track.append(control(control=120, value=0))  # all sound off: no tail in the next slot
+            track.append(control(control=7, value=100, time=round(_FONT_GAP * ticks)))
+    midi = mido.MidiFile(ticks_per_beat=ticks, tracks=[track])
     with tempfile.TemporaryDirectory() as scratch:
         score, audio = Path(scratch) / "notes.mid", Path(scratch) / "notes.wav"
         midi.save(score)
@@ -301,71 +280,64 @@ def _play_font(path: Path, bank: int, program: int) -> np.ndarray:
             reason = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
             raise UserError(f"fluidsynth could not play {path}: {reason[0]}")
         with soundfile.SoundFile(audio) as file:
-            for i in range(waveforms.shape[0]):
-                for j in range(len(LAYERS)):
-                    file.seek(min(round((i * len(LAYERS) + j) * slot * _FONT_RATE), file.frames))
-                    stereo = file.read(round(SECONDS * _FONT_RATE), dtype="float32", always_2d=True)
-                    note = soxr.resample(stereo.mean(axis=1), _FONT_RATE, SAMPLE_RATE, "HQ")[: waveforms.shape[-1]]
-                    waveforms[i, j, : len(note)] = note
+            for k, waveform in enumerate(waveforms.reshape(-1, waveforms.shape[-1])):
+                file.seek(min(round(k * slot * _FONT_RATE), file.frames))
+                stereo = file.read(round(SECONDS * _FONT_RATE), dtype="float32", always_2d=True)
+                note = soxr.resample(stereo.mean(axis=1), _FONT_RATE, SAMPLE_RATE, "HQ")[: len(waveform)]
+                waveform[: len(note)] = note
     return waveforms
 
 
 def note_of_name(stem: str) -> int | None:
     """MIDI number of the last pitch name in a file name (`piano-Fs3` is 54; C4 is 60), or None."""
-    found = _NOTE_NAME.findall(stem)
-    if not found:
+    names = _NOTE_NAME.findall(stem)
+    if not names:
         return None
-    letter, accidental, octave = found[-1]
+    letter, accidental, octave = names[-1]
     pitch = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[letter.upper()]
     shift = {"#": 1, "s": 1, "♯": 1, "b": -1, "f": -1, "♭": -1, "": 0}[accidental]
     return 12 * (int(octave) + 1) + pitch + shift
 
 
-def _build_folder(rest: str):
+def _folder(rest: str) -> tuple[_Record, list]:
+    """As `_synthesiser`, of the source `notes:REST`."""
     folder = Path(rest)
     if not folder.is_dir():
         raise UserError(f"note source 'notes:{rest}': no such folder")
-    found: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         midi = note_of_name(path.stem)
-        if path.suffix.lower() in (".wav", ".flac", ".ogg", ".mp3") and midi is not None and path.is_file():
-            found.setdefault(midi, path)
-    if not found:
+        if path.suffix.lower() in AUDIO_SUFFIXES and midi is not None and path.is_file():
+            files.setdefault(midi, path)
+    if not files:
         raise UserError(f"note source 'notes:{rest}': no audio file there is named by a pitch, as A4.wav or Fs3.flac")
-    lacking = [m for m in range(LOW_MIDI, HIGH_MIDI + 1) if min(abs(m - have) for have in found) > _FARTHEST_BORROW]
-    usable = [m for m in range(LOW_MIDI, HIGH_MIDI + 1) if m not in lacking]
+    midis = range(LOW_MIDI, HIGH_MIDI + 1)
+    usable = [midi for midi in midis if min(abs(midi - other) for other in files) <= _FARTHEST_BORROW]
     if not usable:
         raise UserError(f"note source 'notes:{rest}': its notes lie outside MIDI {LOW_MIDI}-{HIGH_MIDI}")
 
-    def plan():
+    def record() -> tuple[str, str, np.ndarray]:
         import soxr
 
-        from triadbench.core.audio.io import read_audio
-
         waveforms = _empty()
-        recordings = {}
-        for midi, path in found.items():
-            waveform, rate = read_audio(path)
-            recordings[midi] = _trim(waveform, rate), rate
+        recordings = {midi: _trim(*read_audio(path)) for midi, path in files.items()}
         for midi in usable:
-            nearest = min(recordings, key=lambda have: (abs(have - midi), have))
+            nearest = min(recordings, key=lambda other: (abs(other - midi), other))
             waveform, rate = recordings[nearest]
             # Played at another speed, a recording sounds at another pitch.
             out_rate = SAMPLE_RATE * 2 ** ((nearest - midi) / 12)
             note = soxr.resample(waveform, rate, out_rate, "HQ")[: waveforms.shape[-1]]
             waveforms[midi - LOW_MIDI, :, : len(note)] = note
-        family = "guitar" if "guitar" in folder.name.lower() else "other"
-        return folder.name, family, waveforms
+        return folder.name, "guitar" if "guitar" in folder.name.lower() else "other", waveforms
 
     try:
         # Contents, not names and sizes: two instruments recorded alike have the same of both.
-        return plan, [folder.name, [[path.name, file_digest(path)] for path in found.values()]]
+        return record, [folder.name, [[path.name, file_digest(path)] for path in files.values()]]
     except OSError as error:
         raise UserError(f"note source 'notes:{rest}': {error.filename} cannot be read ({error.strerror})") from error
 
 
-def _trim(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """Without the silence before the note: from 5 ms before the first sample above 2 % of the peak."""
+def _trim(waveform: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
+    """Without the silence before the note: from 5 ms before the first sample above 2 % of the peak; and its rate."""
     loud = np.abs(waveform) > 0.02 * np.abs(waveform).max()
-    start = int(np.argmax(loud)) - round(0.005 * rate)
-    return waveform[max(start, 0) :]
+    return waveform[max(int(np.argmax(loud)) - round(0.005 * rate), 0) :], rate

@@ -1,7 +1,7 @@
 """Songs with known chords: progressions mixed from a note bank, with the exact time of every chord.
 
-`plan_progression` draws what is played (everything follows from its seed), `render_progression` plays it, and
-`degrade_song` records it anew in a room. Half of the progressions are common ones in a key, half are random triads.
+`plan_progression` draws what is played (everything follows from its seed), and `render_progression` plays it. Half of
+the progressions are common ones in a key, half are random triads.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from triadbench.core.constants import SAMPLE_RATE
-from triadbench.core.data.degrade import Degradation
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import NO_CHORD, chord_symbol, root_index
 from triadbench.core.render.chords import mix_note
-from triadbench.core.render.note_banks import LAYERS, NoteBank
-from triadbench.core.render.rooms import Filter, noise, room_response
+from triadbench.core.render.note_banks import NoteBank
 from triadbench.core.render.voicings import chord_notes
 
 TEMPO_BPM = (60.0, 140.0)
@@ -71,7 +69,7 @@ class PlannedChord:
     @property
     def symbol(self) -> str:
         """As `Ab`, `Cm`, `Bdim`, `Faug`, or N."""
-        return NO_CHORD if self.root is None else chord_symbol(self.root, self.type)
+        return NO_CHORD if self.root is None or self.type is None else chord_symbol(self.root, self.type)
 
 
 @dataclass(frozen=True)
@@ -184,16 +182,13 @@ def render_progression(progression: Progression, bank: NoteBank) -> np.ndarray:
         decay = np.exp(-1 / (rng.uniform(0.02, 0.08) * SAMPLE_RATE))
         for time, until, struck in _strokes(chord, notes, progression):
             for note in struck:
-                played = float(np.clip(velocity + rng.normal(0, 7), 5, 127))
-                layer = int(np.argmin(np.abs(np.array(LAYERS) - played)))
-                gain = bank.peaks[note - bank.first, layer] * (played / LAYERS[layer]) ** 2
+                layer, gain = bank.stroke(note, float(np.clip(velocity + rng.normal(0, 7), 5, 127)))
                 start = (time + rng.uniform(0, 0.012)) * SAMPLE_RATE
                 first = int(start)
                 # A view from the stroke on: the note's own samples are few in a song of minutes.
                 view = out[first : first + bank.notes.shape[-1] + 2]
-                sound = bank.notes[note - bank.first, layer]
                 release = max(until * SAMPLE_RATE - first, 1.0)
-                mix_note(view, sound, gain / 32768.0, start - first, 1.0, release, decay)
+                mix_note(view, bank.notes[note - bank.first, layer], gain, start - first, 1.0, release, decay)
     peak = float(np.abs(out).max())
     return out * np.float32(0.7 / peak) if peak > 0 else out
 
@@ -223,25 +218,8 @@ def _within(notes: tuple[int, ...], bank: NoteBank) -> list[int]:
     return [note + shift for note in notes]
 
 
-def degrade_song(waveform: np.ndarray, seed: int, degradation: Degradation | None = None) -> np.ndarray:
-    """A worse recording of a song (samples,): one room, noise and level for all of it; the chords keep their times.
-
-    Tuning and start stay, so `tuning_cents` and `onset_ms` of the degradation are not used.
-    """
-    d = degradation or Degradation()
-    rng = np.random.default_rng([seed, 0x52])
-    response = room_response(rng, SAMPLE_RATE, rng.uniform(*d.rt60_s), rng.uniform(*d.direct_db))
-    response /= np.sqrt(np.sum(np.square(response)))
-    waveform = Filter(response, len(waveform), SAMPLE_RATE)(waveform)
-    rms = np.sqrt(np.mean(np.square(waveform)))
-    colour = str(rng.choice(["white", "pink", "brown", "blue"]))
-    loop = noise(rng, 8 * SAMPLE_RATE, SAMPLE_RATE, colour)
-    hiss = np.resize(loop, len(waveform)) * np.float32(rms * 10 ** (-rng.uniform(*d.snr_db) / 20))
-    return np.clip((waveform + hiss) * np.float32(10 ** (rng.uniform(*d.gain_db) / 20)), -1, 1).astype(np.float32)
-
-
 def truth(progression: Progression) -> tuple[np.ndarray, list[str]]:
-    """What a perfect listener would write: (intervals (n, 2) in seconds, chord symbols), neighbours merged if alike."""
+    """The right answer: intervals (n, 2) in seconds and their chord symbols, equal neighbours merged."""
     intervals: list[list[float]] = []
     symbols: list[str] = []
     for chord in progression.chords:

@@ -6,6 +6,7 @@ Everything is drawn from a generator, so the same generator state gives the same
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
@@ -13,6 +14,8 @@ import scipy.fft
 NOISE_COLOURS = {"white": 0.0, "pink": -1.0, "brown": -2.0, "blue": 1.0}
 """Exponent of frequency in each colour's power density."""
 _POOL_SECONDS = 12.0
+Gains = Callable[[np.ndarray], np.ndarray]
+"""Gains over frequencies in Hz."""
 
 
 def room_response(rng: np.random.Generator, sample_rate: int, rt60_s: float, direct_db: float = 0.0) -> np.ndarray:
@@ -76,7 +79,7 @@ def _noise_pool(sample_rate: int) -> dict[str, np.ndarray]:
 
 
 def noise(rng: np.random.Generator, samples: int, sample_rate: int, colour: str | None = None) -> np.ndarray:
-    """Noise of unit RMS, float32 (samples,): a random place in a loop of 12 s; of a random colour if none is given.
+    """Noise of unit RMS, float32 (samples,), from a random place in a loop of 12 s; without `colour` it is drawn.
 
     Raises:
         ValueError: an unknown colour, or more samples than the loop holds.
@@ -92,17 +95,26 @@ def noise(rng: np.random.Generator, samples: int, sample_rate: int, colour: str 
     return loop[start : start + samples] * np.float32(rng.choice((-1, 1)))
 
 
+def with_noise(
+    rng: np.random.Generator, waveform: np.ndarray, sample_rate: int, snr_db: tuple[float, float]
+) -> np.ndarray:
+    """A waveform (samples,) with noise of a random colour; the signal-to-noise ratio is drawn from `snr_db`."""
+    rms = np.sqrt(np.mean(np.square(waveform)))
+    loop = noise(rng, min(len(waveform), 8 * sample_rate), sample_rate)
+    return waveform + np.resize(loop, len(waveform)) * np.float32(rms * 10 ** (-rng.uniform(*snr_db) / 20))
+
+
 class Filter:
     """A linear filter for clips of one length, kept as a spectrum so that each clip costs two transforms.
 
     Args:
         response: float32 (taps,), an impulse response.
         samples: length of the clips.
-        gains: called with frequencies in Hz, gives gains that multiply the response's spectrum; or None.
         sample_rate: in Hz.
+        gains: multiply the response's spectrum.
     """
 
-    def __init__(self, response: np.ndarray, samples: int, sample_rate: int, gains=None):
+    def __init__(self, response: np.ndarray, samples: int, sample_rate: int, gains: Gains | None = None):
         # The tone curves have no phase and so reach to both sides; this much room keeps them from wrapping around.
         margin = 1024
         self.samples = samples
