@@ -44,33 +44,42 @@ def begin() -> None:
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
+_function: Callable[[Any], Any]
 
 
 def run_all(
-    function: Callable[[_Task], _Result],
+    make: Callable[..., Callable[[_Task], _Result]],
+    arguments: tuple[Any, ...],
     tasks: Sequence[_Task],
     processes: int,
     *,
-    start: Callable[..., None] = begin,
-    arguments: tuple[Any, ...] = (),
     chunk: int = 1,
 ) -> Iterator[_Result]:
-    """Results of `function` for all tasks, in order; in this process where one is enough.
+    """Results of all tasks, in order; computed in this process where one is enough.
 
     Args:
-        start: called with `arguments` in each process before its first task; it must call `begin`.
+        make: called with `arguments` once in each process, returns the function that does a task.
         chunk: tasks handed to a process at a time.
     """
     processes = min(processes, -(-len(tasks) // chunk))
     if processes <= 1:
-        start(*arguments)
-        yield from map(function, tasks)
+        yield from map(make(*arguments), tasks)
         return
     # spawn: a fork of a process with running threads may hang, and Python 3.12 warns of it.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, context, start, arguments) as pool:
+    with concurrent.futures.ProcessPoolExecutor(processes, context, _start, (make, arguments)) as pool:
         try:
-            yield from pool.map(function, tasks, chunksize=chunk)
+            yield from pool.map(_do, tasks, chunksize=chunk)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _start(make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
+    global _function
+    begin()
+    _function = make(*arguments)
+
+
+def _do(task: Any) -> Any:
+    return _function(task)

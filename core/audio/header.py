@@ -24,14 +24,15 @@ _XING_FRAMES, _XING_BYTES = 1, 2
 
 @dataclass(frozen=True)
 class AudioHeader:
-    """Attributes:
-    sample_rate: in Hz.
-    channels: how many.
-    frames: samples per channel, None where the file does not say.
-    format: container, as libsndfile names it ("WAV", "FLAC", ...).
-    subtype: coding ("PCM_16", ...), None where the first bytes do not tell.
-    truncated: how the file falls short of its promise, or None.
-    offset: where the sound begins, in bytes, if the first bytes tell.
+    """What a sound file says of itself.
+
+    Attributes:
+        sample_rate: in Hz.
+        frames: samples per channel, None where the file does not say.
+        format: container, as libsndfile names it ("WAV", "FLAC", ...).
+        subtype: coding ("PCM_16", ...), None where the first bytes do not tell.
+        truncated: how the file falls short of its promise, or None.
+        offset: where the sound begins, in bytes, if the first bytes tell.
     """
 
     sample_rate: int

@@ -1,7 +1,6 @@
-"""Where the files of a data set lie: a folder or a zip, read by member name.
+"""Where the files of a data set lie: a folder or a zip.
 
-A store lists its members, and gives the source of one (a path, or bytes) and its first bytes. Reads keep no position,
-so that threads, forked processes and unpickled copies can use one store together.
+Reads keep no position, so that threads, forked processes and unpickled copies can use one container together.
 """
 
 from __future__ import annotations
@@ -15,9 +14,11 @@ import threading
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Protocol
 
 from triadbench.core.audio.io import AudioError
 from triadbench.core.errors import UserError
+from triadbench.core.files import walk_files
 
 MEMBER_LIMIT = 1 << 30
 """Bytes of one member, unpacked: hours of 16 kHz sound fit, a decompression bomb does not."""
@@ -43,59 +44,76 @@ def unsafe_name(name: str) -> str | None:
     return None
 
 
-class FolderStore:
-    """Files below a folder. Folders behind links are entered, each once."""
+class Container(Protocol):
+    """The files of a data set, read by member name.
 
-    def __init__(self, root: Path):
-        self.root = root
-        self.skipped: list[tuple[str, str]] = []
-        self.members = sorted(self._walk())
+    Attributes:
+        path: of the folder or zip. kind: "folder" or "zip".
+        members: sorted names. skipped: (name, reason) of what is no usable member.
+    """
 
-    def source(self, member: str) -> Path:
-        return self.root / member
+    path: Path
+    kind: str
+    members: list[str]
+    skipped: list[tuple[str, str]]
+
+    def source(self, member: str) -> Path | bytes:
+        """What `core.audio.io` reads the member from."""
 
     def prefix(self, member: str, length: int | None) -> tuple[bytes, int]:
-        """The first `length` bytes (None: all) of a member, and its whole size."""
-        try:
-            with open(self.root / member, "rb") as file:
-                return file.read() if length is None else file.read(length), os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise AudioError(f"{self.root / member}: cannot be read ({error.strerror or error})") from error
+        """The first `length` bytes (None: all) of a member, and its whole size.
+
+        Raises:
+            AudioError: missing or damaged.
+        """
 
     def state(self, member: str) -> tuple[int, ...]:
-        return (os.path.getsize(self.root / member),)
+        """The member's size, and in a zip its checksum."""
 
-    def _walk(self):
-        waiting, seen = [(str(self.root), "")], set()
-        while waiting:
-            folder, below = waiting.pop()
-            try:
-                status = os.stat(folder)
-                if (status.st_dev, status.st_ino) in seen:
-                    continue
-                seen.add((status.st_dev, status.st_ino))
-                entries = list(os.scandir(folder))
-            except OSError as error:
-                if not below:
-                    raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
-                self.skipped.append((below.rstrip("/"), f"folder that cannot be read ({error.strerror})"))
+
+class Folder:
+    """Files below a folder. Folders behind links are entered, each once."""
+
+    kind = "folder"
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.members: list[str] = []
+        self.skipped: list[tuple[str, str]] = []
+        for member, problem in walk_files(path):
+            if member == "":
+                raise UserError(f"{path}: cannot be read ({problem})")
+            if "__MACOSX" in member.split("/")[:-1]:
                 continue
-            for entry in entries:
-                if entry.is_dir():
-                    if not entry.name.startswith(".") and entry.name != "__MACOSX":
-                        waiting.append((entry.path, f"{below}{entry.name}/"))
-                elif entry.is_file():
-                    yield below + entry.name
-                else:
-                    self.skipped.append((below + entry.name, "broken link or not a plain file"))
+            if problem is None:
+                self.members.append(member)
+            else:
+                self.skipped.append((member, problem))
+        self.members.sort()
+
+    def source(self, member: str) -> Path:
+        return self.path / member
+
+    def prefix(self, member: str, length: int | None) -> tuple[bytes, int]:
+        try:
+            with open(self.path / member, "rb") as file:
+                return file.read() if length is None else file.read(length), os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise AudioError(f"{self.path / member}: cannot be read ({error.strerror or error})") from error
+
+    def state(self, member: str) -> tuple[int, ...]:
+        return (os.path.getsize(self.path / member),)
 
 
-class ZipStore:
+class Zip:
     """Members of a zip, stored or deflated, decoded in memory; nothing is written anywhere."""
+
+    kind = "zip"
 
     def __init__(self, path: Path):
         self.path = path
         self.skipped: list[tuple[str, str]] = []
+        # Offset, compression, packed size, size and checksum of each member.
         self._table: dict[str, tuple[int, int, int, int, int]] = {}
         self._read_table()
         self.members = sorted(self._table)
@@ -105,7 +123,6 @@ class ZipStore:
         return self.prefix(member, None)[0]
 
     def prefix(self, member: str, length: int | None) -> tuple[bytes, int]:
-        """The first `length` bytes (None: all, with the checksum compared) of a member, and its whole size."""
         offset, method, packed, size, crc = self._table[member]
         label = f"{self.path}:{member}"
         head = self._read_at(offset, _LOCAL_HEADER.size)
@@ -113,9 +130,9 @@ class ZipStore:
             raise AudioError(f"{label}: damaged archive, no member where the directory says")
         *_, n_name, n_extra = _LOCAL_HEADER.unpack(head)
         start = offset + _LOCAL_HEADER.size + n_name + n_extra
-        wanted = packed if length is None else min(packed, length)
-        data = self._read_at(start, wanted)
-        if len(data) < wanted:
+        n_read = packed if length is None else min(packed, length)
+        data = self._read_at(start, n_read)
+        if len(data) < n_read:
             raise AudioError(f"{label}: truncated archive")
         if method == zipfile.ZIP_DEFLATED:
             try:
@@ -170,26 +187,20 @@ class ZipStore:
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
         except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, ValueError, EOFError) as error:
+            way_out = "give a folder of clips, a .zip of them, or a pack"
             raise UserError(
-                f"{self.path} is not a folder, and not a zip that can be read ({error}); "
-                "give a folder of clips, a .zip of them, or a pack"
+                f"{self.path} is not a folder, and not a zip that can be read ({error}); {way_out}"
             ) from error
         except OSError as error:
             raise UserError(f"{self.path}: cannot be opened ({error.strerror})") from error
         for info in members:
             if info.is_dir():
                 continue
-            reason = self._objection(info)
-            if reason:
+            if reason := self._objection(info):
                 self.skipped.append((info.filename, reason))
             else:
-                self._table[info.filename] = (
-                    info.header_offset,
-                    info.compress_type,
-                    info.compress_size,
-                    info.file_size,
-                    info.CRC,
-                )
+                sizes = (info.compress_size, info.file_size)
+                self._table[info.filename] = (info.header_offset, info.compress_type, *sizes, info.CRC)
 
     def _objection(self, info: zipfile.ZipInfo) -> str | None:
         if reason := unsafe_name(info.orig_filename):

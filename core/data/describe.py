@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from triadbench.core.audio.io import AudioError, to_int16
 from triadbench.core.constants import SAMPLE_RATE
-from triadbench.core.data.dataset import Dataset, Progress
+from triadbench.core.data.clips import Dataset, Progress
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 from triadbench.core.models.chords import ROOTS, TYPES
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 SILENT_PEAK_DB = -60.0
 """Below this peak (in dB of full scale) a clip counts as silent: 33 of 32768 steps."""
 FLOOR_DB = -120.0
 _LISTED = 100
-_EXAMPLES = 4
 
 
 def describe(dataset: Dataset, progress: Progress | None = None) -> dict:
-    """Read every clip once and say what there is.
+    """Read every clip once and count.
 
     Returns:
         JSON-ready: n, path, kind, types, roots, octaves, volumes, voicings, kinds (counts by name; "none" where names
@@ -33,46 +37,47 @@ def describe(dataset: Dataset, progress: Progress | None = None) -> dict:
         pairs: names of clips whose 4 seconds are the same to the bit}, unreadable, skipped {n, reasons, files}.
         Lists of names hold at most 100.
     """
-    names = [clip.name for clip in dataset.clips]
-    peaks, levels, durations, rates = [], [], [], Counter()
-    silent, unreadable = [], []
-    same: dict[bytes, list[str]] = defaultdict(list)
+    peaks, levels, durations, silent, unreadable = [], [], [], [], []
+    rates: Counter[int] = Counter()
+    members_by_content: dict[bytes, list[str]] = defaultdict(list)
     for index, clip in enumerate(dataset.clips):
         try:
-            waveform = dataset.read(index)
-            header = dataset.header(index)
+            waveform, header = dataset.read(index), dataset.header(index)
         except AudioError as error:
             unreadable.append((clip.member, str(error)))
         else:
-            peaks.append(_db(np.max(np.abs(waveform))))
-            levels.append(_db(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))))
+            peaks.append(_decibels(np.max(np.abs(waveform))))
+            levels.append(_decibels(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))))
             rates[header.sample_rate] += 1
             if header.duration_s is not None:
                 durations.append(header.duration_s)
             if peaks[-1] < SILENT_PEAK_DB:
                 silent.append(clip.member)
-            same[hashlib.blake2b(to_int16(waveform).tobytes(), digest_size=16).digest()].append(clip.member)
+            content = hashlib.blake2b(to_int16(waveform).tobytes(), digest_size=16).digest()
+            members_by_content[content].append(clip.member)
         if progress is not None:
             progress(index + 1, len(dataset))
+    names = [clip.name for clip in dataset.clips]
+    table = np.zeros((len(TYPES), len(ROOTS)), dtype=np.int64)
+    np.add.at(table, dataset.labels(), 1)
     recordings = [clip.recording for clip in dataset.clips if clip.recording is not None]
+    groups = [members for members in members_by_content.values() if len(members) > 1]
+    pairs = [[members[0], other] for members in groups for other in members[1:]]
     return {
         "path": str(dataset.path),
         "kind": dataset.kind,
         "n": len(dataset),
         "types": _counts((TYPES[name.type] for name in names), TYPES),
         "roots": _counts((ROOTS[name.root] for name in names), ROOTS),
-        "octaves": _counts(name.octave for name in names),
-        "volumes": _counts(name.volume for name in names),
-        "voicings": _counts(name.voicing for name in names),
-        "kinds": _counts(name.kind for name in names),
-        "type_by_root": _table(dataset),
+        **{f"{key}s": _counts(getattr(name, key) for name in names) for key in ("octave", "volume", "voicing", "kind")},
+        "type_by_root": table.tolist(),
         "recordings": {"named": len(recordings), "distinct": len(set(recordings))},
         "sample_rates": {str(rate): n for rate, n in sorted(rates.items())},
         "durations_s": _spread(durations),
         "peak_db": _spread(peaks),
         "rms_db": _spread(levels),
         "silent": {"n": len(silent), "files": silent[:_LISTED]},
-        "duplicates": _duplicates(same),
+        "duplicates": {"groups": len(groups), "clips": sum(map(len, groups)), "pairs": pairs[:_LISTED]},
         "unreadable": {"n": len(unreadable), "files": [list(item) for item in unreadable[:_LISTED]]},
         "skipped": {
             "n": len(dataset.skipped),
@@ -108,33 +113,18 @@ def picture(description: dict, dataset: Dataset, path: str | os.PathLike) -> Non
         temporary.write_text(page, "utf-8")
 
 
-def _overview(description: dict):
+def _overview(description: dict) -> Figure:
     from plotly import graph_objects
     from plotly.subplots import make_subplots
 
-    figure = make_subplots(
-        rows=3,
-        cols=2,
-        specs=[[{"colspan": 2}, None], [{}, {}], [{}, {}]],
-        subplot_titles=("clips by type and root", "octave", "volume", "length", "level: RMS blue, peak orange"),
-        vertical_spacing=0.1,
-    )
+    specs = [[{"colspan": 2}, None], [{}, {}], [{}, {}]]
+    titles = ("clips by type and root", "octave", "volume", "length", "level: RMS blue, peak orange")
+    figure = make_subplots(rows=3, cols=2, specs=specs, subplot_titles=titles, vertical_spacing=0.1)
     table = description["type_by_root"]
-    figure.add_trace(
-        graph_objects.Heatmap(
-            z=table,
-            x=ROOTS,
-            y=TYPES,
-            text=table,
-            texttemplate="%{text}",
-            colorscale="Blues",
-            zmin=0,
-            showscale=False,
-            hovertemplate="%{x} %{y}: %{z} clips<extra></extra>",
-        ),
-        row=1,
-        col=1,
-    )
+    hover = "%{x} %{y}: %{z} clips<extra></extra>"
+    texts = {"text": table, "texttemplate": "%{text}", "hovertemplate": hover}
+    heatmap = graph_objects.Heatmap(z=table, x=ROOTS, y=TYPES, colorscale="Blues", zmin=0, showscale=False, **texts)
+    figure.add_trace(heatmap, row=1, col=1)
     for column, key in ((1, "octaves"), (2, "volumes")):
         counts = description[key]
         figure.add_trace(graph_objects.Bar(x=list(counts), y=list(counts.values()), name=key), row=2, col=column)
@@ -143,34 +133,33 @@ def _overview(description: dict):
         histogram = description[key]["histogram"]
         edges = np.array(histogram["edges"])
         if len(edges) > 1:
-            bars = graph_objects.Bar(
-                x=(edges[:-1] + edges[1:]) / 2, y=histogram["counts"], width=np.diff(edges), name=label, opacity=0.7
-            )
-            figure.add_trace(bars, row=3, col=column)
+            bars = {"x": (edges[:-1] + edges[1:]) / 2, "y": histogram["counts"], "width": np.diff(edges)}
+            figure.add_trace(graph_objects.Bar(name=label, opacity=0.7, **bars), row=3, col=column)
     figure.update_xaxes(title_text="s", row=3, col=1)
     figure.update_xaxes(title_text="dB of full scale", row=3, col=2)
+    duplicates = description["duplicates"]
     title = (
         f"{description['n']} clips, {description['skipped']['n']} files skipped, {description['silent']['n']} silent, "
-        f"{description['duplicates']['clips']} in {description['duplicates']['groups']} groups of duplicates"
+        f"{duplicates['clips']} in {duplicates['groups']} groups of duplicates"
     )
     figure.update_layout(title=title, height=950, barmode="overlay", showlegend=False, template="plotly_white")
     return figure
 
 
-def _examples(dataset: Dataset):
+def _examples(dataset: Dataset) -> Figure:
     from plotly import graph_objects
     from plotly.subplots import make_subplots
 
-    shown = []
-    for index in _one_a_type(dataset):
-        try:
-            shown.append((dataset.clips[index].member, dataset.read(index)))
-        except AudioError:
-            continue
-    figure = make_subplots(
-        rows=2, cols=max(1, len(shown)), subplot_titles=[member for member, _ in shown], vertical_spacing=0.12
-    )
-    for column, (_, waveform) in enumerate(shown, 1):
+    first: dict[int, int] = {}
+    for index, clip in enumerate(dataset.clips):
+        first.setdefault(clip.name.type, index)
+    waveforms = {}
+    for index in sorted(first.values()):
+        with contextlib.suppress(AudioError):
+            waveforms[dataset.clips[index].member] = dataset.read(index)
+    titles = list(waveforms)
+    figure = make_subplots(rows=2, cols=max(1, len(titles)), subplot_titles=titles, vertical_spacing=0.12)
+    for column, waveform in enumerate(waveforms.values(), 1):
         # The lowest and highest sample of every 10 ms: the outline, at a fortieth of the size.
         steps = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
         outline = np.stack([steps.min(axis=1), steps.max(axis=1)], axis=1).ravel()
@@ -178,11 +167,8 @@ def _examples(dataset: Dataset):
         line = graph_objects.Scattergl(x=seconds, y=np.round(outline, 4), line={"width": 1})
         figure.add_trace(line, row=1, col=column)
         frequencies, times, decibels = _log_mel(waveform)
-        figure.add_trace(
-            graph_objects.Heatmap(z=decibels, x=times, y=frequencies, colorscale="Magma", showscale=False),
-            row=2,
-            col=column,
-        )
+        mel = graph_objects.Heatmap(z=decibels, x=times, y=frequencies, colorscale="Magma", showscale=False)
+        figure.add_trace(mel, row=2, col=column)
         figure.update_yaxes(type="log", title_text="Hz" if column == 1 else None, row=2, col=column)
         figure.update_xaxes(title_text="s", row=2, col=column)
     figure.update_layout(height=650, showlegend=False, template="plotly_white", title="examples")
@@ -201,37 +187,19 @@ def _log_mel(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.round(ORIGINAL.mel_points()[1:-1], 1), np.round(times, 3), np.round(decibels, 1)
 
 
-def _one_a_type(dataset: Dataset) -> list[int]:
-    first: dict[int, int] = {}
-    for index, clip in enumerate(dataset.clips):
-        first.setdefault(clip.name.type, index)
-    return sorted(first.values())[:_EXAMPLES]
-
-
-def _counts(values, order: Sequence[str] = ()) -> dict[str, int]:
-    found = Counter("none" if value is None else str(value) for value in values)
-    return {key: found[key] for key in (*order, *sorted(set(found) - set(order)))}
-
-
-def _table(dataset: Dataset) -> list[list[int]]:
-    table = np.zeros((len(TYPES), len(ROOTS)), dtype=np.int64)
-    np.add.at(table, dataset.labels(), 1)
-    return table.tolist()
+def _counts(values: Iterable[object], order: Sequence[str] = ()) -> dict[str, int]:
+    counts = Counter("none" if value is None else str(value) for value in values)
+    return {key: counts[key] for key in (*order, *sorted(set(counts) - set(order)))}
 
 
 def _spread(values: Sequence[float]) -> dict:
+    names = ("min", "p10", "median", "p90", "max")
     if not values:
-        return dict.fromkeys(("min", "p10", "median", "p90", "max")) | {"histogram": {"edges": [], "counts": []}}
-    found = np.percentile(values, [0, 10, 50, 90, 100])
-    counts, edges = np.histogram(values, bins=40, range=(found[0] - 0.5, found[-1] + 0.5))
+        return dict.fromkeys(names) | {"histogram": {"edges": [], "counts": []}}
+    percentiles = np.percentile(values, [0, 10, 50, 90, 100])
+    counts, edges = np.histogram(values, bins=40, range=(percentiles[0] - 0.5, percentiles[-1] + 0.5))
     histogram = {"edges": np.round(edges, 4).tolist(), "counts": counts.tolist()}
-    return dict(zip(("min", "p10", "median", "p90", "max"), found.tolist(), strict=True)) | {"histogram": histogram}
-
-
-def _duplicates(same: dict[bytes, list[str]]) -> dict:
-    groups = [members for members in same.values() if len(members) > 1]
-    pairs = [[members[0], other] for members in groups for other in members[1:]]
-    return {"groups": len(groups), "clips": sum(map(len, groups)), "pairs": pairs[:_LISTED]}
+    return dict(zip(names, percentiles.tolist(), strict=True)) | {"histogram": histogram}
 
 
 def _reason(member: str, reason: str) -> str:
@@ -239,5 +207,5 @@ def _reason(member: str, reason: str) -> str:
     return reason.replace(repr(os.path.splitext(os.path.basename(member))[0]), "its name")
 
 
-def _db(amplitude: float) -> float:
+def _decibels(amplitude: float) -> float:
     return float(max(FLOOR_DB, 20 * np.log10(max(float(amplitude), 1e-12))))

@@ -12,32 +12,39 @@ import http.client
 import json
 import os
 import re
-import shutil
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from triadbench.core.data.clips import Progress
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path, file_digest
-
-Progress = Callable[[int, int | None], None]
+from triadbench.core.files import atomic_path, check_room, file_digest
 
 TIMEOUT_S = 30.0
 PAUSE_S = 1.0
 """Wait before the second attempt in a row that brought nothing; it doubles with each."""
 PAUSE_LIMIT_S = 30.0
 _BLOCK = 1 << 18
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_TEMPORARY_STATUS = {408, 425, 429, 500, 502, 503, 504}
 """Answers of a server that may do better soon."""
 _DIGESTS = {"md5", "sha1", "sha256", "sha512"}
 _FAILURES = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, OSError)
 
 
-class _Passing(Exception):
+class _TemporaryError(Exception):
     """A failure after which another attempt makes sense."""
+
+
+class _NothingLeftError(Exception):
+    """The server's file of `total` bytes ends where ours does, or earlier."""
+
+    def __init__(self, total: int | None):
+        super().__init__()
+        self.total = total
 
 
 def download(
@@ -50,7 +57,7 @@ def download(
     progress: Progress | None = None,
     pause_s: float = PAUSE_S,
 ) -> Path:
-    """Bring a file here, whole and checked; what an earlier call left is continued.
+    """Fetch a file, whole and checked; what an earlier call left is continued.
 
     Args:
         size: its length in bytes, where known; more is needed free on the disk.
@@ -59,7 +66,7 @@ def download(
         progress: called with (bytes here, bytes in all or None).
 
     Returns:
-        `path`. A file that is there already and has that size and checksum is not brought again.
+        `path`. A file that is there already and has that size and checksum is not fetched again.
 
     Raises:
         UserError: not http or https, refused, gave up (the part stays for next time), the server contradicts the
@@ -69,7 +76,10 @@ def download(
     path = Path(path)
     if path.is_file() and (size is not None or checksum is not None) and _is_right(path, size, checksum, progress):
         return path
-    _make_folder(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot make this folder ({error.strerror}); choose another") from error
     if path.exists():
         raise UserError(f"{path} exists already and is not the file to be fetched; move it or choose another folder")
     part = path.with_name(path.name + ".part")
@@ -78,17 +88,25 @@ def download(
         try:
             _attempt(url, part, size, progress)
             break
-        except _Passing as error:
+        except _TemporaryError as error:
             # Against the most there ever was: a server that starts over each time makes no progress by coming back.
             failures = 0 if _size(part) > most else failures + 1
             most = max(most, _size(part))
             if failures > retries:
+                kept = f"{_size(part)} bytes are kept in {part}: run the same command again to continue"
                 raise UserError(
-                    f"{url}: {error}; gave up after {failures} attempts without progress. "
-                    f"{_size(part)} bytes are kept in {part}: run the same command again to continue"
+                    f"{url}: {error}; gave up after {failures} attempts without progress. {kept}"
                 ) from error
             time.sleep(min(PAUSE_LIMIT_S, pause_s * 2 ** max(0, failures - 1)))
-    _check_part(part, url, size, checksum)
+    if not _is_right(part, size, checksum, None):
+        actual, stated = [f"{_size(part)} bytes"], [f"{size} bytes"] if size is not None else []
+        if checksum is not None:
+            algorithm = checksum.partition(":")[0]
+            actual.append(f"{algorithm} {file_digest(part, algorithm)}")
+            stated.append(checksum)
+        _forget(part)
+        contents = f"{', '.join(actual)}; stated: {', '.join(stated)}"
+        raise UserError(f"{url}: wrong file: {contents}. It was removed; run the command again")
     os.replace(part, path)
     _tag_path(part).unlink(missing_ok=True)
     return path
@@ -106,7 +124,7 @@ def check_url(url: str) -> None:
         raise UserError(f"{url!r} is not an http or https address")
 
 
-def fetch_json(url: str, *, retries: int = 5, pause_s: float = PAUSE_S, limit: int = 16 << 20):
+def fetch_json(url: str, *, retries: int = 5, pause_s: float = PAUSE_S, limit: int = 16 << 20) -> Any:
     """A JSON document of at most `limit` bytes.
 
     Raises:
@@ -118,9 +136,9 @@ def fetch_json(url: str, *, retries: int = 5, pause_s: float = PAUSE_S, limit: i
             with _request(url, {}) as answer:
                 body = answer.read(limit + 1)
             break
-        except (_Passing, *_FAILURES) as error:
+        except (_TemporaryError, *_FAILURES) as error:
             if attempt == retries:
-                raise UserError(f"{url}: {_why(error)}; gave up after {attempt + 1} attempts") from error
+                raise UserError(f"{url}: {_reason(error)}; gave up after {attempt + 1} attempts") from error
             time.sleep(min(PAUSE_LIMIT_S, pause_s * 2**attempt))
     if len(body) > limit:
         raise UserError(f"{url}: more than {limit} bytes where a short description was expected")
@@ -131,44 +149,32 @@ def fetch_json(url: str, *, retries: int = 5, pause_s: float = PAUSE_S, limit: i
 
 
 def _attempt(url: str, part: Path, size: int | None, progress: Progress | None) -> None:
-    """Bring what is missing of `part`, or raise `_Passing` with what has come kept."""
-    have = _size(part)
-    if size is not None and have > size:
-        part.unlink()
-        have = 0
+    """Fetch what is missing of `part`, or raise `_TemporaryError` with what has come kept."""
+    have, tag = _size(part), _read_tag(part, url)
     if size is not None and have == size:
         return
-    tag = _read_tag(part, url)
-    if have and tag is None and size is None:
-        # Nothing says that the rest would belong to the same file.
+    # Too long, or nothing says that the rest would belong to the same file.
+    if have > size if size is not None else have and tag is None:
         _forget(part)
-        have = 0
+        have, tag = 0, None
     headers = {"Accept-Encoding": "identity"}
     if have:
-        headers["Range"] = f"bytes={have}-"
-        if tag:
-            headers["If-Range"] = tag
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": tag} if tag else {})
     try:
         with _request(url, headers) as answer:
             start, total = _place(answer, have, size, url)
-            _check_room(part.parent, (total or 0) - start)
+            check_room(part.parent, (total or 0) - start)
             _write_tag(part, url, answer.headers.get("ETag") or answer.headers.get("Last-Modified"))
             _receive(answer, part, start, total, url, progress)
-    except _NothingLeft as error:
-        # The server has no byte beyond ours: whole if the length is not known otherwise, else not that file.
+    except _NothingLeftError as error:
+        # The server has no byte beyond ours: the file is complete if that is its length, else it is another file.
         if error.total != have:
             _forget(part)
-            raise _Passing("the server's file is shorter than what was kept of it") from error
+            raise _TemporaryError("the server's file is shorter than what was kept of it") from error
     except UserError:
         raise
     except _FAILURES as error:
-        raise _Passing(_why(error)) from error
-
-
-class _NothingLeft(Exception):
-    def __init__(self, total: int | None):
-        super().__init__()
-        self.total = total
+        raise _TemporaryError(_reason(error)) from error
 
 
 def _request(url: str, headers: dict[str, str]):
@@ -179,9 +185,9 @@ def _request(url: str, headers: dict[str, str]):
         with error:
             if error.code == 416 and "Range" in headers:
                 match = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-                raise _NothingLeft(int(match[1]) if match else None) from error
-            if error.code in _PASSING:
-                raise _Passing(f"the server answered {error.code} {error.reason}") from error
+                raise _NothingLeftError(int(match[1]) if match else None) from error
+            if error.code in _TEMPORARY_STATUS:
+                raise _TemporaryError(f"the server answered {error.code} {error.reason}") from error
             raise UserError(f"{url}: the server answered {error.code} {error.reason}") from error
 
 
@@ -219,7 +225,7 @@ def _receive(answer, part: Path, start: int, total: int | None, url: str, progre
             try:
                 block = answer.read1(_BLOCK)
             except _FAILURES as error:
-                raise _Passing(f"{_why(error)} after {done} bytes") from error
+                raise _TemporaryError(f"{_reason(error)} after {done} bytes") from error
             if not block:
                 break
             done += len(block)
@@ -230,12 +236,12 @@ def _receive(answer, part: Path, start: int, total: int | None, url: str, progre
         _forget(part)
         raise UserError(f"{url}: the server sends more than the {total} bytes that are stated; it is not the file")
     if total is not None and done < total:
-        raise _Passing(f"the connection closed after {done} of {total} bytes")
+        raise _TemporaryError(f"the connection closed after {done} of {total} bytes")
 
 
 @contextlib.contextmanager
-def _writing(part: Path):
-    """A disk that refuses is no failure of the network, and trying again does not mend it."""
+def _writing(part: Path) -> Iterator[None]:
+    """Reports a disk that refuses: no failure of the network, so another attempt does not help."""
     try:
         yield
     except OSError as error:
@@ -245,16 +251,6 @@ def _writing(part: Path):
 def _forget(part: Path) -> None:
     part.unlink(missing_ok=True)
     _tag_path(part).unlink(missing_ok=True)
-
-
-def _check_part(part: Path, url: str, size: int | None, checksum: str | None) -> None:
-    if not _is_right(part, size, checksum, None):
-        found = f"{_size(part)} bytes"
-        if checksum is not None:
-            found += f", {checksum.partition(':')[0]} {file_digest(part, checksum.partition(':')[0])}"
-        stated = ", ".join(str(item) for item in (f"{size} bytes" if size is not None else None, checksum) if item)
-        _forget(part)
-        raise UserError(f"{url}: wrong file: {found}; stated: {stated}. It was removed; run the command again")
 
 
 def _is_right(path: Path, size: int | None, checksum: str | None, progress: Progress | None) -> bool:
@@ -291,25 +287,12 @@ def _write_tag(part: Path, url: str, tag: str | None) -> None:
         temporary.write_text(json.dumps(stored), "utf-8")
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(f"{folder}: {needed / 1e9:.2f} GB more are needed and {free / 1e9:.2f} GB are free")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot make this folder ({error.strerror}); choose another") from error
-
-
 def _size(path: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
         return os.path.getsize(path)
     return 0
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     return str(getattr(reason, "strerror", None) or reason) or type(error).__name__

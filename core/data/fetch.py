@@ -6,9 +6,10 @@ Its length, MD5 and address are read from the record at the time, so that they a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from triadbench.core.data.clips import Progress
 from triadbench.core.data.download import PAUSE_S, check_url, download, fetch_json
 from triadbench.core.data.unpack import safe_unpack
 from triadbench.core.errors import UserError
@@ -16,10 +17,6 @@ from triadbench.core.errors import UserError
 RECORD_URL = "https://zenodo.org/api/records/4740877"
 ARCHIVE = "audioPianoTriadDataset.zip"
 FOLDER = "audioPianoTriadDataset"
-
-Progress = Callable[[int, int | None], None]
-
-__all__ = ["ARCHIVE", "FOLDER", "RECORD_URL", "fetch", "find_file", "safe_unpack"]
 
 
 def fetch(
@@ -39,42 +36,29 @@ def fetch(
 
     Args:
         record_url: the record's JSON description.
-        progress: called with (bytes here, bytes in all) of the download.
-        unpack_progress: the same of unpacking.
+        progress, unpack_progress: called with (bytes done, bytes in all) of the download and of unpacking.
         retries: attempts in a row without progress before it gives up.
 
     Returns:
         {"archive": path or None, "folder": path or None, "size", "checksum"} (the last two None if nothing was done)
 
     Raises:
-        UserError: from the network, a wrong file, a hostile archive, or no room; see `core.data.download`, `core.data.unpack`.
+        UserError: as `core.data.download.download` and `core.data.unpack.safe_unpack`, or an unusable record.
     """
     out_dir = Path(out_dir)
     archive, folder = out_dir / ARCHIVE, out_dir / FOLDER
     if unpack and folder.is_dir() and any(folder.iterdir()):
         present = str(archive) if archive.is_file() else None
         return {"archive": present, "folder": str(folder), "size": None, "checksum": None}
-    file = find_file(fetch_json(record_url, retries=retries, pause_s=pause_s), ARCHIVE, record_url)
-    download(
-        file["url"],
-        archive,
-        size=file["size"],
-        checksum=file["checksum"],
-        retries=retries,
-        progress=progress,
-        pause_s=pause_s,
-    )
+    url, described = find_file(fetch_json(record_url, retries=retries, pause_s=pause_s), ARCHIVE, record_url)
+    download(url, archive, **described, retries=retries, progress=progress, pause_s=pause_s)
     if unpack:
         safe_unpack(archive, folder, unpack_progress)
-    folder_made = str(folder) if unpack else None
-    return {"archive": str(archive), "folder": folder_made, "size": file["size"], "checksum": file["checksum"]}
+    return {"archive": str(archive), "folder": str(folder) if unpack else None, **described}
 
 
-def find_file(record: dict, name: str, record_url: str) -> dict:
-    """Address, size and checksum of one file of a Zenodo record.
-
-    Returns:
-        {"url", "size", "checksum" ("md5:HEX")}
+def find_file(record: Any, name: str, record_url: str) -> tuple[str, dict[str, Any]]:
+    """Address of one file of a Zenodo record, and {"size", "checksum" ("md5:HEX")}.
 
     Raises:
         UserError: the record lacks the file or says too little to check it.
@@ -91,5 +75,5 @@ def find_file(record: dict, name: str, record_url: str) -> dict:
         if not isinstance(url, str):
             raise UserError(f"{record_url}: the record gives no address of {name}")
         check_url(url)
-        return {"url": url, "size": size, "checksum": checksum}
+        return url, {"size": size, "checksum": checksum}
     raise UserError(f"{record_url}: the record has no file {name!r}; give the address of its JSON description")

@@ -15,69 +15,65 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
+from triadbench.core.audio.header import AudioHeader
 from triadbench.core.audio.io import AudioError, to_int16
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
-from triadbench.core.data.dataset import Clip, Dataset, Progress, parse_member
+from triadbench.core.data.clips import Clip, Dataset, Progress, parse_member
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path
+from triadbench.core.files import atomic_path, check_room
 
 VERSION = 1
 CLIPS, INDEX, META = "clips.npy", "index.jsonl", "meta.json"
 
 
-class PackWriter:
+@contextlib.contextmanager
+def new_pack(out: str | os.PathLike, n: int) -> Iterator[PackWriter]:
     """Write a pack of `n` clips row by row, in any order and from several processes.
 
-    with PackWriter("set.pack", n) as writer:
-        writer.write(0, waveform)                     # here, or in a worker:
-        open_rows(writer.clips_path)[1] = to_int16(waveform)
-        writer.finish([{"file": "piano_3_Af_d_m_00.wav", "recording": "r0"}, ...])
+        with new_pack("set.pack", n) as writer:
+            writer.write(0, waveform)                     # here, or in a worker:
+            open_rows(writer.clips_path)[1] = to_int16(waveform)
+            writer.finish([{"file": "piano_3_Af_d_m_00.wav", "recording": "r0"}, ...])
 
     The pack appears at `out` when the block ends; without `finish`, or after an error, nothing does.
-
-    Attributes:
-        clips_path: the array's temporary path, while the block runs.
-        rows: its memory map, int16 (n, 64000), filled with silence.
 
     Raises:
         UserError: `out` exists and is not an empty folder, or the disk has no room.
     """
-
-    def __init__(self, out: str | os.PathLike, n: int):
-        if n < 1:
-            raise UserError(f"a pack of {n} clips cannot be written; at least one is needed")
-        self.out, self.n = Path(out), n
-        self._index: list[dict] | None = None
-        self._meta: dict = {}
-
-    def __enter__(self) -> PackWriter:
-        self._stack = contextlib.ExitStack()
-        self._folder = self._stack.enter_context(atomic_path(self.out, directory=True))
+    if n < 1:
+        raise UserError(f"a pack of {n} clips cannot be written; at least one is needed")
+    with atomic_path(out, directory=True) as folder:
+        check_room(folder.parent, n * CLIP_SAMPLES * 2)
+        writer = PackWriter(folder, n)
         try:
-            _check_room(self._folder, self.n * CLIP_SAMPLES * 2)
-            self.clips_path = self._folder / CLIPS
-            shape = (self.n, CLIP_SAMPLES)
-            self.rows = np.lib.format.open_memmap(self.clips_path, mode="w+", dtype="<i2", shape=shape)
-            _reserve(self.clips_path)
-        except BaseException as error:
-            self._close(error)
-            raise
-        return self
+            yield writer
+            writer.save(Path(out))
+        finally:
+            del writer.rows
 
-    def __exit__(self, kind, error, traceback) -> None:
-        if error is None:
-            try:
-                self._write_rest()
-            except BaseException as caught:
-                self._close(caught)
-                raise
-        self._close(error)
+
+class PackWriter:
+    """The rows and the index of a pack that is being written; made by `new_pack`.
+
+    Attributes:
+        clips_path: the array's temporary path.
+        rows: its memory map, int16 (n, 64000), filled with silence.
+    """
+
+    def __init__(self, folder: Path, n: int):
+        self._folder, self.n = folder, n
+        self._index: list[dict[str, Any]] | None = None
+        self._meta: dict[str, Any] = {}
+        self.clips_path = folder / CLIPS
+        shape = (n, CLIP_SAMPLES)
+        self.rows = np.lib.format.open_memmap(self.clips_path, mode="w+", dtype=np.dtype("<i2"), shape=shape)
+        _reserve(self.clips_path)
 
     def write(self, row: int, waveform: np.ndarray) -> None:
         """Put a clip (64000,), float32 in [-1, 1] (clipped beyond) or int16, into a row."""
@@ -105,11 +101,11 @@ class PackWriter:
         self._index = list(index)
         self._meta = {"skipped": [list(item) for item in skipped], "source": source}
 
-    def _write_rest(self) -> None:
+    def save(self, out: Path) -> None:
+        """Write everything but the rows, and cut off those that `finish` left without a name."""
         if self._index is None:
-            raise UserError(f"{self.out}: the pack was left without an index; nothing was written")
+            raise UserError(f"{out}: the pack was left without an index; nothing was written")
         self.rows.flush()
-        self.rows = None
         n = len(self._index)
         if n < self.n:
             _shorten(self.clips_path, n)
@@ -118,13 +114,20 @@ class PackWriter:
         with open(self._folder / INDEX, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in self._index)
 
-    def _close(self, error: BaseException | None) -> None:
-        self.rows = None
-        self._stack.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
-
-def pack(dataset: Dataset, out: str | os.PathLike, progress: Progress | None = None) -> dict:
+def pack(
+    dataset: Dataset,
+    out: str | os.PathLike,
+    progress: Progress | None = None,
+    *,
+    change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    source: dict | None = None,
+) -> dict:
     """Write a data set as a pack; a clip that cannot be read is skipped and listed.
+
+    Args:
+        change: called with each waveform (64000,) and its number; the pack holds what it returns.
+        source: where the clips came from; by default the data set's name, kind and digest.
 
     Returns:
         {"path", "n", "skipped": [[name, reason], ...] (with those that the data set had skipped), "bytes"}
@@ -133,10 +136,11 @@ def pack(dataset: Dataset, out: str | os.PathLike, progress: Progress | None = N
         UserError: no clip could be read, `out` is taken, or the disk has no room.
     """
     skipped, index = list(dataset.skipped), []
-    with PackWriter(out, len(dataset)) as writer:
+    with new_pack(out, len(dataset)) as writer:
         for position, clip in enumerate(dataset.clips):
             try:
-                writer.write(len(index), dataset.read(position))
+                waveform = dataset.read(position)
+                writer.write(len(index), change(waveform, position) if change is not None else waveform)
                 index.append({"file": clip.member, "recording": clip.recording})
             except AudioError as error:
                 # Without the folder, which means nothing where the pack goes.
@@ -145,13 +149,13 @@ def pack(dataset: Dataset, out: str | os.PathLike, progress: Progress | None = N
                 progress(position + 1, len(dataset))
         if not index:
             raise UserError(f"{dataset.path}: none of {len(dataset)} clips could be read; the last: {skipped[-1][1]}")
-        source = {"name": dataset.path.name, "kind": dataset.kind, "digest": dataset.digest()}
+        source = source or {"name": dataset.path.name, "kind": dataset.kind, "digest": dataset.digest()}
         writer.finish(index, skipped=skipped, source=source)
     size = sum(os.path.getsize(Path(out) / name) for name in (CLIPS, INDEX, META))
     return {"path": str(out), "n": len(index), "skipped": [list(item) for item in skipped], "bytes": size}
 
 
-def open_rows(path: str | os.PathLike, mode: str = "r+") -> np.ndarray:
+def open_rows(path: str | os.PathLike, mode: Literal["r", "r+"] = "r+") -> np.ndarray:
     """The (n, 64000) int16 memory map of a pack's clips.npy; "r+" to write (workers), "r" to read.
 
     Raises:
@@ -162,10 +166,8 @@ def open_rows(path: str | os.PathLike, mode: str = "r+") -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: damaged pack, its array cannot be read ({error}); pack the clips again") from error
     if rows.dtype != np.dtype("<i2") or rows.ndim != 2 or rows.shape[1] != CLIP_SAMPLES or not rows.flags.c_contiguous:
-        raise UserError(
-            f"{path}: damaged pack, its array is {rows.dtype} {rows.shape}, not int16 (n, {CLIP_SAMPLES}); "
-            "pack the clips again"
-        )
+        layout = f"{rows.dtype} {rows.shape}, not int16 (n, {CLIP_SAMPLES})"
+        raise UserError(f"{path}: damaged pack, its array is {layout}; pack the clips again")
     return rows
 
 
@@ -174,8 +176,8 @@ def is_pack(path: Path) -> bool:
     return (path / CLIPS).is_file() or ((path / META).is_file() and (path / INDEX).is_file())
 
 
-def open_pack(path: Path) -> Dataset:
-    """Open a pack as a `Dataset`; its `skipped` are those of the set that was packed.
+def open_pack(path: Path) -> PackDataset:
+    """Open a pack; its `skipped` are those of the set that was packed.
 
     Raises:
         UserError: a part is missing or damaged, or the parts contradict one another.
@@ -183,40 +185,57 @@ def open_pack(path: Path) -> Dataset:
     meta = _read_json(path / META)
     if not isinstance(meta, dict) or meta.get("format") != "triadbench-pack":
         raise UserError(f"{path / META}: not the description of a pack; pack the clips again")
-    stated = (meta.get("version"), meta.get("sample_rate"), meta.get("samples"))
-    if stated != (VERSION, SAMPLE_RATE, CLIP_SAMPLES):
-        raise UserError(
-            f"{path}: a pack of version, rate, samples {stated}; this program reads "
-            f"{(VERSION, SAMPLE_RATE, CLIP_SAMPLES)}; pack the clips again"
-        )
-    store = _PackStore(path)
+    stated, ours = (
+        (meta.get("version"), meta.get("sample_rate"), meta.get("samples")),
+        (VERSION, SAMPLE_RATE, CLIP_SAMPLES),
+    )
+    if stated != ours:
+        reason = f"a pack of version, rate, samples {stated}; this program reads {ours}"
+        raise UserError(f"{path}: {reason}; pack the clips again")
+    rows = open_rows(path / CLIPS, "r")
     clips = [_clip(path, number, line) for number, line in enumerate(_lines(path / INDEX), 1)]
-    if not len(clips) == len(store.rows) == meta.get("n"):
-        raise UserError(
-            f"{path}: damaged pack, {len(clips)} names for {len(store.rows)} clips ({meta.get('n')} stated); "
-            "pack the clips again"
-        )
-    return Dataset(path, "pack", store, clips, _skipped(path, meta))
+    if not len(clips) == len(rows) == meta.get("n"):
+        counts = f"{len(clips)} names for {len(rows)} clips ({meta.get('n')} stated)"
+        raise UserError(f"{path}: damaged pack, {counts}; pack the clips again")
+    return PackDataset(path, rows, clips, _skipped(path, meta))
 
 
-class _PackStore:
-    """The rows of a pack. Pickled as its path: a memory map would be copied whole."""
+class PackDataset(Dataset):
+    """The clips of a pack. Pickled without its rows: a memory map would be copied whole."""
 
-    def __init__(self, path: Path, n: int | None = None):
-        self.path = path
-        self.rows = open_rows(path / CLIPS, "r")[:n]
+    rows: np.ndarray
 
-    def first(self, n: int) -> _PackStore:
-        return _PackStore(self.path, n)
+    def __init__(self, path: Path, rows: np.ndarray, clips: Sequence[Clip], skipped: Iterable[tuple[str, str]]):
+        super().__init__(path, "pack", clips, skipped)
+        self.rows = rows
 
-    def state(self, member: str) -> tuple[int, ...]:
-        return ()
+    def read(self, index: int) -> np.ndarray:
+        return self.rows[index].astype(np.float32) / 32768.0
 
-    def __getstate__(self) -> dict:
-        return {"path": self.path, "n": len(self.rows)}
+    def read_many(self, indices: Iterable[int]) -> np.ndarray:
+        return self.rows[np.asarray(list(indices), dtype=np.int64)].astype(np.float32) / 32768.0
 
-    def __setstate__(self, state: dict) -> None:
-        self.__init__(state["path"], state["n"])
+    def read_native(self, index: int) -> tuple[np.ndarray, int]:
+        return self.read(index), SAMPLE_RATE
+
+    def header(self, index: int) -> AudioHeader:
+        return AudioHeader(SAMPLE_RATE, 1, CLIP_SAMPLES, "PACK", "PCM_16")
+
+    def file_bytes(self, index: int) -> bytes:
+        return self.rows[index].tobytes()
+
+    def subset(self, indices: Sequence[int]) -> PackDataset:
+        n = len(indices)
+        if list(indices) != list(range(n)):
+            raise ValueError("a pack's subset is its first clips, so that they can be mapped and not copied")
+        return PackDataset(self.path, self.rows[:n], self.clips[:n], self.skipped)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "rows"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.rows = open_rows(self.path / CLIPS, "r")[: len(self.clips)]
 
 
 def _clip(path: Path, number: int, line: str) -> Clip:
@@ -254,12 +273,6 @@ def _lines(path: Path) -> list[str]:
         raise UserError(f"{path}: cannot be read ({error}); pack the clips again") from error
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(f"{folder.parent}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free")
-
-
 def _reserve(path: Path) -> None:
     # A full disk met while writing to a memory map kills the process; met here it is an error to report.
     if hasattr(os, "posix_fallocate"):
@@ -276,7 +289,6 @@ def _shorten(path: Path, n: int) -> None:
         np.lib.format.read_array_header_1_0(file)
         start = file.tell()
         fields = {"descr": "<i2", "fortran_order": False, "shape": (n, CLIP_SAMPLES)}
-        text = (repr(fields)).encode("latin1")
         file.seek(10)
-        file.write(text.ljust(start - 11) + b"\n")
+        file.write(repr(fields).encode("latin1").ljust(start - 11) + b"\n")
         file.truncate(start + n * CLIP_SAMPLES * 2)

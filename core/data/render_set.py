@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import json
-import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from triadbench.core import workers
-from triadbench.core.constants import usable_cores
+import numpy as np
+import soundfile
+
+from triadbench.core.audio.io import to_int16
+from triadbench.core.constants import SAMPLE_RATE, usable_cores
+from triadbench.core.data.dataset import MANIFEST
+from triadbench.core.data.pack import new_pack, open_rows
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 from triadbench.core.render.chords import STYLES, PlannedClip, Renderer, Style, plan
 from triadbench.core.render.note_banks import NoteBank, build_banks
+from triadbench.core.workers import run_all
 
 _CHUNK = 64
 
@@ -45,7 +49,7 @@ class RenderConfig:
     seed: int = 0
     pack: bool = False
     cache: str | Path = "data/banks"
-    workers: int = dataclasses.field(default_factory=lambda: usable_cores())
+    workers: int = dataclasses.field(default_factory=usable_cores)
 
 
 def render_dataset(
@@ -72,9 +76,8 @@ def render_dataset(
     if config.workers < 1:
         raise UserError(f"workers={config.workers}: at least 1 process is needed")
     out = Path(config.out)
-    if out.exists() and (
-        not out.is_dir() or any(out.iterdir())
-    ):  # said before minutes of work, and again by the writer
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        # Here, before minutes of work, and again by the writer.
         raise UserError(f"{out} exists already and is not empty; remove it or choose another output")
     style = STYLES[config.style]
     paths = build_banks(config.sources, config.cache, workers=config.workers, progress=bank_progress)
@@ -89,17 +92,28 @@ def render_dataset(
         voicings=config.voicings,
         voicing_weights=style.voicings,
     )
-    names = [clip.name.format() + ".wav" for clip in clips]
     index = [
-        {"file": name, "recording": f"{config.seed}-{clip.recording}", "instrument": banks[clip.bank].name}
-        for name, clip in zip(names, clips, strict=True)
+        {"file": _file(clip), "recording": f"{config.seed}-{clip.recording}", "instrument": banks[clip.bank].name}
+        for clip in clips
     ]
+
+    def render_into(place: Path) -> None:
+        chunks = [clips[start : start + _CHUNK] for start in range(0, len(clips), _CHUNK)]
+        done = 0
+        for n in run_all(_ChunkRenderer, (paths, style, config.seed, place), chunks, config.workers):
+            done += n
+            if progress is not None:
+                progress(done, len(clips))
+
     if config.pack:
-        _into_pack(config, style, paths, clips, index, progress)
+        described = {**dataclasses.asdict(config), "out": None, "cache": None, "workers": None}
+        with new_pack(out, len(clips)) as writer:
+            render_into(writer.clips_path)
+            writer.finish(index, source={"rendered": described})
     else:
-        with atomic_path(config.out, directory=True) as folder:
-            _run(config, style, paths, clips, ("folder", str(folder), names), progress)
-            with open(folder / "clips.jsonl", "w", encoding="utf-8", newline="\n") as file:
+        with atomic_path(out, directory=True) as folder:
+            render_into(folder)
+            with open(folder / MANIFEST, "w", encoding="utf-8", newline="\n") as file:
                 file.writelines(json.dumps(entry) + "\n" for entry in index)
     return {
         "path": str(config.out),
@@ -110,75 +124,25 @@ def render_dataset(
     }
 
 
-def _into_pack(config: RenderConfig, style: Style, paths, clips, index, progress) -> None:
-    from triadbench.core.data.pack import PackWriter
-
-    with PackWriter(config.out, len(clips)) as writer:
-        _run(config, style, paths, clips, ("pack", str(writer.clips_path), None), progress)
-        described = {**dataclasses.asdict(config), "out": None, "cache": None, "workers": None}
-        writer.finish(index, source={"rendered": described})
+def _file(clip: PlannedClip) -> str:
+    return f"{clip.name.format()}.wav"
 
 
-def _run(
-    config: RenderConfig, style: Style, paths: Sequence[Path], clips: Sequence[PlannedClip], target, progress
-) -> None:
-    chunks = [clips[start : start + _CHUNK] for start in range(0, len(clips), _CHUNK)]
-    start = (list(map(str, paths)), style, config.seed, target)
-    if config.workers == 1 or len(chunks) == 1:
-        _start_worker(*start)
-        try:
-            for done, chunk in enumerate(chunks):
-                _render_chunk(chunk)
-                if progress is not None:
-                    progress(min((done + 1) * _CHUNK, len(clips)), len(clips))
-        finally:
-            _worker.clear()
-        return
-    # spawn: a fork of a process with running threads may hang, and Python 3.12 warns of it.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        min(config.workers, len(chunks)), context, _start_worker, start
-    ) as pool:
-        futures = [pool.submit(_render_chunk, chunk) for chunk in chunks]
-        try:
-            done = 0
-            for future in concurrent.futures.as_completed(futures):
-                done += future.result()
-                if progress is not None:
-                    progress(done, len(clips))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+class _ChunkRenderer:
+    """Renders clips into a folder, or into the array file of a pack."""
 
+    def __init__(self, banks: Sequence[Path], style: Style, seed: int, place: Path):
+        self._renderer = Renderer([NoteBank.load(path) for path in banks], style, seed)
+        self._place = place if place.is_dir() else open_rows(place)
 
-_worker: dict = {}
-
-
-def _start_worker(paths: list[str], style: Style, seed: int, target: tuple) -> None:
-    workers.begin()
-    _worker["renderer"] = Renderer([NoteBank.load(path) for path in paths], style, seed)
-    kind, place, names = target
-    if kind == "pack":
-        from triadbench.core.data.pack import open_rows
-
-        _worker["rows"] = open_rows(place)
-    _worker["folder"], _worker["names"] = Path(place), names
-
-
-def _render_chunk(chunk: Sequence[PlannedClip]) -> int:
-    import soundfile
-
-    from triadbench.core.audio.io import to_int16
-    from triadbench.core.constants import SAMPLE_RATE
-
-    for planned in chunk:
-        waveform = to_int16(_worker["renderer"].clip(planned))
-        if "rows" in _worker:
-            _worker["rows"][planned.index] = waveform
-        else:
-            path = _worker["folder"] / _worker["names"][planned.index]
+    def __call__(self, chunk: Sequence[PlannedClip]) -> int:
+        for clip in chunk:
+            waveform = to_int16(self._renderer.clip(clip))
+            if isinstance(self._place, np.ndarray):
+                self._place[clip.index] = waveform
+                continue
             try:
-                soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
+                soundfile.write(self._place / _file(clip), waveform, SAMPLE_RATE, subtype="PCM_16")
             except soundfile.SoundFileError as error:
-                raise UserError(f"{path.name}: cannot be written ({error}); is the disk full?") from error
-    return len(chunk)
+                raise UserError(f"{_file(clip)}: cannot be written ({error}); is the disk full?") from error
+        return len(chunk)

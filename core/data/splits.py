@@ -7,15 +7,12 @@ recognising recordings seen before. `grouped_split` keeps every recording on one
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from triadbench.core.data.clips import Clip
 from triadbench.core.errors import UserError
-
-if TYPE_CHECKING:
-    from triadbench.core.data.dataset import Clip
 
 TEST_FRACTION = 0.3
 SEED = 13
@@ -69,47 +66,43 @@ def grouped_split(
         first = clips[members[0]].name
         strata[first.type, first.root].append(members)
     test: list[int] = []
-    wanted = 0.0
+    target = 0.0
     keys = sorted(strata)
-    for stratum in (keys[position] for position in rng.permutation(len(keys))):
-        members = [strata[stratum][position] for position in rng.permutation(len(strata[stratum]))]
+    for key in (keys[position] for position in rng.permutation(len(keys))):
+        stratum = [strata[key][position] for position in rng.permutation(len(strata[key]))]
         # What earlier strata could not give in whole groups is asked of this one.
-        wanted += test_fraction * sum(map(len, members))
-        chosen = _choose(members, wanted - len(test))
-        for group in members[:chosen]:
-            test.extend(group)
+        target += test_fraction * sum(map(len, stratum))
+        for group in stratum[: _choose(stratum, target - len(test))]:
+            test += group
     if len(groups) > 1:
-        _mend_empty_side(groups, test)
-    sides = set(test)
-    train = [index for members in groups for index in members if index not in sides]
+        # Where labels of one group each have left a side empty, it gets the smallest group.
+        smallest = min(groups, key=len)
+        if not test:
+            test = smallest
+        elif len(test) == sum(map(len, groups)):
+            test = list(set(test).difference(smallest))
+    train = sorted(set().union(*groups).difference(test))
     if not train or not test:
         raise UserError(
             f"{len(clips)} clips in {len(groups)} recordings cannot be split by recording: a side would be empty "
             f"({len(left_out)} amplifier copies name no recording); use the random split or a data set with a manifest"
         )
-    return tuple(np.array(sorted(side), dtype=np.int64) for side in (train, test, left_out))
+    train_indices, test_indices, others = (np.array(side, dtype=np.int64) for side in (train, sorted(test), left_out))
+    return train_indices, test_indices, others
 
 
-def _mend_empty_side(groups: list[list[int]], test: list[int]) -> None:
-    """Where labels of one group each have left a side empty, give it the smallest group."""
-    smallest = min(groups, key=len)
-    if not test:
-        test.extend(smallest)
-    elif len(test) == sum(map(len, groups)):
-        test[:] = set(test).difference(smallest)
-
-
-def _choose(groups: Sequence[Sequence[int]], wanted: float) -> int:
-    """How many of the first groups come nearest to `wanted` clips; of two or more groups each side keeps one."""
+def _choose(groups: Sequence[Sequence[int]], target: float) -> int:
+    """How many of the first groups come nearest to `target` clips; of two or more groups each side keeps one."""
     sizes = np.concatenate([[0], np.cumsum([len(group) for group in groups])])
     low, high = (1, len(groups) - 1) if len(groups) > 1 else (0, 1)
-    return low + int(np.argmin(np.abs(sizes[low : high + 1] - wanted)))
+    return low + int(np.argmin(np.abs(sizes[low : high + 1] - target)))
 
 
 def _groups(clips: Sequence[Clip]) -> tuple[list[list[int]], list[int]]:
-    parents: dict = {}
+    """Groups of clips that a split must not part, by index, and the clips whose group nobody knows."""
+    parents: dict[Hashable, Hashable] = {}
 
-    def find(node):
+    def find(node: Hashable) -> Hashable:
         root = node
         while parents.setdefault(root, root) != root:
             root = parents[root]
@@ -127,9 +120,9 @@ def _groups(clips: Sequence[Clip]) -> tuple[list[list[int]], list[int]]:
                 parents[find(("recording", clip.recording))] = find(key)
         elif key is None:
             left_out.append(index)
-    groups: dict = defaultdict(list)
+    groups: dict[Hashable, list[int]] = defaultdict(list)
     for index, clip in enumerate(clips):
-        node = _key(clip) if clip.recording is None else ("recording", clip.recording)
+        node: Hashable = _key(clip) if clip.recording is None else ("recording", clip.recording)
         if node is not None:
             groups[find(node)].append(index)
     return list(groups.values()), left_out

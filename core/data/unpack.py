@@ -8,17 +8,16 @@ folder and renamed, so a hostile or damaged archive leaves nothing.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
+from triadbench.core.data.clips import Progress
 from triadbench.core.data.containers import unsafe_name
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path
+from triadbench.core.files import atomic_path, check_room
 
 MAX_BYTES = 64 << 30
 MAX_MEMBERS = 1_000_000
@@ -32,7 +31,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 def safe_unpack(
     zip_path: str | os.PathLike,
     out: str | os.PathLike,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
     *,
     max_bytes: int = MAX_BYTES,
     max_ratio: float = MAX_RATIO,
@@ -56,7 +55,7 @@ def safe_unpack(
             members = archive.infolist()
             total = _judge(zip_path, members, max_bytes, max_ratio)
             with atomic_path(out, directory=True) as folder:
-                _check_room(folder.parent, total)
+                check_room(folder.parent, total)
                 _write_all(archive, members, folder, total, progress)
     except FileNotFoundError as error:
         raise UserError(f"{zip_path} does not exist") from error
@@ -88,10 +87,8 @@ def _judge(zip_path: Path, members: list[zipfile.ZipInfo], max_bytes: int, max_r
     size = zip_path.stat().st_size
     total = sum(info.file_size for info in members)
     if total > max_bytes or (total > _RATIO_MATTERS_BYTES and total > max_ratio * size):
-        raise UserError(
-            f"{zip_path}: refused, {size} bytes would unpack to {total} (at most {max_bytes} and {max_ratio} times "
-            "the archive); nothing was unpacked"
-        )
+        limits = f"at most {max_bytes} and {max_ratio} times the archive"
+        raise UserError(f"{zip_path}: refused, {size} bytes would unpack to {total} ({limits}); nothing was unpacked")
     if sum(info.compress_size for info in members) > size:
         raise UserError(f"{zip_path}: refused, its members overlap; nothing was unpacked")
     return total
@@ -117,7 +114,9 @@ def _comparable(name: str) -> str:
     return unicodedata.normalize("NFC", name.rstrip("/")).casefold()
 
 
-def _write_all(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path, total: int, progress) -> None:
+def _write_all(
+    archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path, total: int, progress: Progress | None
+) -> None:
     done = 0
     for info in members:
         target = folder.joinpath(*info.filename.rstrip("/").split("/"))
@@ -137,9 +136,3 @@ def _write_all(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder:
         done += written
         if progress is not None:
             progress(done, total)
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free")

@@ -139,11 +139,15 @@ def build_banks(
     """Folders of the banks of all `sources`, built in parallel where missing, in the order of `sources`."""
     distinct = list(dict.fromkeys(sources))
     paths: dict[str, Path] = {}
-    for source, path in zip(distinct, run_all(partial(bank_for, cache=cache), distinct, workers), strict=True):
+    for source, path in zip(distinct, run_all(_builder, (cache,), distinct, workers), strict=True):
         paths[source] = path
         if progress is not None:
             progress(len(paths), len(distinct))
     return [paths[source] for source in sources]
+
+
+def _builder(cache: str | Path) -> Callable[[str], Path]:
+    return partial(bank_for, cache=cache)
 
 
 def _write(folder: Path, source: str, name: str, family: str, waveforms: np.ndarray) -> None:

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from triadbench.core.audio.io import to_int16, write_wav
-from triadbench.core.data.pack import PackWriter
+from triadbench.core.data.pack import new_pack
 from triadbench.core.models.checkpoint import Checkpoint, save
 from triadbench.core.models.chords import TYPE_INTERVALS, ClipName, root_pitch_class
 from triadbench.core.models.networks import ChordNet, OriginalNet
@@ -125,7 +125,7 @@ def write_pack(out: Path, n: int = 48, per_recording: int = 2, seed: int = 0) ->
     """A pack of `n` noisy chords, `per_recording` variants of each recording."""
     rng = np.random.default_rng(seed)
     keys = rng.permutation(48)
-    with PackWriter(out, n) as writer:
+    with new_pack(out, n) as writer:
         index = []
         for row in range(n):
             recording, variant = divmod(row, per_recording)

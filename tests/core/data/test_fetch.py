@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import json
+import shutil
 import threading
 import zipfile
 
@@ -14,7 +15,6 @@ import numpy as np
 import pytest
 
 from tests.core.sounds import NAMES, short_wav
-from triadbench.core.data import download as download_module
 from triadbench.core.data.download import download
 from triadbench.core.data.fetch import ARCHIVE, FOLDER, RECORD_URL, fetch
 from triadbench.core.errors import UserError
@@ -282,8 +282,8 @@ def test_redirects_are_followed_to_http_only(server, tmp_path):
 
 
 def test_no_room_is_said_before_anything_is_written(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download_module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-    with pytest.raises(UserError, match="GB more are needed"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match="GB are needed"):
         get(server, tmp_path)
     assert names(tmp_path) == []
 

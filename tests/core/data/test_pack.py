@@ -11,7 +11,7 @@ from triadbench.core.audio.io import to_int16
 from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.data import pack as pack_module
 from triadbench.core.data.dataset import open_dataset
-from triadbench.core.data.pack import PackWriter, open_rows, pack
+from triadbench.core.data.pack import new_pack, open_rows, pack
 from triadbench.core.errors import UserError
 
 
@@ -76,7 +76,7 @@ def _fill(path, rows):
 def test_several_processes_write_one_pack(method, tmp_path):
     index = [{"file": f"piano_3_Cn_j_m_{row:02d}.wav", "recording": f"r{row}", "seed": row} for row in range(6)]
     context = multiprocessing.get_context(method)
-    with PackWriter(tmp_path / "p", 6) as writer:
+    with new_pack(tmp_path / "p", 6) as writer:
         workers = [context.Process(target=_fill, args=(writer.clips_path, range(k, 6, 2))) for k in range(2)]
         for worker in workers:
             worker.start()
@@ -91,7 +91,7 @@ def test_several_processes_write_one_pack(method, tmp_path):
 
 
 def test_rows_written_out_of_order_and_clipped(tmp_path):
-    with PackWriter(tmp_path / "p", 2) as writer:
+    with new_pack(tmp_path / "p", 2) as writer:
         writer.write(1, np.full(CLIP_SAMPLES, 2.0, dtype=np.float32))
         with pytest.raises(ValueError, match=r"\(64000,\)"):
             writer.write(0, np.zeros(10))
@@ -100,29 +100,30 @@ def test_rows_written_out_of_order_and_clipped(tmp_path):
 
 
 def test_an_error_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), PackWriter(tmp_path / "p", 2) as writer:
+    with pytest.raises(RuntimeError), new_pack(tmp_path / "p", 2) as writer:
         writer.write(0, np.zeros(CLIP_SAMPLES))
         raise RuntimeError
-    with pytest.raises(UserError, match="without an index"), PackWriter(tmp_path / "p", 2):
+    with pytest.raises(UserError, match="without an index"), new_pack(tmp_path / "p", 2):
         pass
-    with pytest.raises(UserError, match="not a name of the data set"), PackWriter(tmp_path / "p", 2) as writer:
+    with pytest.raises(UserError, match="not a name of the data set"), new_pack(tmp_path / "p", 2) as writer:
         writer.finish([{"file": "song.wav"}])
     for count in (0, 3):
-        with pytest.raises(UserError, match="does not fit"), PackWriter(tmp_path / "p", 2) as writer:
+        with pytest.raises(UserError, match="does not fit"), new_pack(tmp_path / "p", 2) as writer:
             writer.finish([{"file": NAMES[0]}] * count)
     with pytest.raises(UserError, match="at least one"):
-        PackWriter(tmp_path / "p", 0)
+        with new_pack(tmp_path / "p", 0):
+            pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_taken_place_and_a_full_disk_are_refused(tmp_path, monkeypatch):
     make_folder(tmp_path / "p", {"x": b""})
-    with pytest.raises(UserError, match="not empty"), PackWriter(tmp_path / "p", 1):
+    with pytest.raises(UserError, match="not empty"), new_pack(tmp_path / "p", 1):
         pytest.fail("entered")
-    with pytest.raises(UserError, match=r"GB are needed and .* GB are free"), PackWriter(tmp_path / "q", 10**12):
+    with pytest.raises(UserError, match=r"GB are needed and .* GB are free"), new_pack(tmp_path / "q", 10**12):
         pytest.fail("entered")
     monkeypatch.setattr(pack_module, "_reserve", lambda path: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(UserError, match="No space left"), PackWriter(tmp_path / "q", 1):
+    with pytest.raises(UserError, match="No space left"), new_pack(tmp_path / "q", 1):
         pytest.fail("entered")
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 

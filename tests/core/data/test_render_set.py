@@ -1,8 +1,10 @@
 """A rendered set: the same bytes however it was made, readable as a data set, whole or not there at all."""
 
 import errno
+import gc
 import json
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,10 +176,19 @@ def test_a_full_disk_is_one_line(base, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_workers_hold_nothing_after_a_set(base, tmp_path):
+def test_workers_hold_nothing_after_a_set(base, tmp_path, monkeypatch):
+    renderers = []
+
+    class Watched(Renderer):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            renderers.append(weakref.ref(self))
+
+    monkeypatch.setattr(renderset, "Renderer", Watched)
     render_dataset(replace(base, out=tmp_path / "pack", n=2, pack=True))
     render_dataset(replace(base, out=tmp_path / "folder", n=2))  # would write into the pack's rows
-    assert len(samples(tmp_path / "folder")) == 2 and renderset._worker == {}
+    gc.collect()
+    assert len(samples(tmp_path / "folder")) == 2 and [renderer() for renderer in renderers] == [None, None]
 
 
 def test_two_cores_would_render_300_clips_a_second(base, tmp_path):

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from tests.core.sounds import NAMES, make_zip, short_wav
-from triadbench.core.data.fetch import safe_unpack
+from triadbench.core.data.unpack import safe_unpack
 from triadbench.core.errors import UserError
 
 
