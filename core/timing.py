@@ -1,24 +1,26 @@
-"""The one timing protocol.
+"""The one timing protocol: every number that we report comes from it.
 
-Contestants take turns in one process, so that a noisy neighbour, heat or a changed clock meets them all alike. What is
-timed is checked first, on the very inputs that are timed: no time without a green check. The first call, which pays
-for compilation, allocation and caches, is kept apart from the steady state. Raw samples are returned, never only their
-mean. On CUDA, pass `device="cuda"`: samples are then CUDA event times and the queue is drained before and after each.
+Contestants alternate in one process, round by round in shuffled order, so that a noisy neighbour, heat or a changed
+clock affects them all alike. What is timed is checked first, on the very inputs that are timed. The first call, which
+pays for compilation, allocation and caches, is kept apart from the steady state. Raw samples are returned, never only
+their mean. On CUDA, pass `device="cuda"`: samples are then CUDA event times, and the queue is drained before and after.
 
-What other processes used of the CPU meanwhile is measured as well, for the spread does not show it: where OpenMP
-threads wait for a core that another process holds, every sample is late by the same scheduler slices. A mel of 0.6 ms
-then read 64.0 ms with no spread at all.
+`measure` does all of that for functions. What is more than a function (an epoch, a process, a profiled step) takes the
+parts: `alternate` for the rounds, `call_times_ms` for single calls, `OtherWork` for the load by other processes.
+That load is measured because the spread does not show it: where OpenMP threads wait for a core that another process
+holds, every sample is late by the same scheduler slices. A mel of 0.6 ms then took 64.0 ms with no spread at all.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from triadbench.core.constants import usable_cores
 
 UNSTABLE_SPREAD = 0.2
 """A spread (interquartile range over median) above this marks a timing as unstable."""
@@ -29,9 +31,11 @@ FEWEST_SAMPLES = 3
 DISTURBING_CORES = 0.1
 """Other processes may use this many cores more than our threads leave free; beyond it a timing is disturbed."""
 
+T = TypeVar("T")
+
 
 class OtherWork:
-    """Watches the CPU time of other processes (and time stolen by a hypervisor) from its making on."""
+    """Measures the CPU time of other processes (and time stolen by a hypervisor) since it was made."""
 
     def __init__(self) -> None:
         self._start_s, self._others_s = time.perf_counter(), self._others()
@@ -40,6 +44,10 @@ class OtherWork:
         """Cores that others kept busy on average since the start; the system counts in steps of 10 ms."""
         elapsed_s = max(time.perf_counter() - self._start_s, 1e-9)
         return max(0.0, (self._others() - self._others_s) / elapsed_s)
+
+    def fields(self, threads: int | None = None) -> dict[str, Any]:
+        """What a record says of the time since the start: `load_fields` of `cores()`."""
+        return load_fields(self.cores(), threads)
 
     @staticmethod
     def _others() -> float:
@@ -50,8 +58,14 @@ class OtherWork:
         return busy_s + getattr(times, "nice", 0.0) - time.process_time()
 
 
+def load_fields(other_cores: float, threads: int | None = None) -> dict[str, Any]:
+    """{"other_cores", "disturbed"} for a record; `threads` are ours, by default `own_threads()`."""
+    disturbed = is_disturbed(other_cores, threads or own_threads(), usable_cores())
+    return {"other_cores": other_cores, "disturbed": disturbed}
+
+
 def is_disturbed(other_cores: float, threads: int, cores: int) -> bool:
-    """Whether `threads` of ours and the others' work want more cores than there are."""
+    """True if `threads` of ours and the others' work need more cores than there are."""
     return other_cores > max(0, cores - threads) + DISTURBING_CORES
 
 
@@ -73,7 +87,7 @@ class Timing:
         calls_per_sample: calls averaged in one sample (more than one where a call is short against the clock).
         spread: interquartile range over the median.
         unstable: `spread` is above `UNSTABLE_SPREAD`.
-        other_cores: cores that other processes kept busy during the samples; None where that was not watched.
+        other_cores: cores that other processes kept busy during the samples; None where that was not measured.
         disturbed: that was more than our threads left free: the median says nothing about the code, however steady.
     """
 
@@ -93,34 +107,65 @@ class Timing:
     def from_samples(
         cls,
         first_call_s: float,
-        samples_ms: list[float],
+        samples_ms: Iterable[float],
         calls_per_sample: int = 1,
         other_cores: float | None = None,
     ) -> Timing:
         """Summarise raw samples in milliseconds."""
         import numpy as np
 
-        if not samples_ms:
+        samples = tuple(samples_ms)
+        if not samples:
             raise ValueError("samples_ms=[] holds no sample; time at least one round")
-        p25, p50, p75, p90, p99 = (float(value) for value in np.percentile(samples_ms, [25, 50, 75, 90, 99]))
+        p25, p50, p75, p90, p99 = (float(value) for value in np.percentile(samples, [25, 50, 75, 90, 99]))
         spread = (p75 - p25) / p50 if p50 > 0 else 0.0
-        return cls(
-            first_call_s=first_call_s,
-            samples_ms=tuple(samples_ms),
-            p50_ms=p50,
-            p90_ms=p90,
-            p99_ms=p99,
-            n=len(samples_ms),
-            calls_per_sample=calls_per_sample,
-            spread=spread,
-            unstable=spread > UNSTABLE_SPREAD,
-            other_cores=other_cores,
-            disturbed=other_cores is not None and is_disturbed(other_cores, own_threads(), os.cpu_count() or 1),
-        )
+        load = {} if other_cores is None else load_fields(other_cores)
+        unstable = spread > UNSTABLE_SPREAD
+        return cls(first_call_s, samples, p50, p90, p99, len(samples), calls_per_sample, spread, unstable, **load)
 
-    def as_dict(self) -> dict:
-        """Plain values for a record."""
-        return {**asdict(self), "samples_ms": list(self.samples_ms)}
+
+def alternate(
+    contestants: Iterable[T],
+    rounds: int,
+    *,
+    min_rounds: int = 1,
+    max_time_s: float = float("inf"),
+    seed: int = 0,
+    unfinished: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[int, T]]:
+    """(round from 0, contestant): every contestant once a round, in an order shuffled anew for each round.
+
+    The shuffle keeps a contestant from always running after the same neighbour.
+
+    Args:
+        min_rounds: rounds that run even when `max_time_s` is over; after them the round under way is the last.
+        unfinished: asked after `rounds` rounds; while it is true, there is one more.
+    """
+    order, shuffle = list(contestants), random.Random(seed).shuffle
+    number, start = 0, time.perf_counter()
+    while number < rounds or unfinished():
+        shuffle(order)
+        for contestant in order:
+            yield number, contestant
+        number += 1
+        if number >= min_rounds and time.perf_counter() - start > max_time_s:
+            return
+
+
+def call_times_ms(
+    function: Callable[[int], Any], numbers: Iterable[int], max_time_s: float = float("inf")
+) -> list[float]:
+    """Milliseconds of every call function(number) by itself; stops after the call in which `max_time_s` is over."""
+    times_ms: list[float] = []
+    begin = time.perf_counter()
+    for number in numbers:
+        start = time.perf_counter()
+        function(number)
+        end = time.perf_counter()
+        times_ms.append(1e3 * (end - start))
+        if end - begin > max_time_s:
+            break
+    return times_ms
 
 
 def measure(
@@ -146,10 +191,10 @@ def measure(
         rounds: samples of each contestant at least, unless `max_time_s` is spent.
         min_time_s: go on until each contestant has run this long, however many rounds that takes.
         max_time_s: stop after this long in all, with at least one round done.
-        min_sample_s: a contestant quicker than this is called several times a sample.
+        min_sample_s: a contestant quicker than this is called several times a sample; 0 times every call by itself.
         warmup: untimed calls of each after the first call.
         device: "cpu", or "cuda" for event timing.
-        seed: of the order within each round, shuffled so that nobody always runs after the same neighbour.
+        seed: of the order within each round.
         settle_s: wait this long before each sample, then make one untimed call if it is shorter than that. The waiting
             threads of one contestant's pool (OpenMP's spin for milliseconds) otherwise cost the next one a core.
         share_s: a contestant that has run this long and has `FEWEST_SAMPLES` samples sits out the further rounds, so
@@ -174,34 +219,27 @@ def measure(
         for _ in range(warmup):
             function()
         once_s[name] = clock(function, 1)[0]
-        short = once_s[name] < min_sample_s
-        calls[name] = max(1, round(min_sample_s / max(once_s[name], 1e-9))) if short else 1
+        calls[name] = max(1, round(min_sample_s / max(once_s[name], 1e-9)))
 
     samples_ms: dict[str, list[float]] = {name: [] for name in contestants}
     spent_s = dict.fromkeys(contestants, 0.0)
-    order, shuffle = list(contestants), random.Random(seed).shuffle
-    start, others = time.perf_counter(), OtherWork()
-    done = 0
-    while done < rounds or min(spent_s.values()) < min_time_s:
-        shuffle(order)
-        for name in order:
-            if share_s is not None and spent_s[name] > share_s and len(samples_ms[name]) >= FEWEST_SAMPLES:
-                continue
-            if settle_s > 0.0:
-                time.sleep(settle_s)
-                if once_s[name] < settle_s:
-                    contestants[name]()
-            elapsed_s, _ = clock(contestants[name], calls[name])
-            spent_s[name] += elapsed_s
-            samples_ms[name].append(1e3 * elapsed_s / calls[name])
-        done += 1
-        if time.perf_counter() - start > max_time_s:
-            break
-    other_cores = others.cores()
-    return {
-        name: Timing.from_samples(first_call_s[name], samples_ms[name], calls[name], other_cores)
-        for name in contestants
-    }
+    others = OtherWork()
+
+    def unfinished() -> bool:
+        return min(spent_s.values()) < min_time_s
+
+    for _, name in alternate(contestants, rounds, max_time_s=max_time_s, seed=seed, unfinished=unfinished):
+        if share_s is not None and spent_s[name] > share_s and len(samples_ms[name]) >= FEWEST_SAMPLES:
+            continue
+        if settle_s > 0.0:
+            time.sleep(settle_s)
+            if once_s[name] < settle_s:
+                contestants[name]()
+        elapsed_s, _ = clock(contestants[name], calls[name])
+        spent_s[name] += elapsed_s
+        samples_ms[name].append(1e3 * elapsed_s / calls[name])
+    cores = others.cores()
+    return {name: Timing.from_samples(first_call_s[name], samples_ms[name], calls[name], cores) for name in contestants}
 
 
 def _clock(device: str) -> Callable[[Callable[[], Any], int], tuple[float, Any]]:
@@ -224,7 +262,7 @@ def _cpu_clock(function: Callable[[], Any], calls: int) -> tuple[float, Any]:
     return time.perf_counter() - before, result
 
 
-def _cuda_clock(function: Callable[[], Any], calls: int) -> tuple[float, Any]:
+def _cuda_clock(function: Callable[[], Any], calls: int) -> tuple[float, Any]:  # pragma: no cover - needs a GPU
     import torch
 
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from triadbench.core import timing
-from triadbench.core.timing import OtherWork, Timing, is_disturbed, measure
+from triadbench.core.timing import OtherWork, Timing, alternate, call_times_ms, is_disturbed, load_fields, measure
 
 
 def test_a_wrong_answer_is_never_timed():
@@ -85,7 +85,7 @@ def test_disturbed_means_more_work_than_cores(other_cores, threads, cores, expec
 
 def test_equal_samples_on_a_busy_machine_are_disturbed_though_steady(monkeypatch):
     monkeypatch.setattr(timing, "own_threads", lambda: 2)
-    monkeypatch.setattr(timing.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(timing, "usable_cores", lambda: 2)
     timed = Timing.from_samples(0.0, [64.0] * 20, 1, other_cores=1.0)
     assert timed.spread == 0 and not timed.unstable and timed.disturbed
 
@@ -103,6 +103,37 @@ def test_other_work_counts_others_and_not_ourselves(monkeypatch):
     work = OtherWork()
     Times.user, Times.steal = 13.0, 0.5  # 3.5 s busy in 2 s, of which 1 s was ours
     assert work.cores() == pytest.approx(1.25)
+
+
+def test_a_record_says_how_busy_others_were_and_whether_that_disturbs(monkeypatch):
+    monkeypatch.setattr(timing, "usable_cores", lambda: 2)
+    assert load_fields(1.0, threads=1) == {"other_cores": 1.0, "disturbed": False}
+    assert load_fields(1.0, threads=2) == {"other_cores": 1.0, "disturbed": True}
+    work = OtherWork()
+    monkeypatch.setattr(work, "cores", lambda: 1.5)
+    assert work.fields(threads=1) == {"other_cores": 1.5, "disturbed": True}
+
+
+def test_every_round_has_every_contestant_in_a_seeded_order_of_its_own():
+    turns = list(alternate("abc", 6, seed=3))
+    assert turns == list(alternate("abc", 6, seed=3)), "the order is the seed's"
+    orders = {tuple(name for number, name in turns if number == k) for k in range(6)}
+    assert all(sorted(order) == list("abc") for order in orders) and len(orders) > 1
+
+
+def test_the_time_limit_ends_after_a_whole_round_and_not_before_the_fewest():
+    assert [number for number, _ in alternate("ab", 9, max_time_s=0.0)] == [0, 0]
+    assert [number for number, _ in alternate("ab", 9, max_time_s=0.0, min_rounds=2)] == [0, 0, 1, 1]
+    further = iter([True, True, False])
+    assert [number for number, _ in alternate("a", 1, unfinished=lambda: next(further))] == [0, 1, 2]
+
+
+def test_single_calls_are_timed_by_themselves_until_the_time_is_over(monkeypatch):
+    marks = iter([0.0, 0.0, 1.0, 1.0, 3.0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(marks))
+    queries = []
+    assert call_times_ms(queries.append, range(4, 9), max_time_s=2.0) == [1000.0, 2000.0]
+    assert queries == [4, 5]
 
 
 def test_bad_arguments_say_so():
