@@ -29,8 +29,8 @@ _DATASET = (
 )
 _STEP = (
     "triadbench.core.training.epoch:Epochs._train_steps",
-    "triadbench.core.training.steps:TrainingStep.__call__",
-    "triadbench.core.training.steps:TrainingStep.forward",
+    "triadbench.core.training.epoch:TrainingStep.__call__",
+    "triadbench.core.training.epoch:TrainingStep.forward",
 )
 _ORIGINAL = (
     *_STEP,
@@ -41,7 +41,7 @@ _ORIGINAL = (
 _FAST = {
     "cpu": (
         *_STEP,
-        "triadbench.core.training.steps:_fused_forward",
+        "triadbench.core.training.epoch:_fused_forward",
         "triadbench.kernels.conv_pool.blocks:_FirstBlock.forward",
         "triadbench.kernels.conv_pool.blocks:_FirstBlock.backward",
         "triadbench.kernels.conv_pool.blocks:_Block.forward",
@@ -49,7 +49,7 @@ _FAST = {
         "triadbench.core.training.batches:CachedSource.batches",
     ),
     # The whole step is captured once and replayed: of the step itself no line of Python runs any more.
-    "cuda": ("triadbench.core.training.epoch:Epochs._train_graph", "triadbench.core.training.step_graph:StepGraph.run"),
+    "cuda": ("triadbench.core.training.step_graph:StepGraph.run",),
 }
 _HOST = (
     " Times are the host's: a line that gives the GPU work is charged for asking, and a line that waits for an answer "

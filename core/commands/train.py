@@ -75,8 +75,8 @@ def train(
     torchrun (of torch) starts several processes that share every batch; several machines as its own help says, with
     DATA and OUT on a disk that they share. A training that it starts again goes on after its last whole epoch.
     """
-    from triadbench.core.training.distributed import is_main
-    from triadbench.core.training.tasks import train_tasks
+    from triadbench.core.training import distributed
+    from triadbench.core.training.train import train_tasks
 
     if pipeline:
         options["pipeline"] = pipeline
@@ -85,8 +85,9 @@ def train(
 
     console.resume_hint(f"whole epochs are kept in {out}; the same command with --resume goes on from there")
     with console.training_progress() as progress:
-        results = train_tasks({"data": source, "out": out, "recipe": recipe, **options}, task, resume, progress)
-    if not is_main():
+        settings = {"data": source, "out": out, "recipe": recipe, **options}
+        results = train_tasks(settings, task, resume, progress, distributed.train)
+    if not distributed.is_main():
         return
     if as_json:
         console.print_json(results)

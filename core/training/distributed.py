@@ -4,6 +4,7 @@ Every process takes its share of every batch; gradients are summed, each weighte
 step is the one that a single process would take with the whole batch. Batch normalisation takes its statistics from the
 whole batch, and dropout and augmentation draw for it, on every process the same. The first process writes and reports.
 
+The training of one process knows nothing of this: `SharedChordRun`, `SharedEpochs` and `SharedStep` override it.
 torch's DistributedDataParallel averages the processes' gradients evenly, which is wrong for a last batch that does not
 divide, and its SyncBatchNorm does not run on the CPU; hence the few functions here.
 """
@@ -11,10 +12,12 @@ divide, and its SyncBatchNorm does not run on the CPU; hence the few functions h
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,25 +25,69 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from triadbench.core.data.dataset import Dataset
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
+from triadbench.core.models.networks import ChordNet
+from triadbench.core.training import train as training
+from triadbench.core.training.chord_run import ChordRun
+from triadbench.core.training.clock import NoClock
+from triadbench.core.training.epoch import EpochResult, Epochs, OnStep, OriginalRun, TimeSource, TrainingStep
+from triadbench.core.training.recipes import Report, ResolvedConfig, TrainConfig
 
 _TIMEOUT = timedelta(minutes=10)  # of one exchange; a process that dies is noticed at once, by its closed connection
 _PATIENCE = timedelta(hours=12)  # of the others while the first computes features
 
 
+def train(config: TrainConfig, *, resume: bool = False, progress: Report | None = None) -> dict:
+    """`core.training.train.train`, by all the processes that torchrun started; without torchrun, just that.
+
+    Raises:
+        UserError: what one process raises, and an `out` that is not one folder for all.
+    """
+    config = config.resolved()
+    world, last = join(config.device), Path(config.out) / training.LAST
+    # Machines start and look at clocks at different times: what one of them finds holds for all.
+    resume = resume or (world.restarted and world.any(of_this_launch(last)))
+    if world.size == 1:
+        return training.train(config, resume=resume, progress=progress)
+    size = last.stat().st_size if last.exists() else 0
+    world.agree(size, f"{config.out} must be one folder for all processes; share it, or copy it to each machine")
+    if config.device == "cuda":
+        config = replace(config, device=f"cuda:{world.local_rank}")
+        if config.recipe == "original" and not any(text.startswith("cuda_graph=") for text in config.switches):
+            config = replace(config, switches=(*config.switches, "cuda_graph=false"))  # it does not capture the sums
+    run_types = {
+        "original": functools.partial(OriginalRun, make_epochs=functools.partial(SharedEpochs, world)),
+        "ours": functools.partial(SharedChordRun, world),
+    }
+    record = training.train(
+        config,
+        resume=resume,
+        progress=progress if world.is_main else None,
+        run_types=run_types,
+        processes=world.size,
+        writes=world.is_main,
+    )
+    world.wait()  # what a process does next may read what the first one wrote
+    return record
+
+
 class World:
-    """The processes of a training, seen from one of them; alone, nothing is exchanged.
+    """The processes of a training, seen from one of them.
 
     Attributes:
         rank, size: which process of how many. restarted: torchrun started it again after a failure.
+        store: what the processes tell one another.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, restarted: bool = False, store=None):
-        self._store = store
+    store: torch.distributed.Store
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, restarted: bool = False):
         self.rank, self.size, self.local_rank, self.restarted = rank, size, local_rank, restarted
-        self._begin = self._n = 0  # of the batch at work: clips before this process's, and clips in all
+        self.span, self.n = slice(0, 0), 0  # of the current batch: this process's clips, and the clips in all
         self._gates = 0
 
     @property
@@ -48,52 +95,43 @@ class World:
         """True for the one that writes and reports."""
         return self.rank == 0
 
-    def device(self, name: str) -> str:
-        """The device of this process: of GPUs, each its own."""
-        return f"cuda:{self.local_rank}" if self.size > 1 and name == "cuda" else name
-
     def part(self, rows: np.ndarray) -> np.ndarray:
         """This process's share of `rows`: consecutive ones, sizes differing by one at most."""
-        return rows if self.size == 1 else np.array_split(rows, self.size)[self.rank]
+        return np.array_split(rows, self.size)[self.rank]
 
     @contextlib.contextmanager
     def batch(self, n: int) -> Iterator[None]:
         """While the block runs, `drawn` and shared batch normalisation work for a batch of `n` clips in all."""
-        shares = np.array_split(np.arange(n), self.size)
-        self._begin, self._n = sum(map(len, shares[: self.rank])), n
+        sizes = [len(part) for part in np.array_split(np.arange(n), self.size)]
+        begin = sum(sizes[: self.rank])
+        self.span, self.n = slice(begin, begin + sizes[self.rank]), n
         try:
             yield
         finally:
-            self._n = 0
+            self.n = 0
 
-    def drawn(self, draw: Callable[..., Tensor], n: int, *shape: int, **options: Any) -> Tensor:
-        """draw(n, *shape) for this process's clips, out of what is drawn for the whole batch."""
-        if self.size == 1:
-            return draw(n, *shape, **options)
-        return draw(self._n, *shape, **options)[self._begin : self._begin + n]
+    def drawn(self, draw: Callable[..., Tensor], *shape: int) -> Tensor:
+        """draw(n, *shape) for the `n` clips of the whole batch; of that, what belongs to this process's clips."""
+        return draw(self.n, *shape)[self.span]
 
     def share(self, loss: Tensor, n: int, total: int) -> Tensor:
         """A mean loss over this process's `n` clips as its part of the mean over all `total`."""
-        if self.size == 1:
-            return loss
         return loss * (n / total) if n else torch.nan_to_num(loss) * 0.0
 
     def sum_gradients(self, model: nn.Module) -> None:
         """Add up the processes' gradients; a weight without one counts as zero."""
-        if self.size == 1:
-            return
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        for p in parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.flatten() for p in parameters])
-        _all_reduce(flat)
-        for p, values in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad.copy_(values.view(p.shape))
+        gradients = []
+        for p in model.parameters():
+            if p.requires_grad:
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+                gradients.append(p.grad)
+        flat = _all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, values in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(values.view(gradient.shape))
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum of a tensor over the processes."""
-        return value if self.size == 1 else _all_reduce(value.clone())
+        return _all_reduce(value.clone())
 
     def sum_numbers(self, values: list[float]) -> list[float]:
         """Sums of some numbers over the processes."""
@@ -111,17 +149,15 @@ class World:
         """True on all processes if `flag` is on one."""
         return self.sum_numbers([float(flag)])[0] > 0
 
-    def first_alone(self, work: Callable[[], Any]) -> Any:
-        """The result of `work`, which the first process does before the others; they find what it left on the disk."""
-        if self.size == 1:
-            return work()
+    def first_alone(self, compute: Callable[[], Any]) -> Any:
+        """The result of `compute`, which the first process calls before the others; they find its files."""
         self._gates += 1
         gate = f"gate {self._gates}"
         if not self.is_main:
-            self._store.wait([gate], _PATIENCE)
-            return work()
-        result = work()
-        self._store.set(gate, "done")
+            self.store.wait([gate], _PATIENCE)
+            return compute()
+        result = compute()
+        self.store.set(gate, "done")
         return result
 
     def wait(self) -> None:
@@ -129,21 +165,165 @@ class World:
         self.sum_numbers([0.0])
 
 
-ALONE = World()
+# --- our recipe ------------------------------------------------------------------------------------------------------
+
+
+class SharedChordRun(ChordRun):
+    """`ChordRun` of one of several processes; `rows` are a whole batch's clips, of which it takes its own."""
+
+    def __init__(self, world: World, config: ResolvedConfig, model: ChordNet, *arguments: Any):
+        self.world = world
+        super().__init__(config, model, *arguments)
+        share_batches(model, world)
+
+    def _features_of(self, dataset: Dataset, report: Report) -> np.ndarray:
+        return self.world.first_alone(functools.partial(super()._features_of, dataset, report))
+
+    def step(self, rows: np.ndarray) -> Tensor:
+        return self.world.sum(super().step(rows))
+
+    def _training_loss(self, rows: np.ndarray, augmentation: tuple[Tensor, Tensor]) -> Tensor:
+        mine, world = self.world.part(rows), self.world
+        with world.batch(len(rows)):
+            tone, floor = (drawn[world.span] for drawn in augmentation)
+            return world.share(super()._training_loss(mine, (tone, floor)), len(mine), len(rows))
+
+    def _update(self) -> None:
+        self.world.sum_gradients(self.model)
+        super()._update()
+
+    def _test_totals(self, rows: np.ndarray) -> list[float]:
+        return self.world.sum_numbers(super()._test_totals(self.world.part(rows)))
+
+
+def share_batches(model: nn.Module, world: World) -> None:
+    """Make batch normalisation and dropout of a model work on the whole batch that the processes share, in place.
+
+    Names and shapes of the state dict stay as they are.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            vars(module)["forward"] = functools.partial(_normalise, module, world)
+        elif isinstance(module, nn.Dropout):
+            vars(module)["forward"] = functools.partial(_drop, module, world)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum over the processes; every process's loss depends on everybody's summand, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return _all_reduce(value.clone())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _all_reduce(grad.clone())
+
+
+def _normalise(module: Any, world: World, x: Tensor) -> Tensor:
+    """The forward pass of a batch normalisation, over the whole batch."""
+    if not module.training:
+        return type(module).forward(module, x)
+    over, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
+    n = world.n * int(np.prod(x.shape[2:]))
+    mean = _SumOverProcesses.apply(x.sum(over)) / n
+    centred = x - mean.view(shape)
+    variance = _SumOverProcesses.apply((centred * centred).sum(over)) / n
+    with torch.no_grad():
+        module.num_batches_tracked += 1
+        module.running_mean.lerp_(mean, module.momentum)
+        module.running_var.lerp_(variance * (n / (n - 1)), module.momentum)
+    scale = module.weight * torch.rsqrt(variance + module.eps)
+    return centred * scale.view(shape) + module.bias.view(shape)
+
+
+def _drop(module: nn.Dropout, world: World, x: Tensor) -> Tensor:
+    """The forward pass of a dropout, drawn for the whole batch."""
+    p = module.p
+    if not module.training or not p:
+        return x
+    kept = world.drawn(lambda *shape: x.new_empty(shape).bernoulli_(1 - p), *x.shape[1:])
+    return x * kept.div_(1 - p)
+
+
+# --- the original recipe ---------------------------------------------------------------------------------------------
+
+
+class SharedEpochs(Epochs):
+    """`Epochs` of one of several processes; losses and accuracy are those of all of them."""
+
+    def __init__(self, world: World, *arguments: Any, **settings: Any):
+        self.world = world
+        super().__init__(*arguments, **settings)
+
+    def make_step(self, *arguments: Any) -> SharedStep:
+        return SharedStep(self.world, *arguments)
+
+    def train_epoch(self, clock: TimeSource = None, on_step: OnStep | None = None) -> EpochResult:
+        # A step's loss is a share of the batch's; to sum it at every step would make all processes wait.
+        silent = None if on_step is None else lambda done, total, losses: on_step(done, total, None)
+        return super().train_epoch(clock, silent)
+
+    def _train_steps(self, order: np.ndarray, clock: NoClock, on_step: OnStep | None) -> list[float]:
+        return self.world.sum_numbers(super()._train_steps(order, clock, on_step))
+
+    def _losses(self, batches: list[np.ndarray], clock: NoClock) -> Iterator[Tensor]:
+        mine = [self.world.part(rows) for rows in batches]
+        inputs = self.source.batches([rows for rows in mine if len(rows)], clock)
+        for rows, part in zip(batches, mine, strict=True):
+            self.step.weight = len(part) / len(rows)
+            yield self.step(*next(inputs), clock) if len(part) else self.step.without_clips()
+
+    def _test_batches(self, rows: np.ndarray, clock: NoClock) -> tuple[list[float], float, float]:
+        losses, *totals = super()._test_batches(self.world.part(rows), clock)
+        total, hits = self.world.sum_numbers(totals)
+        return losses, total, hits
+
+
+class SharedStep(TrainingStep):
+    """`TrainingStep` of one of several processes.
+
+    Attributes:
+        weight: share of the batch's clips that are this process's; its loss is that part of the batch's mean.
+    """
+
+    weight = 1.0
+
+    def __init__(self, world: World, *arguments: Any):
+        super().__init__(*arguments)
+        self.world = world
+
+    def loss(self, mel: Tensor, labels: Tensor) -> Tensor:
+        return super().loss(mel, labels) * self.weight
+
+    def update(self) -> None:
+        self.world.sum_gradients(self.model)
+        super().update()
+
+    def without_clips(self) -> Tensor:
+        """The update of a process that has no clip of the batch; the others have."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.update()
+        return torch.zeros((), device=self.device)
+
+
+# --- who takes part --------------------------------------------------------------------------------------------------
+
+
 _joined: World | None = None
 
 
 def join(device: str) -> World:
-    """The world that torchrun's environment describes; `ALONE` without one.
+    """The world that torchrun's environment describes; a single process without one.
 
     Args:
         device: "cpu": the processes talk by gloo; "cuda": by NCCL.
     """
     global _joined
     size = int(os.environ.get("WORLD_SIZE", 1))
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if size == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
-        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-        return World(restarted=True) if restarts else ALONE
+        return World(restarted=restarts > 0)
     if _joined is None:
         import atexit
 
@@ -151,13 +331,13 @@ def join(device: str) -> World:
         if device.startswith("cuda"):
             torch.cuda.set_device(torch_device(f"cuda:{local_rank}"))  # an error in one line where it is not there
         backend = "nccl" if device.startswith("cuda") else "gloo"
-        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         server = _server(rank, size)
         life = _meet(server, rank, size)
         store = torch.distributed.PrefixStore(f"triadbench/life {life}", server)
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
         atexit.register(_leave)
-        _joined = World(rank, size, local_rank, store=store)
+        _joined = World(rank, size, local_rank)
+        _joined.store = store
         _joined.restarted = _joined.any(restarts > 0 or life > 1)  # each machine counts its own restarts
     return _joined
 
@@ -240,64 +420,3 @@ def _leave() -> None:
 def _all_reduce(tensor: Tensor) -> Tensor:
     torch.distributed.all_reduce(tensor)
     return tensor
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """Sum over the processes; every process's loss depends on everybody's summand, so gradients are summed too."""
-
-    @staticmethod
-    def forward(ctx, value):
-        return _all_reduce(value.clone())
-
-    @staticmethod
-    def backward(ctx, grad):
-        return _all_reduce(grad.clone())
-
-
-def share_batches(model: nn.Module, world: World) -> None:
-    """Make batch normalisation and dropout of a model work on the whole batch that the processes share, in place.
-
-    Names and shapes of the state dict stay as they are.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.forward = _Normalise(module, world)
-        elif isinstance(module, nn.Dropout):
-            module.forward = _Drop(module, world)
-
-
-class _Normalise:
-    """`module.forward` of batch normalisation over the whole batch."""
-
-    def __init__(self, module: nn.modules.batchnorm._BatchNorm, world: World):
-        self.module, self.world, self.alone = module, world, module.forward
-
-    def __call__(self, x: Tensor) -> Tensor:
-        m = self.module
-        if not m.training:
-            return self.alone(x)
-        over, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
-        n = self.world._n * x[0:1, 0].numel() if len(x) else self.world._n * int(np.prod(x.shape[2:]))
-        mean = _SumOverProcesses.apply(x.sum(over)) / n
-        centred = x - mean.view(shape)
-        variance = _SumOverProcesses.apply((centred * centred).sum(over)) / n
-        with torch.no_grad():
-            m.num_batches_tracked += 1
-            m.running_mean.lerp_(mean, m.momentum)
-            m.running_var.lerp_(variance * (n / (n - 1)), m.momentum)
-        scale = m.weight * torch.rsqrt(variance + m.eps)
-        return centred * scale.view(shape) + m.bias.view(shape)
-
-
-class _Drop:
-    """`module.forward` of dropout, drawn for the whole batch."""
-
-    def __init__(self, module: nn.Dropout, world: World):
-        self.module, self.world = module, world
-
-    def __call__(self, x: Tensor) -> Tensor:
-        p = self.module.p
-        if not self.module.training or not p:
-            return x
-        kept = self.world.drawn(lambda *shape, **_: x.new_empty(shape).bernoulli_(1 - p), *x.shape)
-        return x * kept.div_(1 - p)

@@ -1,37 +1,156 @@
-"""Epochs of the original study's training, in any pipeline: the same clips in the same order from the same weights."""
+"""The original study's training in any pipeline: the same clips in the same order from the same weights.
+
+A step, epochs of steps, and their two users: `StudyTrainer` for experiments, `OriginalRun` for the command `train`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from triadbench.core.constants import RECIPE_DEFAULTS
 from triadbench.core.data.dataset import Dataset
 from triadbench.core.data.splits import SEED, TEST_FRACTION, random_split
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.networks import OriginalNet, original_loss
-from triadbench.core.training import distributed
-from triadbench.core.training.batches import in_batches, make_source
-from triadbench.core.training.clock import NO_CLOCK, clock_for
-from triadbench.core.training.pipeline import Switches
-from triadbench.core.training.steps import TrainingStep
+from triadbench.core.training.batches import features_fit, in_batches, make_source
+from triadbench.core.training.clock import NO_CLOCK, Clock, NoClock, clock_for, synchronize
+from triadbench.core.training.pipeline import Switches, pipeline
+from triadbench.core.training.recipes import Report, ResolvedConfig, epoch_order, finite_loss
+
+_TEST_BATCH = 128
+_REPORT_EVERY = 10  # steps
+OnStep = Callable[[int, int, Sequence | Tensor | None], None]
+TimeSource = Clock | Callable[[], float] | None
+
+
+class TrainingStep:
+    """Loss, gradient and update of one batch, as the switches want it.
+
+    Attributes:
+        model: the network, on the device, in the memory format that the switches want.
+        optimizer: Adam over its weights.
+    """
+
+    def __init__(self, model: OriginalNet, learning_rate: float, switches: Switches, device: torch.device):
+        if switches.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        self.model, self.switches, self.device = model, switches, device
+        self.optimizer = torch.optim.Adam(
+            model.parameters(),
+            lr=learning_rate,
+            fused=switches.fused_optimizer or None,
+            capturable=switches.cuda_graph,  # the count of steps lives on the device
+        )
+        forward = _forward_of(model, switches)
+        self._forward = torch.compile(forward) if switches.compile else forward
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Probabilities (batch, n_classes) of mel (batch, 1, 64, 126)."""
+        if self.switches.precision != "bf16":
+            return self._forward(mel)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            return self._forward(mel).float()
+
+    def __call__(self, mel: Tensor, labels: Tensor, clock: NoClock = NO_CLOCK) -> Tensor:
+        """One update; the loss before it, a detached scalar on the device."""
+        with clock.part("forward"):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.loss(mel, labels)
+        with clock.part("backward"):
+            loss.backward()
+        with clock.part("optimizer"):
+            self.update()
+        return loss.detach()
+
+    def loss(self, mel: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of a batch."""
+        return original_loss(self.forward(mel), labels)
+
+    def update(self) -> None:
+        """Move the weights along the gradients."""
+        self.optimizer.step()
+
+    @contextlib.contextmanager
+    def settings(self) -> Iterator[None]:
+        """The process-wide settings that the switches stand for, while a block runs."""
+        if self.device.type == "cpu":
+            # Adam's averages of gradients that stay zero sink into numbers that the processor handles in microcode.
+            flushes = self.switches.fused_blocks and torch.set_flush_denormal(True)
+            try:
+                yield
+            finally:
+                if flushes:
+                    torch.set_flush_denormal(False)
+            return
+        tf32 = self.switches.precision == "tf32"
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        try:
+            with torch.backends.cudnn.flags(
+                enabled=True, benchmark=self.switches.cuda_graph, deterministic=False, allow_tf32=tf32
+            ):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+def _forward_of(model: OriginalNet, switches: Switches) -> Callable[[Tensor], Tensor]:
+    if switches.fused_blocks:
+        return lambda mel: _fused_forward(model, mel)
+    if switches.pool_first:
+        return lambda mel: _pool_first_forward(model, mel, switches.channels_last)
+    if switches.channels_last:
+        return lambda mel: model(mel.contiguous(memory_format=torch.channels_last))
+    return model
+
+
+def _head(model: OriginalNet, x: Tensor) -> Tensor:
+    return model.softmax(model.linear(model.flatten(x)))
+
+
+def _convolutions(model: OriginalNet) -> list[nn.Conv2d]:
+    return [getattr(model, f"conv{i + 1}")[0] for i in range(4)]
+
+
+def _pool_first_forward(model: OriginalNet, mel: Tensor, channels_last: bool) -> Tensor:
+    x = mel.contiguous(memory_format=torch.channels_last) if channels_last else mel
+    for convolution in _convolutions(model):
+        x = F.relu(F.max_pool2d(convolution(x), 2))
+    return _head(model, x)
+
+
+def _fused_forward(model: OriginalNet, mel: Tensor) -> Tensor:
+    from triadbench.kernels.conv_pool import blocks as conv_pool
+
+    first, *middle, last = [(convolution.weight, convolution.bias) for convolution in _convolutions(model)]
+    x = conv_pool.first_block(mel, *first, border=True)
+    for weight, bias in middle:
+        x = conv_pool.block(x, weight, bias, border=True)
+    return _head(model, conv_pool.block(x, *last))
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch took and gave.
+    """Time and results of an epoch.
 
     Attributes:
         seconds: from the first batch asked for to the last result read; with a clock, more than without.
         n_clips: seen.
         losses: of every step, in order, each before its update (training; of every batch in testing).
         loss: mean over the clips. accuracy: share of clips named rightly (testing), or None.
-        prepared_s: of `seconds`, what was paid once: computing features that later epochs find (mel="cached").
-        parts: {part: seconds} summing to `seconds`, if a clock was given (`core.training.clock.PARTS`).
+        prepared_s: of `seconds`, what was paid once: computing features that later epochs reuse (mel="cached").
+        parts: {part: seconds} summing to `seconds`, if a clock was given (`core.constants.EPOCH_PARTS`).
     """
 
     seconds: float
@@ -43,27 +162,20 @@ class EpochResult:
     parts: dict[str, float] | None = None
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order (n,) in which an epoch (from 0) takes its clips; every pipeline and every process takes this one."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
-
-
-def mix_seed(seed: int, epoch: int) -> int:
-    """A seed for one epoch."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
 class Epochs:
-    """Runs epochs of training and testing of one network over a data set.
+    """Epochs of training and testing of one network over a data set.
 
     Args:
         model: OriginalNet on the CPU or the device; moved and converted in place.
         rows: (train, test) indices of clips.
         test_batch_size: None: the training's.
-        world: the processes that share every batch; losses and accuracy are those of all of them.
 
     Attributes:
         source: where batches come from. step: what is done with one. epoch: how many have been trained.
+        n_train, n_test: clips on the two sides.
+
+    Raises:
+        UserError: switches, data and device that do not go together.
     """
 
     def __init__(
@@ -79,133 +191,123 @@ class Epochs:
         device: torch.device,
         learning_rate: float,
         test_batch_size: int | None = None,
-        world: distributed.World = distributed.ALONE,
     ):
-        self.switches, self.device, self.batch_size, self.seed = switches.check(device), device, batch_size, seed
+        check_data(dataset, switches.check(device))
+        self.switches, self.device, self.batch_size, self.seed = switches, device, batch_size, seed
         self.test_batch_size = test_batch_size or batch_size
         self.train_rows, self.test_rows = rows
+        self.n_train, self.n_test = map(len, rows)
         self.source = make_source(dataset, task, switches, device)
-        self.step = TrainingStep(model.to(device), learning_rate, switches, device)
-        self.world = world
-        if world.size > 1:
-            self.step.world = world
+        self.step = self.make_step(model.to(device), learning_rate, switches, device)
         self.epoch = 0
-        self._graph = None
+        self._graph: Any = None
 
-    def train(self, clock=None, on_step=None) -> EpochResult:
-        """The next epoch.
+    @property
+    def model(self) -> OriginalNet:
+        """The network, on the device."""
+        return self.step.model
+
+    def make_step(self, *arguments: Any) -> TrainingStep:
+        """The step of these epochs."""
+        return TrainingStep(*arguments)
+
+    def train_epoch(self, clock: TimeSource = None, on_step: OnStep | None = None) -> EpochResult:
+        """Train for the next epoch.
 
         Args:
             clock: see `core.training.clock.clock_for`; with one, the result has `parts`.
-            on_step: called with (steps done, steps, losses so far) after each step (CUDA graph: some steps), the losses
-                a tensor on the device or, where they are read at every step, a list.
+            on_step: called with (steps done, steps, losses so far) after each step (CUDA graph: some steps); None for
+                losses that are not known before the epoch ends.
         """
-        clock = clock_for(clock, str(self.device))
-        order = self.train_rows[epoch_order(len(self.train_rows), self.seed, self.epoch).numpy()]
+        order = self.train_rows[epoch_order(self.n_train, self.seed, self.epoch).numpy()]
         self.step.model.train()
-        self._synchronise()
-        started = time.perf_counter()
+        synchronize(self.device)
+        books, started = clock_for(clock, self.device), time.perf_counter()
         with self.step.settings():
-            prepared = self._prepare(clock)
-            run = self._train_graph if self._graph is not None else self._train_steps
-            losses = run(order, clock, on_step)
+            prepared_s = self._prepare(books, capture=self.switches.cuda_graph)
+            run = self._graph.run if self._graph is not None else self._train_steps
+            losses = run(order, books, on_step)
         seconds = time.perf_counter() - started
         self.epoch += 1
-        sizes = [len(rows) for rows in in_batches(order, self.batch_size)]
-        loss = float(np.dot(losses, sizes) / len(order))
-        return self._result(seconds, losses, loss, len(order), prepared, clock)
+        loss = float(np.dot(losses, [len(rows) for rows in in_batches(order, self.batch_size)])) / len(order)
+        return EpochResult(seconds, len(order), losses, loss, None, prepared_s, books.parts(seconds))
 
-    def test(self, clock=None) -> EpochResult:
+    def test_epoch(self, clock: TimeSource = None) -> EpochResult:
         """A pass over the test side, without updates."""
-        clock = clock_for(clock, str(self.device))
         self.step.model.eval()
-        self._synchronise()
-        started = time.perf_counter()
-        losses, right = [], []
+        synchronize(self.device)
+        books, started = clock_for(clock, self.device), time.perf_counter()
         with self.step.settings(), torch.no_grad():
-            prepared = self._prepare(clock, capture=False)
-            batches = in_batches(self.world.part(self.test_rows), self.test_batch_size)
-            for mel, labels in self.source.batches(batches, clock):
-                with clock.part("forward"):
-                    probabilities = self.step.forward(mel)
-                    losses.append(original_loss(probabilities, labels))
-                    right.append((probabilities.argmax(1) == labels).sum())
-                if self.switches.sync_each_step:
-                    with clock.part("synchronisation"):
-                        losses[-1], right[-1] = losses[-1].item(), right[-1].item()
-            with clock.part("synchronisation"):
-                losses = losses if self.switches.sync_each_step or not losses else torch.stack(losses).tolist()
-                n_right = int(sum(right))
-            total = float(np.dot(losses, [len(rows) for rows in batches]))
-            total, n_right = self.world.sum_numbers([total, n_right])
-        seconds = time.perf_counter() - started
-        n = len(self.test_rows)
-        return self._result(seconds, losses, total / n, n, prepared, clock, n_right / n)
+            prepared_s = self._prepare(books)
+            losses, total, hits = self._test_batches(self.test_rows, books)
+        seconds, n = time.perf_counter() - started, self.n_test
+        return EpochResult(seconds, n, losses, total / n, hits / n, prepared_s, books.parts(seconds))
 
-    def _prepare(self, clock, capture: bool = True) -> float:
-        """What is done once; its seconds. (The graph itself is captured in the first epoch's first step.)"""
+    def _prepare(self, clock: NoClock, capture: bool = False) -> float:
+        """Work that is done once; its seconds. (The graph itself is captured in the first epoch's first step.)"""
         started = time.perf_counter()
         self.source.prepare(clock=clock)
-        if capture and self.switches.cuda_graph and (self._graph is None or self._graph.timed != clock.active):
+        if capture and (self._graph is None or self._graph.timed != clock.active):
             from triadbench.core.training.step_graph import StepGraph
 
             # Instrumented epochs replay a graph of their own, which notes when its parts begin.
-            self._graph = StepGraph(self.step, self.source, self.batch_size, len(self.train_rows), clock.active)
-        self._synchronise()
-        return time.perf_counter() - started
+            reads = self.switches.sync_each_step
+            self._graph = StepGraph(self.step, self.source, self.batch_size, self.n_train, reads, clock.active)
+        synchronize(self.device)
+        seconds = time.perf_counter() - started
+        return seconds if seconds > 1e-3 else 0.0
 
-    def _train_steps(self, order: np.ndarray, clock, on_step) -> list[float]:
-        whole = in_batches(order, self.batch_size)
-        mine = [self.world.part(rows) for rows in whole]
-        found = self.source.batches([rows for rows in mine if len(rows)], clock)
-        reads = self.switches.sync_each_step
-        losses = [] if reads else torch.zeros(len(whole), device=self.device)
-        for done, (rows, part) in enumerate(zip(whole, mine, strict=True)):
-            if len(part):
-                loss = self.step(*next(found), clock, share=len(part) / len(rows))
-            else:  # the others have clips of this batch
-                loss = self.step.without_clips()
-            if reads:
+    def _train_steps(self, order: np.ndarray, clock: NoClock, on_step: OnStep | None) -> list[float]:
+        batches = in_batches(order, self.batch_size)
+        losses: list[Any] = []
+        for loss in self._losses(batches, clock):
+            if self.switches.sync_each_step:
                 with clock.part("synchronisation"):
-                    losses.append(loss.item())
-            else:
-                losses[done] = loss
+                    loss = loss.item()
+            losses.append(loss)
             if on_step is not None:
-                on_step(done + 1, len(whole), losses)
+                on_step(len(losses), len(batches), losses)
         with clock.part("synchronisation"):
-            return self.world.sum_numbers(losses if reads else losses.tolist())
+            return _numbers(losses)
 
-    def _train_graph(self, order: np.ndarray, clock, on_step) -> list[float]:
-        return self._graph.run(order, self.switches.sync_each_step, clock, on_step)
+    def _losses(self, batches: list[np.ndarray], clock: NoClock) -> Iterator[Any]:
+        """The loss of every batch, each with its update."""
+        for mel, labels in self.source.batches(batches, clock):
+            yield self.step(mel, labels, clock)
 
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def _test_batches(self, rows: np.ndarray, clock: NoClock) -> tuple[list[float], float, float]:
+        """(loss of every batch, sum of the clips' losses, clips named rightly)."""
+        batches, losses, hits = in_batches(rows, self.test_batch_size), [], []
+        for mel, labels in self.source.batches(batches, clock):
+            with clock.part("forward"):
+                probabilities = self.step.forward(mel)
+                loss: Any = original_loss(probabilities, labels)
+                n_right: Any = (probabilities.argmax(1) == labels).sum()
+            if self.switches.sync_each_step:
+                with clock.part("synchronisation"):
+                    loss, n_right = loss.item(), n_right.item()
+            losses.append(loss)
+            hits.append(n_right)
+        with clock.part("synchronisation"):
+            losses, hits = _numbers(losses), _numbers(hits)
+        return losses, float(np.dot(losses, [len(rows) for rows in batches])), sum(hits)
 
-    def _result(self, seconds, losses, loss, n, prepared, clock, accuracy=None) -> EpochResult:
-        return EpochResult(
-            seconds=seconds,
-            n_clips=n,
-            losses=losses,
-            loss=loss,
-            accuracy=accuracy,
-            prepared_s=prepared if prepared > 1e-3 else 0.0,
-            parts=clock.parts(seconds) if clock is not NO_CLOCK else None,
-        )
+
+def _numbers(values: list[Any]) -> list[float]:
+    """Numbers as they are; tensors on a device in one transfer."""
+    return torch.stack(values).tolist() if values and isinstance(values[0], Tensor) else values
 
 
-class StudyTrainer:
+class StudyTrainer(Epochs):
     """The original study's training of one network, for its experiments and for the ladder.
 
     Order of clips and initial weights depend on the seeds alone, whatever the switches.
 
     Args:
-        dataset: from `core.data.dataset.open_dataset`; packed=True wants a pack, packed=False a folder or zip.
+        dataset: from `core.data.dataset.open_dataset`; packed=True needs a pack, packed=False a folder or zip.
         task: "type" or "root".
         seed: of weights and order. split_seed: of the random split.
-
-    Attributes:
-        model: OriginalNet on the device. n_train, n_test: clips on the two sides.
+        settings: further arguments of `Epochs`.
 
     Raises:
         UserError: switches, data and device that do not go together.
@@ -216,42 +318,22 @@ class StudyTrainer:
         dataset: Dataset,
         *,
         task: str,
-        batch_size: int,
         seed: int,
-        switches: Switches,
         device: str | torch.device,
         split_seed: int = SEED,
-        learning_rate: float = 1e-5,
+        learning_rate: float = RECIPE_DEFAULTS["original"].learning_rate,
         test_fraction: float = TEST_FRACTION,
+        **settings: Any,
     ):
         n_classes = {"type": len(TYPES), "root": len(ROOTS)}
         if task not in n_classes:
             raise UserError(f"task {task!r}: the original's networks learn type or root")
-        check_data(dataset, switches)
-        rows = random_split(len(dataset), test_fraction, split_seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = OriginalNet(n_classes[task])
-        self._epochs = Epochs(
-            dataset,
-            self.model,
-            rows,
-            task=task,
-            batch_size=batch_size,
-            seed=seed,
-            switches=switches,
-            device=torch_device(str(device)),
-            learning_rate=learning_rate,
-        )
-        self.n_train, self.n_test = (len(side) for side in rows)
-
-    def train_epoch(self, clock=None) -> EpochResult:
-        """The next epoch of training; `clock` (a `core.training.clock.Clock` or `time.perf_counter`) asks for its parts."""
-        return self._epochs.train(clock)
-
-    def test_epoch(self, clock=None) -> EpochResult:
-        """A pass over the test side."""
-        return self._epochs.test(clock)
+            model = OriginalNet(n_classes[task])
+        rows = random_split(len(dataset), test_fraction, split_seed)
+        settings |= {"task": task, "seed": seed, "learning_rate": learning_rate}
+        super().__init__(dataset, model, rows, device=torch_device(str(device)), **settings)
 
 
 def check_data(dataset: Dataset, switches: Switches) -> None:
@@ -265,3 +347,67 @@ def check_data(dataset: Dataset, switches: Switches) -> None:
             f"{dataset.path} is a pack; switch packed=false opens a file for each clip: give the folder or zip that "
             "the pack was made of"
         )
+
+
+class OriginalRun:
+    """The original recipe's `core.training.train.TrainingRun`: its epochs, in the pipeline that was asked for.
+
+    Features are computed first where the pipeline keeps them.
+
+    Raises:
+        UserError: switches that do not go with the data or the device.
+    """
+
+    def __init__(
+        self,
+        config: ResolvedConfig,
+        model: OriginalNet,
+        dataset: Dataset,
+        rows: tuple[np.ndarray, np.ndarray],
+        device: torch.device,
+        report: Report,
+        make_epochs: Callable[..., Epochs] = Epochs,
+    ):
+        switches = pipeline(config.pipeline or "fast", device, config.switches)
+        names = {text.partition("=")[0] for text in config.switches}
+        if config.pipeline != "original" and "packed" not in names:
+            switches = switches.with_(packed=dataset.kind == "pack")  # a set that is not packed trains as well
+        if "mel" not in names and switches.mel == "cached" and not features_fit(len(dataset), device):
+            switches = switches.with_(mel="batch", cuda_graph=False)
+        self.config = config
+        self.epochs = make_epochs(
+            dataset,
+            model,
+            rows,
+            task=config.task,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            switches=switches,
+            device=device,
+            learning_rate=config.learning_rate,
+            test_batch_size=_TEST_BATCH,
+        )
+        self.optimizer = self.epochs.step.optimizer
+        self.described = {"pipeline": switches.describe()}
+        report({"stage": "features", "done": 0, "total": len(dataset)})
+        self.epochs.source.prepare(lambda done, total: report({"stage": "features", "done": done, "total": total}))
+
+    def train_epoch(self, epoch: int, report: Report) -> float:
+        """Train for the epoch numbered `epoch` (from 0); the clips' mean loss."""
+        reads = self.epochs.switches.sync_each_step or self.epochs.device.type == "cpu"  # elsewhere reading waits
+
+        def on_step(done: int, total: int, losses: Any) -> None:
+            if done % _REPORT_EVERY and done != total:
+                return
+            event = {"stage": "train", "epoch": epoch + 1, "epochs": self.config.epochs, "done": done, "total": total}
+            if reads and losses is not None:
+                event["loss"] = finite_loss(float(torch.as_tensor(losses[:done]).mean()), epoch)
+            report(event)
+
+        self.epochs.epoch = epoch
+        return self.epochs.train_epoch(on_step=on_step).loss
+
+    def test(self) -> dict[str, float | None]:
+        """Loss and accuracy on clips that training does not see."""
+        result = self.epochs.test_epoch()
+        return {"test_loss": result.loss, f"test_{self.config.task}_accuracy": result.accuracy}

@@ -8,6 +8,8 @@ that this project does not, so files are read with soundfile; and the DataLoader
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from pathlib import Path
 
 import soundfile
 import torch
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.data.dataset import Dataset
-from triadbench.core.training.clock import NO_CLOCK
+from triadbench.core.training.clock import NO_CLOCK, NoClock
 from triadbench.kernels.spec import ORIGINAL
 
 
@@ -30,7 +32,7 @@ class TriadClips(torch.utils.data.Dataset):
         clock: books the parts of every clip.
     """
 
-    def __init__(self, dataset: Dataset, labels: Tensor, device: torch.device, clock=NO_CLOCK):
+    def __init__(self, dataset: Dataset, labels: Tensor, device: torch.device, clock: NoClock = NO_CLOCK):
         self.dataset, self.labels, self.device, self.clock = dataset, labels, device, clock
         self.transform = torchaudio.transforms.MelSpectrogram(
             sample_rate=ORIGINAL.sample_rate,
@@ -57,7 +59,7 @@ class TriadClips(torch.utils.data.Dataset):
         if self.dataset.rows is not None:
             return torch.from_numpy(self.dataset.read(index)).unsqueeze(0), SAMPLE_RATE
         if self.dataset.kind == "folder":
-            file = self.dataset.path / self.dataset.clips[index].member
+            file: Path | io.BytesIO = self.dataset.path / self.dataset.clips[index].member
         else:
             file = io.BytesIO(self.dataset.file_bytes(index))
         samples, sample_rate = soundfile.read(file, dtype="float32", always_2d=True)
@@ -77,11 +79,14 @@ class TriadClips(torch.utils.data.Dataset):
         return torch.nn.functional.pad(signal, (0, CLIP_SAMPLES - signal.shape[1]))
 
 
-def original_loader(clips: TriadClips, batches: list[list[int]]) -> DataLoader:
-    """Batches (mel (batch, 1, 64, 126) on the device, labels) of clips by their indices, made on this thread."""
+def original_batches(
+    dataset: Dataset, labels: Tensor, device: torch.device, batches: list[list[int]], clock: NoClock
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(mel (batch, 1, 64, 126) on the device, labels) of clips by their indices, made on this thread."""
+    clips = TriadClips(dataset, labels, device, clock)
 
     def collate(items: list) -> list[Tensor]:
-        with clips.clock.part("copy"):
+        with clock.part("copy"):
             return default_collate(items)
 
-    return DataLoader(clips, batch_sampler=batches, num_workers=0, collate_fn=collate)
+    return iter(DataLoader(clips, batch_sampler=batches, num_workers=0, collate_fn=collate))

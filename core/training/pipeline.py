@@ -7,8 +7,8 @@ same up to rounding, whatever the switches.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from triadbench.core.errors import UserError
 
@@ -58,7 +58,7 @@ class Switches:
         """The switches as a record holds them."""
         return asdict(self)
 
-    def with_(self, **changes: bool | str) -> Switches:
+    def with_(self, **changes: Any) -> Switches:
         """These switches with some changed."""
         return replace(self, **changes)
 
@@ -73,9 +73,9 @@ class Switches:
             value = getattr(self, name)
             if value not in kinds:
                 raise UserError(f"switch {name}={_text(value)}: choose {', '.join(map(_text, kinds))}")
-        for name, wanted in (("cuda_graph", True), ("precision", "tf32")):
-            if kind == "cpu" and getattr(self, name) == wanted:
-                raise UserError(f"switch {name}={_text(wanted)} needs a GPU and the device is {kind}; leave it out")
+        for name, value in (("cuda_graph", True), ("precision", "tf32")):
+            if kind == "cpu" and getattr(self, name) == value:
+                raise UserError(f"switch {name}={_text(value)} needs a GPU and the device is {kind}; leave it out")
         if self.fused_blocks and kind != "cpu":
             raise UserError(f"switch fused_blocks=true runs on the CPU and the device is {kind}; leave it out")
         for name, needed in _NEEDS.items():
@@ -86,33 +86,24 @@ class Switches:
 
 
 _KINDS = {name: get_args(hint) or (True, False) for name, hint in get_type_hints(Switches).items()}
-_NEEDS = {
+_NEEDS: dict[str, dict[str, bool | str]] = {
     "fused_blocks": {"channels_last": True, "pool_first": True, "precision": "fp32", "compile": False},
     "cuda_graph": {"fused_optimizer": True},
 }
 
 ORIGINAL_PIPELINE = Switches()
-_FAST_CPU = Switches(
-    packed=True,
-    mel="cached",
-    channels_last=True,
-    pool_first=True,
-    fused_blocks=True,
-    fused_optimizer=True,
-    sync_each_step=False,
-)
 # torch.compile is left off: its compiler takes longer than a whole training takes with the graph alone.
-_FAST_GPU = Switches(
+_FAST = replace(
+    ORIGINAL_PIPELINE,
     packed=True,
     mel="cached",
-    prefetch=True,
     channels_last=True,
     pool_first=True,
     fused_optimizer=True,
     sync_each_step=False,
-    precision="tf32",
-    cuda_graph=True,
 )
+_FAST_CPU = replace(_FAST, fused_blocks=True)
+_FAST_GPU = replace(_FAST, prefetch=True, precision="tf32", cuda_graph=True)
 
 
 def fast_pipeline(device: torch.device | str) -> Switches:
@@ -131,100 +122,92 @@ def pipeline(name: str, device: torch.device | str, changes: Iterable[str] = ())
     """
     if name not in PIPELINES:
         raise UserError(f"unknown pipeline {name!r}; choose {' or '.join(PIPELINES)}")
-    chosen = PIPELINES[name](device)
+    switches = PIPELINES[name](device)
     for text in changes:
         key, equals, value = text.partition("=")
-        known = [field.name for field in fields(Switches)]
-        if not equals or key not in known:
-            raise UserError(f"switch {text!r} must be name=value, the name one of {', '.join(known)}")
-        values = {_text(kind): kind for kind in _KINDS[key]} | (
-            {"on": True, "off": False, "1": True, "0": False} if True in _KINDS[key] else {}
-        )
+        if not equals or key not in _KINDS:
+            raise UserError(f"switch {text!r} must be name=value, the name one of {', '.join(_KINDS)}")
+        values = {_text(kind): kind for kind in _KINDS[key]}
+        if True in _KINDS[key]:
+            values |= {"on": True, "off": False, "1": True, "0": False}
         if value.lower() not in values:
             raise UserError(f"switch {key}={value}: choose {', '.join(map(_text, _KINDS[key]))}")
-        chosen = chosen.with_(**{key: values[value.lower()]})
-    return chosen.check(device)
+        switches = switches.with_(**{key: values[value.lower()]})
+    return switches.check(device)
 
 
 def _text(value: bool | str) -> str:
     return str(value).lower()
 
 
-# (name, what changes, sentence); the changes of all rungs together lead to `fast_pipeline`.
-_SHARED_RUNGS = [
+_RUNGS = [
     (
         "packed",
-        {"packed": True},
+        "packed",
         "Clips come from one memory-mapped array: no file is opened, no header read, nothing decoded.",
     ),
     (
         "mel per batch",
-        {"mel": "batch"},
+        "mel",
         "The mel spectrogram is computed once for a whole batch by our kernel, and not clip by clip by torchaudio.",
     ),
-]
-_CACHED = (
-    "cached mel",
-    {"mel": "cached"},
-    "The mel spectrograms, the same in every epoch, are computed in the first one and kept on the device.",
-)
-_PREFETCH = (
-    "prefetch",
-    {"prefetch": True},
-    "A thread reads the next batches into pinned memory and copies them while the GPU computes.",
-)
-_NETWORK_RUNGS = [
+    (
+        "prefetch",
+        "prefetch",
+        "A thread reads the next batches into pinned memory and copies them while the GPU computes.",
+    ),
+    (
+        "cached mel",
+        "mel",
+        "The mel spectrograms, the same in every epoch, are computed in the first one and kept on the device.",
+    ),
     (
         "losses stay on the device",
-        {"sync_each_step": False},
+        "sync_each_step",
         "The loss is read once, when the epoch ends, and not after every batch: nobody waits.",
     ),
     (
         "channels-last",
-        {"channels_last": True},
+        "channels_last",
         "The channels of a pixel lie side by side, as the convolutions want them: they convert nothing.",
     ),
     (
         "pool before ReLU",
-        {"pool_first": True},
+        "pool_first",
         "Max-pool comes before ReLU: the same function with a quarter of the ReLU's work.",
     ),
-]
-_FUSED_BLOCKS = (
-    "fused blocks",
-    {"fused_blocks": True},
-    "Bias, max-pool and ReLU of a block run in one pass of our compiled code, the first block never writes its largest "
-    "array, what the pooling would drop is not computed, and backward multiplies only the gradients that pooling and "
-    "ReLU let through: fewer than one in four.",
-)
-_FUSED_ADAM = (
-    "fused Adam",
-    {"fused_optimizer": True},
-    "The optimizer updates all weights in one pass, and not in a dozen passes.",
-)
-_GPU_RUNGS = [
+    (
+        "fused blocks",
+        "fused_blocks",
+        "Bias, max-pool and ReLU of a block run in one pass of our compiled code, the first block never writes its "
+        "largest array, what the pooling would drop is not computed, and backward multiplies only the gradients that "
+        "pooling and ReLU let through: fewer than one in four.",
+    ),
+    ("fused Adam", "fused_optimizer", "The optimizer updates all weights in one pass, and not in a dozen passes."),
     (
         "TF32",
-        {"precision": "tf32"},
+        "precision",
         "Convolutions and products run on the tensor cores, with inputs of 10 bits' precision and sums in float32.",
     ),
     (
         "CUDA graph",
-        {"cuda_graph": True},
+        "cuda_graph",
         "The whole step, from picking the clips to the updated weights, is captured once and replayed in one launch.",
     ),
 ]
+"""(name, the switch that takes its value in the fast pipeline, sentence)."""
 
 
 def LADDER(device: torch.device | str) -> list[tuple[str, Switches, str]]:
-    """From the original pipeline to the fast one, a rung at a time: (name, switches, what changes and why)."""
-    if str(device).startswith("cpu"):
-        rungs = [*_SHARED_RUNGS, _CACHED, *_NETWORK_RUNGS, _FUSED_BLOCKS, _FUSED_ADAM]
-    else:
-        rungs = [*_SHARED_RUNGS, _PREFETCH, _CACHED, *_NETWORK_RUNGS, _FUSED_ADAM, *_GPU_RUNGS]
-    switches = ORIGINAL_PIPELINE
-    steps = [("original", switches, "The original: every clip is read, decoded and transformed by itself, in turn.")]
-    for name, changes, sentence in rungs:
-        switches = switches.with_(**changes)
-        steps.append((name, switches, sentence))
-    return steps
+    """From the original pipeline to the fast one, a rung at a time: (name, switches, what changes and why).
+
+    A device climbs the rungs whose switches its fast pipeline changes.
+    """
+    fast, switches = fast_pipeline(device), ORIGINAL_PIPELINE
+    rungs = [("original", switches, "The original: every clip is read, decoded and transformed by itself, in turn.")]
+    for name, switch, sentence in _RUNGS:
+        value = "batch" if name == "mel per batch" else getattr(fast, switch)
+        if value != getattr(switches, switch):
+            switches = switches.with_(**{switch: value})
+            rungs.append((name, switches, sentence))
+    return rungs

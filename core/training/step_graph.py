@@ -11,9 +11,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from triadbench.core.training.batches import CachedSource, in_batches
-from triadbench.core.training.steps import TrainingStep
+from triadbench.core.training.batches import CachedSource, Source, in_batches
+from triadbench.core.training.clock import NO_CLOCK, NoClock
+from triadbench.core.training.epoch import OnStep, TrainingStep
 
 _WARM_UP = 3  # steps before a capture: libraries choose their kernels and allocate in the first ones
 _STEPS_A_LAUNCH = 8
@@ -24,57 +26,59 @@ class StepGraph:
 
     Args:
         n: clips of an epoch. Its last batch, if smaller, is computed without the graph.
+        reads: the loss is read after every step.
         timed: note inside the graph when its parts begin and end, for an instrumented epoch.
     """
 
-    def __init__(self, step: TrainingStep, source, batch_size: int, n: int, timed: bool = False):
-        self.step, self.source, self.batch_size, self.timed = step, source, batch_size, timed
-        self._cached = isinstance(source, CachedSource)
-        device = step.device
-        self._rows = torch.zeros(n, dtype=torch.int64, device=device)
-        self._position = torch.zeros(1, dtype=torch.int64, device=device)
-        self._losses = torch.zeros(-(-n // batch_size), device=device)
-        self._offsets = torch.arange(batch_size, device=device)
-        self._mel = self._labels = None
+    def __init__(
+        self, step: TrainingStep, source: Source, batch_size: int, n: int, reads: bool = False, timed: bool = False
+    ):
+        self.step, self.source, self.batch_size, self.reads, self.timed = step, source, batch_size, reads, timed
+        self._rows = torch.zeros(n, dtype=torch.int64, device=step.device)
+        self._position = torch.zeros(1, dtype=torch.int64, device=step.device)
+        self._losses = torch.zeros(-(-n // batch_size), device=step.device)
+        self._offsets = torch.arange(batch_size, device=step.device)
+        self._batch: tuple[Tensor, Tensor] | None = None
         self._marks = _Marks() if timed else None
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
-    def run(self, order: np.ndarray, reads: bool, clock, on_step=None) -> list[float]:
+    def run(self, order: np.ndarray, clock: NoClock, on_step: OnStep | None = None) -> list[float]:
         """Train on the clips `order`; the losses of all steps."""
         batches = in_batches(order, self.batch_size)
         whole = len(order) // self.batch_size
+        cached = isinstance(self.source, CachedSource)
         self._rows.copy_(torch.from_numpy(order))
         self._position.zero_()
-        found = None if self._cached else self.source.batches(batches, clock)
+        inputs = self.source.batches(batches[whole:] if cached else batches, clock)
         done = 0
-        while done < whole:
-            # One launch for several steps where nobody wants to look in between.
-            several = self._cached and not reads and not clock.active and whole - done >= _STEPS_A_LAUNCH
-            count = _STEPS_A_LAUNCH if several else 1
-            if found is not None:
-                self._take(*next(found))
-            self._replay(count, clock)
+        while done < len(batches):
+            if done == whole:
+                count = 1
+                self._losses[whole] = self.step(*next(inputs), clock)
+            else:
+                # One launch for several steps where nobody looks in between.
+                several = cached and not self.reads and not clock.active and whole - done >= _STEPS_A_LAUNCH
+                count = _STEPS_A_LAUNCH if several else 1
+                if not cached:
+                    self._take(*next(inputs))
+                self._replay(count, clock)
             done += count
-            if reads:
+            if self.reads:
                 with clock.part("synchronisation"):
                     self._losses[done - 1].item()
             if on_step is not None:
                 on_step(done, len(batches), self._losses)
-        if whole < len(batches):
-            rest = next(found) if found is not None else next(self.source.batches(batches[-1:], clock))
-            self._losses[whole] = self.step(*rest, clock)
-            if on_step is not None:
-                on_step(len(batches), len(batches), self._losses)
         with clock.part("synchronisation"):
             return self._losses.tolist()
 
-    def _take(self, mel, labels) -> None:
-        if self._mel is None:
-            self._mel, self._labels = mel.clone(), labels.clone()
-        self._mel.copy_(mel)
-        self._labels.copy_(labels)
+    def _take(self, mel: Tensor, labels: Tensor) -> None:
+        """Copy a batch to where the graph reads it."""
+        if self._batch is None:
+            self._batch = mel.clone(), labels.clone()
+        for place, values in zip(self._batch, (mel, labels), strict=True):
+            place.copy_(values)
 
-    def _replay(self, count: int, clock) -> None:
+    def _replay(self, count: int, clock: NoClock) -> None:
         if count not in self._graphs:
             self._graphs[count] = self._capture(count)
         self._graphs[count].replay()
@@ -85,12 +89,13 @@ class StepGraph:
 
     def _steps(self, count: int) -> None:
         for _ in range(count):
-            if self._cached:
+            if isinstance(self.source, CachedSource):
                 rows = self._rows.index_select(0, self._position * self.batch_size + self._offsets)
-                mel, labels = self.source.features.index_select(0, rows), self.source.labels.index_select(0, rows)
+                mel, labels = self.source.pick(rows)
             else:
-                mel, labels = self._mel, self._labels
-            loss = self.step(mel, labels, self._marks) if self._marks else self.step(mel, labels)
+                assert self._batch is not None, "a batch is taken before the capture"
+                mel, labels = self._batch
+            loss = self.step(mel, labels, self._marks or NO_CLOCK)
             self._losses.index_copy_(0, self._position, loss.view(1))
             self._position.add_(1)
 
@@ -135,7 +140,7 @@ class StepGraph:
         torch.cuda.synchronize(self.step.device)
 
 
-class _Marks:
+class _Marks(NoClock):
     """Takes a clock's place while a graph is captured: events at the parts' ends become part of the graph."""
 
     active = True

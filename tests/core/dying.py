@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[2])
 
-from triadbench.core.training.original_run import StudyRun  # noqa: E402
+from triadbench.core.training.epoch import OriginalRun  # noqa: E402
 from triadbench.core.training.train import LAST  # noqa: E402
 
 
@@ -28,14 +28,14 @@ def main(marks: str, who: str, moments: str, *arguments: str) -> None:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    epoch = StudyRun.epoch
+    epoch = OriginalRun.train_epoch
 
     def epoch_or_death(run, number, *rest):
         if number == 1:
             moment("epoch 2")
         return epoch(run, number, *rest)
 
-    StudyRun.epoch = epoch_or_death
+    OriginalRun.train_epoch = epoch_or_death
     moment("start")
     from triadbench.cli import main as command
 

@@ -11,7 +11,7 @@ from tests.odd_files import BAD, C_MAJOR, ODD, nan, truncated
 from triadbench.core.data import render_set as renderset
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.models.chords import ClipName
-from triadbench.core.training import tasks as training_set
+from triadbench.core.training import train as training
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +124,11 @@ def test_train_and_use_the_model(pack, tmp_path):
 def test_train_passes_its_options_on(pack, monkeypatch, tmp_path):
     calls = []
 
-    def fake(settings, task, resume, progress):
+    def fake(settings, task, resume, progress, train_one):
         calls.append((settings, task, resume))
         return {task: {"best_epoch": 1, "seconds": 0.0, "curves": [{"test_loss": 1.0, "test_type_accuracy": 0.5}]}}
 
-    monkeypatch.setattr(training_set, "train_tasks", fake)
+    monkeypatch.setattr(training, "train_tasks", fake)
     run(
         "train",
         pack,

@@ -20,10 +20,9 @@ from triadbench.core.data.dataset import open_dataset
 from triadbench.core.errors import UserError
 from triadbench.core.models.networks import ChordNet, OriginalNet, chord_loss
 from triadbench.core.training import distributed
-from triadbench.core.training.distributed import World
-from triadbench.core.training.epoch import Epochs
+from triadbench.core.training.chord_run import augment, augmentation
+from triadbench.core.training.distributed import SharedEpochs, World
 from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
-from triadbench.core.training.train import augment
 from triadbench.kernels.spec import CHORD
 
 ROOT = Path(distributed.__file__).parent.parent
@@ -228,7 +227,8 @@ def test_a_process_draws_what_one_would_draw_for_its_clips():
         world = World(rank, 3)
         torch.manual_seed(0)
         with world.batch(7):
-            parts.append(world.drawn(torch.randn, len(world.part(np.arange(7))), 3))
+            parts.append(world.drawn(torch.randn, 3))
+            assert len(parts[-1]) == len(world.part(np.arange(7)))
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -246,7 +246,7 @@ def test_shares_of_a_loss_sum_to_its_mean():
         fast_pipeline("cpu").with_(fused_blocks=False),
         fast_pipeline("cpu").with_(mel="batch", fused_blocks=False),
         fast_pipeline("cpu").with_(mel="batch", fused_blocks=False, prefetch=True),
-        ORIGINAL_PIPELINE,
+        ORIGINAL_PIPELINE.with_(packed=True),
     ],
     ids=["cached", "batch", "ahead", "original"],
 )
@@ -254,7 +254,8 @@ def test_a_process_without_a_clip_computes_and_adds_nothing(switches, pack, monk
     """Two clips to learn from, two to test with, and this is the third process; its peers' sums are left out."""
     monkeypatch.setattr(distributed, "_all_reduce", lambda tensor: tensor)
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: "gloo")
-    epochs = Epochs(
+    epochs = SharedEpochs(
+        World(2, 3),
         open_dataset(pack),
         OriginalNet(4),
         (np.arange(2), np.arange(2, 4)),
@@ -264,9 +265,8 @@ def test_a_process_without_a_clip_computes_and_adds_nothing(switches, pack, monk
         switches=switches,
         device=torch.device("cpu"),
         learning_rate=1e-4,
-        world=World(2, 3),
     )
-    trained, tested = epochs.train(), epochs.test()
+    trained, tested = epochs.train_epoch(), epochs.test_epoch()
     assert (trained.loss, trained.n_clips, tested.loss, tested.accuracy) == (0.0, 2, 0.0, 0.0)
 
 
@@ -275,7 +275,8 @@ def test_our_network_without_a_clip_computes_and_adds_nothing(monkeypatch):
     world, net, none = World(2, 3), ChordNet(width=2, hidden=8), torch.zeros(0, dtype=torch.int64)
     distributed.share_batches(net, world)
     with world.batch(2):
-        mel = augment(torch.zeros(0, CHORD.n_mels, 126), world)
+        drawn = (part[world.span] for part in augmentation(2))
+        mel = augment(torch.zeros(0, CHORD.n_mels, 126), *drawn)
         loss = world.share(chord_loss(net.train().joint(mel), none, none, none.bool()), 0, 2)
     loss.backward()
     world.sum_gradients(net)

@@ -6,19 +6,18 @@ import torch
 from safetensors.torch import load_file
 
 from tests.core.runs import Killed, original, ours
-from tests.core.toys import template_net, write_pack
+from tests.core.toys import template_net, write_pack, write_set
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.splits import grouped_split, random_split
 from triadbench.core.errors import UserError
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.chords import ClipName
-from triadbench.core.models.networks import original_loss_floor
-from triadbench.core.training import tasks as training_set
-from triadbench.core.training import train as training
+from triadbench.core.models.networks import ChordNet, original_loss_floor
 from triadbench.core.training.batches import CachedSource
-from triadbench.core.training.steps import TrainingStep
-from triadbench.core.training.tasks import train_tasks
-from triadbench.core.training.train import RECIPES, TrainConfig, augment, train
+from triadbench.core.training.chord_run import ChordRun, augment, augmentation, right_answers
+from triadbench.core.training.epoch import OriginalRun, TrainingStep
+from triadbench.core.training.recipes import RECIPES, TrainConfig
+from triadbench.core.training.train import train, train_tasks
 from triadbench.kernels.spec import CHORD, ORIGINAL
 
 
@@ -68,12 +67,12 @@ def test_our_schedule_warms_up_and_falls_to_nothing():
 def watch(monkeypatch):
     """What the steps and tests of a run see, of either recipe."""
     seen = {"steps": [], "tests": [], "rates": []}
-    step, test = training._Run.step, training._Run.test
-    study_step, study_test, batches = TrainingStep.__call__, training.StudyRun.test, CachedSource.batches
+    step, test = ChordRun.step, ChordRun.test
+    original_step, original_test, batches = TrainingStep.__call__, OriginalRun.test, CachedSource.batches
 
-    def watched_study_step(self, *arguments, **options):
+    def watched_original_step(self, *arguments, **options):
         seen["rates"].append([group["lr"] for group in self.optimizer.param_groups])
-        return study_step(self, *arguments, **options)
+        return original_step(self, *arguments, **options)
 
     def watched_batches(self, parts, *arguments):
         seen["batches"] = [rows.tolist() for rows in parts]
@@ -81,27 +80,25 @@ def watch(monkeypatch):
             seen["steps"] += seen["batches"]
         return batches(self, parts, *arguments)
 
-    def watched_study_test(self, rows):
+    def watched_original_test(self):
         self.epochs.source.training = False
-        result = study_test(self, rows)
+        result = original_test(self)
         seen["tests"].append(sum(seen["batches"], []))
         self.epochs.source.training = True
         return result
 
-    monkeypatch.setattr(TrainingStep, "__call__", watched_study_step)
+    monkeypatch.setattr(TrainingStep, "__call__", watched_original_step)
     monkeypatch.setattr(CachedSource, "batches", watched_batches)
     monkeypatch.setattr(CachedSource, "training", True, raising=False)
-    monkeypatch.setattr(training.StudyRun, "test", watched_study_test)
+    monkeypatch.setattr(OriginalRun, "test", watched_original_test)
 
     def watched_step(self, rows):
         seen["steps"].append(rows.tolist())
         seen["rates"].append([group["lr"] for group in self.optimizer.param_groups])
         return step(self, rows)
 
-    monkeypatch.setattr(training._Run, "step", watched_step)
-    monkeypatch.setattr(
-        training._Run, "test", lambda self, rows: seen["tests"].append(rows.tolist()) or test(self, rows)
-    )
+    monkeypatch.setattr(ChordRun, "step", watched_step)
+    monkeypatch.setattr(ChordRun, "test", lambda self: seen["tests"].append(self.test_rows.tolist()) or test(self))
     return seen
 
 
@@ -145,7 +142,7 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(pack, tmp_path, monkeypat
     scores = iter([0.5, 0.7, 0.9, 0.9])
     losses = iter([1.0, 0.8, 0.9, 0.8])  # accuracy says less: few clips decide it, and ties are common
     monkeypatch.setattr(
-        training.StudyRun, "test", lambda self, rows: {"test_loss": next(losses), "test_type_accuracy": next(scores)}
+        OriginalRun, "test", lambda self: {"test_loss": next(losses), "test_type_accuracy": next(scores)}
     )
     after_two = {}
 
@@ -160,25 +157,26 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(pack, tmp_path, monkeypat
     assert not all(torch.equal(best[key], last[key]) for key in best)
 
 
-def test_where_the_root_is_undefined_any_root_counts_as_right(tmp_path):
-    names = [ClipName(0, 3, 5, "m", voicing="inv1"), ClipName(0, 3, 5, "m", voicing="root"), ClipName(1, 0, 5, "m")]
-
-    class Data:
-        clips = [type("Clip", (), {"name": name}) for name in names]
-
-        def labels(self):
-            return np.array([3, 3, 0]), np.array([0, 0, 1])
-
-    config = TrainConfig("data", "out").resolved()
-    mel = np.zeros((3, 192, 9), np.float16)  # nothing is heard: every answer is wrong that can be
+def test_where_the_root_is_undefined_any_root_counts_as_right():
+    types, roots, defined = torch.tensor([3, 3, 0]), torch.tensor([0, 0, 1]), torch.tensor([False, True, True])
     net = template_net()
     with torch.no_grad():
-        net.circle[4].bias[:] = torch.tensor([9.0, 0, 0, 0])
-    run = training._Run(config, RECIPES["ours"], net, None, mel, training._Labels(Data()), torch.device("cpu"))
-    _, right = run._loss(torch.zeros(3, 192, 9), np.arange(3))
-    assert right["type"].tolist() == [False, False, True]
+        net.circle[4].bias[:] = torch.tensor([9.0, 0, 0, 0])  # nothing is heard: every answer is wrong that can be
+    right_types, right_roots = right_answers(net.joint(torch.zeros(3, 192, 9)), types, roots, defined)
+    assert right_types.tolist() == [False, False, True]
     answered = int(torch.logsumexp(net.joint(torch.zeros(1, 192, 9)), dim=2).argmax())
-    assert right["root"].tolist() == [True, answered == 0, answered == 1]
+    assert right_roots.tolist() == [True, answered == 0, answered == 1]
+
+
+def test_whether_a_root_is_defined_comes_from_the_clips_name(tmp_path):
+    names = [ClipName(0, 3, 5, "m", voicing="inv1"), ClipName(0, 3, 5, "m", voicing="root"), ClipName(1, 0, 5, "m")]
+    data = open_dataset(write_set(tmp_path / "set", names))
+    order = [data.clips.index(clip) for name in names for clip in data.clips if clip.name.voicing == name.voicing]
+    config = TrainConfig("data", tmp_path / "out").resolved()
+    rows = np.array(order[:2]), np.array(order[2:])
+    run = ChordRun(config, ChordNet(width=2, hidden=8), data, rows, torch.device("cpu"), lambda event: None)
+    assert run._labels_of(np.arange(3))[2].tolist() == [clip.name.root_is_defined for clip in data.clips]
+    assert sorted(run.labels[2].tolist()) == [False, True, True]
 
 
 # --- augmentation ----------------------------------------------------------------------------------------------------
@@ -188,7 +186,7 @@ def test_augmentation_is_a_tone_curve_and_a_floor():
     torch.manual_seed(0)
     mel = torch.randn(4, 192, 30) - 25
     mel[:, :, 10] += 25  # one loud frame; the rest lies under any floor
-    out = augment(mel)
+    out = augment(mel, *augmentation(4))
     assert out.shape == mel.shape and torch.isfinite(out).all()
     loudest = mel.amax(dim=(1, 2))
     quiet = out[:, :, 20:]
@@ -196,7 +194,7 @@ def test_augmentation_is_a_tone_curve_and_a_floor():
         assert float(quiet[k].std()) < 0.1 and -18.2 < float(quiet[k].mean() - loudest[k]) < -3.8
     torch.manual_seed(1)
     steady = torch.zeros(4, 192, 30) + torch.tensor([0.0, 1e3, 2e3, 3e3]).view(4, 1, 1)
-    curve = augment(steady) - steady
+    curve = augment(steady, *augmentation(4)) - steady
     assert torch.allclose(curve, curve[:, :, :1].expand_as(curve)) and float(curve.std(dim=1).min()) > 0.3
     assert float(curve.diff(dim=1).abs().max()) < 0.3  # smooth over frequency
     assert not torch.allclose(curve[0], curve[1], atol=0.1)
@@ -207,14 +205,21 @@ def test_augmentation_is_a_tone_curve_and_a_floor():
 
 def test_both_tasks_of_the_original_are_two_runs(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(training_set, "train", lambda config, **options: calls.append((config, options)) or config.task)
+
+    def train_one(config, **options):
+        calls.append((config, options))
+        return config.task
+
     settings = {"data": "set", "out": tmp_path, "recipe": "original", "seed": 4}
-    assert train_tasks(settings, "both", True, print) == {"type": "type", "root": "root"}
+    assert train_tasks(settings, "both", True, print, train_one) == {"type": "type", "root": "root"}
     assert [config.out for config, _ in calls] == [tmp_path / "type", tmp_path / "root"]
     assert all(config.seed == 4 and options == {"resume": True, "progress": print} for config, options in calls)
-    assert train_tasks(settings, "root", False) == {"root": "root"} and calls[-1][0].out == tmp_path
     assert (
-        train_tasks({**settings, "recipe": "ours"}, "both", False) == {"both": "both"} and calls[-1][0].out == tmp_path
+        train_tasks(settings, "root", False, train_one=train_one) == {"root": "root"} and calls[-1][0].out == tmp_path
+    )
+    assert (
+        train_tasks({**settings, "recipe": "ours"}, "both", False, train_one=train_one) == {"both": "both"}
+        and calls[-1][0].out == tmp_path
     )
 
 

@@ -23,7 +23,8 @@ from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.networks import chord_loss, original_loss
 from triadbench.core.training import train as training
 from triadbench.core.training.features import features_of
-from triadbench.core.training.train import RECIPES, train
+from triadbench.core.training.recipes import RECIPES
+from triadbench.core.training.train import train
 
 ROOT = Path(training.__file__).parent.parent
 FILES = {"last.safetensors", "best.safetensors", "final.safetensors", "history.json", "curves.html"}
