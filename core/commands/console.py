@@ -103,8 +103,8 @@ class _Bar:
     """A tqdm bar for work of over `_BAR_AFTER_S`; a new total starts a new count."""
 
     def __init__(self, label: str, unit: str) -> None:
-        self._label, self._unit, self._bar = label, unit, None
-        self._start = time.monotonic()
+        self._label, self._unit, self._start = label, unit, time.monotonic()
+        self._bar: Any = None
 
     def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
         if self._bar is None:
@@ -112,11 +112,8 @@ class _Bar:
                 return
             from tqdm import tqdm
 
-            scale = self._unit == "B"
-            unit = self._unit if scale else f" {self._unit}"
-            self._bar = tqdm(
-                desc=self._label, total=total, unit=unit, unit_scale=scale, file=sys.stderr, initial=done, leave=False
-            )
+            unit = {"unit": "B", "unit_scale": True} if self._unit == "B" else {"unit": f" {self._unit}"}
+            self._bar = tqdm(desc=self._label, total=total, file=sys.stderr, initial=done, leave=False, **unit)
         self._bar.total = total
         if text is not None:
             self._bar.bar_format = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} {self._unit} [{{elapsed}}{{postfix}}]"
@@ -151,19 +148,16 @@ class _Lines:
 
 @contextlib.contextmanager
 def training_progress() -> Iterator[Callable[[dict], None]]:
-    """Yield a callback for `core.training.train`: bars for reading and for each epoch, and a line for each finished epoch."""
+    """Yield a `progress` for `core.training.train`: bars for reading and each epoch, a line for each finished epoch."""
     with contextlib.ExitStack() as stack:
         bars: dict[str, Callable[[int, int | None], None]] = {}
 
         def report(event: dict) -> None:
             stage = event["stage"]
             if stage == "epoch":
-                scores = ", ".join(
-                    f"{key.replace('_', ' ')} {value:.4f}"
-                    for key, value in event.items()
-                    if key.startswith(("train_", "test_"))
-                )
-                note(f"epoch {event['epoch']} of {event['epochs']}: {scores}, {event['seconds']:.1f} s")
+                scores = {key.replace("_", " "): event[key] for key in event if key.startswith(("train_", "test_"))}
+                text = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+                note(f"epoch {event['epoch']} of {event['epochs']}: {text}, {event['seconds']:.1f} s")
                 return
             label = f"epoch {event['epoch']}/{event['epochs']}" if stage == "train" else stage
             if label not in bars:
@@ -192,10 +186,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Aligned text columns: numbers to the right, the rest to the left; None is an em dash."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(headers, *cells, strict=True)]
-    is_number = [
-        bool(rows) and all(value is None or isinstance(value, int | float) for value in column)
-        for column in (zip(*rows, strict=True) if rows else [()] * len(headers))
-    ]
+    columns = zip(*rows, strict=True) if rows else ([""] for _ in headers)
+    is_number = [all(value is None or isinstance(value, int | float) for value in column) for column in columns]
 
     def line(texts: Sequence[str]) -> str:
         parts = zip(texts, widths, is_number, strict=True)
@@ -211,8 +203,7 @@ def _cell(value: Any) -> str:
 
 
 def json_text(result: dict) -> str:
-    """On one line. NaN and infinity are not JSON and raise. What UTF-8 cannot write, as parts of some file names, is
-    escaped."""
+    """JSON on one line; NaN and infinity raise, and what stdout cannot encode (parts of file names) is escaped."""
     text = json.dumps(result, allow_nan=False, ensure_ascii=False)
     return text if text.isascii() or _can_write(text) else json.dumps(result, allow_nan=False)
 

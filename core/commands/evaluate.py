@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from triadbench.core.commands import console, tables
+from triadbench.core.commands import console
 from triadbench.core.errors import UserError
 
 _PATH = click.Path(path_type=Path)
@@ -43,9 +43,23 @@ def evaluate(source: Path, model: Path | None, out: Path | None, device: str, as
     if as_json:
         console.print_json(result)
     else:
-        click.echo(tables.accuracies(result))
+        click.echo(_table(result))
         console.list_skipped([(entry["file"], entry["reason"]) for entry in result["skipped"]])
     if result["failed"]:
         for entry in result["failed"]:
             console.note(f"failed: {entry['error']}")
         raise UserError(f"{len(result['failed'])} clips could not be read")
+
+
+def _table(result: dict) -> str:
+    """Accuracies in percent: of all clips, of each group, and of the chroma template."""
+    groups = {"all": result}
+    for key in ("octave", "volume", "voicing"):
+        groups |= {f"{key} {name}": group for name, group in result[f"by_{key}"].items()}
+    groups["chroma template, all"] = result["baseline"]
+    keys = ("type_accuracy", "root_accuracy", "both_accuracy")
+    rows = [
+        [name, group["n"], *(None if group[key] is None else f"{100 * group[key]:.2f}" for key in keys)]
+        for name, group in groups.items()
+    ]
+    return console.table(["clips", "n", "type %", "root %", "both %"], rows)

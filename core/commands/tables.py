@@ -1,34 +1,8 @@
-"""Results of training, evaluation and inference as text."""
+"""Results of inference as text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from triadbench.core.commands.console import table
-
-
-def training(records: dict[str, dict]) -> str:
-    """The best epoch of every task's training record (`core.training.train.train`)."""
-    rows = []
-    for task, record in records.items():
-        best = record["curves"][record["best_epoch"] - 1]
-        shares = [f"{key[5:-9]} {100 * best[key]:.2f} %" for key in best if key.endswith("accuracy")]
-        rows.append([task, record["best_epoch"], ", ".join(shares), best["test_loss"], record["seconds"]])
-    return table(["task", "best epoch", "test accuracy", "test loss", "seconds"], rows)
-
-
-def accuracies(result: dict) -> str:
-    """Accuracies in percent of `core.training.evaluation.evaluate`'s result: of all, of each group, and of the template."""
-    groups = {"all": result}
-    for key in ("octave", "volume", "voicing"):
-        groups |= {f"{key} {name}": group for name, group in result[f"by_{key}"].items()}
-    groups["chroma template, all"] = result["baseline"]
-    keys = ("type_accuracy", "root_accuracy", "both_accuracy")
-    rows = [
-        [name, group["n"], *(None if group[key] is None else f"{100 * group[key]:.2f}" for key in keys)]
-        for name, group in groups.items()
-    ]
-    return table(["clips", "n", "type %", "root %", "both %"], rows)
 
 
 class ChordTable:

@@ -6,34 +6,38 @@ from pathlib import Path
 
 import click
 
-from triadbench.core.commands import console, tables
+from triadbench.core.commands import console
+from triadbench.core.constants import RECIPE_DEFAULTS
 
 _PATH = click.Path(path_type=Path)
+_FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+def _defaults(name: str) -> str:
+    """Each recipe's default of an option, for its help."""
+    values = [f"{getattr(defaults, name)} {recipe}" for recipe, defaults in RECIPE_DEFAULTS.items()]
+    return f"[default: {', '.join(values)}]"
 
 
 @click.command()
 @click.argument("source", type=_PATH, metavar="DATA")
 @click.argument("out", type=_PATH)
-@click.option("--recipe", type=click.Choice(["original", "ours"]), default="ours", help="The study's recipe, or ours.")
+@click.option("--recipe", type=click.Choice(list(RECIPE_DEFAULTS)), default="ours", help="The study's recipe, or ours.")
 @click.option(
     "--task",
     type=click.Choice(["type", "root", "both"]),
     default="both",
     help="What to learn; both with the original recipe trains its two networks, into OUT/type and OUT/root.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="[default: 30 original, 5 ours]")
-@click.option("--batch-size", type=click.IntRange(1), help="Clips a step.  [default: 32 original, 64 ours]")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: 1e-5 original, 3e-3 ours]")
+@click.option("--epochs", type=click.IntRange(1), help=_defaults("epochs"))
+@click.option("--batch-size", type=click.IntRange(1), help=f"Clips a step.  {_defaults('batch_size')}")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help=_defaults("learning_rate"))
 @click.option(
     "--split",
     type=click.Choice(["random", "grouped"]),
-    help="Clips at random, or whole recordings.  [default: random original, grouped ours]",
+    help=f"Clips at random, or whole recordings.  {_defaults('split')}",
 )
-@click.option(
-    "--test-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share kept for testing.  [default: 0.3 original, 0.04 ours]",
-)
+@click.option("--test-fraction", type=_FRACTION, help=f"Share kept for testing.  {_defaults('test_fraction')}")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, order and dropout.")
 @click.option("--split-seed", type=click.IntRange(0), default=13, help="Of the split; the original's is 13.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
@@ -51,17 +55,7 @@ _PATH = click.Path(path_type=Path)
     help="Change one switch of the pipeline, such as mel=batch or prefetch=true; may be repeated.",
 )
 @console.json_option
-def train(
-    source: Path,
-    out: Path,
-    recipe: str,
-    task: str,
-    resume: bool,
-    pipeline: str | None,
-    switches: tuple[str, ...],
-    as_json: bool,
-    **options,
-) -> None:
+def train(source: Path, out: Path, task: str, resume: bool, as_json: bool, **options) -> None:
     """Train on DATA (folder, zip or pack) into the folder OUT: best and last checkpoint, curves as JSON and HTML.
 
     \b
@@ -78,19 +72,23 @@ def train(
     from triadbench.core.training import distributed
     from triadbench.core.training.train import train_tasks
 
-    if pipeline:
-        options["pipeline"] = pipeline
-    if switches:
-        options["switches"] = switches
-
     console.resume_hint(f"whole epochs are kept in {out}; the same command with --resume goes on from there")
     with console.training_progress() as progress:
-        settings = {"data": source, "out": out, "recipe": recipe, **options}
-        results = train_tasks(settings, task, resume, progress, distributed.train)
+        results = train_tasks({"data": source, "out": out, **options}, task, resume, progress, distributed.train)
     if not distributed.is_main():
         return
     if as_json:
         console.print_json(results)
         return
-    click.echo(tables.training(results))
+    click.echo(_table(results))
     click.echo(f"Checkpoints and curves in {out}")
+
+
+def _table(records: dict[str, dict]) -> str:
+    """The best epoch of every task's training record (`core.training.train.train`)."""
+    rows = []
+    for task, record in records.items():
+        best = record["curves"][record["best_epoch"] - 1]
+        shares = [f"{key[5:-9]} {100 * best[key]:.2f} %" for key in best if key.endswith("accuracy")]
+        rows.append([task, record["best_epoch"], ", ".join(shares), best["test_loss"], record["seconds"]])
+    return console.table(["task", "best epoch", "test accuracy", "test loss", "seconds"], rows)

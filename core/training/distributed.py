@@ -4,7 +4,7 @@ Every process takes its share of every batch; gradients are summed, each weighte
 step is the one that a single process would take with the whole batch. Batch normalisation takes its statistics from the
 whole batch, and dropout and augmentation draw for it, on every process the same. The first process writes and reports.
 
-The training of one process knows nothing of this: `SharedChordRun`, `SharedEpochs` and `SharedStep` override it.
+The training of one process knows nothing of this: `SharedChordRun` and `SharedEpochs` override what differs.
 torch's DistributedDataParallel averages the processes' gradients evenly, which is wrong for a last batch that does not
 divide, and its SyncBatchNorm does not run on the CPU; hence the few functions here.
 """
@@ -34,7 +34,7 @@ from triadbench.core.models.networks import ChordNet
 from triadbench.core.training import train as training
 from triadbench.core.training.chord_run import ChordRun
 from triadbench.core.training.clock import NoClock
-from triadbench.core.training.epoch import EpochResult, Epochs, OnStep, OriginalRun, TimeSource, TrainingStep
+from triadbench.core.training.epoch import EpochResult, Epochs, OnStep, OriginalRun, TimeSource
 from triadbench.core.training.recipes import Report, ResolvedConfig, TrainConfig
 
 _TIMEOUT = timedelta(minutes=10)  # of one exchange; a process that dies is noticed at once, by its closed connection
@@ -59,17 +59,13 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Report | None 
         config = replace(config, device=f"cuda:{world.local_rank}")
         if config.recipe == "original" and not any(text.startswith("cuda_graph=") for text in config.switches):
             config = replace(config, switches=(*config.switches, "cuda_graph=false"))  # it does not capture the sums
-    run_types = {
+    run_types: dict[str, Callable[..., training.TrainingRun]] = {
         "original": functools.partial(OriginalRun, make_epochs=functools.partial(SharedEpochs, world)),
         "ours": functools.partial(SharedChordRun, world),
     }
+    report = progress if world.is_main else None
     record = training.train(
-        config,
-        resume=resume,
-        progress=progress if world.is_main else None,
-        run_types=run_types,
-        processes=world.size,
-        writes=world.is_main,
+        config, resume=resume, progress=report, run_types=run_types, processes=world.size, writes=world.is_main
     )
     world.wait()  # what a process does next may read what the first one wrote
     return record
@@ -118,16 +114,13 @@ class World:
         """A mean loss over this process's `n` clips as its part of the mean over all `total`."""
         return loss * (n / total) if n else torch.nan_to_num(loss) * 0.0
 
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Add up the processes' gradients; a weight without one counts as zero."""
-        gradients = []
-        for p in model.parameters():
-            if p.requires_grad:
-                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-                gradients.append(p.grad)
-        flat = _all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, values in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(values.view(gradient.shape))
+    def sum_gradients(self, model: nn.Module, weight: float = 1.0) -> None:
+        """Add up the processes' gradients, this one's times `weight`; a parameter without one counts as zero."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+        summed = _all_reduce(flat * weight).split([p.numel() for p in parameters])
+        for p, values in zip(parameters, summed, strict=True):
+            p.grad = torch.empty_like(p).copy_(values.view(p.shape))  # in the parameter's memory format
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum of a tensor over the processes."""
@@ -253,11 +246,9 @@ class SharedEpochs(Epochs):
     """`Epochs` of one of several processes; losses and accuracy are those of all of them."""
 
     def __init__(self, world: World, *arguments: Any, **settings: Any):
-        self.world = world
         super().__init__(*arguments, **settings)
-
-    def make_step(self, *arguments: Any) -> SharedStep:
-        return SharedStep(self.world, *arguments)
+        self.world, self._weight = world, 1.0
+        self.step.optimizer.register_step_pre_hook(lambda *_: world.sum_gradients(self.model, self._weight))
 
     def train_epoch(self, clock: TimeSource = None, on_step: OnStep | None = None) -> EpochResult:
         # A step's loss is a share of the batch's; to sum it at every step would make all processes wait.
@@ -271,40 +262,18 @@ class SharedEpochs(Epochs):
         mine = [self.world.part(rows) for rows in batches]
         inputs = self.source.batches([rows for rows in mine if len(rows)], clock)
         for rows, part in zip(batches, mine, strict=True):
-            self.step.weight = len(part) / len(rows)
-            yield self.step(*next(inputs), clock) if len(part) else self.step.without_clips()
+            self._weight = len(part) / len(rows)
+            if len(part):
+                yield self.step(*next(inputs), clock) * self._weight
+            else:  # the others have clips of this batch, and gradients
+                self.step.optimizer.zero_grad(set_to_none=True)
+                self.step.optimizer.step()
+                yield torch.zeros((), device=self.device)
 
     def _test_batches(self, rows: np.ndarray, clock: NoClock) -> tuple[list[float], float, float]:
         losses, *totals = super()._test_batches(self.world.part(rows), clock)
         total, hits = self.world.sum_numbers(totals)
         return losses, total, hits
-
-
-class SharedStep(TrainingStep):
-    """`TrainingStep` of one of several processes.
-
-    Attributes:
-        weight: share of the batch's clips that are this process's; its loss is that part of the batch's mean.
-    """
-
-    weight = 1.0
-
-    def __init__(self, world: World, *arguments: Any):
-        super().__init__(*arguments)
-        self.world = world
-
-    def loss(self, mel: Tensor, labels: Tensor) -> Tensor:
-        return super().loss(mel, labels) * self.weight
-
-    def update(self) -> None:
-        self.world.sum_gradients(self.model)
-        super().update()
-
-    def without_clips(self) -> Tensor:
-        """The update of a process that has no clip of the batch; the others have."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.update()
-        return torch.zeros((), device=self.device)
 
 
 # --- who takes part --------------------------------------------------------------------------------------------------

@@ -66,20 +66,12 @@ class TrainingStep:
         """One update; the loss before it, a detached scalar on the device."""
         with clock.part("forward"):
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self.loss(mel, labels)
+            loss = original_loss(self.forward(mel), labels)
         with clock.part("backward"):
             loss.backward()
         with clock.part("optimizer"):
-            self.update()
+            self.optimizer.step()
         return loss.detach()
-
-    def loss(self, mel: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of a batch."""
-        return original_loss(self.forward(mel), labels)
-
-    def update(self) -> None:
-        """Move the weights along the gradients."""
-        self.optimizer.step()
 
     @contextlib.contextmanager
     def settings(self) -> Iterator[None]:
@@ -133,10 +125,10 @@ def _pool_first_forward(model: OriginalNet, mel: Tensor, channels_last: bool) ->
 def _fused_forward(model: OriginalNet, mel: Tensor) -> Tensor:
     from triadbench.kernels.conv_pool import blocks as conv_pool
 
-    first, *middle, last = [(convolution.weight, convolution.bias) for convolution in _convolutions(model)]
+    first, *middle, last = [list(convolution.parameters()) for convolution in _convolutions(model)]  # weight, bias
     x = conv_pool.first_block(mel, *first, border=True)
-    for weight, bias in middle:
-        x = conv_pool.block(x, weight, bias, border=True)
+    for parameters in middle:
+        x = conv_pool.block(x, *parameters, border=True)
     return _head(model, conv_pool.block(x, *last))
 
 
@@ -198,7 +190,7 @@ class Epochs:
         self.train_rows, self.test_rows = rows
         self.n_train, self.n_test = map(len, rows)
         self.source = make_source(dataset, task, switches, device)
-        self.step = self.make_step(model.to(device), learning_rate, switches, device)
+        self.step = TrainingStep(model.to(device), learning_rate, switches, device)
         self.epoch = 0
         self._graph: Any = None
 
@@ -206,10 +198,6 @@ class Epochs:
     def model(self) -> OriginalNet:
         """The network, on the device."""
         return self.step.model
-
-    def make_step(self, *arguments: Any) -> TrainingStep:
-        """The step of these epochs."""
-        return TrainingStep(*arguments)
 
     def train_epoch(self, clock: TimeSource = None, on_step: OnStep | None = None) -> EpochResult:
         """Train for the next epoch.
@@ -387,8 +375,8 @@ class OriginalRun:
             learning_rate=config.learning_rate,
             test_batch_size=_TEST_BATCH,
         )
-        self.optimizer = self.epochs.step.optimizer
-        self.described = {"pipeline": switches.describe()}
+        self.optimizer: torch.optim.Optimizer = self.epochs.step.optimizer
+        self.described: dict = {"pipeline": switches.describe()}
         report({"stage": "features", "done": 0, "total": len(dataset)})
         self.epochs.source.prepare(lambda done, total: report({"stage": "features", "done": done, "total": total}))
 

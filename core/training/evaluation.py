@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,13 @@ from triadbench.core.constants import usable_cores
 from triadbench.core.data.dataset import Dataset, parse_member
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
-from triadbench.core.models import chroma_template as baseline
-from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.models import chroma_template
+from triadbench.core.models.chords import ROOTS, TYPES, ClipName
 from triadbench.core.models.predictor import Predictor
 
 _BATCH = 32
+Answers = Sequence[tuple[ClipName, int | None, int | None]]
+"""(name of a clip, type and root that it was given; None from a model that does not name them)."""
 
 
 def evaluate(dataset: Dataset, predictor: Predictor, progress: Callable[[int, int], None] | None = None) -> dict:
@@ -30,59 +32,53 @@ def evaluate(dataset: Dataset, predictor: Predictor, progress: Callable[[int, in
     Returns:
         {"n", "type_accuracy", "root_accuracy", "both_accuracy", their "..._interval" (95 %, Wilson), "confusion_type",
         "confusion_root" (rows true, columns answered, in label order), "root_undefined", "by_octave", "by_volume",
-        "by_voicing", "failed", "skipped", "labels", "baseline": the same accuracies of `core.models.chroma_template`}. An accuracy
-        that the model or the set does not give is None.
+        "by_voicing", "failed", "skipped", "labels", "baseline": the same accuracies of `core.models.chroma_template`}.
+        An accuracy that the model or the set does not give is None.
 
     Raises:
         UserError: no clip could be read.
     """
-    answers: list[tuple[int | None, int | None]] = []
-    template: list[tuple[int, int]] = []
-    rows: list[int] = []
+    answers: list[tuple[ClipName, int | None, int | None]] = []
+    template: list[tuple[ClipName, int | None, int | None]] = []
     failed, foreign = _sort_skipped(dataset)
     # The template answers in other threads (NumPy and SciPy let go of the interpreter) while the network computes.
     with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(dataset), _BATCH):
-            batch, kept = [], []
-            for index in range(start, min(start + _BATCH, len(dataset))):
+            end, batch, names = min(start + _BATCH, len(dataset)), [], []
+            for index in range(start, end):
                 try:
                     batch.append(dataset.read(index))
-                    kept.append(index)
+                    names.append(dataset.clips[index].name)
                 except AudioError as error:
                     failed.append({"file": dataset.clips[index].member, "error": str(error)})
             if batch:
                 waveforms = np.stack(batch)
-                pending = pool.map(baseline.predict, np.split(waveforms, len(waveforms)))
+                pending = pool.map(chroma_template.predict, np.split(waveforms, len(waveforms)))
                 scores = predictor(waveforms)
-                answers += zip(_best(scores.types, len(batch)), _best(scores.roots, len(batch)), strict=True)
-                template += [(int(types.argmax()), int(roots.argmax())) for types, roots in pending]
-                rows += kept
+                answers += zip(names, _best(scores.types, len(batch)), _best(scores.roots, len(batch)), strict=True)
+                for name, (types, roots) in zip(names, pending, strict=True):
+                    template.append((name, int(types.argmax()), int(roots.argmax())))
             if progress is not None:
-                progress(min(start + _BATCH, len(dataset)), len(dataset))
-    if not rows:
+                progress(end, len(dataset))
+    if not answers:
         raise UserError(
             f"{dataset.path}: none of its {len(dataset)} clips could be read; the first: {failed[0]['error']}"
         )
-    names = [dataset.clips[index].name for index in rows]
-    result = {"n": len(rows), **_accuracies(names, answers)}
-    result["confusion_type"] = _confusion([(n.type, a[0]) for n, a in zip(names, answers, strict=True)], len(TYPES))
-    defined = [(n.root, a[1]) for n, a in zip(names, answers, strict=True) if n.root_is_defined]
-    result["confusion_root"] = _confusion(defined, len(ROOTS))
-    result["root_undefined"] = len(names) - len(defined)
+    defined = [answer for answer in answers if answer[0].root_is_defined]
+    result = {
+        **_accuracies(answers),
+        "confusion_type": _confusion([(name.type, type_) for name, type_, _ in answers], len(TYPES)),
+        "confusion_root": _confusion([(name.root, root) for name, _, root in defined], len(ROOTS)),
+        "root_undefined": len(answers) - len(defined),
+    }
     for key in ("octave", "volume", "voicing"):
-        groups = sorted({getattr(n, key) for n in names} - {None})
+        groups = sorted({getattr(name, key) for name, *_ in answers} - {None})
         result[f"by_{key}"] = {
-            str(group): _accuracies(
-                [n for n in names if getattr(n, key) == group],
-                [a for n, a in zip(names, answers, strict=True) if getattr(n, key) == group],
-            )
+            str(group): _accuracies([answer for answer in answers if getattr(answer[0], key) == group])
             for group in groups
         }
-    result["baseline"] = {"method": "chroma template, no training", **_accuracies(names, template)}
-    result["failed"] = failed
-    result["skipped"] = foreign
-    result["labels"] = {"types": list(TYPES), "roots": list(ROOTS)}
-    return result
+    result["baseline"] = {"method": "chroma template, no training", **_accuracies(template)}
+    return {**result, "failed": failed, "skipped": foreign, "labels": {"types": list(TYPES), "roots": list(ROOTS)}}
 
 
 def _sort_skipped(dataset: Dataset) -> tuple[list[dict], list[dict]]:
@@ -104,17 +100,19 @@ def _sort_skipped(dataset: Dataset) -> tuple[list[dict], list[dict]]:
 
 
 def _best(scores: np.ndarray | None, n: int) -> list[int | None]:
-    return [None] * n if scores is None else [int(row.argmax()) for row in scores]
+    return [None] * n if scores is None else scores.argmax(1).tolist()
 
 
-def _accuracies(names, answers) -> dict:
-    """Accuracies of answers (type, root) for clips of these names, with their intervals."""
-    types = [n.type == a[0] for n, a in zip(names, answers, strict=True) if a[0] is not None]
-    defined = [(n, a) for n, a in zip(names, answers, strict=True) if n.root_is_defined and a[1] is not None]
-    roots = [n.root == a[1] for n, a in defined]
-    both = [n.root == a[1] and n.type == a[0] for n, a in defined if a[0] is not None]
-    result: dict = {"n": len(names)}
-    for key, hits in (("type", types), ("root", roots), ("both", both)):
+def _accuracies(answers: Answers) -> dict:
+    """How many answers, and the accuracies of those that there are, with their intervals."""
+    defined = [answer for answer in answers if answer[0].root_is_defined and answer[2] is not None]
+    right = {
+        "type": [name.type == type_ for name, type_, _ in answers if type_ is not None],
+        "root": [name.root == root for name, _, root in defined],
+        "both": [(name.type, name.root) == (type_, root) for name, type_, root in defined if type_ is not None],
+    }
+    result: dict = {"n": len(answers)}
+    for key, hits in right.items():
         result[f"{key}_accuracy"] = sum(hits) / len(hits) if hits else None
         result[f"{key}_interval"] = wilson(sum(hits), len(hits)) if hits else None
     return result
@@ -128,13 +126,14 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def _confusion(pairs, n_classes: int) -> list[list[int]] | None:
-    if any(answer is None for _, answer in pairs):
-        return None
-    table = np.zeros((n_classes, n_classes), dtype=int)
+def _confusion(pairs: Sequence[tuple[int, int | None]], n_classes: int) -> list[list[int]] | None:
+    """Counts [true class][answered class]; None where an answer is missing."""
+    counts = np.zeros((n_classes, n_classes), dtype=int)
     for true, answer in pairs:
-        table[true, answer] += 1
-    return table.tolist()
+        if answer is None:
+            return None
+        counts[true, answer] += 1
+    return counts.tolist()
 
 
 def draw_confusions(result: dict, path: str | Path, title: str) -> None:
@@ -142,30 +141,25 @@ def draw_confusions(result: dict, path: str | Path, title: str) -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    shown = [
-        (key, labels) for key, labels in (("type", TYPES), ("root", ROOTS)) if result[f"{key}_accuracy"] is not None
-    ]
-    headings = [f"{key}: {100 * result[f'{key}_accuracy']:.2f} %" for key, _ in shown]
+    labels = {"type": TYPES, "root": ROOTS}
+    shown = [key for key in labels if result[f"{key}_accuracy"] is not None]
+    headings = [f"{key}: {100 * result[f'{key}_accuracy']:.2f} %" for key in shown]
     figure = make_subplots(rows=1, cols=len(shown), subplot_titles=headings, horizontal_spacing=0.15)
-    for column, (key, labels) in enumerate(shown, 1):
-        table = np.array(result[f"confusion_{key}"])
-        share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-        figure.add_trace(
-            go.Heatmap(
-                z=share,
-                x=labels,
-                y=labels,
-                zmin=0,
-                zmax=1,
-                colorscale="Viridis",
-                text=table,
-                texttemplate="%{text}",
-                hovertemplate="true %{y}, answered %{x}: %{text} clips<extra></extra>",
-                showscale=column == 1,
-            ),
-            row=1,
-            col=column,
+    for column, key in enumerate(shown, 1):
+        counts = np.array(result[f"confusion_{key}"])
+        heatmap = go.Heatmap(
+            z=counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),
+            x=labels[key],
+            y=labels[key],
+            zmin=0,
+            zmax=1,
+            colorscale="Viridis",
+            text=counts,
+            texttemplate="%{text}",
+            hovertemplate="true %{y}, answered %{x}: %{text} clips<extra></extra>",
+            showscale=column == 1,
         )
+        figure.add_trace(heatmap, row=1, col=column)
         figure.update_yaxes(title_text="true", autorange="reversed", row=1, col=column)
         figure.update_xaxes(title_text="answered", row=1, col=column)
     figure.update_layout(title=f"{title} ({result['n']} clips)", height=560)

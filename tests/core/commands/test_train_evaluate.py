@@ -169,6 +169,8 @@ def test_train_passes_its_options_on(pack, monkeypatch, tmp_path):
             "seed": 4,
             "split_seed": 5,
             "device": "cuda",
+            "pipeline": None,
+            "switches": (),
         },
         "root",
         True,
