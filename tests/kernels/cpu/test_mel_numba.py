@@ -245,7 +245,7 @@ def test_many_settings_are_forgotten_again():
     assert len(prepared.lengths) <= numba_job.LENGTHS_KEPT
 
 
-CALL = "import sys, torch\nfrom kernels import ORIGINAL, MelSpectrogram\n" + (
+CALL = "import sys, torch\nfrom triadbench.kernels import ORIGINAL, MelSpectrogram\n" + (
     "mel = MelSpectrogram.from_spec(ORIGINAL, backend='numba')(torch.ones(2, 4000))\n"
     "print('numba' in sys.modules, float(mel.sum()))"
 )
@@ -335,7 +335,7 @@ class TestOperator:
 
 ASSEMBLY = """
 import re, numba
-from triadbench.kernels import numba_kernel
+from triadbench.kernels.cpu import kernel as numba_kernel
 function = numba.njit(numba_kernel.signature("float32", "float32"), nogil=True, error_model="numpy",
                       no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(numba_kernel.mel_groups(16))
 (assembly,) = function.inspect_asm().values()

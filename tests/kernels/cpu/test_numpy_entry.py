@@ -98,7 +98,9 @@ def test_why_unavailable(monkeypatch):
 ALONE = """
 import sys
 import numpy as np
-from triadbench.kernels import CHORD, numba_threads, numpy_mel
+from triadbench.kernels import CHORD
+from triadbench.kernels.cpu import numpy_entry as numpy_mel
+from triadbench.kernels.cpu import threads as numba_threads
 waveforms = np.random.default_rng(0).standard_normal((8, 64000)).astype(np.float32)
 who, run = [], numba_threads.run_on_pool
 numba_threads.run_on_pool = lambda *arguments: who.append(run(*arguments))

@@ -127,7 +127,8 @@ class TestThreads:
 
 FORKED = """
 import os, signal, torch
-from triadbench.kernels import ORIGINAL, MelSpectrogram, numba_threads
+from triadbench.kernels import ORIGINAL, MelSpectrogram
+from triadbench.kernels.cpu import threads as numba_threads
 torch.set_num_threads(2)
 module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="numba"), torch.ones(2, 64000)
 who, run = [], numba_threads.run
