@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from triadbench.kernels import matmul_plan
 from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
-from triadbench.kernels.torch_operator import Kept, identity
+from triadbench.kernels.torch_operator import BoundedCache, identity
 
 COMPUTES_IN_FLOAT64 = False
 TRACEABLE = True  # torch.jit.trace sees all that it does
@@ -284,7 +284,7 @@ def _full_precision(device: str):
 
 # ---- what one spec, window and filterbank need, worked out once
 
-_kept: Kept[tuple] = Kept(_KEPT)
+_kept: BoundedCache[tuple] = BoundedCache(_KEPT)
 
 
 def _kept_constants(spec: MelSpec, window, filterbank) -> Constants:

@@ -1,91 +1,79 @@
-"""Machine code of the CPU kernel on disk, so that a second process starts at once: it needs llvmlite alone.
+"""Compiled code on disk, for the CPU's and the GPU's kernels: a second process that needs it compiles nothing.
 
-numba can keep its own functions on disk, but importing numba and making its compiler ready takes most of a second,
-which is ten times what loading the code takes. So the compiled object goes into a file of ours, and numba is imported
-only where there is none for this processor, these sources and this version of numba.
+A file's name is a digest of all that the code depends on: settings, the sources that produce it, and the compilers'
+versions; an edit therefore never meets old code. A file holds the SHA-256 of the code in hexadecimal, a line feed and
+the code, so that a damaged file counts as missing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import os
-import pathlib
 import sys
 import tempfile
-import threading
+from collections.abc import Callable
+from pathlib import Path
 
-import llvmlite.binding as llvm
-
-_FOLDER = pathlib.Path(__file__).parent
-_SOURCES = ("cpu/kernel.py", "cpu/codelets.py", "cpu/simd.py", "cpu/dft.py", "cpu/plan.py", "spec.py")
-
-_loading = threading.Lock()
-_engines: list = []  # they own the code
+_KERNELS = Path(__file__).parent
 
 
-@functools.cache
-def host_lanes(float_bytes: int) -> int:
-    """Lanes that fill this machine's vector registers (at least 128 bits) with numbers of that size."""
-    features = _host_features()
-    return (64 if "+avx512f" in features else 32 if "+avx" in features else 16) // float_bytes
+@dataclasses.dataclass(frozen=True)
+class ObjectCache:
+    """The files of one kind of compiled code.
+
+    Attributes:
+        name: how the files' names begin.
+        sources: the files, relative to kernels/, whose text decides what code comes out.
+        packages: the distributions whose versions do.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    packages: tuple[str, ...]
+
+    def key(self, *settings: object) -> str:
+        """The stem of a file's name, for settings whose `repr` says all about them."""
+        return f"{self.name}-{hashlib.sha256(repr((settings, self._origin)).encode()).hexdigest()[:32]}"
+
+    @functools.cached_property
+    def _origin(self) -> tuple:
+        texts = [(_KERNELS / source).read_bytes() for source in self.sources]
+        return hashlib.sha256(b"\0".join(texts)).hexdigest(), [*map(_version, self.packages)], sys.version_info[:2]
+
+    def code(self, file_name: str, compile_code: Callable[[], bytes]) -> bytes:
+        """The code in the file of this name (a key and a suffix); where there is none it is compiled, and kept."""
+        for folder in folders():
+            with contextlib.suppress(OSError):
+                digest, _, code = (folder / file_name).read_bytes().partition(b"\n")
+                if hashlib.sha256(code).hexdigest().encode() == digest:
+                    return code
+        code = compile_code()
+        _write(file_name, code)
+        return code
 
 
-@functools.cache
-def kernel(lanes: int, in_dtype: str, dtype: str) -> int:
-    """Address of the compiled loop, void f(int64 *job), for a job as kernels/cpu/plan.py lays it out."""
-    with _loading:
-        key = _key(lanes, in_dtype, dtype)
-        address = _load(*_read(key))
-        if address is None:
-            from triadbench.kernels.cpu import kernel as numba_kernel
-
-            name, code = numba_kernel.compile_kernel(lanes, in_dtype, dtype)
-            _write(key, name, code)
-            address = _load(name, code)
-    return address
+def folders() -> list[Path]:
+    """Where the files may lie, best first: NUMBA_CACHE_DIR, else beside the sources or in the user's cache."""
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        return [Path(chosen)]
+    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return [_KERNELS / "__pycache__", Path(user_cache) / "triadbench"]
 
 
-def _key(*settings) -> str:
-    """File name: everything that the machine code depends on."""
-    digest = hashlib.sha256()
-    for name in _SOURCES:
-        digest.update((_FOLDER / name).read_bytes())
-    versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]
-    digest.update(repr([settings, versions, sys.version_info[:2], llvm.get_host_cpu_name(), _host_features()]).encode())
-    return f"mel-{digest.hexdigest()[:32]}.o"
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
 
 
-@functools.cache
-def _host_features() -> tuple[str, ...]:
-    return tuple(llvm.get_host_cpu_features().flatten().split(","))
-
-
-def _folders() -> list[pathlib.Path]:
-    """Where the files may lie, best first: beside the sources, else in the user's cache."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return [pathlib.Path(chosen)] if chosen else [_FOLDER / "__pycache__", pathlib.Path(home) / "triadbench"]
-
-
-def _read(key: str) -> tuple[str, bytes]:
-    """Name and code, both empty where there is no whole file: its digest, the function's name and the code."""
-    for folder in _folders():
-        try:
-            digest, name, code = (folder / key).read_bytes().split(b"\n", 2)
-        except (OSError, ValueError):
-            continue
-        if hashlib.sha256(name + code).hexdigest().encode() == digest:
-            return name.decode(), code
-    return "", b""
-
-
-def _write(key: str, name: str, code: bytes) -> None:
-    """Into the first folder that takes it; none is no error, the next process compiles again."""
-    digest = hashlib.sha256(name.encode() + code).hexdigest()
-    for folder in _folders():
+def _write(file_name: str, code: bytes) -> None:
+    """Into the first folder that takes the file. If none does, the next process compiles again: that is no error."""
+    for folder in folders():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = tempfile.NamedTemporaryFile(dir=folder, delete=False)
@@ -93,24 +81,10 @@ def _write(key: str, name: str, code: bytes) -> None:
             continue
         try:
             with file:
-                file.write(f"{digest}\n{name}\n".encode() + code)
+                file.write(hashlib.sha256(code).hexdigest().encode() + b"\n" + code)
             os.chmod(file.name, 0o644)
-            os.replace(file.name, folder / key)  # whole or not at all, whoever else writes
+            os.replace(file.name, folder / file_name)  # atomic: another process may be writing the same file
             return
         except OSError:
             with contextlib.suppress(OSError):
                 os.remove(file.name)
-
-
-def _load(name: str, code: bytes) -> int | None:
-    """The address of the function in this process; None for no code."""
-    if not name:
-        return None
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple().create_target_machine()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    _engines.append(engine)
-    return engine.get_function_address(name)

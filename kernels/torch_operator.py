@@ -1,4 +1,4 @@
-"""What the compiled backends share of torch's side: their operator for graphs, and what is kept from call to call.
+"""What the backends share of torch's side: operators for captured graphs, gradients, and values kept between calls.
 
 A backend's operator is `triadbench::NAME(waveform, window, filterbank, settings, log_eps)`, with settings the text of
 its `MelSpec` (`MelSpec.text`). torch is imported in the functions: importing a backend stays light.
@@ -10,31 +10,48 @@ import ast
 import functools
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from triadbench.kernels.spec import MelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SCHEMA = "(Tensor waveform, Tensor window, Tensor filterbank, str settings, float? log_eps) -> Tensor"
 _Value = TypeVar("_Value")
 
 
-# ---- the operator: torch.compile, torch.export and torch.func see it whole, with a shape function and a vmap rule
-
-
-def needs_operator(waveform) -> bool:
-    """Whether somebody looks on who has to see an operator and not memory: a compiler, a mode, a transform."""
+def is_captured() -> bool:
+    """True where operations are recorded or replaced: in torch.compile, torch.func, and modes such as make_fx's."""
     import torch
 
     return (
         torch.compiler.is_compiling()
-        or type(waveform) is not torch.Tensor  # a subclass may have no memory
-        or bool(torch._C._len_torch_dispatch_stack())  # a mode has to see what happens: make_fx and its like
         or torch._C._are_functorch_transforms_active()
+        or bool(torch._C._len_torch_dispatch_stack())
     )
 
 
+def needs_operator(waveform: Tensor) -> bool:
+    """True where a graph must record an operator, or the tensor's class may have no memory to point at."""
+    import torch
+
+    return is_captured() or type(waveform) is not torch.Tensor
+
+
+def needs_gradient(tensor: Tensor) -> bool:
+    """True where operations on the tensor are differentiated, in reverse or forward mode."""
+    import torch
+    from torch.autograd import forward_ad
+
+    if tensor.requires_grad and torch.is_grad_enabled():
+        return True
+    # Forward mode: a dual tensor carries its tangent beside it.
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+
+
 def register_operator(name: str, compute: Callable, device_types: str | None = None) -> None:
-    """Define `triadbench::NAME`, once in a process.
+    """Define `triadbench::NAME`, once in a process, with a shape function and a rule for torch.func.vmap.
 
     Args:
         compute: (waveform (batch, time), spec, window, filterbank, log_eps) -> (batch, n_mels, n_frames).
@@ -50,7 +67,7 @@ def register_operator(name: str, compute: Callable, device_types: str | None = N
     def _(waveform, window, filterbank, settings, log_eps):
         spec = spec_of(settings)
         batch, time = waveform.shape
-        # An open length is a symbol and stays one: looked at, it would make a graph for each length.
+        # An open length is a symbol and must stay one: its value would make a graph for each length.
         n_frames = spec.n_frames(time) if isinstance(time, int) else spec.n_frames_unchecked(time)
         return window.new_empty((batch, spec.n_mels, n_frames))
 
@@ -63,8 +80,7 @@ def register_operator(name: str, compute: Callable, device_types: str | None = N
         if in_dims[1] is None and in_dims[2] is None:  # one window and one filterbank: one large batch
             mel = operator(clips.flatten(0, 1), window, filterbank, settings, log_eps)
             return mel.unflatten(0, clips.shape[:2]), 0
-        each = zip(clips, *arrays, strict=True)
-        return torch.stack([operator(*tensors, settings, log_eps) for tensors in each]), 0
+        return torch.stack([operator(*tensors, settings, log_eps) for tensors in zip(clips, *arrays, strict=True)]), 0
 
 
 @functools.lru_cache(maxsize=64)
@@ -73,29 +89,28 @@ def spec_of(settings: str) -> MelSpec:
     return MelSpec.from_dict(ast.literal_eval(settings))
 
 
-# ---- what one spec, window and filterbank need, kept from call to call
-
-
-class Kept(dict[tuple, _Value]):
-    """The last `limit` values put in, by key; the oldest goes first. `get` is a dictionary's; `put` may come from any
-    thread."""
+class BoundedCache(dict[tuple, _Value]):
+    """The last `limit` values put in, by key; the oldest goes first. Read it as a dictionary."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit = limit
         self._putting = threading.Lock()
 
-    def put(self, key: tuple, value: _Value) -> None:
-        """Keep a value, and let go of the oldest where there are too many."""
+    def put(self, key: tuple, value: _Value) -> _Value:
+        """Keep a value and return it. Any thread may call this."""
         with self._putting:
             while len(self) >= self.limit:
                 del self[next(iter(self))]
             self[key] = value
+        return value
 
 
-def identity(tensor) -> tuple:
-    """What tells this tensor's present values from any other's, as long as the tensor is kept alive: its memory and
-    version; a change in place is another version."""
+def identity(tensor: Tensor) -> tuple:
+    """What tells this tensor's present values from any other's while it is alive: memory, layout and version.
+
+    A change in place is another version.
+    """
     if tensor.is_inference():  # it counts no versions
         return tensor.shape, tensor.cpu().numpy().tobytes()
     # The shape as well: a part of a tensor begins where the whole does.

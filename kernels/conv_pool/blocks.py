@@ -19,20 +19,23 @@ same bits on any number of threads. The compiled code: kernels/conv_pool/code.py
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from triadbench.kernels.cpu import threads
-from triadbench.kernels.object_cache import host_lanes
+from triadbench.kernels.conv_pool import FIELDS
+from triadbench.kernels.cpu import machine_code, threads
+from triadbench.kernels.cpu.machine_code import host_lanes
+from triadbench.kernels.object_cache import ObjectCache
 
-PADDING = 2
-"""Of the network's convolutions, at each side."""
-_GROUPS = 16
-"""The clips of a batch are summed in so many groups, whatever the number of threads."""
-_LISTED = 32
-"""Cells that `block_backward` lists at once, at least, where there are as many."""
+PADDING = 2  # of the network's convolutions, at each side
+_GROUPS = 16  # into which the clips of a batch are summed, whatever the number of threads
+_LISTED = 32  # cells that `block_backward` lists at once, at least, where there are as many
+_SOURCES = ("conv_pool/__init__.py", "conv_pool/code.py", "cpu/simd.py", "cpu/machine_code.py")
+_CACHE = ObjectCache("conv_pool", _SOURCES, ("llvmlite",))
 
 
 def border_of(size: int) -> tuple[int, int]:
@@ -114,55 +117,29 @@ class _Block(torch.autograd.Function):
         out, code = _outputs(batch, channels, *cells, border)
         ctx.cells, ctx.border = cells, border
         ctx.save_for_backward(x, weight, code)
-        _run(
-            "pool_forward",
-            0,
-            batch,
-            x=convolved,
-            bias=bias.contiguous(),
-            height=height,
-            width=width,
-            channels=channels,
-            **_places(out, cells, border, out=out, code=code),
-        )
+        sizes = {"height": height, "width": width, **_places(out, cells, border, out=out, code=code)}
+        _run("pool_forward", 0, batch, x=convolved, bias=bias.contiguous(), **sizes)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         x, weight, code = ctx.saved_tensors
-        (batch, inputs, height, width), channels = x.shape, weight.shape[0]
+        batch, (channels, inputs) = len(x), weight.shape[:2]
         grad = grad.contiguous(memory_format=torch.channels_last)
         weight = weight.permute(0, 2, 3, 1).contiguous()
         group_clips = max(1, -(-batch // _GROUPS))
-        groups = -(-batch // group_clips)
-        rows = -(-_LISTED // ctx.cells[1])
-        lists = {
-            "list_at": _empty(groups, rows * ctx.cells[1], dtype=torch.int64),
-            "list_grad": _empty(groups, rows * ctx.cells[1]),
-        }
-        grads = {
-            "grad_x": torch.empty_like(x, memory_format=torch.channels_last),
-            "grad_weight": _empty(groups, *weight.shape),
-            "grad_bias": _empty(groups, channels),
-        }
-        _run(
-            "block_backward",
-            inputs,
-            batch,
-            x=x,
-            weight=weight,
-            x_row=width * inputs,
-            x_clip=height * width * inputs,
-            channels=channels,
-            groups=groups,
-            group_clips=group_clips,
-            list_rows=rows,
-            **lists,
-            **grads,
-            **_places(grad, ctx.cells, ctx.border, grad=grad, code=code),
-        )
-        return grads["grad_x"], grads["grad_weight"].sum(0).permute(0, 3, 1, 2), grads["grad_bias"].sum(0), None
+        groups, rows = -(-batch // group_clips), -(-_LISTED // ctx.cells[1])
+        list_at = _empty(groups, rows * ctx.cells[1], dtype=torch.int64)
+        list_grad = _empty(groups, rows * ctx.cells[1])
+        grad_x = torch.empty_like(x, memory_format=torch.channels_last)
+        grad_weight, grad_bias = _empty(groups, *weight.shape), _empty(groups, channels)
+        lists = {"list_at": list_at, "list_grad": list_grad, "list_rows": rows}
+        grads = {"grad_x": grad_x, "grad_weight": grad_weight, "grad_bias": grad_bias}
+        sizes = {"groups": groups, "group_clips": group_clips, **_input_sizes(x)}
+        places = _places(grad, ctx.cells, ctx.border, grad=grad, code=code)
+        _run("block_backward", inputs, batch, x=x, weight=weight, **sizes, **lists, **grads, **places)
+        return grad_x, grad_weight.sum(0).permute(0, 3, 1, 2), grad_bias.sum(0), None
 
 
 class _FirstBlock(torch.autograd.Function):
@@ -175,40 +152,19 @@ class _FirstBlock(torch.autograd.Function):
         taps = weight.reshape(channels, 9).t().contiguous()
         ctx.weight, ctx.cells, ctx.border = weight, cells, border
         ctx.save_for_backward(padded, code)
-        _run(
-            "first_forward",
-            channels,
-            batch,
-            x=padded,
-            weight=taps,
-            bias=bias.contiguous(),
-            x_row=width,
-            x_clip=height * width,
-            channels=channels,
-            **_places(out, cells, border, out=out, code=code),
-        )
+        sizes = {**_input_sizes(padded), **_places(out, cells, border, out=out, code=code)}
+        _run("first_forward", channels, batch, x=padded, weight=taps, bias=bias.contiguous(), **sizes)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         padded, code = ctx.saved_tensors
-        batch, channels, _, _ = grad.shape
-        _, _, height, width = padded.shape
+        batch, channels = grad.shape[:2]
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_weight, grad_bias = _empty(batch, 9, channels), _empty(batch, channels)
-        _run(
-            "first_backward",
-            0,
-            batch,
-            x=padded,
-            grad_weight=grad_weight,
-            grad_bias=grad_bias,
-            x_row=width,
-            x_clip=height * width,
-            channels=channels,
-            **_places(grad, ctx.cells, ctx.border, grad=grad, code=code),
-        )
+        sizes = {**_input_sizes(padded), **_places(grad, ctx.cells, ctx.border, grad=grad, code=code)}
+        _run("first_backward", 0, batch, x=padded, grad_weight=grad_weight, grad_bias=grad_bias, **sizes)
         summed = torch.empty_like(ctx.weight)
         summed.copy_(grad_weight.sum(0).t().reshape(ctx.weight.shape))
         return None, summed, grad_bias.sum(0), None
@@ -223,27 +179,44 @@ def _outputs(batch: int, channels: int, height: int, width: int, border: bool) -
     """(outputs, codes), not yet written but for the border of the outputs."""
     (above, below), (left, right) = (border_of(n) if border else (0, 0) for n in (height, width))
     shape = (batch, channels, above + height + below, left + width + right)
-    out = _empty(shape, memory_format=torch.channels_last)
+    out = _empty(*shape, memory_format=torch.channels_last)
     if border:
         out[:, :, :above] = out[:, :, above + height :] = 0.0
         out[:, :, :, :left] = out[:, :, :, left + width :] = 0.0
-    return out, _empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+    return out, _empty(*shape, dtype=torch.uint8, memory_format=torch.channels_last)
+
+
+def _input_sizes(x: Tensor) -> dict[str, int]:
+    """Elements of a row and of a clip of the convolution's input."""
+    _, channels, height, width = x.shape
+    return {"x_row": width * channels, "x_clip": height * width * channels}
 
 
 def _places(like: Tensor, cells: tuple[int, int], border: bool, **arrays: Tensor) -> dict[str, int]:
-    """Fields that say where cells lie in arrays of one shape, inside their border if they have one."""
+    """Where the cells lie in arrays of one shape, inside their border if they have one."""
     _, channels, height, width = like.shape
     first = (width + 1) * PADDING * channels if border else 0
-    begin = {name: array.data_ptr() + first * array.element_size() for name, array in arrays.items()}
-    return {"place_height": height, "place_width": width, "out_height": cells[0], "out_width": cells[1], **begin}
+    addresses = {name: array.data_ptr() + first * array.element_size() for name, array in arrays.items()}
+    sizes = {"channels": channels, "place_height": height, "place_width": width}
+    return {**sizes, "out_height": cells[0], "out_width": cells[1], **addresses}
 
 
 def _run(name: str, unrolled: int, batch: int, **fields: Tensor | int) -> None:
     """Run one of the compiled functions on torch's threads."""
-    from triadbench.kernels.conv_pool.code import FIELDS, function
-
     job = np.zeros(len(FIELDS), dtype=np.int64)
     for key, value in {"clips": batch, **fields}.items():
         job[FIELDS.index(key)] = value.data_ptr() if isinstance(value, Tensor) else value
-    address = function(name, host_lanes(4), unrolled)
+    address = _function(name, host_lanes(4), unrolled)
     threads.run(address, job.ctypes.data, min(torch.get_num_threads(), batch) or 1)
+
+
+@functools.cache
+def _function(name: str, lanes: int, unrolled: int) -> int:
+    """Address of one of the functions of kernels/conv_pool/code.py."""
+
+    def compile_code() -> bytes:
+        from triadbench.kernels.conv_pool import code
+
+        return machine_code.object_code(code.llvm_ir(name, lanes, unrolled))
+
+    return machine_code.load(_CACHE, (name, lanes, unrolled), name, compile_code)

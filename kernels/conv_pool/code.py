@@ -1,8 +1,8 @@
-"""The machine code behind kernels/conv_pool/blocks.py, written as LLVM vectors of W channels; llvmlite alone compiles it.
+"""The compiled functions behind kernels/conv_pool/blocks.py, written as LLVM vectors of W channels.
 
 Four functions void f(int64 *job), made for many threads at once: each takes the next clip (or group of clips) from the
 job's counter until none is left, so one call does all the work if the others come late. Arrays are channels-last,
-float32, and channels a multiple of W. `FIELDS` names the job's slots; addresses, and sizes in elements.
+float32, and channels a multiple of W. `conv_pool.FIELDS` names the job's slots.
 
 A cell is one output of the pooling at one channel. Its code says which of its four inputs won (0-3, row by row; the
 first of equal ones, as in torch), or 4 where the ReLU gave zero: no gradient passes there. Outputs, codes and their
@@ -15,42 +15,14 @@ gradients; each then adds its inputs to the weights' gradient, which stays in re
 
 from __future__ import annotations
 
-import functools
-import threading
+import itertools
 from collections.abc import Callable
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 
+from triadbench.kernels.conv_pool import FIELDS
 from triadbench.kernels.cpu.simd import broadcast
 
-FIELDS = (
-    "counter",
-    "clips",
-    "x",
-    "weight",
-    "bias",
-    "out",
-    "code",
-    "grad",
-    "grad_x",
-    "grad_weight",
-    "grad_bias",
-    "height",
-    "width",
-    "channels",
-    "out_height",
-    "out_width",
-    "place_height",
-    "place_width",
-    "x_row",
-    "x_clip",
-    "groups",
-    "group_clips",
-    "list_at",
-    "list_grad",
-    "list_rows",
-)
 INACTIVE = 4
 KERNEL = 3  # of the first block's convolution
 _SUMS = 12
@@ -66,17 +38,20 @@ class _Function:
         self.module, self.lanes, self.job = module, lanes, function.args[0]
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
         self.vector, self.codes = ir.VectorType(_F32, lanes), ir.VectorType(_I8, lanes)
-        self.f = {name: self.b.load(self.slot(name)) for name in FIELDS if name != "counter"}
+        self.fields = {name: self.b.load(self.slot(name)) for name in FIELDS if name != "counter"}
+
+    def __getitem__(self, field: str) -> ir.Value:
+        return self.fields[field]
 
     def slot(self, name: str) -> ir.Value:
-        return self.b.gep(self.job, [_number(FIELDS.index(name))])
+        return self.b.gep(self.job, [_i64(FIELDS.index(name))])
 
     def at(self, base: str, kind: ir.Type, *offsets) -> ir.Value:
         """Pointer to `kind`, `offsets` (IR values or integers) elements of it behind a field's address."""
         element = kind.element if isinstance(kind, ir.VectorType) else kind
-        pointer = self.b.inttoptr(self.f[base], element.as_pointer())
+        pointer = self.b.inttoptr(self[base], element.as_pointer())
         for offset in offsets:
-            pointer = self.b.gep(pointer, [_number(offset) if isinstance(offset, int) else offset])
+            pointer = self.b.gep(pointer, [_i64(offset) if isinstance(offset, int) else offset])
         return self.b.bitcast(pointer, kind.as_pointer())
 
     def load(self, base: str, *offsets, kind: ir.Type | None = None) -> ir.Value:
@@ -95,7 +70,7 @@ class _Function:
     def times(self, *factors) -> ir.Value:
         product = None
         for factor in factors:
-            value = _number(factor) if isinstance(factor, int) else factor
+            value = _i64(factor) if isinstance(factor, int) else factor
             product = value if product is None else self.b.mul(product, value)
         return product
 
@@ -109,9 +84,9 @@ class _Function:
             function = ir.Function(self.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
         return self.b.call(function, [a, b, c])
 
-    def loop(self, begin, end, step, body: Callable, carried: list[ir.Value] = ()) -> list[ir.Value]:
-        """for i in range(begin, end, step): carried = body(i, carried); the last values."""
-        begin, end, step = (_number(v) if isinstance(v, int) else v for v in (begin, end, step))
+    def loop(self, begin, end, step, body: Callable, *carried: ir.Value) -> list[ir.Value]:
+        """for i in range(begin, end, step): carried = body(i, *carried); the last values."""
+        begin, end, step = (_i64(v) if isinstance(v, int) else v for v in (begin, end, step))
         before = self.b.block
         head, inside, after = (self.b.append_basic_block(name) for name in ("head", "inside", "after"))
         self.b.branch(head)
@@ -120,9 +95,9 @@ class _Function:
         phis = [self.b.phi(value.type) for value in carried]
         self.b.cbranch(self.b.icmp_signed("<", i, end), inside, after)
         self.b.position_at_end(inside)
-        results = body(i, phis) if phis else body(i) and None
-        following = self.b.add(i, step)
-        for phi, first, last in zip([i, *phis], [begin, *carried], [following, *(results or ())], strict=True):
+        results = body(i, *phis) or ()
+        firsts, lasts = [begin, *carried], [self.b.add(i, step), *results]
+        for phi, first, last in zip([i, *phis], firsts, lasts, strict=True):
             phi.add_incoming(first, before)
             phi.add_incoming(last, self.b.block)
         self.b.branch(head)
@@ -134,8 +109,8 @@ class _Function:
         head, inside, after = (self.b.append_basic_block(name) for name in ("take", "unit", "done"))
         self.b.branch(head)
         self.b.position_at_end(head)
-        unit = self.b.atomic_rmw("add", self.slot("counter"), _number(1), "monotonic")
-        self.b.cbranch(self.b.icmp_signed("<", unit, self.f[count]), inside, after)
+        unit = self.b.atomic_rmw("add", self.slot("counter"), _i64(1), "monotonic")
+        self.b.cbranch(self.b.icmp_signed("<", unit, self[count]), inside, after)
         self.b.position_at_end(inside)
         body(unit)
         self.b.branch(head)
@@ -144,15 +119,24 @@ class _Function:
 
     def places(self, body: Callable) -> None:
         """body(i, j) for every place of the output."""
+        self.loop(0, self["out_height"], 1, lambda i: self.loop(0, self["out_width"], 1, lambda j: body(i, j)))
 
-        def row(i) -> None:
-            self.loop(0, self.f["out_width"], 1, lambda j: body(i, j))
+    def clear(self, base: str, begin, count) -> None:
+        """Set `count` elements to zero, `begin` behind a field's address."""
+        self.loop(0, count, self.lanes, lambda c: self.store(self.zeros(), base, begin, c))
 
-        self.loop(0, self.f["out_height"], 1, row)
+    def first_place(self, clip) -> ir.Value:
+        """Offset of a clip's output."""
+        return self.times(clip, self["place_height"], self["place_width"], self["channels"])
+
+    def window(self, x, i, j) -> list[ir.Value]:
+        """Where the four rows of the first block's input begin that the place (i, j) looks at; `x` is the clip's."""
+        at = self.b.add(x, self.b.add(self.times(i, 2, self["x_row"]), self.times(j, 2)))
+        return [self.b.add(at, self.times(r, self["x_row"])) for r in range(KERNEL + 1)]
 
     def place(self, i, j) -> ir.Value:
         """Offset in a clip's output of its first channel at (i, j)."""
-        return self.times(self.b.add(self.times(i, self.f["place_width"]), j), self.f["channels"])
+        return self.times(self.b.add(self.times(i, self["place_width"]), j), self["channels"])
 
     def pool(self, inputs: list[ir.Value], bias: ir.Value, *where) -> None:
         """Write relu(max of four inputs + bias) and its code to `where` in out and code."""
@@ -178,105 +162,81 @@ class _Function:
         return b.select(is_k[INACTIVE], self.zeros(), grad), shares
 
 
-def _number(value: int) -> ir.Constant:
+def _i64(value: int) -> ir.Constant:
     return ir.Constant(_I64, value)
 
 
-def _pool_forward(f: _Function) -> None:
-    b, row = f.b, f.times(f.f["width"], f.f["channels"])
+def _pool_forward(f: _Function, _: int) -> None:
+    b, row = f.b, f.times(f["width"], f["channels"])
 
-    def clip_body(clip):
-        x = f.times(clip, f.f["height"], row)
-        out = f.times(clip, f.f["place_height"], f.f["place_width"], f.f["channels"])
+    def clip_body(clip) -> None:
+        x, out = f.times(clip, f["height"], row), f.first_place(clip)
 
-        def cell(i, j, c):
-            at = b.add(b.add(x, b.add(f.times(i, 2, row), f.times(j, 2, f.f["channels"]))), c)
-            inputs = [
-                f.load("x", at),
-                f.load("x", at, f.f["channels"]),
-                f.load("x", at, row),
-                f.load("x", at, row, f.f["channels"]),
-            ]
+        def cell(i, j, c) -> None:
+            at = b.add(b.add(x, b.add(f.times(i, 2, row), f.times(j, 2, f["channels"]))), c)
+            inputs = [f.load("x", at, *further) for further in ((), (f["channels"],), (row,), (row, f["channels"]))]
             to = b.add(b.add(out, f.place(i, j)), c)
             f.pool(inputs, f.load("bias", c), to)
 
-        _cells(f, cell)
+        f.places(lambda i, j: f.loop(0, f["channels"], f.lanes, lambda c: cell(i, j, c)))
 
     f.units(clip_body)
 
 
-def _cells(f: _Function, cell: Callable) -> None:
-    """cell(i, j, c) for every place of the output and every W channels."""
-
-    def place(i, j) -> None:
-        f.loop(0, f.f["channels"], f.lanes, lambda c: cell(i, j, c))
-
-    f.places(place)
-
-
-def _first_forward(f: _Function, n_vectors: int) -> None:
+def _first_forward(f: _Function, channels: int) -> None:
     """x is padded by the caller: (clips, x_clip) with rows x_row apart; weight (9, channels)."""
-    b = f.b
+    b, n_vectors = f.b, channels // f.lanes
 
-    def clip_body(clip):
-        x, out = f.times(clip, f.f["x_clip"]), f.times(clip, f.f["place_height"], f.f["place_width"], f.f["channels"])
+    def clip_body(clip) -> None:
+        x, out = f.times(clip, f["x_clip"]), f.first_place(clip)
 
-        def cell(i, j):
-            at = b.add(x, b.add(f.times(i, 2, f.f["x_row"]), f.times(j, 2)))
+        def cell(i, j) -> None:
+            rows = f.window(x, i, j)
             to = b.add(out, f.place(i, j))
-            rows = [b.add(at, f.times(r, f.f["x_row"])) for r in range(KERNEL + 1)]
-            x_at = [[f.splat("x", rows[r], c) for c in range(KERNEL + 1)] for r in range(KERNEL + 1)]
+            x_at = [[f.splat("x", row, c) for c in range(KERNEL + 1)] for row in rows]
             sums = [[f.zeros() for _ in range(4)] for _ in range(n_vectors)]
-            for r in range(KERNEL):
-                for c in range(KERNEL):
-                    for v in range(n_vectors):
-                        w = f.load("weight", f.times(r * KERNEL + c, f.f["channels"]), v * f.lanes)
-                        for k in range(4):
-                            sums[v][k] = f.fma(x_at[r + k // 2][c + k % 2], w, sums[v][k])
+            for r, c, v in itertools.product(range(KERNEL), range(KERNEL), range(n_vectors)):
+                w = f.load("weight", f.times(r * KERNEL + c, f["channels"]), v * f.lanes)
+                for k in range(4):
+                    sums[v][k] = f.fma(x_at[r + k // 2][c + k % 2], w, sums[v][k])
             for v in range(n_vectors):
-                f.pool(sums[v], f.load("bias", v * f.lanes), b.add(to, _number(v * f.lanes)))
+                f.pool(sums[v], f.load("bias", v * f.lanes), b.add(to, _i64(v * f.lanes)))
 
         f.places(cell)
 
     f.units(clip_body)
 
 
-def _first_backward(f: _Function) -> None:
+def _first_backward(f: _Function, _: int) -> None:
     """grad_weight (clips, 9, channels) and grad_bias (clips, channels): sums over each clip's cells."""
-    b = f.b
+    b, taps = f.b, KERNEL * KERNEL
 
-    def clip_body(clip):
-        x, grad = f.times(clip, f.f["x_clip"]), f.times(clip, f.f["place_height"], f.f["place_width"], f.f["channels"])
+    def clip_body(clip) -> None:
+        x, grad = f.times(clip, f["x_clip"]), f.first_place(clip)
 
-        def channels(c):
-            def row(i, sums):
-                def cell(j, sums):
-                    at = b.add(x, b.add(f.times(i, 2, f.f["x_row"]), f.times(j, 2)))
-                    rows = [b.add(at, f.times(r, f.f["x_row"])) for r in range(KERNEL + 1)]
-                    where = b.add(grad, f.place(i, j))
-                    total, shares = f.shares(b.add(where, c))
-                    sums = list(sums)
-                    for r in range(KERNEL + 1):
-                        for q in range(KERNEL + 1):
-                            value = f.splat("x", rows[r], q)
-                            for k in range(4):
-                                tap = (r - k // 2, q - k % 2)
-                                if 0 <= tap[0] < KERNEL and 0 <= tap[1] < KERNEL:
-                                    n = tap[0] * KERNEL + tap[1]
-                                    sums[n] = f.fma(value, shares[k], sums[n])
-                    sums[-1] = b.fadd(sums[-1], total)
-                    return sums
+        def channels(c) -> None:
+            def cell(i, j, *carried) -> list[ir.Value]:
+                rows, where, sums = f.window(x, i, j), b.add(grad, f.place(i, j)), list(carried)
+                total, shares = f.shares(b.add(where, c))
+                for r, q in itertools.product(range(KERNEL + 1), range(KERNEL + 1)):
+                    value = f.splat("x", rows[r], q)
+                    for k in range(4):
+                        down, right = r - k // 2, q - k % 2
+                        if 0 <= down < KERNEL and 0 <= right < KERNEL:
+                            n = down * KERNEL + right
+                            sums[n] = f.fma(value, shares[k], sums[n])
+                sums[-1] = b.fadd(sums[-1], total)
+                return sums
 
-                return f.loop(0, f.f["out_width"], 1, cell, sums)
+            def row(i, *sums) -> list[ir.Value]:
+                return f.loop(0, f["out_width"], 1, lambda j, *sums: cell(i, j, *sums), *sums)
 
-            sums = f.loop(0, f.f["out_height"], 1, row, [f.zeros()] * (KERNEL * KERNEL + 1))
+            sums = f.loop(0, f["out_height"], 1, row, *[f.zeros()] * (taps + 1))
             for n, value in enumerate(sums[:-1]):
-                f.store(
-                    value, "grad_weight", f.times(b.add(f.times(clip, KERNEL * KERNEL), _number(n)), f.f["channels"]), c
-                )
-            f.store(sums[-1], "grad_bias", f.times(clip, f.f["channels"]), c)
+                f.store(value, "grad_weight", f.times(b.add(f.times(clip, taps), _i64(n)), f["channels"]), c)
+            f.store(sums[-1], "grad_bias", f.times(clip, f["channels"]), c)
 
-        f.loop(0, f.f["channels"], f.lanes, channels)
+        f.loop(0, f["channels"], f.lanes, channels)
 
     f.units(clip_body)
 
@@ -292,43 +252,43 @@ def _block_backward(f: _Function, in_channels: int) -> None:
     def inputs_of(clip, at, v) -> list:
         """Offsets in x of vector v of the 3 x 3 x in_channels inputs that begin at `at` in the clip."""
         r, within = divmod(v * f.lanes, row_elements)
-        return [clip, at, f.times(f.f["x_row"], r), within]
+        return [clip, at, f.times(f["x_row"], r), within]
 
     def listed(lists, e) -> tuple[ir.Value, ir.Value]:
+        """Where the inputs of the e-th open cell begin, and its gradient."""
         return b.load(f.at("list_at", _I64, lists, e)), f.splat("list_grad", lists, e)
 
-    def list_cells(lists, places, c, i_begin, i_end) -> tuple[ir.Value, ir.Value]:
+    def list_cells(lists, places, c, i_begin, i_end) -> list[ir.Value]:
         """(how many cells of channel c in these rows are open, the sum of their gradients); they are listed."""
 
-        def row(i, carried):
-            begin = f.times(i, 2, f.f["x_row"])
+        def row(i, *carried) -> list[ir.Value]:
+            begin = f.times(i, 2, f["x_row"])
 
-            def cell(j, carried):
-                count, total = carried
+            def cell(j, count, total) -> list[ir.Value]:
                 where = b.add(b.add(places, f.place(i, j)), c)
                 grad, code = f.load("grad", where, kind=_F32), b.load(f.at("code", _I8, where), align=1)
                 code = b.zext(code, _I64)
-                is_open = b.icmp_signed("<", code, _number(INACTIVE))
-                down, right = b.lshr(code, _number(1)), b.and_(code, _number(1))
-                column = b.mul(b.add(f.times(j, 2), right), _number(in_channels))
+                is_open = b.icmp_signed("<", code, _i64(INACTIVE))
+                down, right = b.lshr(code, _i64(1)), b.and_(code, _i64(1))
+                column = b.mul(b.add(f.times(j, 2), right), _i64(in_channels))
                 # Written in any case, and kept if it counts: a branch here would often be guessed wrongly.
-                b.store(b.add(b.add(begin, f.times(down, f.f["x_row"])), column), f.at("list_at", _I64, lists, count))
+                b.store(b.add(b.add(begin, f.times(down, f["x_row"])), column), f.at("list_at", _I64, lists, count))
                 f.store(grad, "list_grad", lists, count)
                 return [b.add(count, b.zext(is_open, _I64)), b.fadd(total, b.select(is_open, grad, zero))]
 
-            return f.loop(0, f.f["out_width"], 1, cell, carried)
+            return f.loop(0, f["out_width"], 1, cell, *carried)
 
-        return f.loop(i_begin, i_end, 1, row, [_number(0), zero])
+        return f.loop(i_begin, i_end, 1, row, _i64(0), zero)
 
     def add_to_weights(lists, count, clip, weights) -> None:
         for first in range(0, vectors, _SUMS):
             some = range(first, min(first + _SUMS, vectors))
 
-            def add(e, sums, some=some):
+            def add(e, *sums, some=some) -> list[ir.Value]:
                 at, grad = listed(lists, e)
                 return [f.fma(f.load("x", *inputs_of(clip, at, v)), grad, s) for v, s in zip(some, sums, strict=True)]
 
-            sums = f.loop(0, count, 1, add, [f.load("grad_weight", weights, v * f.lanes) for v in some])
+            sums = f.loop(0, count, 1, add, *(f.load("grad_weight", weights, v * f.lanes) for v in some))
             for v, value in zip(some, sums, strict=True):
                 f.store(value, "grad_weight", weights, v * f.lanes)
 
@@ -342,19 +302,18 @@ def _block_backward(f: _Function, in_channels: int) -> None:
         f.loop(0, count, 1, add)
 
     def group_body(group):
-        size = f.times(f.f["channels"], KERNEL * KERNEL * in_channels)
-        sums, biases = f.times(group, size), f.times(group, f.f["channels"])
-        _clear(f, "grad_weight", sums, size)
-        _clear(f, "grad_bias", biases, f.f["channels"])
-        lists = f.times(group, f.f["list_rows"], f.f["out_width"])
+        size = f.times(f["channels"], KERNEL * KERNEL * in_channels)
+        sums, biases = f.times(group, size), f.times(group, f["channels"])
+        f.clear("grad_weight", sums, size)
+        f.clear("grad_bias", biases, f["channels"])
+        lists = f.times(group, f["list_rows"], f["out_width"])
 
         def clip_body(clip) -> None:
-            x = f.times(clip, f.f["x_clip"])
-            places = f.times(clip, f.f["place_height"], f.f["place_width"], f.f["channels"])
-            _clear(f, "grad_x", x, f.f["x_clip"])
+            x, places = f.times(clip, f["x_clip"]), f.first_place(clip)
+            f.clear("grad_x", x, f["x_clip"])
 
             def rows(i) -> None:
-                end = f.least(b.add(i, f.f["list_rows"]), f.f["out_height"])
+                end = f.least(b.add(i, f["list_rows"]), f["out_height"])
 
                 def channel(c) -> None:
                     count, total = list_cells(lists, places, c, i, end)
@@ -363,47 +322,32 @@ def _block_backward(f: _Function, in_channels: int) -> None:
                     add_to_weights(lists, count, x, b.add(sums, weights))
                     add_to_inputs(lists, count, x, weights)
 
-                f.loop(0, f.f["channels"], 1, channel)
+                f.loop(0, f["channels"], 1, channel)
 
-            f.loop(0, f.f["out_height"], f.f["list_rows"], rows)
+            f.loop(0, f["out_height"], f["list_rows"], rows)
 
-        begin = f.times(group, f.f["group_clips"])
-        f.loop(begin, f.least(b.add(begin, f.f["group_clips"]), f.f["clips"]), 1, clip_body)
+        begin = f.times(group, f["group_clips"])
+        f.loop(begin, f.least(b.add(begin, f["group_clips"]), f["clips"]), 1, clip_body)
 
     f.units(group_body, "groups")
 
 
-def _clear(f: _Function, what: str, begin, count) -> None:
-    f.loop(0, count, f.lanes, lambda c: f.store(f.zeros(), what, begin, c))
-
-
-_compiling = threading.Lock()
-_engines: list = []  # they own the code
-_WRITERS = {
-    "pool_forward": lambda f, channels: _pool_forward(f),
+_WRITERS: dict[str, Callable[[_Function, int], None]] = {
+    "pool_forward": _pool_forward,
     "block_backward": _block_backward,
-    "first_forward": lambda f, channels: _first_forward(f, channels // f.lanes),
-    "first_backward": lambda f, channels: _first_backward(f),
+    "first_forward": _first_forward,
+    "first_backward": _first_backward,
 }
 
 
-@functools.cache
-def function(name: str, lanes: int, channels: int) -> int:
-    """Address of one of the functions for vectors of `lanes` floats.
+def llvm_ir(name: str, lanes: int, unrolled: int) -> str:
+    """The module that defines one of the functions, in LLVM's language.
 
     Args:
-        channels: that the code is unrolled for: the first block's, or a block's input's. 0 for the other functions.
+        name: pool_forward, block_backward, first_forward or first_backward.
+        lanes: W, the floats of a vector.
+        unrolled: the channels that the code is unrolled for: the first block's, or the inputs of a later one.
     """
     module = ir.Module("conv_pool")
-    _WRITERS[name](_Function(module, name, lanes), channels)
-    with _compiling:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        features = llvm.get_host_cpu_features().flatten()
-        target = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=features, opt=3
-        )
-        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), target)
-        engine.finalize_object()
-        _engines.append(engine)
-    return engine.get_function_address(name)
+    _WRITERS[name](_Function(module, name, lanes), unrolled)
+    return str(module)

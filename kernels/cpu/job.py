@@ -6,18 +6,36 @@ kernels/cpu/mel_numba.py launches it on tensors, kernels/cpu/numpy_entry.py on a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import struct
+from typing import Any
 
 import numpy as np
 
-from triadbench.kernels.cpu import plan as numba_plan
+from triadbench.kernels.cpu import machine_code
+from triadbench.kernels.cpu import plan as layout
+from triadbench.kernels.object_cache import ObjectCache
 from triadbench.kernels.spec import INT16_FULL_SCALE, PAD_MODES, MelSpec, largest_prime
 
 LENGTHS_KEPT = 256  # clip lengths whose number of frames is remembered
 _CHUNKS_PER_THREAD = 8  # enough that a thread losing its core costs little; few enough that the counter is not busy
 _PARALLEL_SAMPLES = 32 * 1024  # other threads are worth starting for this many samples in frames
 _LINE = 64  # bytes of a cache line
+_MODULES = ("kernel", "codelets", "simd", "dft", "plan", "machine_code")
+_CACHE = ObjectCache("mel", (*(f"cpu/{name}.py" for name in _MODULES), "spec.py"), ("numba", "llvmlite"))
+
+
+@functools.cache
+def mel_kernel(lanes: int, in_dtype: str, dtype: str) -> int:
+    """Address of the compiled loop, void f(int64 *job), for a job as kernels/cpu/plan.py lays it out."""
+
+    def compile_code() -> bytes:
+        from triadbench.kernels.cpu import kernel
+
+        return kernel.compile_kernel(lanes, in_dtype, dtype)
+
+    return machine_code.load(_CACHE, (lanes, in_dtype, dtype), layout.ENTRY, compile_code)
 
 
 def why_no_compiler() -> str | None:
@@ -34,36 +52,43 @@ def why_no_compiler() -> str | None:
 def why_not_planned(spec: MelSpec) -> str | None:
     """Why there is no plan for this spec, or None."""
     largest = largest_prime(spec.n_fft)
-    if largest > numba_plan.LARGEST_PRIME:
-        return f"n_fft={spec.n_fft} has the prime factor {largest}, above {numba_plan.LARGEST_PRIME}"
+    if largest > layout.LARGEST_PRIME:
+        return f"n_fft={spec.n_fft} has the prime factor {largest}, above {layout.LARGEST_PRIME}"
     return None
 
 
 @dataclasses.dataclass(eq=False)
 class Prepared:
-    """`arrays` are what `addresses` point at. `keep` and `spec` hold what a caller's key names by its address, so
-    that nothing else can come to lie there. `jobs` are those not running now: as many as calls ran at the same time."""
+    """What one spec, window, filterbank, input dtype and width need.
+
+    Attributes:
+        slots: what all jobs begin with (int64): sizes and the addresses of `arrays`.
+        keep: tensors that a caller's key names by their address: kept alive, so that it is not reused.
+        group_samples: samples in the frames of one group.
+        jobs: those not running now; as many as calls ran at the same time.
+        lengths: the number of frames by a clip's samples.
+    """
 
     spec: MelSpec
-    plan: numba_plan.Plan
+    plan: layout.Plan
     in_dtype: str
     dtype: str
-    kernel: int  # address
-    sizes: np.ndarray  # TIME and N_FRAMES are filled in for each input
+    kernel: int
+    slots: np.ndarray
     arrays: tuple
-    addresses: tuple  # program, index, table, weights, bands
     keep: tuple
-    group_samples: int  # in the frames of one group
+    group_samples: int
     jobs: list[Job] = dataclasses.field(default_factory=list)
     lengths: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def n_frames(self, time: int) -> int:
-        found = self.lengths.get(time)
-        if found is None:
+        """`MelSpec.n_frames`, remembered."""
+        n_frames = self.lengths.get(time)
+        if n_frames is None:
             if len(self.lengths) >= LENGTHS_KEPT:
                 self.lengths.clear()
-            found = self.lengths[time] = self.spec.n_frames(time)
-        return found
+            n_frames = self.lengths[time] = self.spec.n_frames(time)
+        return n_frames
 
     def threads(self, total: int, n_threads: int) -> int:
         """How many of `n_threads` are worth it for `total` groups: all or one."""
@@ -83,43 +108,25 @@ def prepare(
 ) -> Prepared:
     """window (win_length,) and filterbank (n_mels, n_freqs), both float32 or float64; in_dtype float32, float64 or
     int16. `keep` is held as long as what is prepared."""
-    from triadbench.kernels import object_cache as numba_cache
-
     # Checked here, once: the compiled code reads and writes by address.
     spec.check_shapes(window.shape, filterbank.shape)
     frame_window = spec.frame_window(window.astype(np.float64))
     if in_dtype == "int16":
         frame_window /= INT16_FULL_SCALE
-    plan = numba_plan.make_plan(spec.n_fft, spec.hop_length, frame_window, lanes, filterbank.dtype)
+    dtype = filterbank.dtype
+    plan = layout.make_plan(spec.n_fft, spec.hop_length, frame_window, lanes, dtype)
     bands, weights = _bands(filterbank)
     arrays = (plan.program, plan.index, plan.table, weights, bands)
-    sizes = np.zeros(numba_plan.N_SIZES, np.int64)
-    for position, value in {
-        numba_plan.HOP: spec.hop_length,
-        numba_plan.LEAD: spec.n_fft // 2 if spec.center else 0,
-        numba_plan.PAD: spec.pad,
-        numba_plan.PAD_MODE: PAD_MODES.index(spec.pad_mode),
-        numba_plan.N_MELS: spec.n_mels,
-        numba_plan.N_FREQS: spec.n_freqs,
-        numba_plan.ROWS: plan.rows,
-        numba_plan.ROW_STRIDE: plan.row_stride,
-        numba_plan.COLUMNS: plan.columns,
-        numba_plan.N_STEPS: len(plan.program),
-        numba_plan.ITEM: np.dtype(in_dtype).itemsize,
-    }.items():
-        sizes[position] = value
-    return Prepared(
-        spec=spec,
-        plan=plan,
-        in_dtype=in_dtype,
-        dtype=filterbank.dtype.name,
-        kernel=numba_cache.kernel(lanes, in_dtype, filterbank.dtype.name),
-        sizes=sizes,
-        arrays=arrays,
-        addresses=tuple(array.ctypes.data for array in arrays),
-        keep=keep,
-        group_samples=lanes * spec.n_fft,
-    )
+    slots = np.zeros(layout.AREAS, np.int64)
+    slots[[layout.HOP, layout.LEAD, layout.PAD]] = spec.hop_length, spec.n_fft // 2 if spec.center else 0, spec.pad
+    slots[layout.PAD_MODE] = PAD_MODES.index(spec.pad_mode)
+    slots[[layout.N_MELS, layout.N_FREQS, layout.N_STEPS]] = spec.n_mels, spec.n_freqs, len(plan.program)
+    slots[[layout.ROWS, layout.ROW_STRIDE, layout.COLUMNS]] = plan.rows, plan.row_stride, plan.columns
+    slots[layout.ITEM] = np.dtype(in_dtype).itemsize
+    slots[layout.PROGRAM : layout.PROGRAM + len(arrays)] = [array.ctypes.data for array in arrays]
+    slots.view(np.float64)[layout.HALF_POWER] = spec.power / 2
+    kernel, group_samples = mel_kernel(lanes, in_dtype, dtype.name), lanes * spec.n_fft
+    return Prepared(spec, plan, in_dtype, dtype.name, kernel, slots, arrays, keep, group_samples)
 
 
 def _bands(filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,30 +151,29 @@ class Job:
     def __init__(self, prepared: Prepared, n_threads: int) -> None:
         plan = prepared.plan
         self.n_threads = n_threads
-        self.slots = _aligned_zeros(numba_plan.AREAS + numba_plan.AREA_SIZE * n_threads, "int64")
+        slots = _aligned_zeros(layout.AREAS + layout.AREA_SIZE * n_threads, "int64")
+        self.slots: Any = slots  # a buffer too, which numpy's types do not say
         self.address = self.slots.ctypes.data
-        self.slots[: len(prepared.sizes)] = prepared.sizes
-        self.slots[list(numba_plan.ARRAYS)] = prepared.addresses
-        self.slots.view(np.float64)[numba_plan.HALF_POWER] = prepared.spec.power / 2
+        self.slots[: layout.AREAS] = prepared.slots
         self.areas = []  # keeps the memory
         for i in range(n_threads):
             arrays = (
                 _aligned_zeros(plan.work_size, prepared.dtype),
-                _aligned_zeros(numba_plan.wide_size(plan.n_fft, plan.lanes), prepared.dtype),
+                _aligned_zeros(layout.wide_size(plan.n_fft, plan.lanes), prepared.dtype),
                 _aligned_zeros(plan.lanes, prepared.dtype),
                 _aligned_zeros(plan.columns * plan.rows, prepared.in_dtype),
                 np.zeros(plan.columns, np.int64),
             )
             self.areas.append(arrays)
-            first = numba_plan.AREAS + numba_plan.AREA_SIZE * i
+            first = layout.AREAS + layout.AREA_SIZE * i
             self.slots[first : first + len(arrays)] = [array.ctypes.data for array in arrays]
 
     def fill(self, time, n_frames, samples, out, log_eps, total, n_threads) -> None:
         """What differs from call to call."""
         grain = max(1, total // (n_threads * _CHUNKS_PER_THREAD))
         eps = -1.0 if log_eps is None else log_eps
-        _CALL_SIZES.pack_into(self.slots, 8 * numba_plan.TIME, time, n_frames)
-        _CALL.pack_into(self.slots, 8 * numba_plan.NEXT_AREA, 0, 0, samples, out, eps, total, grain)
+        _CALL_SIZES.pack_into(self.slots, 8 * layout.TIME, time, n_frames)
+        _CALL.pack_into(self.slots, 8 * layout.NEXT_AREA, 0, 0, samples, out, eps, total, grain)
 
 
 _CALL_SIZES = struct.Struct("=2q")  # TIME and N_FRAMES

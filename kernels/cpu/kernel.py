@@ -1,75 +1,31 @@
 """The compiled loop: hands out groups of W frames, and runs the plan's program on each (see kernels/cpu/plan.py).
 
 numba is imported with this file, and the file only where machine code is not on disk yet (kernels/object_cache.py). All
-memory comes in by pointer: the compiled function needs nothing of numba, or of Python, to run.
+memory comes by address in the job: the compiled function needs nothing of numba, or of Python, to run.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numba
 from llvmlite import ir
 from numba.core import types
 from numba.core.compiler_lock import global_compiler_lock
 
-from triadbench.kernels.cpu.codelets import (
-    address_of,
-    complex_pass,
-    fetch_add,
-    filter_frames,
-    first_pass,
-    last_pass,
-    place_samples,
-    power_of_elements,
-    prefetch,
-    raise_quarters,
-    rotate_elements,
-    symmetric_sums,
-    transpose_block,
-)
-from triadbench.kernels.cpu.plan import (
-    AREA_SIZE,
-    AREAS,
-    ARRAYS,
-    COLUMNS,
-    COUNTER,
-    DIRECT_FIRST,
-    EPS,
-    FIRST,
-    GRAIN,
-    HALF_POWER,
-    HOP,
-    ITEM,
-    LAST,
-    LEAD,
-    N_FIELDS,
-    N_FRAMES,
-    N_FREQS,
-    N_MELS,
-    N_STEPS,
-    NEXT_AREA,
-    OUT,
-    PAD,
-    PAD_MODE,
-    PASS,
-    POWERS,
-    ROW_STRIDE,
-    ROWS,
-    SAMPLES,
-    SQUARES,
-    TIME,
-    TOTAL,
-    TWIDDLE,
-)
+from triadbench.kernels.cpu import codelets, plan
 from triadbench.kernels.spec import PAD_MODES
 
 REFLECT, CONSTANT, REPLICATE, CIRCULAR = range(len(PAD_MODES))
 
 MOST_QUARTERS = 16.0  # |X|^2 to up to the fourth by roots and products; higher powers, and all others, by `**`
-_ENTRY = "mel_entry"
 
-_jit = numba.njit(nogil=True, error_model="numpy")
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_C_FUNCTION = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+_JOB = types.void(types.CPointer(types.int64))
+_jit: Any = numba.njit(**_OPTIONS)
 
 
 @_jit
@@ -89,9 +45,9 @@ def _edge_index(s, length, mode):
 
 
 @_jit
-def _copy_edge(samples, clip, start, edges, target, sizes):
+def _copy_edge(samples, clip, start, edges, target, job):
     """edges[target + i] = sample start + i of the padded clip at samples[clip]; 0 is the first before `pad` zeros."""
-    pad, mode, time, rows = sizes[PAD], sizes[PAD_MODE], sizes[TIME], sizes[ROWS]
+    pad, mode, time, rows = job[plan.PAD], job[plan.PAD_MODE], job[plan.TIME], job[plan.ROWS]
     begin = min(max(pad - start, 0), rows)
     end = min(max(pad + time - start, begin), rows)
     for i in range(begin, end):
@@ -125,7 +81,7 @@ def _direct_first(lanes, work, table, index, wide, program, s):
                 x, y = work[a + j] * table[row + n + 1], work[b + j] * table[row + radix - n - 1]
                 wide[2 * n * lanes + j], wide[(2 * n + 1) * lanes + j] = x + y, x - y
         for c in range(half):
-            symmetric_sums(lanes, 1, wide, half, turns, c + 1, radix, sums)
+            codelets.symmetric_sums(lanes, 1, wide, half, turns, c + 1, radix, sums)
             at = blocks + i * 2 * lanes + c * apart
             cosine, sine = table[row + radix + 2 * c], table[row + radix + 2 * c + 1]
             for j in range(lanes):
@@ -150,7 +106,7 @@ def _direct_pass(lanes, work, table, wide, program, s):
                 x, y = work[a + j], work[b + j]
                 wide[2 * n * size + j], wide[(2 * n + 1) * size + j] = x + y, x - y
         for c in range(half):
-            symmetric_sums(lanes, 2, wide, half, turns, c + 1, radix, sums)
+            codelets.symmetric_sums(lanes, 2, wide, half, turns, c + 1, radix, sums)
             for mirrored in range(2):
                 sign, k = 1 - 2 * mirrored, radix - c - 1 if mirrored else c + 1
                 cosine, sine = table[row + 2 * k - 2], table[row + 2 * k - 1]
@@ -174,120 +130,89 @@ def _tabulate(lanes, radix, wide):
     return begin
 
 
-def mel_groups(lanes: int):
-    """The function to compile for a width; its arguments are those of `signature`.
+def mel_groups(lanes: int, in_dtype: str, dtype: str) -> Callable:
+    """The function to compile for a width, the samples' and the results' dtype; a job is laid out as in plan.py."""
+    number = getattr(types, dtype)
+    to_samples, to_numbers = (codelets.pointer_to(kind) for kind in (getattr(types, in_dtype), number))
+    to_integers, to_doubles = (codelets.pointer_to(kind) for kind in (types.int64, types.float64))
 
-    samples, out    (clips, TIME) and (clips, N_MELS, N_FRAMES), contiguous
-    program, index, table, weights, bands, sizes, half_power    what kernels/cpu/mel_numba.py prepares
-    work, wide, tail, edges, addresses    scratch memory of the calling thread
-    counter         the next group to do; many threads may share it, samples and out
-    eps             of log(mel + eps); negative for mel itself
-    total, grain    groups in all, and to take at once
-    """
-
-    def run(
-        samples,
-        out,
-        counter,
-        sizes,
-        program,
-        index,
-        table,
-        weights,
-        bands,
-        work,
-        wide,
-        tail,
-        edges,
-        addresses,
-        eps,
-        half_power,
-        total,
-        grain,
-    ):
-        n_frames, n_mels, n_freqs, n_steps = sizes[N_FRAMES], sizes[N_MELS], sizes[N_FREQS], sizes[N_STEPS]
-        rows, stride, columns, item = sizes[ROWS], sizes[ROW_STRIDE], sizes[COLUMNS], sizes[ITEM]
+    def run(job):
+        area = plan.AREAS + plan.AREA_SIZE * codelets.fetch_add(job, plan.NEXT_AREA, 1)
+        work, wide, tail = to_numbers(job[area]), to_numbers(job[area + 1]), to_numbers(job[area + 2])
+        edges, addresses = to_samples(job[area + 3]), to_integers(job[area + 4])
+        samples, out = to_samples(job[plan.SAMPLES]), to_numbers(job[plan.OUT])
+        program, index = to_integers(job[plan.PROGRAM]), to_integers(job[plan.INDEX])
+        table, weights = to_numbers(job[plan.TABLE]), to_numbers(job[plan.WEIGHTS])
+        bands, doubles = to_integers(job[plan.BANDS]), to_doubles(codelets.address_of(job))
+        eps, half_power = number(doubles[plan.EPS]), doubles[plan.HALF_POWER]
+        total, grain = job[plan.TOTAL], job[plan.GRAIN]
+        n_frames, n_mels, n_freqs, n_steps = job[plan.N_FRAMES], job[plan.N_MELS], job[plan.N_FREQS], job[plan.N_STEPS]
+        time, hop, lead, pad = job[plan.TIME], job[plan.HOP], job[plan.LEAD], job[plan.PAD]
+        rows, stride, columns, item = job[plan.ROWS], job[plan.ROW_STRIDE], job[plan.COLUMNS], job[plan.ITEM]
         groups = (n_frames + lanes - 1) // lanes
         whole = columns - columns % lanes if columns % lanes <= 3 else columns  # columns that are moved W by W
         whole = whole if rows >= lanes else 0
         lines_a_step = min(lanes * rows * item // 64 // n_steps + 1, 32)
         while True:
-            begin = fetch_add(counter, grain)
+            begin = codelets.fetch_add(job, plan.COUNTER, grain)
             if begin >= total:
                 return
             for unit in range(begin, min(begin + grain, total)):
                 clip, t = unit // groups, unit % groups * lanes
-                here = clip * sizes[TIME]
+                here = clip * time
                 valid = min(lanes, n_frames - t)
 
                 # Where the columns of samples begin: in the clip, or where they cross its ends, in a padded copy.
-                following = address_of(samples) + (here + (t + lanes) * sizes[HOP] - sizes[LEAD] - sizes[PAD]) * item
+                following = codelets.address_of(samples) + (here + (t + lanes) * hop - lead - pad) * item
                 for j in range(columns):
-                    start = (t + j) * sizes[HOP] - sizes[LEAD]
-                    first = start - sizes[PAD]
-                    if first >= 0 and first + rows <= sizes[TIME]:
-                        addresses[j] = address_of(samples) + (here + first) * item
+                    start = (t + j) * hop - lead
+                    first = start - pad
+                    if first >= 0 and first + rows <= time:
+                        addresses[j] = codelets.address_of(samples) + (here + first) * item
                     else:
-                        addresses[j] = address_of(edges) + j * rows * item
+                        addresses[j] = codelets.address_of(edges) + j * rows * item
                         if j < valid + columns - lanes:  # else of no frame: whatever lies there
-                            _copy_edge(samples, here, start, edges, j * rows, sizes)
+                            _copy_edge(samples, here, start, edges, j * rows, job)
 
                 # Rows of neighbouring frames.
                 for block in range(0, whole, lanes):
                     column = min(block, columns - lanes)
                     for i in range(0, rows, lanes):
                         sample = min(i, rows - lanes)
-                        transpose_block(lanes, work, addresses, edges, column, sample, sample * stride + column, stride)
+                        into = sample * stride + column
+                        codelets.transpose_block(lanes, work, addresses, edges, column, sample, into, stride)
                 for column in range(whole, columns):
                     for i in range(0, rows - lanes + 1, lanes):
-                        place_samples(lanes, lanes, work, addresses, edges, column, i, i * stride + column, stride)
+                        into = i * stride + column
+                        codelets.place_samples(lanes, lanes, work, addresses, edges, column, i, into, stride)
                     for i in range(rows - rows % lanes, rows):
-                        place_samples(lanes, 1, work, addresses, edges, column, i, i * stride + column, stride)
+                        into = i * stride + column
+                        codelets.place_samples(lanes, 1, work, addresses, edges, column, i, into, stride)
 
                 # The transform; meanwhile the samples of the next group come in.
                 for step in range(n_steps):
                     for _ in range(lines_a_step):
-                        prefetch(following)
+                        codelets.prefetch(following)
                         following += 64
-                    s = step * N_FIELDS
-                    operation, radix, count, base, extra = (
-                        program[s],
-                        program[s + 1],
-                        program[s + 2],
-                        program[s + 3],
-                        program[s + 4],
-                    )
-                    if operation == FIRST:
-                        first_pass(
-                            lanes,
-                            work,
-                            table,
-                            index,
-                            radix,
-                            count,
-                            base,
-                            extra,
-                            program[s + 5],
-                            program[s + 6],
-                            program[s + 7],
-                            program[s + 8],
-                            program[s + 9],
-                            program[s + 10],
-                            program[s + 11],
-                        )
-                    elif operation == PASS:
+                    s = step * plan.N_FIELDS
+                    operation, radix, count = program[s], program[s + 1], program[s + 2]
+                    base, extra = program[s + 3], program[s + 4]
+                    if operation == plan.FIRST:
+                        codelets.first_pass(lanes, work, table, index, program, s)
+                    elif operation == plan.PASS:
                         m = program[s + 5]
-                        for block in range(count):
-                            complex_pass(lanes, work, table, radix, m, base + block * radix * m * 2 * lanes, extra)
-                    elif operation == LAST:
-                        last_pass(lanes, work, index, radix, count, base, extra)
-                    elif operation == TWIDDLE:
-                        rotate_elements(lanes, work, table, count, base, extra)
-                    elif operation == POWERS:
-                        power_of_elements(lanes, 2, work, index, count, base, extra)
-                    elif operation == SQUARES:
-                        power_of_elements(lanes, 1, work, index, count, base, extra)
-                    elif operation == DIRECT_FIRST:
+                        for _ in range(count):
+                            codelets.complex_pass(lanes, work, table, radix, m, base, extra)
+                            base += radix * m * 2 * lanes
+                    elif operation == plan.LAST:
+                        codelets.last_pass(lanes, work, index, radix, count, base, extra)
+                    elif operation == plan.TWIDDLE:
+                        codelets.rotate_elements(lanes, work, table, count, base, extra)
+                    elif operation == plan.POWERS:
+                        codelets.power_of_elements(lanes, 2, work, index, count, base, extra)
+                    elif operation == plan.SQUARES:
+                        codelets.power_of_elements(lanes, 1, work, index, count, base, extra)
+                    elif operation == plan.DIRECT_FIRST:
                         _direct_first(lanes, work, table, index, wide, program, s)
                     else:
                         _direct_pass(lanes, work, table, wide, program, s)
@@ -297,7 +222,7 @@ def mel_groups(lanes: int):
                 if half_power == 1.0:
                     pass
                 elif quarters <= MOST_QUARTERS and quarters == math.floor(quarters):
-                    raise_quarters(lanes, work, n_freqs, int(quarters))
+                    codelets.raise_quarters(lanes, work, n_freqs, int(quarters))
                 else:
                     for i in range(n_freqs * lanes):
                         work[i] = work[i] ** half_power
@@ -307,9 +232,9 @@ def mel_groups(lanes: int):
                 for m in range(n_mels):
                     source, count, weight = bands[3 * m] * lanes, bands[3 * m + 1], bands[3 * m + 2]
                     if valid == lanes:
-                        filter_frames(lanes, work, weights, out, source, count, weight, row, eps)
+                        codelets.filter_frames(lanes, work, weights, out, source, count, weight, row, eps)
                     else:
-                        filter_frames(lanes, work, weights, tail, source, count, weight, 0, eps)
+                        codelets.filter_frames(lanes, work, weights, tail, source, count, weight, 0, eps)
                         for i in range(valid):
                             out[row + i] = tail[i]
                     row += n_frames
@@ -317,115 +242,28 @@ def mel_groups(lanes: int):
     return run
 
 
-def signature(in_dtype: str, dtype: str) -> types.Signature:
-    """Of `mel_groups` for samples and results of these dtypes."""
-    a, b, integers = (types.CPointer(kind) for kind in (getattr(types, in_dtype), getattr(types, dtype), types.int64))
-    number = getattr(types, dtype)
-    return types.void(
-        a,
-        b,
-        integers,
-        integers,
-        integers,
-        integers,
-        b,
-        b,
-        integers,
-        b,
-        b,
-        b,
-        a,
-        integers,
-        number,
-        types.float64,
-        types.int64,
-        types.int64,
-    )
-
-
-def compile_kernel(lanes: int, in_dtype: str, dtype: str) -> tuple[str, bytes]:
-    """Name and object code (for this machine) of void f(int64 *job): the loop on a job laid out as numba_plan says."""
-    function = numba.njit(
-        signature(in_dtype, dtype),
-        nogil=True,
-        error_model="numpy",
-        no_cpython_wrapper=True,
-        no_cfunc_wrapper=True,
-        _nrt=False,
-    )(mel_groups(lanes))
+def compile_kernel(lanes: int, in_dtype: str, dtype: str) -> bytes:
+    """Object code, for this machine, of `mel_groups` as void f(int64 *job), named `plan.ENTRY`."""
+    function = numba.njit(_JOB, **_C_FUNCTION)(mel_groups(lanes, in_dtype, dtype))
     (compiled,) = function.overloads.values()
-    library = compiled.library.codegen.create_library("mel_entry")
+    library = compiled.library.codegen.create_library(plan.ENTRY)
     library.enable_object_caching()
-    library.add_ir_module(_entry(compiled.fndesc.llvm_func_name, in_dtype, dtype))
+    library.add_ir_module(_entry(compiled.fndesc.llvm_func_name))
     library.add_linking_library(compiled.library)
     with global_compiler_lock:
         library.finalize()
-    _, _, (code, _) = library.serialize_using_object_code()
-    return _ENTRY, code
+    return library.serialize_using_object_code()[2][0]
 
 
-def _entry(name: str, in_dtype: str, dtype: str) -> ir.Module:
-    """The function that threads are given: it takes the next scratch memory of the job and calls the loop.
-
-    One argument, no result: what OpenMP asks of a parallel region, and the cheapest call from Python.
-    """
-    module, i64, byte = ir.Module("mel_entry"), ir.IntType(64), ir.IntType(8)
-    kinds = {"float32": ir.FloatType(), "float64": ir.DoubleType(), "int16": ir.IntType(16)}
-    number, sample, integers = kinds[dtype], kinds[in_dtype].as_pointer(), i64.as_pointer()
-    numbers = number.as_pointer()
-    # numba's calling convention: where a result and an error go, then the arguments of `signature`.
-    arguments = [
-        byte.as_pointer().as_pointer(),
-        byte.as_pointer().as_pointer(),
-        sample,
-        numbers,
-        integers,
-        integers,
-        integers,
-        integers,
-        numbers,
-        numbers,
-        integers,
-        numbers,
-        numbers,
-        numbers,
-        sample,
-        integers,
-        number,
-        ir.DoubleType(),
-        i64,
-        i64,
-    ]
-    loop = ir.Function(module, ir.FunctionType(ir.IntType(32), arguments), name)
-    entry = ir.Function(module, ir.FunctionType(ir.VoidType(), [integers]), _ENTRY)
-    builder, (job,) = ir.IRBuilder(entry.append_basic_block("entry")), entry.args
-
-    def slot(position, kind=i64):
-        offset = position if isinstance(position, ir.Value) else ir.Constant(i64, position)
-        return builder.bitcast(builder.gep(job, [offset]), kind.as_pointer())
-
-    def field(position, kind):
-        return builder.load(slot(position, kind))
-
-    area = builder.atomic_rmw("add", slot(NEXT_AREA), ir.Constant(i64, 1), "monotonic")
-    areas = builder.add(builder.mul(area, ir.Constant(i64, AREA_SIZE)), ir.Constant(i64, AREAS))
-    work = [builder.add(areas, ir.Constant(i64, i)) for i in range(5)]
-    eps = field(EPS, ir.DoubleType())
-    nowhere = builder.alloca(byte.as_pointer())
-    values = [
-        nowhere,
-        nowhere,
-        field(SAMPLES, sample),
-        field(OUT, numbers),
-        slot(COUNTER),
-        job,
-        *(field(position, kind) for position, kind in zip(ARRAYS, arguments[6:11], strict=True)),
-        *(field(position, kind) for position, kind in zip(work, arguments[11:16], strict=True)),
-        eps if dtype == "float64" else builder.fptrunc(eps, number),
-        field(HALF_POWER, ir.DoubleType()),
-        field(TOTAL, i64),
-        field(GRAIN, i64),
-    ]
-    builder.call(loop, values)
+def _entry(name: str) -> ir.Module:
+    """Calls numba's function as C does: one argument, no result. OpenMP asks this of a parallel region."""
+    module, job = ir.Module(plan.ENTRY), ir.IntType(64).as_pointer()
+    # numba's calling convention: where a result and an error go, then the arguments.
+    nothing = ir.IntType(8).as_pointer().as_pointer()
+    loop = ir.Function(module, ir.FunctionType(ir.IntType(32), [nothing, nothing, job]), name)
+    entry = ir.Function(module, ir.FunctionType(ir.VoidType(), [job]), plan.ENTRY)
+    builder = ir.IRBuilder(entry.append_basic_block("entry"))
+    nowhere = builder.alloca(nothing.pointee)
+    builder.call(loop, [nowhere, nowhere, *entry.args])
     builder.ret_void()
     return module

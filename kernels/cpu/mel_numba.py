@@ -14,23 +14,33 @@ kernels/cpu/kernel.py; the same on NumPy arrays, without torch: kernels/cpu/nump
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from triadbench.kernels.cpu import job as numba_job
-from triadbench.kernels.cpu import plan as numba_plan
-from triadbench.kernels.cpu import threads as numba_threads
+from triadbench.kernels.cpu import job as mel_job
+from triadbench.kernels.cpu import plan as mel_plan
+from triadbench.kernels.cpu import threads
+from triadbench.kernels.cpu.machine_code import host_lanes
 from triadbench.kernels.spec import MelSpec
-from triadbench.kernels.torch_operator import Kept, identity, needs_operator, register_operator
+from triadbench.kernels.torch_operator import BoundedCache, identity, needs_operator, register_operator
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 COMPUTES_IN_FLOAT64 = False
 
 _PREPARED_KEPT = 16  # settings that a process keeps ready, with scratch memory
 
 
+@functools.cache
 def why_unavailable() -> str | None:
     """None, or why numba cannot be imported."""
-    return _import_failure()
+    reason = mel_job.why_no_compiler()
+    if reason is None:
+        register_operator("mel_numba", compute)
+    return reason
 
 
 def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: bool) -> str | None:
@@ -39,19 +49,16 @@ def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: b
         return f"it runs on the CPU and the input is on {device}"
     if needs_gradient:
         return "it has no gradient"
-    return numba_job.why_not_planned(spec)
+    return mel_job.why_not_planned(spec)
 
 
-def plan_for(spec: MelSpec, lanes: int | None = None) -> numba_plan.Plan:
+def plan_for(spec: MelSpec, lanes: int | None = None) -> mel_plan.Plan:
     """The passes that a float32 input takes with the spec's own window; `.path` is "fast" or "direct"."""
-    from triadbench.kernels import object_cache as numba_cache
-
-    lanes = lanes or numba_cache.host_lanes(4)
-    window = spec.frame_window(spec.window_array())
-    return numba_plan.make_plan(spec.n_fft, spec.hop_length, window, lanes, np.float32)
+    window, float32 = spec.frame_window(spec.window_array()), np.dtype(np.float32)
+    return mel_plan.make_plan(spec.n_fft, spec.hop_length, window, lanes or host_lanes(4), float32)
 
 
-def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None) -> Tensor:
     """(batch, time) float32, float64 or int16 on the CPU -> (batch, n_mels, n_frames).
 
     window (win_length,) and filterbank (n_mels, n_freqs) in the dtype of the result. They are prepared once; a change
@@ -64,13 +71,22 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     return compute(waveform, spec, window, filterbank, log_eps)
 
 
-def compute(waveform, spec: MelSpec, window, filterbank, log_eps: float | None, lanes: int | None = None):
+def compute(
+    waveform: Tensor,
+    spec: MelSpec,
+    window: Tensor,
+    filterbank: Tensor,
+    log_eps: float | None,
+    lanes: int | None = None,
+) -> Tensor:
     """`forward` outside torch.compile; `lanes` (W) defaults to the host's vector width."""
     import torch
 
     n_clips, time = waveform.shape
-    lanes = lanes or _host_lanes(window.dtype.itemsize)
-    prepared = _prepared(spec, window, filterbank, waveform.dtype, lanes)
+    lanes = lanes or host_lanes(window.dtype.itemsize)
+    # By address: hashing a spec costs more than all other look-ups.
+    key = (id(spec), identity(window), identity(filterbank), waveform.dtype, lanes)
+    prepared = _prepared.get(key) or _prepared.put(key, _prepare(spec, window, filterbank, waveform.dtype, lanes))
     n_frames = prepared.n_frames(time)
     out = window.new_empty((n_clips, spec.n_mels, n_frames))  # not torch's default device
     if not n_clips:
@@ -81,52 +97,22 @@ def compute(waveform, spec: MelSpec, window, filterbank, log_eps: float | None, 
     n_threads = prepared.threads(total, torch.get_num_threads())
     job = prepared.take(n_threads)
     job.fill(time, n_frames, clips.data_ptr(), out.data_ptr(), log_eps, total, n_threads)
-    numba_threads.run(prepared.kernel, job.address, n_threads)
+    threads.run(prepared.kernel, job.address, n_threads)
     prepared.jobs.append(job)
     return out
 
 
-@functools.cache
-def _host_lanes(float_bytes: int) -> int:
-    from triadbench.kernels import object_cache as numba_cache
-
-    return numba_cache.host_lanes(float_bytes)
+_prepared: BoundedCache[mel_job.Prepared] = BoundedCache(_PREPARED_KEPT)
 
 
-# ---- what one spec, window and filterbank need, worked out once
-
-
-_kept: Kept[numba_job.Prepared] = Kept(_PREPARED_KEPT)
-
-
-def _prepared(spec: MelSpec, window, filterbank, in_dtype, lanes: int) -> numba_job.Prepared:
-    # By address: hashing a spec costs more than all other look-ups.
-    key = (id(spec), identity(window), identity(filterbank), in_dtype, lanes)
-    found = _kept.get(key)
-    if found is None:
-        found = _prepare(spec, window, filterbank, str(in_dtype).removeprefix("torch."), lanes)
-        _kept.put(key, found)
-    return found
-
-
-def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, lanes: int) -> numba_job.Prepared:
+def _prepare(spec: MelSpec, window: Tensor, filterbank: Tensor, dtype: torch.dtype, lanes: int) -> mel_job.Prepared:
     if window.dtype != filterbank.dtype or str(window.dtype) not in ("torch.float32", "torch.float64"):
         raise TypeError(
             f"window dtype={window.dtype} and filterbank dtype={filterbank.dtype} must be the same, torch.float32 or "
             "torch.float64; convert them with .to()"
         )
+    in_dtype = str(dtype).removeprefix("torch.")
     if in_dtype not in ("float32", "float64", "int16"):
         raise TypeError(f"waveform dtype={in_dtype} must be float32, float64 or int16; use waveform.float()")
-    kept = window.detach(), filterbank.detach()  # of their own: `.data` may be set on the caller's
-    return numba_job.prepare(spec, *(tensor.numpy() for tensor in kept), in_dtype, lanes, kept)
-
-
-# ---- torch.compile: the kernel as an operator with a shape function
-
-
-@functools.cache
-def _import_failure() -> str | None:
-    reason = numba_job.why_no_compiler()
-    if reason is None:
-        register_operator("mel_numba", compute)
-    return reason
+    window, filterbank = window.detach(), filterbank.detach()  # of their own: `.data` may be set on the caller's
+    return mel_job.prepare(spec, window.numpy(), filterbank.numpy(), in_dtype, lanes, keep=(window, filterbank))

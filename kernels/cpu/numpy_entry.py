@@ -13,8 +13,9 @@ import sys
 
 import numpy as np
 
-from triadbench.kernels.cpu import job as numba_job
-from triadbench.kernels.cpu import threads as numba_threads
+from triadbench.kernels.cpu import job as mel_job
+from triadbench.kernels.cpu import threads as thread_runs
+from triadbench.kernels.cpu.machine_code import host_lanes
 from triadbench.kernels.spec import LOG_EPS, MelSpec
 
 _POOL_SAMPLES = 1 << 20  # in frames; for fewer, waking the pool's threads takes longer than they save
@@ -25,7 +26,7 @@ def why_unavailable(spec: MelSpec) -> str | None:
     """None, or why there are no mel spectrograms of this spec here."""
     if spec.window == "custom":
         return 'window="custom" has no formula'
-    return numba_job.why_not_planned(spec) or numba_job.why_no_compiler()
+    return mel_job.why_not_planned(spec) or mel_job.why_no_compiler()
 
 
 def load(spec: MelSpec) -> None:
@@ -59,12 +60,10 @@ def mel(waveforms: np.ndarray, spec: MelSpec, *, log: bool, threads: int = 1) ->
     total = n_clips * -(-n_frames // prepared.plan.lanes)
     threads = prepared.threads(total, threads)
     # Looked for too early, OpenMP would be missing for torch as well when that comes.
-    run = numba_threads.run
-    if threads > 1 and "torch._C" not in sys.modules:
-        if total * prepared.group_samples < _POOL_SAMPLES:
-            threads = 1
-        else:
-            run = numba_threads.run_on_pool
+    torch_is_loaded = "torch._C" in sys.modules
+    if not torch_is_loaded and total * prepared.group_samples < _POOL_SAMPLES:
+        threads = 1
+    run = thread_runs.run if torch_is_loaded or threads == 1 else thread_runs.run_on_pool
     job = prepared.take(threads)
     job.fill(time, n_frames, clips.ctypes.data, out.ctypes.data, LOG_EPS if log else None, total, threads)
     run(prepared.kernel, job.address, threads)
@@ -73,9 +72,7 @@ def mel(waveforms: np.ndarray, spec: MelSpec, *, log: bool, threads: int = 1) ->
 
 
 @functools.lru_cache(maxsize=_PREPARED_KEPT)
-def _prepared(spec: MelSpec) -> numba_job.Prepared:
-    from triadbench.kernels import object_cache as numba_cache
-
+def _prepared(spec: MelSpec) -> mel_job.Prepared:
     # Rounded first: those are the arrays that the torch module computes with.
     window, filterbank = spec.window_array().astype(np.float32), spec.filterbank().astype(np.float32)
-    return numba_job.prepare(spec, window, filterbank, "float32", numba_cache.host_lanes(4))
+    return mel_job.prepare(spec, window, filterbank, "float32", host_lanes(4))

@@ -26,16 +26,17 @@ from triadbench.kernels.spec import largest_prime
 # The operations of a step; each one's fields are told where it is made, below
 FIRST, PASS, LAST, TWIDDLE, POWERS, SQUARES, DIRECT_FIRST, DIRECT_PASS = range(8)
 N_FIELDS = 12
-# Positions in the `sizes` array that goes with a program
-(HOP, LEAD, PAD, PAD_MODE, TIME, N_FRAMES, N_MELS, N_FREQS, ROWS, ROW_STRIDE, COLUMNS, N_STEPS, ITEM, N_SIZES) = range(
-    14
-)
-# A job, what the compiled code is given: int64 slots that begin with `sizes`. Those of one call stand together from
-# NEXT_AREA on. The threads change NEXT_AREA, the next scratch memory to take, and COUNTER, the next group to do, which
-# have a cache line of their own. EPS and HALF_POWER are doubles. ARRAYS are the addresses of program, index, table,
-# weights and bands; AREAS, of AREA_SIZE slots for each thread, those of work, wide, tail, edges and addresses.
-(NEXT_AREA, COUNTER, SAMPLES, OUT, EPS, TOTAL, GRAIN, HALF_POWER) = range(30, 38)
-ARRAYS, AREAS, AREA_SIZE = range(38, 43), 48, 8
+# A job, what the compiled code is given: int64 slots. First come sizes ...
+HOP, LEAD, PAD, PAD_MODE, TIME, N_FRAMES, N_MELS, N_FREQS, ROWS, ROW_STRIDE, COLUMNS, N_STEPS, ITEM = range(13)
+# ... then, from NEXT_AREA on, what differs from call to call. The threads change NEXT_AREA, the next scratch memory to
+# take, and COUNTER, the next group to do, which have a cache line of their own. EPS (of log(mel + eps), negative for
+# plain mel) and HALF_POWER are doubles; TOTAL and GRAIN are groups, in all and to take at once.
+NEXT_AREA, COUNTER, SAMPLES, OUT, EPS, TOTAL, GRAIN, HALF_POWER = range(30, 38)
+# Addresses of the plan's arrays and the filters'; from AREAS on, of each thread's scratch memories, AREA_SIZE slots a
+# thread: work, wide, tail, edges and addresses.
+PROGRAM, INDEX, TABLE, WEIGHTS, BANDS = range(38, 43)
+AREAS, AREA_SIZE = 48, 8
+ENTRY = "mel_entry"  # the compiled function's name
 # Radices with straight-line code, in order of preference; other primes are summed directly. Complex butterflies of 16
 # take fewer passes but spill the 16 registers of AVX2: 8 is faster.
 RADICES = (16, 8, 4, 2, 5, 3)

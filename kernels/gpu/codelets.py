@@ -59,12 +59,12 @@ class Graph:
         return [Node(self, name) for name in names]
 
     def constant(self, value: float) -> str:
-        value = np.float32(value)
+        rounded = np.float32(value)
         for name, known in self.constants.items():
-            if known == value:
+            if known == rounded:
                 return name
         name = f"k{len(self.constants)}"
-        self.constants[name] = value
+        self.constants[name] = rounded
         return name
 
     def lines(self, results: dict[str, Node]) -> list[str]:
@@ -138,7 +138,7 @@ def unit(k: int, n: int) -> tuple[float, float]:
 def _butterfly(parts: list[Complex], k: int, n: int) -> list[Complex]:
     """p-point transform of parts[s] times w_n^(k s), s = 0..p - 1."""
     if len(parts) == 2:
-        return _radix_2(*parts, *unit(k, n))
+        return _radix_2(parts[0], parts[1], *unit(k, n))
     turned = [_turn(part, *unit(k * s, n)) for s, part in enumerate(parts)]
     return _radix_3(*turned) if len(parts) == 3 else _radix_5(*turned)
 
@@ -176,7 +176,7 @@ def _radix_5(a: Complex, b: Complex, c: Complex, d: Complex, e: Complex) -> list
     (c1, s1), (c2, s2) = (unit(-j, 5) for j in (1, 2))
     outer, inner = (b[0] + e[0], b[1] + e[1]), (c[0] + d[0], c[1] + d[1])
     outer_side, inner_side = (b[0] - e[0], b[1] - e[1]), (c[0] - d[0], c[1] - d[1])
-    out = [(a[0] + outer[0] + inner[0], a[1] + outer[1] + inner[1])] + [None] * 4
+    out: list = [(a[0] + outer[0] + inner[0], a[1] + outer[1] + inner[1])] + [None] * 4
     for k, (p, q, r, s) in {1: (c1, c2, s1, s2), 2: (c2, c1, s2, -s1)}.items():
         middle = [a[i] + outer[i].times(p) + inner[i].times(q) for i in (0, 1)]
         side = [outer_side[i].times(r) + inner_side[i].times(s) for i in (0, 1)]

@@ -1,58 +1,65 @@
 """From a plan to machine code: program text -> numba -> PTX -> machine code for one GPU, each kept on disk.
 
 The PTX is made for the oldest GPU that the plans fit and serves every later one: nothing in it depends on the GPU. A
-process that finds the machine code on disk loads neither numba nor a compiler. The files lie in kernels/__pycache__,
-or where that cannot be written in ~/.cache/triadbench, or in NUMBA_CACHE_DIR where it is set; their names cover
-the program text and the compilers' versions, so an edit never meets old code.
+process that finds the machine code on disk (kernels/object_cache.py) loads neither numba nor a compiler.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.metadata
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
 import tempfile
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from triadbench.kernels.gpu import memory as cuda_memory
-from triadbench.kernels.gpu import source as cuda_source
+from triadbench.kernels.gpu import memory as gpu_memory
+from triadbench.kernels.gpu import source
 from triadbench.kernels.gpu.plan import Plan
+from triadbench.kernels.object_cache import ObjectCache
 
 ENTRY = "mel"  # the kernel's name in PTX and machine code
 OLDEST = (8, 0)  # compute capability
 # NVVM stamps its own PTX version, which older assemblers and drivers refuse; what the kernels use is in this one.
 _PTX_VERSION = "8.0"
+_CACHE = ObjectCache(
+    "mel_cuda",
+    sources=("gpu/compile.py", "gpu/memory.py"),  # the program text that they compile is part of the key
+    packages=("numba-cuda", "numba", "nvidia-nvvm", "nvidia-nvjitlink", "triton"),
+)
 _compiling = threading.RLock()  # numba's compiler takes one at a time
 
 
 def ptx(plan: Plan) -> str:
     """The kernel `mel` as PTX text, from the disk where it is there. Raises ImportError without numba-cuda."""
-    return _kept(f"{_key(plan)}.ptx", lambda: compile_ptx(plan).encode()).decode()
+    return _CACHE.code(f"{_key(plan)}.ptx", lambda: compile_ptx(plan).encode()).decode()
 
 
 def machine_code(plan: Plan, arch: str) -> bytes:
     """The kernel assembled for e.g. "sm_90", from the disk where it is there."""
-    return _kept(f"{_key(plan)}.{arch}.cubin", lambda: _assemble(ptx(plan), arch))
+    return _CACHE.code(f"{_key(plan)}.{arch}.cubin", lambda: _assemble(ptx(plan), arch))
 
 
-def function(plan: Plan, names: dict, edits: tuple[tuple[str, str], ...] = ()):
+def _key(plan: Plan) -> str:
+    return _CACHE.key(plan, source.program(plan))
+
+
+def function(plan: Plan, names: dict, edits: tuple[tuple[str, str], ...] = ()) -> Callable:
     """The program text as a Python function over `names`, before any compiling.
 
-    edits   (old, new) texts, for tests. Raises ValueError where an old one does not occur.
+    Args:
+        edits: (old, new) texts, for tests. Raises ValueError where an old one does not occur.
     """
-    text, constants = cuda_source.program(plan)
+    text, constants = source.program(plan)
     for old, new in edits:
         if old not in text:
-            raise ValueError(f"edits: {old!r} does not occur in the program text; see cuda_source.program")
+            raise ValueError(f"edits: {old!r} does not occur in the program text; see source.program")
         text = text.replace(old, new)
-    scope = dict(names) | constants
+    scope: dict[str, Any] = names | constants
     exec(compile(text, f"<mel kernel for n_fft={plan.n_fft}>", "exec"), scope)
     return scope["kernel"]
 
@@ -63,12 +70,16 @@ def compile_ptx(plan: Plan) -> str:
         warnings.simplefilter("ignore")  # numba's, of what it is: no advice to the caller
         from numba import cuda
 
-        kernel = function(plan, cuda_memory.device_names())
-        signature = cuda_memory.signature(plan.in_dtype)
-        text, _ = cuda.compile(
-            kernel, signature, device=False, abi="numba", cc=OLDEST, launch_bounds=plan.threads, output="ptx"
-        )
-    name = re.search(r"\.entry\s+([\w$]+)\(", text).group(1)
+        kernel, signature = function(plan, gpu_memory.device_names()), gpu_memory.signature(plan.in_dtype)
+        options: dict[str, Any] = {
+            "device": False,
+            "abi": "numba",
+            "cc": OLDEST,
+            "launch_bounds": plan.threads,
+            "output": "ptx",
+        }
+        text, _ = cuda.compile(kernel, signature, **options)
+    (name,) = re.findall(r"\.entry\s+([\w$]+)\(", text)
     text = re.sub(r"^\.version .*$", f".version {_PTX_VERSION}", text.replace(name, ENTRY), flags=re.MULTILINE)
     # Pairs are read 8 bytes at a time; numba declares the alignment of one float.
     return re.sub(r"(\.extern \.shared) \.align 4 ", r"\1 .align 16 ", text)
@@ -76,8 +87,8 @@ def compile_ptx(plan: Plan) -> str:
 
 def tool(name: str) -> str | None:
     """Path of ptxas, nvdisasm and such: in triton, which torch brings on Linux, or on PATH; None where it is not."""
-    found = importlib.util.find_spec("triton")
-    for folder in found.submodule_search_locations if found else ():
+    triton = importlib.util.find_spec("triton")
+    for folder in (triton and triton.submodule_search_locations) or ():
         program = Path(folder, "backends", "nvidia", "bin", name)
         if program.is_file():
             return str(program)
@@ -85,15 +96,17 @@ def tool(name: str) -> str | None:
 
 
 def _assemble(text: str, arch: str) -> bytes:
-    """By ptxas, whose code is what cuda_static describes. The linker's newer assembler, for GPUs that this ptxas does
-    not know, takes a quarter to a half more registers (CUDA 13.0 against 12.8), and fewer blocks fit."""
+    """By ptxas, whose code static_analysis.py describes, or for GPUs that it does not know by the linker's assembler.
+
+    That one is newer, and takes a quarter to a half more registers (CUDA 13.0 against 12.8): fewer blocks fit.
+    """
     if program := tool("ptxas"):
         with tempfile.TemporaryDirectory() as folder:
-            source, code = Path(folder, "mel.ptx"), Path(folder, "mel.cubin")
-            source.write_text(text)
-            done = subprocess.run([program, f"-arch={arch}", str(source), "-o", str(code)], capture_output=True)
-            if done.returncode == 0:
-                return code.read_bytes()
+            ptx_file, cubin = Path(folder, "mel.ptx"), Path(folder, "mel.cubin")
+            ptx_file.write_text(text)
+            command = [program, f"-arch={arch}", str(ptx_file), "-o", str(cubin)]
+            if subprocess.run(command, capture_output=True).returncode == 0:
+                return cubin.read_bytes()
     return _link(text, arch)
 
 
@@ -115,50 +128,3 @@ def _link(text: str, arch: str) -> bytes:
         return bytes(result)
     finally:
         nvjitlink.destroy(handle)
-
-
-# ---- the disk
-
-
-def _key(plan: Plan) -> str:
-    text, constants = cuda_source.program(plan)
-    covers = [text, repr(sorted(constants.items())), repr(plan), _sources(), _PTX_VERSION]
-    return f"mel_cuda.{plan.n_fft}.{hashlib.sha256(chr(0).join(covers).encode()).hexdigest()[:24]}"
-
-
-@functools.cache
-def _sources() -> str:
-    here = Path(__file__)
-    texts = [path.read_text() for path in (here, here.with_name("memory.py"))]
-    for package in ("numba-cuda", "numba", "nvidia-nvvm", "nvidia-nvjitlink", "triton"):
-        try:
-            texts.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            texts.append(f"{package} missing")
-    return "\n".join(texts)
-
-
-def _kept(name: str, make) -> bytes:
-    folders = _folders()
-    for folder in folders:
-        try:
-            return (folder / name).read_bytes()
-        except OSError:
-            continue
-    made = make()
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-                file.write(made)
-            os.replace(file.name, folder / name)  # another process may be writing the same: either is whole
-            break
-        except OSError:
-            continue
-    return made
-
-
-def _folders() -> list[Path]:
-    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
-        return [Path(chosen)]
-    return [Path(__file__).with_name("__pycache__"), Path.home() / ".cache" / "triadbench"]

@@ -10,8 +10,9 @@ import ctypes
 import dataclasses
 import functools
 import threading
+from typing import Any
 
-from triadbench.kernels.gpu import compile as cuda_compile
+from triadbench.kernels.gpu import compile as gpu_compile
 from triadbench.kernels.gpu.plan import Plan
 
 KINDS = (  # of the kernel's parameters
@@ -28,8 +29,8 @@ _STATIC_SHARED_LIMIT = 48 * 1024  # bytes of shared memory that a block gets wit
 class Kernel:
     """A kernel loaded on one device: the driver's function and context handles, and how a block is made."""
 
-    function: object
-    context: object
+    function: Any
+    context: Any
     threads: int
     shared_bytes: int
 
@@ -54,18 +55,15 @@ def launch(kernel: Kernel, n_blocks: int, pointers: tuple, scalars: tuple, strea
     if other_context:  # a thread that has not used this device yet, or works on another
         _checked(driver.cuCtxPushCurrent(kernel.context))
     try:
+        grid, block = (n_blocks, 1, 1), (kernel.threads, 1, 1)
         parameters = ((*pointers, *scalars), KINDS)
-        _checked(
-            driver.cuLaunchKernel(
-                kernel.function, n_blocks, 1, 1, kernel.threads, 1, 1, kernel.shared_bytes, stream, parameters, 0
-            )
-        )
+        _checked(driver.cuLaunchKernel(kernel.function, *grid, *block, kernel.shared_bytes, stream, parameters, 0))
     finally:
         if other_context:
             _checked(driver.cuCtxPopCurrent())
 
 
-def _load(plan: Plan, device: int) -> Kernel:
+def _load(plan: Plan, device: int) -> Kernel:  # pragma: no cover (needs a GPU)
     import torch
 
     driver = _driver()
@@ -73,15 +71,14 @@ def _load(plan: Plan, device: int) -> Kernel:
         torch.empty(1, device="cuda")  # torch makes its context current in this thread
         context = _checked(driver.cuCtxGetCurrent())
         capability = torch.cuda.get_device_capability()
-        if capability < cuda_compile.OLDEST:
+        if capability < gpu_compile.OLDEST:
+            needed, present = (".".join(map(str, version)) for version in (gpu_compile.OLDEST, capability))
             raise RuntimeError(
-                "backend='cuda' needs compute capability {}.{}, this GPU has {}.{}; use another backend".format(
-                    *cuda_compile.OLDEST, *capability
-                )
+                f"backend='cuda' needs compute capability {needed}, this GPU has {present}; use another backend"
             )
-        code = cuda_compile.machine_code(plan, "sm_{}{}".format(*capability))
+        code = gpu_compile.machine_code(plan, "sm_{}{}".format(*capability))
         module = _checked(driver.cuModuleLoadData(code))
-        function = _checked(driver.cuModuleGetFunction(module, cuda_compile.ENTRY.encode()))
+        function = _checked(driver.cuModuleGetFunction(module, gpu_compile.ENTRY.encode()))
         if plan.shared_bytes > _STATIC_SHARED_LIMIT:
             attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             _checked(driver.cuFuncSetAttribute(function, attribute, plan.shared_bytes))
@@ -89,16 +86,16 @@ def _load(plan: Plan, device: int) -> Kernel:
 
 
 @functools.cache
-def _driver():
+def _driver() -> Any:
     from cuda.bindings import driver
 
     _checked(driver.cuInit(0))
     return driver
 
 
-def _checked(answer: tuple):
+def _checked(status_and_result: tuple) -> Any:
     """The driver's result, without its error code; raises RuntimeError for an error."""
-    error, *result = answer
+    error, *result = status_and_result
     if int(error):
         raise RuntimeError(f"CUDA driver: {error.name}; run with CUDA_LAUNCH_BLOCKING=1 to find an earlier cause")
     return result[0] if result else None

@@ -16,12 +16,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from triadbench.kernels.gpu import plan as cuda_plan
+from triadbench.kernels.gpu import plan as gpu_plan
 from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
-from triadbench.kernels.torch_operator import Kept, identity, needs_operator, register_operator
+from triadbench.kernels.torch_operator import BoundedCache, identity, needs_operator, register_operator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from triadbench.kernels.gpu.launch import Kernel
 
 COMPUTES_IN_FLOAT64 = False
 
@@ -39,10 +45,17 @@ def why_unavailable() -> str | None:
     if not torch.cuda.is_available():
         return "torch finds no NVIDIA GPU; check the driver with nvidia-smi, or compute on the CPU"
     for module, package in (("numba_cuda", "numba-cuda[cu13]"), ("cuda.bindings", "cuda-bindings")):
-        if not _found(module):
+        if not _is_installed(module):
             return f"{package} is not installed; pip install 'numba-cuda[cu13]'"
-    _register_operator()
+    register_operator("mel_cuda", compute, device_types="cuda")
     return None
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its parent package
+        return False
 
 
 def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: bool) -> str | None:
@@ -53,19 +66,21 @@ def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: b
         return "it has no gradient"
     if dtype == "float64":
         return "it computes in float32 and the input is float64"
-    return cuda_plan.why_not(spec.n_fft)
+    return gpu_plan.why_not(spec.n_fft)
 
 
-def plan_for(spec: MelSpec, *, in_dtype: str = "float32", log: bool = False, filterbank=None) -> cuda_plan.Plan:
-    """The kernel that such input takes; filterbank (n_mels, n_freqs) numpy, default the spec's own."""
+def plan_for(
+    spec: MelSpec, *, in_dtype: str = "float32", log: bool = False, filterbank: np.ndarray | None = None
+) -> gpu_plan.Plan:
+    """The kernel that such input takes; filterbank (n_mels, n_freqs), default the spec's own."""
     filters = spec.filterbank() if filterbank is None else filterbank
     # Without padding of either kind every frame lies inside its clip; `pad` alone puts zeros around.
     edge = spec.pad_mode if spec.center else "constant"
     power = {2.0: "power", 1.0: "magnitude"}.get(spec.power, "other")
-    return cuda_plan.make_plan(spec.n_fft, cuda_plan.bins_used(filters), in_dtype, edge, power, log)
+    return gpu_plan.make_plan(spec.n_fft, gpu_plan.bins_used(filters), in_dtype, edge, power, log)
 
 
-def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None) -> Tensor:
     """(batch, time) float32 or int16 on a CUDA device -> (batch, n_mels, n_frames) float32 on it.
 
     window (win_length,) and filterbank (n_mels, n_freqs) float32 on the same device. They are prepared once; a change
@@ -79,11 +94,13 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     return compute(waveform, spec, window, filterbank, log_eps)
 
 
-def compute(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+def compute(  # pragma: no cover (needs a GPU)
+    waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None
+) -> Tensor:
     """`forward` outside torch.compile."""
     import torch
 
-    from triadbench.kernels.gpu import launch as cuda_launch
+    from triadbench.kernels.gpu import launch as gpu_launch
 
     clips, spec = with_samples(waveform.contiguous(), spec)
     n_clips, time = clips.shape
@@ -91,15 +108,17 @@ def compute(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     out = torch.empty((n_clips, spec.n_mels, n_frames), dtype=torch.float32, device=clips.device)
     if not n_clips:
         return out
-    prepared = _prepared(spec, window, filterbank, clips.dtype, clips.device, log_eps is not None)
+    log = log_eps is not None
+    key = (spec, identity(window), identity(filterbank), clips.dtype, clips.device, log)
+    prepared = _prepared.get(key) or _prepared.put(key, _prepare(spec, window, filterbank, clips, log))
     n_blocks, scalars = geometry(prepared.plan, spec, n_clips, time, log_eps)
     pointers = (clips.data_ptr(), out.data_ptr(), prepared.tables.data_ptr(), prepared.bands.data_ptr())
     stream = torch.cuda.current_stream(clips.device).cuda_stream  # at every call: a graph's capture has its own
-    cuda_launch.launch(prepared.kernel, n_blocks, pointers, scalars, stream)
+    gpu_launch.launch(prepared.kernel, n_blocks, pointers, scalars, stream)
     return out
 
 
-def geometry(plan: cuda_plan.Plan, spec: MelSpec, n_clips: int, time: int, log_eps: float | None) -> tuple[int, tuple]:
+def geometry(plan: gpu_plan.Plan, spec: MelSpec, n_clips: int, time: int, log_eps: float | None) -> tuple[int, tuple]:
     """Blocks, and the scalars of the kernel in order. Tiles of frames do not cross clips, so no frame needs a division.
 
     Raises ValueError where a position does not fit 32 bits.
@@ -118,7 +137,7 @@ def geometry(plan: cuda_plan.Plan, spec: MelSpec, n_clips: int, time: int, log_e
     return n_clips * n_tiles, (*counts, eps, spec.power / 2)
 
 
-def with_samples(clips, spec: MelSpec):
+def with_samples(clips: Any, spec: MelSpec) -> tuple[Any, MelSpec]:
     """Empty clips that `pad` makes long enough become clips of zeros: the kernel reads sample 0 before it discards.
 
     clips: (batch, time), a torch tensor or a numpy array.
@@ -132,63 +151,44 @@ def with_samples(clips, spec: MelSpec):
 # ---- what one spec, window and filterbank need, worked out once
 
 
-def tables_of(plan: cuda_plan.Plan, spec: MelSpec, window: np.ndarray, filterbank: np.ndarray):
-    """(tables float32, bands int32) of a kernel: window, twiddles and weights one after the other; see cuda_plan."""
+def tables_of(
+    plan: gpu_plan.Plan, spec: MelSpec, window: np.ndarray, filterbank: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(tables float32, bands int32) of a kernel: window, twiddles and weights one after the other; see gpu/plan.py."""
     frame_window = spec.frame_window(window.astype(np.float64))
     if plan.in_dtype == "int16":
         frame_window = frame_window / INT16_FULL_SCALE  # a power of two: exact
-    bands, weights = cuda_plan.make_bands(plan, filterbank)
-    return np.concatenate((cuda_plan.make_tables(plan, frame_window), weights)), bands
+    bands, weights = gpu_plan.make_bands(plan, filterbank)
+    return np.concatenate((gpu_plan.make_tables(plan, frame_window), weights)), bands
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Prepared:
-    """`tensors` keeps what the key names by its address alive, so that nothing else can come to lie there."""
+    """`keep`: the tensors that the key names by their address, kept alive so that it is not reused."""
 
-    plan: cuda_plan.Plan
-    kernel: object
-    tables: object
-    bands: object
-    tensors: tuple
-
-
-_kept: Kept[_Prepared] = Kept(_PREPARED_KEPT)
+    plan: gpu_plan.Plan
+    kernel: Kernel
+    tables: Tensor
+    bands: Tensor
+    keep: tuple
 
 
-def _prepared(spec: MelSpec, window, filterbank, in_dtype, device, log: bool) -> _Prepared:
-    key = (spec, identity(window), identity(filterbank), in_dtype, device, log)
-    found = _kept.get(key)
-    if found is None:
-        found = _prepare(spec, window, filterbank, str(in_dtype).removeprefix("torch."), device, log)
-        _kept.put(key, found)
-    return found
+_prepared: BoundedCache[_Prepared] = BoundedCache(_PREPARED_KEPT)
 
 
-def _prepare(spec: MelSpec, window, filterbank, in_dtype: str, device, log: bool) -> _Prepared:
+def _prepare(  # pragma: no cover (needs a GPU)
+    spec: MelSpec, window: Tensor, filterbank: Tensor, clips: Tensor, log: bool
+) -> _Prepared:
     import torch
 
-    from triadbench.kernels.gpu import launch as cuda_launch
+    from triadbench.kernels.gpu import launch as gpu_launch
 
     spec.check_shapes(window.shape, filterbank.shape)  # the compiled code trusts them
-    filters = filterbank.detach().cpu().numpy()
-    plan = plan_for(spec, in_dtype=in_dtype, log=log, filterbank=filters)
-    tables, bands = tables_of(plan, spec, window.detach().cpu().numpy(), filters)
-    on_device = [torch.from_numpy(array).to(device) for array in (tables, bands)]
+    filters, device = filterbank.detach().cpu().numpy(), clips.device
+    plan = plan_for(spec, in_dtype=str(clips.dtype).removeprefix("torch."), log=log, filterbank=filters)
+    tables, bands = (
+        torch.from_numpy(array).to(device) for array in tables_of(plan, spec, window.detach().cpu().numpy(), filters)
+    )
     # Once: another stream may be the next to use the tables, and it knows nothing of this copy.
     torch.cuda.current_stream(device).synchronize()
-    return _Prepared(plan, cuda_launch.kernel(plan, device.index), *on_device, (window, filterbank))
-
-
-# ---- torch.compile: the kernel as an operator with a shape function
-
-
-def _found(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even its parent package
-        return False
-
-
-@functools.cache
-def _register_operator() -> None:
-    register_operator("mel_cuda", compute, device_types="cuda")
+    return _Prepared(plan, gpu_launch.kernel(plan, device.index), tables, bands, (window, filterbank))

@@ -11,164 +11,154 @@ the ends of its array, and a group of floats must be aligned.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from triadbench.kernels.spec import PAD_MODES
 
-PARAMETERS = (  # of every kernel, in order
-    "wave",
-    "out",
-    "tables",
-    "bands",
-    "time",
-    "n_frames",
-    "n_tiles",
-    "hop",
-    "lead",
-    "pad",
-    "n_mels",
-    "eps",
-    "half_power",
-)
+# Of every kernel, in order
+PARAMETERS = "wave out tables bands time n_frames n_tiles hop lead pad n_mels eps half_power".split()
 
 
-def signature(in_dtype: str):
+def signature(in_dtype: str) -> Any:
     """The kernel's type: four raw pointers, then 32-bit scalars."""
-    from numba.cuda import types
-
+    types = _types()
     wave = types.int16 if in_dtype == "int16" else types.float32
     pointers = [types.CPointer(t) for t in (wave, types.float32, types.float32, types.int32)]
     counts = [types.uint32, types.uint32, types.uint32, types.int32, types.int32, types.int32, types.uint32]
     return types.void(*pointers, *counts, types.float32, types.float32)
 
 
+def _types() -> Any:
+    """numba's types for CUDA, which it makes at run time."""
+    from numba.cuda import types
+
+    return types
+
+
 @functools.cache
-def device_names() -> dict:
+def device_names() -> dict[str, Any]:
+    """The names as numba intrinsics."""
     from llvmlite import ir
     from numba import cuda
-    from numba.cuda import types
     from numba.cuda.extending import intrinsic
 
-    def offset(context, builder, pointer, index, index_type):
-        index = context.cast(builder, index, index_type, types.int64)
+    types, number = _types(), ir.IntType(32)
+    names: dict[str, Any] = {"cuda": cuda, "u": types.uint32, "i32": types.int32, "i64": types.int64}
+    names |= {"f32": types.float32, "log": math.log, "sqrt": math.sqrt, "power_of": math.pow}
+
+    def device_function(result: Callable) -> Callable:
+        """Adds an intrinsic to `names`: `write(context, builder, signature, *arguments)`, typed by `result`."""
+
+        def add(write: Callable) -> None:
+            def typed(typingctx, *arguments):
+                def codegen(context, builder, signature, values):
+                    return write(context, builder, signature, *values)
+
+                return result(*arguments)(*arguments), codegen
+
+            # numba does not take *arguments: it wants to see a typing context, then the arguments by name.
+            parameters = list(inspect.signature(write).parameters.values())[2:]
+            typed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+            names[write.__name__] = intrinsic(typed)
+
+        return add
+
+    def place(context, builder, signature, pointer, index):
+        """Where element `index` lies; the index is the signature's second argument."""
+        index = context.cast(builder, index, signature.args[1], types.int64)
         return builder.gep(pointer, [index], inbounds=True)
 
-    def vector_at(builder, pointer, count):
+    def group_at(builder, pointer, count):
         return builder.bitcast(pointer, ir.VectorType(ir.FloatType(), count).as_pointer())
 
-    def number(builder, position):
-        return ir.Constant(ir.IntType(32), position)
+    def parts_of(context, builder, signature, group, count):
+        parts = [builder.extract_element(group, number(i)) for i in range(count)]
+        return context.make_tuple(builder, signature.return_type, parts)
 
-    @intrinsic
-    def advance(typingctx, pointer, count):
-        def code(context, builder, sig, args):
-            return offset(context, builder, *args, sig.args[1])
+    def read_only(builder, pointer, align=None):
+        """Load from memory that nobody writes while the kernel runs."""
+        value = builder.load(pointer, align=align)
+        value.set_metadata("invariant.load", builder.module.add_metadata([]))
+        return value
 
-        return pointer(pointer, count), code
+    @device_function(lambda pointer, count: pointer)
+    def advance(context, builder, signature, pointer, count):
+        return place(context, builder, signature, pointer, count)
 
-    @intrinsic
-    def read(typingctx, pointer, index):
-        """Of memory that nobody writes while the kernel runs; integers become floats."""
-        result = types.int32 if pointer.dtype == types.int32 else types.float32
+    @device_function(lambda pointer, index: types.int32 if pointer.dtype == types.int32 else types.float32)
+    def read(context, builder, signature, pointer, index):
+        """Integers but those of 32 bits become floats."""
+        value = read_only(builder, place(context, builder, signature, pointer, index))
+        return context.cast(builder, value, signature.args[0].dtype, signature.return_type)
 
-        def code(context, builder, sig, args):
-            value = builder.load(offset(context, builder, *args, sig.args[1]))
-            value.set_metadata("invariant.load", builder.module.add_metadata([]))
-            return context.cast(builder, value, sig.args[0].dtype, sig.return_type)
+    @device_function(lambda pointer, index: types.UniTuple(types.float32, 4))
+    def read4(context, builder, signature, pointer, index):
+        quad = group_at(builder, place(context, builder, signature, pointer, index), 4)
+        return parts_of(context, builder, signature, read_only(builder, quad, align=16), 4)
 
-        return result(pointer, index), code
+    @device_function(lambda pointer, index: pointer.dtype)
+    def load(context, builder, signature, pointer, index):
+        return builder.load(place(context, builder, signature, pointer, index))
 
-    @intrinsic
-    def read4(typingctx, pointer, index):
-        def code(context, builder, sig, args):
-            place = offset(context, builder, *args, sig.args[1])
-            quad = builder.load(vector_at(builder, place, 4), align=16)
-            quad.set_metadata("invariant.load", builder.module.add_metadata([]))
-            parts = [builder.extract_element(quad, number(builder, i)) for i in range(4)]
-            return context.make_tuple(builder, sig.return_type, parts)
+    @device_function(lambda pointer, index: types.UniTuple(types.float32, 2))
+    def load2(context, builder, signature, pointer, index):
+        pair = group_at(builder, place(context, builder, signature, pointer, index), 2)
+        return parts_of(context, builder, signature, builder.load(pair, align=8), 2)
 
-        return types.UniTuple(types.float32, 4)(pointer, index), code
+    @device_function(lambda pointer, index, value: types.void)
+    def store(context, builder, signature, pointer, index, value):
+        value = context.cast(builder, value, signature.args[2], signature.args[0].dtype)
+        builder.store(value, place(context, builder, signature, pointer, index))
 
-    @intrinsic
-    def load(typingctx, pointer, index):
-        def code(context, builder, sig, args):
-            return builder.load(offset(context, builder, *args, sig.args[1]))
+    @device_function(lambda pointer, index, first, second: types.void)
+    def store2(context, builder, signature, pointer, index, first, second):
+        pair = ir.Constant(ir.VectorType(ir.FloatType(), 2), ir.Undefined)
+        for i, value in enumerate((first, second)):
+            pair = builder.insert_element(pair, value, number(i))
+        target = group_at(builder, place(context, builder, signature, pointer, index), 2)
+        builder.store(pair, target, align=8)
 
-        return pointer.dtype(pointer, index), code
+    @device_function(lambda array: types.CPointer(array.dtype))
+    def pointer_to(context, builder, signature, array):
+        return context.make_array(signature.args[0])(context, builder, array).data
 
-    @intrinsic
-    def load2(typingctx, pointer, index):
-        def code(context, builder, sig, args):
-            pair = builder.load(vector_at(builder, offset(context, builder, *args, sig.args[1]), 2), align=8)
-            parts = [builder.extract_element(pair, number(builder, i)) for i in (0, 1)]
-            return context.make_tuple(builder, sig.return_type, parts)
-
-        return types.UniTuple(types.float32, 2)(pointer, index), code
-
-    @intrinsic
-    def store(typingctx, pointer, index, value):
-        def code(context, builder, sig, args):
-            value = context.cast(builder, args[2], sig.args[2], sig.args[0].dtype)
-            builder.store(value, offset(context, builder, *args[:2], sig.args[1]))
-
-        return types.void(pointer, index, value), code
-
-    @intrinsic
-    def store2(typingctx, pointer, index, first, second):
-        def code(context, builder, sig, args):
-            pair = ir.Constant(ir.VectorType(ir.FloatType(), 2), ir.Undefined)
-            for i in (0, 1):
-                pair = builder.insert_element(pair, args[2 + i], number(builder, i))
-            builder.store(pair, vector_at(builder, offset(context, builder, *args[:2], sig.args[1]), 2), align=8)
-
-        return types.void(pointer, index, first, second), code
-
-    @intrinsic
-    def pointer_to(typingctx, array):
-        def code(context, builder, sig, args):
-            return context.make_array(sig.args[0])(context, builder, args[0]).data
-
-        return types.CPointer(array.dtype)(array), code
-
-    def sample(edge):
+    def add_sample(edge: str) -> None:
         """Sample `at` of a clip of `time` samples, padded to `length` with `pad` zeros first, then as `edge` says."""
 
-        def code(context, builder, sig, args):
-            wave, at, length, pad, time = args
-            zero = ir.Constant(at.type, 0)
-            below, above = builder.icmp_signed("<", at, zero), builder.icmp_signed(">=", at, length)
-            before, after = {
-                "reflect": lambda: (
-                    builder.neg(at),
-                    builder.sub(builder.sub(builder.add(length, length), number(builder, 2)), at),
-                ),
-                "replicate": lambda: (zero, builder.sub(length, number(builder, 1))),
-                "circular": lambda: (builder.add(at, length), builder.sub(at, length)),
-                "constant": lambda: (at, at),
-            }[edge]()
-            place = builder.sub(builder.select(below, before, builder.select(above, after, at)), pad)
-            within = builder.icmp_unsigned("<", place, time)  # a negative place is a large one
-            pointer = offset(context, builder, wave, builder.select(within, place, zero), types.int32)
-            value = builder.load(pointer)
-            value.set_metadata("invariant.load", builder.module.add_metadata([]))
-            value = context.cast(builder, value, sig.args[0].dtype, types.float32)
-            return builder.select(within, value, ir.Constant(ir.FloatType(), 0.0))
+        def outside(builder, at, length) -> tuple:
+            """Where a sample below 0 and one from `length` on are found."""
+            if edge == "reflect":
+                twice = builder.sub(builder.add(length, length), number(2))
+                return builder.neg(at), builder.sub(twice, at)
+            if edge == "replicate":
+                return number(0), builder.sub(length, number(1))
+            return (builder.add(at, length), builder.sub(at, length)) if edge == "circular" else (at, at)
 
-        def typed(typingctx, wave, at, length, pad, time):
-            return types.float32(wave, types.int32, types.int32, types.int32, types.int32), code
+        def sample(context, builder, signature, wave, at, length, pad, time):
+            below, above = builder.icmp_signed("<", at, number(0)), builder.icmp_signed(">=", at, length)
+            before, after = outside(builder, at, length)
+            position = builder.sub(builder.select(below, before, builder.select(above, after, at)), pad)
+            within = builder.icmp_unsigned("<", position, time)  # a negative position is a large one
+            position = builder.select(within, position, number(0))
+            value = read_only(builder, place(context, builder, signature, wave, position))
+            value = context.cast(builder, value, signature.args[0].dtype, types.float32)
+            return builder.select(within, value, ir.FloatType()(0.0))
 
-        return intrinsic(typed)
+        sample.__name__ = f"sample_{edge}"
+        device_function(lambda wave, *_: types.float32)(sample)
 
-    names = {f"sample_{edge}": sample(edge) for edge in PAD_MODES}
-    names |= {"cuda": cuda, "u": types.uint32, "i32": types.int32, "i64": types.int64, "f32": types.float32}
-    functions = (advance, read, read4, load, load2, store, store2, pointer_to)
-    return names | {f.__name__: f for f in functions} | {"log": math.log, "sqrt": math.sqrt, "power_of": math.pow}
+    for edge in PAD_MODES:
+        add_sample(edge)
+    return names
 
 
 class SimulatedPointer:
-    """An element of a flat numpy array."""
+    """An element of a flat numpy array; every access is checked."""
 
     def __init__(self, array: np.ndarray, start: int = 0) -> None:
         self.array, self.start = array, start
@@ -183,7 +173,8 @@ class SimulatedPointer:
 
 
 @functools.cache
-def simulator_names() -> dict:
+def simulator_names() -> dict[str, Any]:
+    """The names in plain Python."""
     from numba import cuda
 
     def advance(pointer, count):

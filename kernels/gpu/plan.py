@@ -105,16 +105,13 @@ class Plan:
         """Where bin k (an int or an array) of the powers lies."""
         return k + k // self.real_radix if self.groups > 1 else k
 
-    def entry(self) -> str:
-        """The kernel's name."""
-        return f"mel_{self.n_fft}_{self.in_dtype}"
-
 
 def make_plan(n_fft: int, n_bins: int, in_dtype: str, edge: str, power: str, log: bool) -> Plan:
     """Raises ValueError for an n_fft that `why_not` refuses."""
-    if reason := why_not(n_fft):
+    reason, layout = why_not(n_fft), _layout(n_fft)
+    if reason or layout is None:
         raise ValueError(reason)
-    real_radix, radices, frames, threads = _layout(n_fft)
+    real_radix, radices, frames, threads = layout
     n_bins = min(n_bins + TAIL, n_fft // 2 + 1)  # a filter's last quad reads them, with weights of zero
     return Plan(n_fft, real_radix, radices, frames, threads, n_bins, in_dtype, edge, power, log)
 
@@ -165,12 +162,12 @@ def _splits(n_fft: int) -> list[tuple[int, ...]]:
     """n_fft as ordered products of two to four radices; one where it is small."""
     if n_fft <= 8:
         return [(n_fft,)]
-    found = []
+    splits = []
 
     def extend(rest: int, chosen: tuple[int, ...]) -> None:
         if rest == 1:
             if len(chosen) > 1:
-                found.append(chosen)
+                splits.append(chosen)
             return
         if len(chosen) < 4:
             for radix in range(2, LARGEST_RADIX + 1):
@@ -178,7 +175,7 @@ def _splits(n_fft: int) -> list[tuple[int, ...]]:
                     extend(rest // radix, (*chosen, radix))
 
     extend(n_fft, ())
-    return found
+    return splits
 
 
 # ---- tables
@@ -235,8 +232,8 @@ def make_bands(plan: Plan, filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarr
     places = [plan.spread(np.flatnonzero(row)) for row in filterbank]
     bands = np.array([(p[0], _quads(p[-1] + 1 - p[0])) if len(p) else (0, 0) for p in places], np.int32)
     weights = np.zeros((4 * bands[:, 1].max(), len(filterbank)))
-    for m, (row, found) in enumerate(zip(filterbank, places, strict=True)):
-        weights[found - bands[m, 0], m] = row[row != 0.0]
+    for m, (row, positions) in enumerate(zip(filterbank, places, strict=True)):
+        weights[positions - bands[m, 0], m] = row[row != 0.0]
     return bands, _in_quads(weights).astype(np.float32)
 
 

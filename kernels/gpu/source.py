@@ -8,8 +8,8 @@ A block takes `frames` consecutive frames of one clip, through phases with a bar
 A frame that lies wholly inside its clip reads samples at constant offsets; the others find the
 place of each sample by the pad mode (`sample_reflect` and so on).
 
-The text is made for one plan: every size is a constant, every transform is straight-line code (cuda_codelets.py), and
-each memory access is a pointer moved once plus a constant (cuda_memory.py). In the text u, i32 and f32 are the 32-bit
+The text is made for one plan: every size is a constant, every transform is straight-line code (gpu/codelets.py), and
+each memory access is a pointer moved once plus a constant (gpu/memory.py). In the text u, i32 and f32 are the 32-bit
 types: numba computes integers in 64 bits unless each result is cut back.
 """
 
@@ -29,7 +29,7 @@ def kernel({parameters}):
     thread = u(cuda.threadIdx.x)
     block = u(cuda.blockIdx.x)
     clip = u(block // n_tiles)
-    first = u(u(block - u(clip * n_tiles)) * {frames})
+    first = u(u(block - u(clip * n_tiles)) * {plan.frames})
     wave = advance(wave, i64(clip) * i64(time))
     out = advance(out, i64(clip) * i64(u(n_mels * n_frames)))
     length = i32(i32(time) + i32(2 * pad))
@@ -38,24 +38,24 @@ def kernel({parameters}):
 _REAL = """
 item = thread
 while item < {items}:
-    frame = u(item // {m})
-    b = u(item - u(frame * {m}))
+    frame = u(item // {plan.m})
+    b = u(item - u(frame * {plan.m}))
     t = u(first + frame)
     if t < n_frames:
         window = advance(tables, u(4 * b))
 {windows}
         start = i32(i32(i32(t) * hop) - lead)
-        if start >= pad and i32(i32(start - pad) + {n_fft}) <= i32(time):
+        if start >= pad and i32(i32(start - pad) + {plan.n_fft}) <= i32(time):
             samples = advance(wave, i32(i32(start - pad) + i32(b)))
 {inside}
         else:
             start = i32(start + i32(b))
 {outside}
 {transform}
-        here = advance(shared, u(2 * u(u(frame * {frame}) + {place})))
+        here = advance(shared, u(2 * u(u(frame * {plan.frame}) + {place})))
         turn = advance(tables, u({turns} + 4 * b))
 {stores}
-    item = u(item + {threads})
+    item = u(item + {plan.threads})
 cuda.syncthreads()
 """
 
@@ -69,7 +69,7 @@ while item < {items}:
 {transform}
     turn = advance(tables, u({turns} + 4 * b))
 {stores}
-    item = u(item + {threads})
+    item = u(item + {plan.threads})
 cuda.syncthreads()
 """
 
@@ -79,15 +79,15 @@ here = advance(shared, u(u(thread if thread < {items} else 0) * {run}))
 {transform}
 cuda.syncthreads()
 if thread < {items}:
-    residue = u(thread // {groups})
-    e = u(thread - u(residue * {groups}))
-    frame = u(residue // {n_residues})
-    residue = u(residue - u(frame * {n_residues}))
+    residue = u(thread // {plan.groups})
+    e = u(thread - u(residue * {plan.groups}))
+    frame = u(residue // {plan.n_residues})
+    residue = u(residue - u(frame * {plan.n_residues}))
     digits = {digits}
-    bin = u(residue + u({real_radix} * digits))
-    whole = residue != 0 and 2 * residue != {real_radix}
-    low = advance(shared, u(u(frame * {power_frame}) + {low}))
-    high = advance(shared, i32(i32(u(frame * {power_frame})) - i32({high})))
+    bin = u(residue + u({plan.real_radix} * digits))
+    whole = residue != 0 and 2 * residue != {plan.real_radix}
+    low = advance(shared, u(u(frame * {plan.power_frame}) + {low}))
+    high = advance(shared, i32(i32(u(frame * {plan.power_frame})) - i32({high})))
 {stores}
 {gaps}
 cuda.syncthreads()
@@ -96,28 +96,29 @@ cuda.syncthreads()
 _TAIL = """
 item = thread
 while item < {items}:
-    store(shared, u(u(u(u(item // {tail}) * {power_frame}) + u(item % {tail})) + {first}), zero)
-    item = u(item + {threads})
+    store(shared, u(u(u(u(item // {tail}) * {plan.power_frame}) + u(item % {tail})) + {first}), zero)
+    item = u(item + {plan.threads})
 """
 
 _GAPS = """
 item = thread
 while item < {items}:
     frame = u(item // {gaps})
-    store(shared, u(u(frame * {power_frame}) + u(u(u(item - u(frame * {gaps})) * {step}) + {real_radix})), zero)
-    item = u(item + {threads})
+    gap = u(u(u(item - u(frame * {gaps})) * {step}) + {plan.real_radix})
+    store(shared, u(u(frame * {plan.power_frame}) + gap), zero)
+    item = u(item + {plan.threads})
 """
 
 _FILTERS = """
 item = thread
-while item < u(n_mels * {frames}):
-    mel = u(item // {frames})
-    frame = u(item - u(mel * {frames}))
+while item < u(n_mels * {plan.frames}):
+    mel = u(item // {plan.frames})
+    frame = u(item - u(mel * {plan.frames}))
     t = u(first + frame)
     if t < n_frames:
         band = advance(bands, u(2 * mel))
         quads = read(band, 1)
-        powers = advance(shared, u(u(frame * {power_frame}) + u(read(band, 0))))
+        powers = advance(shared, u(u(frame * {plan.power_frame}) + u(read(band, 0))))
         weights = advance(tables, u({weights} + u(4 * mel)))
         total = zero
         other = zero
@@ -131,17 +132,17 @@ while item < u(n_mels * {frames}):
             weights = advance(weights, u(4 * n_mels))
             quads = i32(quads - 1)
         store(out, u(u(mel * n_frames) + t), {result})
-    item = u(item + {threads})
+    item = u(item + {plan.threads})
 """
 
 
 def program(plan: Plan) -> tuple[str, dict[str, np.float32]]:
     """The text of `kernel`, and the float32 constants that it names."""
-    constants = {"zero": np.float32(0.0), "one": np.float32(1.0)}
+    constants = {"zero": np.float32(0.0)}
     phases = [_real(plan, constants)]
     phases += [_middle(plan, position, constants) for position in range(len(plan.radices) - 1)]
     phases += [_last(plan, constants), _filters(plan)]
-    text = _HEAD.format(parameters=", ".join(PARAMETERS), frames=plan.frames)
+    text = _HEAD.format(parameters=", ".join(PARAMETERS), plan=plan)
     return text + "".join(textwrap.indent(phase, "    ") for phase in phases), constants
 
 
@@ -153,26 +154,13 @@ def _real(plan: Plan, constants: dict) -> str:
     for c in range(1, plan.n_residues):
         stores += _turned(c, m, 2 * c * plan.residue, real=2 * c == radix)
     windows = [f"w{a}, w{a + 1}, w{a + 2}, w{a + 3} = read4(window, {a * m})" for a in range(0, radix, 4)]
-    return _REAL.format(
-        items=plan.frames * m,
-        m=m,
-        n_fft=plan.n_fft,
-        windows=_block(windows, 2),
-        inside=_block([f"x{a} = read(samples, {a * m}) * w{a}" for a in range(radix)], 3),
-        outside=_block(
-            [
-                f"x{a} = sample_{plan.edge}(wave, i32(start + {a * m}), length, pad, i32(time)) * w{a}"
-                for a in range(radix)
-            ],
-            3,
-        ),
-        transform=_block(lines, 2),
-        frame=plan.frame,
-        place=_place(plan),
-        turns=table_offsets(plan)[0],
-        stores=_block(stores, 2),
-        threads=plan.threads,
-    )
+    inside = [f"x{a} = read(samples, {a * m}) * w{a}" for a in range(radix)]
+    sample = f"sample_{plan.edge}(wave, i32(start + {{}}), length, pad, i32(time))"
+    outside = [f"x{a} = {sample.format(a * m)} * w{a}" for a in range(radix)]
+    blocks = {"windows": _block(windows, 2), "inside": _block(inside, 3), "outside": _block(outside, 3)}
+    blocks |= {"transform": _block(lines, 2), "stores": _block(stores, 2)}
+    items, place, turns = plan.frames * m, _place(plan), table_offsets(plan)[0]
+    return _REAL.format(plan=plan, items=items, place=place, turns=turns, **blocks)
 
 
 def _turned(k: int, size: int, to: int, real: bool = False) -> list[str]:
@@ -190,17 +178,12 @@ def _middle(plan: Plan, position: int, constants: dict) -> str:
     stores = ["store2(here, 0, re0, im0)"]
     for e in range(1, radix):
         stores += _turned(e, size, e * step)
-    return _MIDDLE.format(
-        items=plan.frames * plan.n_residues * plan.m // radix,
-        size=size,
-        stride=plan.place(size * radix),
-        place=_place(plan),
-        loads=_block([f"x{j}, y{j} = load2(here, {j * step})" for j in range(radix)], 1),
-        transform=_block(_complex(radix, range(radix), constants), 1),
-        turns=table_offsets(plan)[position + 1],
-        stores=_block(stores, 1),
-        threads=plan.threads,
-    )
+    loads = [f"x{j}, y{j} = load2(here, {j * step})" for j in range(radix)]
+    blocks = {"loads": loads, "transform": _complex(radix, range(radix), constants), "stores": stores}
+    sizes = {"items": plan.frames * plan.n_residues * plan.m // radix, "size": size, "stride": plan.place(size * radix)}
+    turns = table_offsets(plan)[position + 1]
+    text = {name: _block(lines, 1) for name, lines in blocks.items()}
+    return _MIDDLE.format(plan=plan, place=_place(plan), turns=turns, **sizes, **text)
 
 
 def _last(plan: Plan, constants: dict) -> str:
@@ -208,76 +191,50 @@ def _last(plan: Plan, constants: dict) -> str:
     step = real_radix * groups  # bins from one output to the next
     outputs, stores = [], []
     for j in range(radix):
-        below = 2 * j + 1 < radix  # every thread's bin is at most N / 2
-        between = 2 * j + 1 == radix  # some threads' are
         up, down = plan.spread(step * j), plan.spread(plan.n_fft - step * j)
         least_up, least_down = step * j, plan.n_fft - step * j - (real_radix // 2 + real_radix * (groups - 1))
         lower, mirrored = f"store(low, {up}, p{j})", f"store(high, {down}, p{j})"
-        if below:
-            used = least_up < plan.n_bins
-            stores += [lower] if used else []
-        elif between:
-            used = min(least_up, least_down) < plan.n_bins
-            if used:
-                stores += [f"if 2 * bin <= {plan.n_fft - 2 * step * j}:", f"    {lower}"]
-                stores += ["elif whole:", f"    {mirrored}"]
+        lines = []
+        if 2 * j + 1 < radix:  # every thread's bin is at most N / 2
+            lines = [lower] if least_up < plan.n_bins else []
+        elif 2 * j + 1 == radix:  # some threads' are
+            if min(least_up, least_down) < plan.n_bins:
+                lines = [
+                    f"if 2 * bin <= {plan.n_fft - 2 * step * j}:",
+                    f"    {lower}",
+                    "elif whole:",
+                    f"    {mirrored}",
+                ]
         else:
-            used = least_down < plan.n_bins or 2 * step * j == plan.n_fft and plan.n_bins == plan.n_freqs
-            stores += ["if whole:", f"    {mirrored}"] if least_down < plan.n_bins else []
+            if least_down < plan.n_bins:
+                lines = ["if whole:", f"    {mirrored}"]
             if 2 * step * j == plan.n_fft and plan.n_bins == plan.n_freqs:
-                stores += ["if bin == 0:", f"    {lower}"]
-        outputs += [j] if used else []
-    transform = _complex(radix, outputs, constants)
-    transform += [f"p{j} = {_power(plan.power, j)}" for j in outputs]
-    gaps = _TAIL.format(
-        items=plan.frames * TAIL,
-        tail=TAIL,
-        power_frame=plan.power_frame,
-        first=plan.spread(plan.n_freqs - 1) + 1,
-        threads=plan.threads,
-    )
+                lines += ["if bin == 0:", f"    {lower}"]
+        stores += lines
+        outputs += [j] if lines else []
+    transform = _complex(radix, outputs, constants) + [f"p{j} = {_power(plan.power, j)}" for j in outputs]
+    loads = [f"x{j}, y{j} = load2(here, {2 * j})" for j in range(radix)]
+    gaps = _TAIL.format(plan=plan, items=plan.frames * TAIL, tail=TAIL, first=plan.spread(plan.n_freqs - 1) + 1)
+    low = high = "bin"
     if groups > 1:
-        gaps += _GAPS.format(
-            items=plan.frames * (plan.n_fft // 2 // real_radix),
-            gaps=plan.n_fft // 2 // real_radix,
-            power_frame=plan.power_frame,
-            step=real_radix + 1,
-            real_radix=real_radix,
-            threads=plan.threads,
-        )
-    return _LAST.format(
-        items=plan.frames * plan.n_residues * groups,
-        run=2 * plan.place(radix),
-        loads=_block([f"x{j}, y{j} = load2(here, {2 * j})" for j in range(radix)], 0),
-        transform=_block(transform, 0),
-        groups=groups,
-        n_residues=plan.n_residues,
-        real_radix=real_radix,
-        digits=_digits(plan),
-        power_frame=plan.power_frame,
-        low="u(bin + digits)" if groups > 1 else "bin",
-        high="u(u(bin + digits) + u(1 if residue > 0 else 0))" if groups > 1 else "bin",
-        stores=_block(stores or ["pass"], 1),
-        gaps=gaps,
-    )
+        n_gaps = plan.n_fft // 2 // real_radix
+        gaps += _GAPS.format(plan=plan, items=plan.frames * n_gaps, gaps=n_gaps, step=real_radix + 1)
+        low, high = "u(bin + digits)", "u(u(bin + digits) + u(1 if residue > 0 else 0))"
+    blocks = {"loads": _block(loads, 0), "transform": _block(transform, 0), "stores": _block(stores or ["pass"], 1)}
+    items, run = plan.frames * plan.n_residues * groups, 2 * plan.place(radix)
+    return _LAST.format(plan=plan, items=items, run=run, digits=_digits(plan), low=low, high=high, gaps=gaps, **blocks)
 
 
 def _filters(plan: Plan) -> str:
-    result = "total + other"
-    return _FILTERS.format(
-        frames=plan.frames,
-        power_frame=plan.power_frame,
-        weights=table_offsets(plan)[-1],
-        result=f"log({result} + eps)" if plan.log else result,
-        threads=plan.threads,
-    )
+    result = "log(total + other + eps)" if plan.log else "total + other"
+    return _FILTERS.format(plan=plan, weights=table_offsets(plan)[-1], result=result)
 
 
 def _complex(radix: int, outputs, constants: dict) -> list[str]:
     graph = Graph(constants)
     real, imaginary = (graph.inputs([f"{name}{j}" for j in range(radix)]) for name in "xy")
-    found = dft(list(zip(real, imaginary, strict=True)))
-    return graph.lines(_named({k: found[k] for k in outputs}))
+    transform = dft(list(zip(real, imaginary, strict=True)))
+    return graph.lines(_named({k: transform[k] for k in outputs}))
 
 
 def _named(values) -> dict:

@@ -1,4 +1,4 @@
-"""What the compiled CUDA kernel takes and does, told without a GPU: registers, spills, shared memory, instruction mix.
+"""What the compiled CUDA kernel takes and does, without a GPU: registers, spills, shared memory, instruction mix.
 
 The kernel is compiled by numba-CUDA and assembled by NVIDIA's ptxas; nvdisasm lists its instructions. Both programs
 come with triton (which torch brings on Linux), or are found on PATH. These are counts of the program text, each
@@ -7,6 +7,7 @@ instruction once whatever it is repeated, and say what limits a kernel, not how 
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.util
 import re
@@ -14,10 +15,10 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from triadbench.kernels.gpu import compile as cuda_compile
+from triadbench.kernels.gpu import compile as gpu_compile
 from triadbench.kernels.gpu import mel_cuda
-from triadbench.kernels.gpu.plan import Plan
 from triadbench.kernels.spec import MelSpec
 
 # Of one multiprocessor, from the compute capabilities' table of the CUDA C++ programming guide.
@@ -29,25 +30,19 @@ LIMITS = {
 _REGISTER_UNIT = 256  # registers are handed to warps in such portions
 _SHARED_RESERVED = 1024  # bytes of shared memory that the system takes for each block
 
-CLASSES = (
-    "FFMA",
-    "FMUL",
-    "FADD",
-    "integer",
-    "shared load/store",
-    "global load/store",
-    "special function",
-    "branch/barrier",
-    "other",
-)
 _CLASS_OF = {
+    "FFMA": "FFMA",
+    "FMUL": "FMUL",
+    "FADD": "FADD",
     "integer": "IADD IADD3 IMAD IMUL ISETP LEA LOP LOP3 SHF SHL SHR SEL IMNMX VIADD VIADDMNMX IABS FLO POPC PRMT BFE "
     "BMSK SGXT USHF UIADD3 UIMAD ULEA ULOP3 USEL UISETP UMOV I2F F2I I2FP",
     "shared load/store": "LDS STS LDSM",
     "global load/store": "LDG STG LD ST",
     "special function": "MUFU",
     "branch/barrier": "BRA BSSY BSYNC BAR EXIT WARPSYNC BREAK RET CALL JMP BRX",
+    "other": "",
 }
+CLASSES = tuple(_CLASS_OF)
 _OPERATION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
 _ENOUGH_S = 120  # a compiler that takes longer hangs
 
@@ -57,56 +52,17 @@ def why_unavailable() -> str | None:
     if importlib.util.find_spec("numba_cuda") is None:
         return "numba-cuda is not installed; pip install 'numba-cuda[cu13]'"
     for program in ("ptxas", "nvdisasm"):
-        if _program(program) is None:
+        if gpu_compile.tool(program) is None:
             return f"{program} is not found; pip install triton, or put the CUDA toolkit's bin folder on PATH"
     return None
 
 
-def plan(spec: MelSpec, in_dtype: str = "float32", log: bool = True) -> Plan:
-    """The kernel's plan for this spec with its own filterbank."""
-    return mel_cuda.plan_for(spec, in_dtype=in_dtype, log=log)
+def ptx(spec: MelSpec, in_dtype: str = "float32", log: bool = True) -> str:
+    """The kernel as PTX text, the same for every GPU generation."""
+    return gpu_compile.ptx(mel_cuda.plan_for(spec, in_dtype=in_dtype, log=log))
 
 
-def ptx(spec: MelSpec, in_dtype: str = "float32", log: bool = True, arch: str = "sm_90") -> str:
-    """The kernel as PTX text. It is the same for every arch: the assembler makes it particular."""
-    _limits(arch)
-    return cuda_compile.ptx(plan(spec, in_dtype, log))
-
-
-@functools.lru_cache(maxsize=64)
-def _analysed(spec: MelSpec, in_dtype: str, log: bool, arch: str) -> dict:
-    began = time.perf_counter()
-    made, text = plan(spec, in_dtype, log), ptx(spec, in_dtype, log, arch)
-    report, listing = _assemble(text, arch)
-    seconds = time.perf_counter() - began
-    found = lambda pattern: int(match.group(1)) if (match := re.search(pattern, report)) else 0  # noqa: E731
-    mix = _mix(listing)
-    result = {
-        "arch": arch,
-        "registers": found(r"Used (\d+) registers"),
-        "spill_store_bytes": found(r"(\d+) bytes spill stores"),
-        "spill_load_bytes": found(r"(\d+) bytes spill loads"),
-        "shared_bytes": found(r"(\d+) bytes smem") + made.shared_bytes,
-        "stack_bytes": found(r"(\d+) bytes stack frame"),
-        "threads_per_block": made.threads,
-        "frames_per_block": made.frames,
-        "instructions": sum(mix.values()),
-        "mix": mix,
-    }
-    limits = _limits(arch)
-    by = occupancy(result["registers"], result["shared_bytes"], made.threads, arch)
-    blocks = min(by.values())
-    result["limits"] = dict(limits)
-    result["blocks_per_sm"] = blocks
-    result["blocks_per_sm_by"] = by
-    result["limited_by"] = min(by, key=by.get)
-    result["occupancy"] = blocks * made.threads / limits["threads"]
-    result["radices"] = [made.real_radix, *made.radices]
-    result["seconds"] = seconds
-    return result
-
-
-def analyse(spec: MelSpec, *, in_dtype: str = "float32", log: bool = True, arch: str = "sm_90") -> dict:
+def analyse(spec: MelSpec, *, in_dtype: str = "float32", log: bool = True, arch: str = "sm_90") -> dict[str, Any]:
     """Counts of the kernel for one spec and GPU generation ("sm_80", "sm_90" or "sm_120"); kept in the process.
 
     arch, registers (a thread), spill_store_bytes, spill_load_bytes, stack_bytes (a thread),
@@ -119,9 +75,44 @@ def analyse(spec: MelSpec, *, in_dtype: str = "float32", log: bool = True, arch:
     """
     if reason := why_unavailable():
         raise RuntimeError(f"the CUDA kernel cannot be analysed: {reason}")
-    _limits(arch)
-    result = _analysed(spec, in_dtype, log, arch)
-    return {name: dict(value) if isinstance(value, dict) else value for name, value in result.items()}
+    return copy.deepcopy(_analysis(spec, in_dtype, log, arch))
+
+
+@functools.lru_cache(maxsize=64)
+def _analysis(spec: MelSpec, in_dtype: str, log: bool, arch: str) -> dict[str, Any]:
+    limits, began = _limits(arch), time.perf_counter()
+    plan = mel_cuda.plan_for(spec, in_dtype=in_dtype, log=log)
+    report, listing = _assemble(gpu_compile.ptx(plan), arch)
+    seconds = time.perf_counter() - began
+
+    def number(pattern: str) -> int:
+        match = re.search(pattern, report)
+        return int(match[1]) if match else 0
+
+    mix = _mix(listing)
+    registers = number(r"Used (\d+) registers")
+    shared_bytes = number(r"(\d+) bytes smem") + plan.shared_bytes
+    blocks_by = occupancy(registers, shared_bytes, plan.threads, arch)
+    limited_by = min(blocks_by, key=lambda limit: blocks_by[limit])
+    return {
+        "arch": arch,
+        "registers": registers,
+        "spill_store_bytes": number(r"(\d+) bytes spill stores"),
+        "spill_load_bytes": number(r"(\d+) bytes spill loads"),
+        "shared_bytes": shared_bytes,
+        "stack_bytes": number(r"(\d+) bytes stack frame"),
+        "threads_per_block": plan.threads,
+        "frames_per_block": plan.frames,
+        "instructions": sum(mix.values()),
+        "mix": mix,
+        "limits": limits,
+        "blocks_per_sm": blocks_by[limited_by],
+        "blocks_per_sm_by": blocks_by,
+        "limited_by": limited_by,
+        "occupancy": blocks_by[limited_by] * plan.threads / limits["threads"],
+        "radices": [plan.real_radix, *plan.radices],
+        "seconds": seconds,
+    }
 
 
 def occupancy(registers: int, shared_bytes: int, threads: int, arch: str) -> dict[str, int]:
@@ -160,12 +151,9 @@ def _assemble(text: str, arch: str) -> tuple[str, str]:
         return report, _run("nvdisasm", "-c", str(code)).stdout
 
 
-def _run(program: str, *arguments: str) -> subprocess.CompletedProcess:
-    done = subprocess.run([_program(program), *arguments], capture_output=True, text=True, timeout=_ENOUGH_S)
-    if done.returncode:
-        raise RuntimeError(f"{program} failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
-    return done
-
-
-def _program(name: str) -> str | None:
-    return cuda_compile.tool(name)
+def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [gpu_compile.tool(program) or program, *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=_ENOUGH_S)
+    if process.returncode:
+        raise RuntimeError(f"{program} failed ({process.returncode}): {process.stderr.strip()[-2000:]}")
+    return process

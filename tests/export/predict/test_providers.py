@@ -18,7 +18,7 @@ from triadbench.export.predict import providers
 from triadbench.export.predict.placement import Placement, placement_of
 from triadbench.export.predict.providers import OnnxModel, why_unavailable
 from triadbench.kernels import CHORD
-from triadbench.kernels import object_cache as numba_cache
+from triadbench.kernels import object_cache
 from triadbench.kernels.cpu import numpy_entry as numpy_mel
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -339,7 +339,7 @@ def test_a_fresh_process_imports_little_and_prints_and_reports_nothing(tmp_path)
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"} | home
     numpy_mel.load(CHORD)  # compiled, and on the disk, from here on
-    environment.setdefault("NUMBA_CACHE_DIR", str(numba_cache._folders()[0]))
+    environment.setdefault("NUMBA_CACHE_DIR", str(object_cache.folders()[0]))
     done = subprocess.run([sys.executable, "-c", FRESH], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert (done.stdout, done.stderr, done.returncode) == ("None\n", "", 0)
     assert [path for path in tmp_path.rglob("*") if "Microsoft" in path.parts] == []  # telemetry's data base

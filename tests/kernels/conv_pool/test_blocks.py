@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.kernels.inputs import in_a_new_process
 from triadbench.kernels.conv_pool import blocks as conv_pool
-from triadbench.kernels.object_cache import host_lanes
+from triadbench.kernels.cpu.machine_code import host_lanes
 
 LANES = host_lanes(4)
 SHAPES = {  # of the input without its border, and channels
@@ -224,3 +225,15 @@ def test_sizes_agree_with_the_original_network():
     for channels in (32, 64, 128):
         x = conv_pool.block(x, torch.zeros(channels, x.shape[1], 3, 3), torch.zeros(channels), border=channels < 128)
     assert tuple(x.shape) == (1, 128, 5, 9) and np.prod(x.shape) == 5760
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    """It finds the code on disk: nothing that writes it is even imported."""
+    code = (
+        "import sys, torch\nfrom triadbench.kernels.conv_pool import blocks\n"
+        "x = blocks.first_block(torch.ones(1, 1, 8, 8), torch.ones(16, 1, 3, 3), torch.ones(16))\n"
+        "print('triadbench.kernels.conv_pool.code' in sys.modules, float(x.sum()))"
+    )
+    first, second = (in_a_new_process(code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert (first[0], second[0]) == ("True", "False") and first[1] == second[1]
+    assert len(list(tmp_path.iterdir())) == 1

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from tests.kernels.inputs import TOLERANCES, arrays_of, in_a_new_process, noise, specs, tilted_tones
 from triadbench.kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram
-from triadbench.kernels import object_cache as numba_cache
 from triadbench.kernels import torch_operator as torch_side
 from triadbench.kernels.compare import assert_close, compare
 from triadbench.kernels.cpu import job as numba_job
@@ -238,8 +237,8 @@ def test_inference_mode():
 def test_many_settings_are_forgotten_again():
     for n_fft in range(100, 102 + mel_numba._PREPARED_KEPT):
         _mel(MelSpec(n_fft=n_fft, n_mels=2), noise((1, 300)))
-    assert len(mel_numba._kept) == mel_numba._PREPARED_KEPT
-    prepared = list(mel_numba._kept.values())[-1]
+    assert len(mel_numba._prepared) == mel_numba._PREPARED_KEPT
+    prepared = list(mel_numba._prepared.values())[-1]
     for time in range(1000, 1002 + numba_job.LENGTHS_KEPT):
         assert prepared.n_frames(time) == prepared.spec.n_frames(time)
     assert len(prepared.lengths) <= numba_job.LENGTHS_KEPT
@@ -259,23 +258,6 @@ def test_a_second_process_compiles_nothing(tmp_path):
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-100])  # a file that is not whole is no file
     assert in_a_new_process(CALL, NUMBA_CACHE_DIR=str(tmp_path)) == first
-
-
-def test_the_files_name_depends_on_all_that_the_code_does(monkeypatch):
-    names = {numba_cache._key(8, "float32", "float32"), numba_cache._key(16, "float32", "float32")}
-    names.add(numba_cache._key(8, "int16", "float32"))
-    monkeypatch.setattr(numba_cache, "_host_features", lambda: ("+other",))
-    names.add(numba_cache._key(8, "float32", "float32"))
-    monkeypatch.setattr(numba_cache, "_SOURCES", numba_cache._SOURCES[:-1])
-    names.add(numba_cache._key(8, "float32", "float32"))
-    assert len(names) == 5
-
-
-def test_nowhere_to_write_is_no_error(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setattr(numba_cache, "_folders", lambda: [tmp_path / "file" / "below"])
-    numba_cache._write("mel-test.o", "name", b"code")
-    assert numba_cache._read("mel-test.o") == ("", b"")
 
 
 # ---- what it refuses
@@ -336,8 +318,7 @@ class TestOperator:
 ASSEMBLY = """
 import re, numba
 from triadbench.kernels.cpu import kernel as numba_kernel
-function = numba.njit(numba_kernel.signature("float32", "float32"), nogil=True, error_model="numpy",
-                      no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(numba_kernel.mel_groups(16))
+function = numba.njit(numba_kernel._JOB, **numba_kernel._C_FUNCTION)(numba_kernel.mel_groups(16, "float32", "float32"))
 (assembly,) = function.inspect_asm().values()
 butterflies = [block for block in re.split(r"\\n(?=\\.LBB)", assembly)
                if block.count("zmm") > 60 and "mulps" in block and "log" not in block]
@@ -356,10 +337,3 @@ def test_avx512_code_is_full_width_and_hardly_spills():
     assert found >= 8
     assert narrow == 0
     assert spills <= 20
-
-
-def test_a_cache_file_that_cannot_be_put_in_place_is_removed(tmp_path, monkeypatch):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    (tmp_path / "mel-x.o").mkdir()  # nothing can replace a folder
-    numba_cache._write("mel-x.o", "name", b"code")
-    assert [path.name for path in tmp_path.iterdir()] == ["mel-x.o"]

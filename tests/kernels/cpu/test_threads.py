@@ -12,10 +12,15 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from tests.kernels.inputs import arrays_of, in_a_new_process, noise
 from triadbench.kernels import ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram
-from triadbench.kernels import object_cache as numba_cache
-from triadbench.kernels.cpu import mel_numba
+from triadbench.kernels.cpu import machine_code, mel_numba
 from triadbench.kernels.cpu import plan as numba_plan
 from triadbench.kernels.cpu import threads as numba_threads
+
+
+def _last_prepared():
+    """What the last new setting was prepared as."""
+    return list(mel_numba._prepared.values())[-1]
+
 
 # ---- threads
 
@@ -64,8 +69,8 @@ class TestThreads:
         torch.set_num_threads(2)
         mel_numba.compute(waveform, spec, *arrays, None)
         assert [n_threads for _, n_threads in ran] == [2]
-        (job,) = mel_numba._prepared(spec, *arrays, torch.float32, mel_numba._host_lanes(4)).jobs
-        groups = -(-spec.n_frames(64000) // mel_numba._host_lanes(4))
+        (job,) = _last_prepared().jobs
+        groups = -(-spec.n_frames(64000) // machine_code.host_lanes(4))
         assert job.slots[numba_plan.NEXT_AREA] == 2
         assert job.slots[numba_plan.COUNTER] == groups + 2  # one group at a time, and once for nothing left
         assert job.slots[numba_plan.GRAIN] == 1
@@ -74,8 +79,8 @@ class TestThreads:
         spec, arrays = ORIGINAL, arrays_of(ORIGINAL)
         torch.set_num_threads(2)
         mel_numba.compute(torch.zeros(64, 64000), spec, *arrays, None)
-        (job,) = mel_numba._prepared(spec, *arrays, torch.float32, mel_numba._host_lanes(4)).jobs
-        assert job.slots[numba_plan.GRAIN] == 64 * -(-126 // mel_numba._host_lanes(4)) // 16
+        (job,) = _last_prepared().jobs
+        assert job.slots[numba_plan.GRAIN] == 64 * -(-126 // machine_code.host_lanes(4)) // 16
 
     def test_pythons_pool_where_openmp_is_missing(self, ran, monkeypatch):
         module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="numba"), torch.from_numpy(noise((2, 64000)))
@@ -208,8 +213,7 @@ class TestDispatch:
         arrays = arrays_of(spec)
         waveform = torch.from_numpy(noise((1, 32 * lanes * 4)))
         mel_numba.compute(waveform, spec, *arrays, None, lanes)  # too small for a second thread
-        prepared = mel_numba._prepared(spec, *arrays, torch.float32, lanes)
-        (job,) = prepared.jobs
+        (job,) = _last_prepared().jobs
         edges, addresses = job.areas[0][3], job.areas[0][4]
         first, size = waveform.data_ptr(), 4 * waveform.numel()
         in_clip = (addresses >= first) & (addresses < first + size)
@@ -219,10 +223,10 @@ class TestDispatch:
         assert in_clip[0] and in_copy[1:].all()
 
     def test_the_width_is_the_hosts(self):
-        assert mel_numba.plan_for(ORIGINAL).lanes == numba_cache.host_lanes(4)
-        assert numba_cache.host_lanes(8) == max(2, numba_cache.host_lanes(4) // 2)
+        assert mel_numba.plan_for(ORIGINAL).lanes == machine_code.host_lanes(4)
+        assert machine_code.host_lanes(8) == max(2, machine_code.host_lanes(4) // 2)
 
     @pytest.mark.parametrize(("features", "lanes"), [("+avx,+avx512f", 16), ("+avx,+avx2", 8), ("+sse2", 4)])
     def test_the_width_of_other_hosts(self, monkeypatch, features, lanes):
-        monkeypatch.setattr(numba_cache, "_host_features", lambda: tuple(features.split(",")))
-        assert numba_cache.host_lanes.__wrapped__(4) == lanes
+        monkeypatch.setattr(machine_code, "host_processor", lambda: ("other", tuple(features.split(","))))
+        assert machine_code.host_lanes.__wrapped__(4) == lanes

@@ -55,5 +55,7 @@ class TestWithoutGpu:
             MelSpectrogram.from_spec(ORIGINAL, backend="cuda")
 
     def test_asking_loads_no_numba(self):
-        code = "from triadbench.kernels.gpu import mel_cuda; mel_cuda.why_unavailable(); import sys; print(*sys.modules)"
+        code = (
+            "from triadbench.kernels.gpu import mel_cuda; mel_cuda.why_unavailable(); import sys; print(*sys.modules)"
+        )
         assert not {"numba", "numba_cuda", "cuda.bindings"} & set(in_a_new_process(code))

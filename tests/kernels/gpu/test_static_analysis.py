@@ -62,7 +62,7 @@ def test_indices_are_32_bit():
 @pytest.mark.parametrize("name", SPECS)
 def test_neighbouring_floats_travel_together(name):
     """Complex values as 8 bytes, tables as 16: split into single floats, accesses would be two and four times as many."""
-    plan, text = cuda_static.plan(SPECS[name]), cuda_static.ptx(SPECS[name])
+    plan, text = mel_cuda.plan_for(SPECS[name], log=True), cuda_static.ptx(SPECS[name])
     count = lambda pattern: len(re.findall(pattern, text))  # noqa: E731
     assert count(r"\bld\.shared\.v2\.f32") == sum(plan.radices)
     assert count(r"\bst\.shared\.v2\.f32") >= plan.n_residues + sum(plan.radices[:-1])
@@ -104,7 +104,7 @@ def test_the_launcher_passes_what_the_kernel_takes():
     taken = re.findall(r"\.param \.([a-z]+\d+) mel_param_\d+", cuda_static.ptx(WHISPER))
     assert taken == [kinds[kind] for kind in cuda_launch.KINDS]
     assert len(taken) == len(cuda_memory.PARAMETERS)
-    plan = cuda_static.plan(WHISPER)
+    plan = mel_cuda.plan_for(WHISPER, log=True)
     assert len(mel_cuda.geometry(plan, WHISPER, 2, 16000, 1e-10)[1]) + 4 == len(taken)
 
 
@@ -122,7 +122,7 @@ def test_a_launch_calls_the_driver_once(monkeypatch):
 
     monkeypatch.setattr(cuda_launch, "_driver", Driver)
     kernel = cuda_launch.Kernel(function=5, context=7, threads=128, shared_bytes=1000)
-    scalars = mel_cuda.geometry(cuda_static.plan(WHISPER), WHISPER, 2, 16000, 1e-10)[1]
+    scalars = mel_cuda.geometry(mel_cuda.plan_for(WHISPER, log=True), WHISPER, 2, 16000, 1e-10)[1]
     cuda_launch.launch(kernel, 20, (11, 12, 13, 14), scalars, 99)
     assert [name for name, _ in calls] == ["cuCtxGetCurrent", "cuCtxPushCurrent", "cuLaunchKernel", "cuCtxPopCurrent"]
     parameters = ((11, 12, 13, 14, 16000, 101, 10, 160, 200, 0, 80, 1e-10, 1.0), cuda_launch.KINDS)
@@ -150,7 +150,7 @@ def test_errors_tell_the_way_out(monkeypatch):
         cuda_static.analyse(CHORD, arch="sm_35")
     with pytest.raises(ValueError, match="n_fft=77 must be a product of 2, 3 and 5"):
         cuda_static.analyse(MelSpec(n_fft=77))
-    monkeypatch.setattr(cuda_static, "_program", shutil.which)
+    monkeypatch.setattr(cuda_compile, "tool", shutil.which)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(RuntimeError, match="ptxas is not found; pip install triton"):
         cuda_static.analyse(CHORD)
