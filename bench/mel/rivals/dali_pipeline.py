@@ -2,24 +2,7 @@
 
 from __future__ import annotations
 
-from triadbench.bench.mel.rivals import Rival, lacks_plain_settings
-
-
-def rivals() -> list[Rival]:
-    """DALI on either device."""
-    return [
-        Rival(
-            "DALI",
-            "a pipeline of spectrogram and mel_filter_bank, fed and read without copies where it allows",
-            _prepare,
-            modules=("nvidia.dali",),
-            packages=("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
-            unsupported=lacks_plain_settings,
-            threads="num_threads of the pipeline, its own pool",
-            tolerance=1e-4,
-            tolerance_reason="float32 filter weights from float32 mel frequencies",
-        )
-    ]
+from triadbench.bench.mel.rivals import Rival
 
 
 def _prepare(spec, waveform, threads):
@@ -28,45 +11,24 @@ def _prepare(spec, waveform, threads):
 
     on_gpu = waveform.device.type == "cuda"
     clips = waveform if on_gpu else waveform.numpy()
-    batch = len(clips)
+    options = {"batch_size": len(clips), "num_threads": threads, "device_id": 0 if on_gpu else None}
 
-    @pipeline_def(
-        batch_size=batch,
-        num_threads=threads,
-        device_id=0 if on_gpu else None,
-        exec_pipelined=False,
-        exec_async=False,
-        prefetch_queue_depth=1,
-    )
-    def pipeline():
-        signal = fn.external_source(
-            source=lambda: clips, batch=True, no_copy=True, device="gpu" if on_gpu else "cpu", layout="t"
-        )
-        power = fn.spectrogram(
-            signal,
-            nfft=spec.n_fft,
-            window_length=spec.n_fft,
-            window_step=spec.hop_length,
-            window_fn=spec.window_array().astype(np.float32).tolist(),
-            center_windows=True,
-            reflect_padding=True,
-            power=2,
-        )
-        return fn.mel_filter_bank(
-            power,
-            sample_rate=float(spec.sample_rate),
-            nfilter=spec.n_mels,
-            freq_low=spec.f_min,
-            freq_high=spec.f_max,
-            mel_formula=spec.mel_scale,
-            normalize=spec.norm == "slaney",
-        )
+    @pipeline_def(**options, exec_pipelined=False, exec_async=False, prefetch_queue_depth=1)
+    def mel_pipeline():
+        source = {"source": lambda: clips, "batch": True, "no_copy": True, "layout": "t"}
+        signal = fn.external_source(**source, device="gpu" if on_gpu else "cpu")
+        window = spec.window_array().astype(np.float32).tolist()
+        sizes = {"nfft": spec.n_fft, "window_length": spec.n_fft, "window_step": spec.hop_length, "window_fn": window}
+        power = fn.spectrogram(signal, **sizes, center_windows=True, reflect_padding=True, power=2)
+        band = {"sample_rate": float(spec.sample_rate), "freq_low": spec.f_min, "freq_high": spec.f_max}
+        scale = {"mel_formula": spec.mel_scale, "normalize": spec.norm == "slaney", "nfilter": spec.n_mels}
+        return fn.mel_filter_bank(power, **band, **scale)
 
-    built = pipeline()
-    built.build()
+    pipeline = mel_pipeline()
+    pipeline.build()
 
     def compute():
-        (mel,) = built.run()
+        (mel,) = pipeline.run()
         if on_gpu:
             import torch
 
@@ -74,3 +36,16 @@ def _prepare(spec, waveform, threads):
         return np.asarray(mel.as_tensor())
 
     return compute
+
+
+RIVALS = [
+    Rival(
+        "DALI",
+        "a pipeline of spectrogram and mel_filter_bank, fed and read without copies where it allows",
+        _prepare,
+        modules=("nvidia.dali",),
+        packages=("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
+        threads="num_threads of the pipeline, its own pool",
+        tolerance_reason="float32 filter weights from float32 mel frequencies",
+    )
+]

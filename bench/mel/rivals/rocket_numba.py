@@ -4,28 +4,11 @@ from __future__ import annotations
 
 import functools
 
-from triadbench.bench.mel.rivals import Rival, lacks_plain_settings
-
-
-def rivals() -> list[Rival]:
-    """rocket-fft under numba."""
-    return [
-        Rival(
-            "rocket-fft",
-            "numba over clips: frames x window, rfft of one clip, each filter over its own bins",
-            _prepare,
-            modules=("rocket_fft", "numba"),
-            packages=("rocket-fft", "numba"),
-            devices=("cpu",),
-            threads="numba.set_num_threads; one clip is one thread's",
-            slow_start=True,
-            unsupported=lacks_plain_settings,
-        )
-    ]
+from triadbench.bench.mel.rivals import Rival
 
 
 @functools.cache
-def _compiled():
+def _compiled():  # pragma: no cover (numba compiles the body)
     import numba
     import numpy as np
 
@@ -76,3 +59,17 @@ def _prepare(spec, waveform, threads):
         return mel
 
     return run
+
+
+RIVALS = [
+    Rival(
+        "rocket-fft",
+        "numba over clips: frames x window, rfft of one clip, each filter over its own bins",
+        _prepare,
+        modules=("rocket_fft", "numba"),
+        packages=("rocket-fft", "numba"),
+        devices=("cpu",),
+        threads="numba.set_num_threads; one clip is one thread's",
+        slow_start=True,
+    )
+]

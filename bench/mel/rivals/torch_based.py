@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 
-from triadbench.bench.mel.rivals import Rival, graphed, lacks_plain_settings
-
-_TORCHAUDIO = {"modules": ("torchaudio",), "packages": ("torch", "torchaudio")}
-
-
-def rivals() -> list[Rival]:
-    """What runs on torch; eager once more in a CUDA graph."""
-    made = [
-        Rival(
-            "torchaudio eager",
-            "torchaudio.transforms.MelSpectrogram as it is",
-            _prepare_eager,
-            baseline=True,
-            **_TORCHAUDIO,
-        ),
-        Rival(
-            "torchaudio compiled",
-            "the same under torch.compile, made anew for every shape",
-            _prepare_compiled,
-            slow_start=True,
-            unavailable=_why_no_compiler,
-            **_TORCHAUDIO,
-        ),
-        Rival("torchaudio TorchScript", "the same under torch.jit.script", _prepare_script, **_TORCHAUDIO),
-        Rival(
-            "torch by hand",
-            "a few clips at a time, which stay in the cache, into preallocated buffers: frames x window, rfft with "
-            "out=, power of the bins that a filter uses, one dense product",
-            _prepare_by_hand,
-            packages=("torch",),
-            unsupported=lacks_plain_settings,
-        ),
-    ]
-    return [*made, graphed(made[0])]
-
-
-def _eager(spec, waveform):
-    from triadbench.bench.cases import torchaudio_mel
-
-    return torchaudio_mel(spec).to(waveform.device)
+from triadbench.bench.cases import torchaudio_mel
+from triadbench.bench.mel.rivals import Rival, graphed, window_and_filters, without_gradient
 
 
 def _prepare_eager(spec, waveform, threads):
-    module = _eager(spec, waveform)
-    return _without_gradient(lambda: module(waveform))
+    return without_gradient(torchaudio_mel(spec).to(waveform.device), waveform)
 
 
 def _prepare_compiled(spec, waveform, threads):
     import torch
 
     torch._dynamo.reset()  # it keeps eight shapes a function and then falls back to eager
-    module = torch.compile(_eager(spec, waveform), dynamic=False)
-    return _without_gradient(lambda: module(waveform))
+    return without_gradient(torch.compile(torchaudio_mel(spec).to(waveform.device), dynamic=False), waveform)
 
 
 def _prepare_script(spec, waveform, threads):
     import torch
 
-    module = torch.jit.script(_eager(spec, waveform))
-    return _without_gradient(lambda: module(waveform))
+    return without_gradient(torch.jit.script(torchaudio_mel(spec).to(waveform.device)), waveform)
 
 
 def _prepare_by_hand(spec, waveform, threads):
@@ -73,11 +33,10 @@ def _prepare_by_hand(spec, waveform, threads):
     device, (batch, samples) = waveform.device, waveform.shape
     chunk = min(batch, 64 if device.type == "cuda" else 1 if threads == 1 else 4 * threads)  # the best of 1 to 64
     n, edge, n_frames = spec.n_fft, spec.n_fft // 2, spec.n_frames(samples)
-    filters = torch.from_numpy(spec.filterbank()).to(device, torch.float32)
+    window, filters = window_and_filters(spec, device)
     bins = filters.amax(dim=0).nonzero().flatten()
     low, high = int(bins[0]), int(bins[-1]) + 1
     filters = filters[:, low:high].contiguous()
-    window = torch.from_numpy(spec.window_array()).to(device, torch.float32)
     padded = torch.empty(chunk, samples + 2 * edge, device=device)
     frames = padded.as_strided((chunk, n_frames, n), (padded.shape[1], spec.hop_length, 1))
     windowed = torch.empty(chunk, n_frames, n, device=device)
@@ -100,7 +59,7 @@ def _prepare_by_hand(spec, waveform, threads):
             torch.matmul(filters, power[:c].transpose(1, 2), out=mel[start : start + c])
         return mel
 
-    return _without_gradient(compute)
+    return without_gradient(compute)
 
 
 def _why_no_compiler(device: str) -> str | None:
@@ -109,11 +68,29 @@ def _why_no_compiler(device: str) -> str | None:
     return None
 
 
-def _without_gradient(function):
-    import torch
+def _supports_all(spec) -> None:
+    return None
 
-    def run():
-        with torch.inference_mode():
-            return function()
 
-    return run
+_torchaudio = functools.partial(
+    Rival, modules=("torchaudio",), packages=("torch", "torchaudio"), unsupported=_supports_all
+)
+RIVALS = [
+    _torchaudio("torchaudio eager", "torchaudio.transforms.MelSpectrogram as it is", _prepare_eager, baseline=True),
+    _torchaudio(
+        "torchaudio compiled",
+        "the same under torch.compile, made anew for every shape",
+        _prepare_compiled,
+        slow_start=True,
+        unavailable=_why_no_compiler,
+    ),
+    _torchaudio("torchaudio TorchScript", "the same under torch.jit.script", _prepare_script),
+    Rival(
+        "torch by hand",
+        "a few clips at a time, which stay in the cache, into preallocated buffers: frames x window, rfft with "
+        "out=, power of the bins that a filter uses, one dense product",
+        _prepare_by_hand,
+        packages=("torch",),
+    ),
+]
+RIVALS.append(graphed(RIVALS[0]))
