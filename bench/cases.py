@@ -24,7 +24,8 @@ class Network(NamedTuple):
         spec_name: name in `kernels.SPECS` of the mel it wants.
         module: float32 on the CPU, seeded weights.
         front_end: waveform (batch, 64000) -> what `module` takes.
-        loss: (module's input, types (batch,), roots (batch,)) -> scalar, by a forward pass in its recipe's way.
+        forward: `module`'s input -> its answer, as its recipe trains it.
+        answer_loss: (answer, types (batch,), roots (batch,)) -> scalar.
         learning_rate: of Adam.
     """
 
@@ -32,8 +33,21 @@ class Network(NamedTuple):
     spec_name: str
     module: torch.nn.Module
     front_end: Callable[[torch.Tensor], torch.Tensor]
-    loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    answer_loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     learning_rate: float
+
+    def loss(self, inputs: torch.Tensor, types: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
+        """Scalar loss of a forward pass."""
+        return self.answer_loss(self.forward(inputs), types, roots)
+
+
+def make_labels(batch: int, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Seeded (types, roots), each (batch,)."""
+    import torch
+
+    generator = torch.Generator().manual_seed(SEED)
+    return tuple(torch.randint(0, n, (batch,), generator=generator).to(device) for n in (4, 12))
 
 
 def make_waveform(batch: int) -> torch.Tensor:
@@ -56,7 +70,8 @@ def tilted_tones(spec: MelSpec, tilt_db: float) -> tuple[torch.Tensor, list[int]
     import numpy as np
     import torch
 
-    chosen, middles = [], spec.mel_points()[1:-1]
+    chosen: list[int] = []
+    middles = spec.mel_points()[1:-1]
     apart = 4 * spec.sample_rate / spec.n_fft
     for m, middle in enumerate(middles):
         below = middles[chosen[-1]] if chosen else 0.0
@@ -70,40 +85,14 @@ def tilted_tones(spec: MelSpec, tilt_db: float) -> tuple[torch.Tensor, list[int]
     return torch.from_numpy((0.5 * waveform / np.abs(waveform).max()).astype(np.float32))[None], chosen
 
 
-def mel_flops(spec: MelSpec, clips: int, n_frames: int) -> float:
-    """Operations of a mel: window n, real FFT 2.5 n log2 n, power 3 a bin, dense filterbank 2 a weight, per frame."""
-    n_freqs = spec.n_fft // 2 + 1
-    per_frame = spec.n_fft + 2.5 * spec.n_fft * math.log2(spec.n_fft) + 3 * n_freqs + 2 * n_freqs * spec.n_mels
-    return clips * n_frames * per_frame
-
-
 def torchaudio_mel(spec: MelSpec) -> torch.nn.Module:
     """torchaudio's own module with a spec's settings (Hann window)."""
     import torchaudio
 
-    return torchaudio.transforms.MelSpectrogram(
-        sample_rate=spec.sample_rate,
-        n_fft=spec.n_fft,
-        win_length=spec.win_length,
-        hop_length=spec.hop_length,
-        f_min=spec.f_min,
-        f_max=spec.f_max,
-        pad=spec.pad,
-        n_mels=spec.n_mels,
-        power=spec.power,
-        normalized=spec.normalized,
-        center=spec.center,
-        pad_mode=spec.pad_mode,
-        norm=spec.norm,
-        mel_scale=spec.mel_scale,
+    names = (
+        "sample_rate n_fft win_length hop_length f_min f_max pad n_mels power normalized center pad_mode norm mel_scale"
     )
-
-
-def drop_in_mel(spec: MelSpec, log: bool = False) -> torch.nn.Module:
-    """Our module with the same settings, on the fastest backend that runs here; `.backend` says which."""
-    from triadbench.kernels import MelSpectrogram
-
-    return MelSpectrogram.from_spec(spec, log=log)
+    return torchaudio.transforms.MelSpectrogram(**{name: getattr(spec, name) for name in names.split()})
 
 
 def make_networks() -> list[Network]:
@@ -111,30 +100,26 @@ def make_networks() -> list[Network]:
     import torch
 
     from triadbench.core.models.networks import ChordNet, OriginalNet, chord_loss, original_loss
-    from triadbench.kernels import CHORD, ORIGINAL
+    from triadbench.kernels import CHORD, ORIGINAL, MelSpectrogram
 
-    original_mel, chord_mel = drop_in_mel(ORIGINAL), drop_in_mel(CHORD, log=True)
+    original_mel = MelSpectrogram.from_spec(ORIGINAL)
+    chord_mel = MelSpectrogram.from_spec(CHORD, log=True)
     # The caller's random state stays as it was: a profile must not change what a later training run draws.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        original, ours = OriginalNet(4), ChordNet()
+        original, chord = OriginalNet(4), ChordNet()
+
+    def original_front_end(waveform: torch.Tensor) -> torch.Tensor:
+        return original_mel(waveform).unsqueeze(1)
+
+    def type_loss(answer: torch.Tensor, types: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
+        return original_loss(answer, types)
+
+    def joint_loss(joint: torch.Tensor, types: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
+        return chord_loss(joint, types, roots, torch.ones_like(types, dtype=torch.bool))
+
+    rates = {recipe: defaults.learning_rate for recipe, defaults in RECIPE_DEFAULTS.items()}
     return [
-        Network(
-            name="OriginalNet",
-            spec_name="ORIGINAL",
-            module=original,
-            front_end=lambda waveform: original_mel(waveform).unsqueeze(1),
-            loss=lambda inputs, types, roots: original_loss(original(inputs), types),
-            learning_rate=RECIPE_DEFAULTS["original"].learning_rate,
-        ),
-        Network(
-            name="ChordNet",
-            spec_name="CHORD",
-            module=ours,
-            front_end=chord_mel,
-            loss=lambda inputs, types, roots: chord_loss(
-                ours.joint(inputs), types, roots, torch.ones_like(types, dtype=torch.bool)
-            ),
-            learning_rate=RECIPE_DEFAULTS["ours"].learning_rate,
-        ),
+        Network("OriginalNet", "ORIGINAL", original, original_front_end, original, type_loss, rates["original"]),
+        Network("ChordNet", "CHORD", chord, chord_mel, chord.joint, joint_loss, rates["ours"]),
     ]

@@ -1,4 +1,4 @@
-"""What machine a number came from: the environment block of every record, and the machine's own measured peaks.
+"""What machine a number came from: the environment block of every record, and fresh processes to measure in.
 
 No host names, user names or paths: records are published.
 """
@@ -9,8 +9,7 @@ import datetime
 import os
 import platform
 import subprocess
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -19,6 +18,11 @@ from triadbench.core.files import PACKAGE
 
 _PACKAGES = ("numpy", "torch", "torchaudio", "scipy", "numba", "soundfile", "soxr", "plotly", "onnxruntime-gpu")
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
+_TIMEOUT_S = 300
+
+
+class ProcessError(Exception):
+    """A process failed; the last line of its complaint."""
 
 
 def environment() -> dict:
@@ -33,12 +37,13 @@ def environment() -> dict:
     import torch
 
     name, features = _cpu()
+    has_gpu = torch.cuda.is_available()
     return {
-        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "time": utc_now(),
         **_commit(),
         "triadbench": VERSION,
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": {package: _version(package) for package in _PACKAGES},
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": name,
         "cpu_features": features,
@@ -48,84 +53,64 @@ def environment() -> dict:
         "ram_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "torch_threads": torch.get_num_threads(),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
-        **_gpu(),
+        "gpu": torch.cuda.get_device_name(0) if has_gpu else None,
+        "gpu_driver": _gpu_driver() if has_gpu else None,
     }
 
 
-def measure_peaks(min_time_s: float = 0.3) -> dict:
-    """What this machine reaches at best with torch's present thread count, by trying, not by data sheet.
+def utc_now() -> str:
+    """Now, as records state it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
-    Returns:
-        `copy_gb_per_s`: the fastest float32 copy, bytes read plus bytes written, 10^9 bytes a second.
-        `copy_ms`: every copy's time in milliseconds.
-        `copy_bytes`: bytes moved by one copy.
-        `float32_gflop_per_s`: the fastest float32 matrix product, 2 n^3 operations, 10^9 a second.
-        `matmul_ms`: every product's time in milliseconds.
-        `matmul_flops`: operations of one product.
+
+def drain(device: str) -> None:
+    """Wait until the GPU has done all that it was asked; on "cpu" nothing is ever waiting."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def run_process(command: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str:
+    """What a process prints on stdout.
+
+    Raises:
+        ProcessError: it fails, is not there or does not end in time.
     """
-    import torch
-
-    source = torch.ones(32 * 1024 * 1024, dtype=torch.float32)  # 128 MB: memory, not a cache, on most machines
-    target = torch.empty_like(source)
-    copy_ms = _times_ms(lambda: target.copy_(source), min_time_s)
-    copy_bytes = 2 * source.numel() * source.element_size()
-    n = 1536  # large enough to hide the call, small enough for many samples
-    a, b = torch.randn(2, n, n, generator=torch.Generator().manual_seed(0))
-    product = torch.empty(n, n)
-    matmul_ms = _times_ms(lambda: torch.matmul(a, b, out=product), min_time_s)
-    # The minimum, not the median: a peak is what the machine can do when nothing disturbs it.
-    return {
-        "copy_gb_per_s": copy_bytes / min(copy_ms) / 1e6,
-        "copy_ms": copy_ms,
-        "copy_bytes": copy_bytes,
-        "float32_gflop_per_s": 2 * n**3 / min(matmul_ms) / 1e6,
-        "matmul_ms": matmul_ms,
-        "matmul_flops": 2 * n**3,
-    }
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    try:
+        done = subprocess.run(command, text=True, timeout=timeout_s, **options)
+    except subprocess.TimeoutExpired as error:
+        raise ProcessError(f"did not end within {timeout_s} s") from error
+    except OSError as error:
+        raise ProcessError(str(error)) from error
+    if done.returncode != 0:
+        raise ProcessError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+    return done.stdout
 
 
-def _times_ms(function: Callable[[], object], min_time_s: float) -> list[float]:
-    function()
-    samples, start = [], time.perf_counter()
-    while not samples or time.perf_counter() - start < min_time_s:
-        before = time.perf_counter()
-        function()
-        samples.append(1e3 * (time.perf_counter() - before))
-    return samples
+def _line_of(*command: str) -> str | None:
+    """The first line that a quick command prints (perhaps empty); None where it fails."""
+    try:
+        return (run_process(command, timeout_s=10).splitlines() or [""])[0].strip()
+    except ProcessError:
+        return None
 
 
 def _commit() -> dict:
     """The commit of the code that runs, and whether tracked files differ from it. None without git or a clone."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(PACKAGE), *arguments],
-                capture_output=True,
-                text=True,
-                timeout=10,
-                stdin=subprocess.DEVNULL,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
     # An installed copy inside some other repository must not report that one's commit.
-    if not (PACKAGE / ".git").exists():
-        return {"commit": None, "dirty": None}
-    commit = git("rev-parse", "--verify", "HEAD")
-    status = git("status", "--porcelain", "--untracked-files=no") if commit else None
+    git = ("git", "-C", str(PACKAGE))
+    commit = _line_of(*git, "rev-parse", "--verify", "HEAD") if (PACKAGE / ".git").exists() else None
+    status = _line_of(*git, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
-def _versions() -> dict[str, str | None]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu() -> tuple[str | None, list[str]]:
@@ -142,27 +127,8 @@ def _cpu() -> tuple[str | None, list[str]]:
     return fields.get("model name") or platform.processor() or None, [name for name in _FEATURES if name in flags]
 
 
-def _gpu() -> dict:
-    import torch
-
-    if not torch.cuda.is_available():
-        return {"gpu": None, "gpu_driver": None}
-    return {"gpu": torch.cuda.get_device_name(0), "gpu_driver": _gpu_driver()}
-
-
 def _gpu_driver() -> str | None:
     try:
         return Path("/sys/module/nvidia/version").read_text().strip()
     except OSError:
-        pass
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else None
+        return _line_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or None

@@ -1,21 +1,24 @@
-"""Outputs of long measurements: seen to be writable before the first minute is spent, and one process at a time."""
+"""Outputs of long measurements: checked before the first minute is spent, and held by one process at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from triadbench.core.errors import UserError
+from triadbench.core.files import atomic_path
 
 
 def check_writable(path: Path, option: str = "--out", *, appended: bool = False) -> None:
-    """See that a file can be written, and make its folder: better now than after hours of measuring.
+    """Check that a file can be written, and make its folder: better now than after hours of measuring.
 
     Args:
-        path: of the output; it is left as it is. option: the way out that the error names.
+        path: of the output; it is left as it is.
+        option: the way out that the error names.
         appended: the file itself is opened and added to, as records are; False: a new file is renamed to its name.
 
     Raises:
@@ -36,34 +39,45 @@ def check_writable(path: Path, option: str = "--out", *, appended: bool = False)
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another {option}") from error
 
 
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def write_page(page: str, out: Path, records_path: Path, environment: dict, begun: float) -> dict:
+    """Write an HTML page, whole or not at all, and return the beginning of its command's result.
+
+    Args:
+        begun: `time.perf_counter()` of the command's start, in seconds.
+
+    Returns:
+        `page`, `records` (paths), `seconds` (of everything, with the page), `environment`.
+
+    Raises:
+        UserError: the page cannot be written.
+    """
+    with atomic_path(Path(out)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    seconds = round(time.perf_counter() - begun, 1)
+    return {"page": str(out), "records": str(records_path), "seconds": seconds, "environment": environment}
+
+
+def only_one(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Hold a folder of trials for this process alone; a process that dies lets go of it.
 
     Raises:
         UserError: another process holds it, or the folder cannot be made.
     """
-    with _hold(
+    return _hold(
         folder / "lock", f"{folder}: cannot keep trials here", f"{folder}: another run is at work here", "--run"
-    ):
-        yield
+    )
+
+
+def only_writer(records_path: Path, option: str = "--records") -> contextlib.AbstractContextManager[None]:
+    """Hold a record file for this process alone, by a file "NAME.lock" beside it; as `only_one`."""
+    busy = f"{records_path}: another run is at work with these records"
+    return _hold(
+        records_path.with_name(f"{records_path.name}.lock"), f"{records_path}: cannot be written", busy, option
+    )
 
 
 @contextlib.contextmanager
-def only_writer(records_path: Path, option: str = "--records") -> Iterator[None]:
-    """Hold a record file for this process alone, by a file "NAME.lock" beside it; as `only_one`.
-
-    Raises:
-        UserError: another process holds it, or the lock cannot be made.
-    """
-    lock = records_path.with_name(f"{records_path.name}.lock")
-    taken = f"{records_path}: another run is at work with these records"
-    with _hold(lock, f"{records_path}: cannot be written", taken, option):
-        yield
-
-
-@contextlib.contextmanager
-def _hold(lock: Path, refused: str, taken: str, option: str) -> Iterator[None]:
+def _hold(lock: Path, refused: str, busy: str, option: str) -> Iterator[None]:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = open(lock, "a")
@@ -72,11 +86,10 @@ def _hold(lock: Path, refused: str, taken: str, option: str) -> Iterator[None]:
     with file:
         try:
             import fcntl
-        except ImportError:  # Windows: two runs in one folder are the user's to avoid
-            yield
-            return
-        try:
+
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows: two runs in one folder are the user's to avoid
+            pass
         except OSError as error:
-            raise UserError(f"{taken}; wait for it or choose another {option}") from error
+            raise UserError(f"{busy}; wait for it or choose another {option}") from error
         yield

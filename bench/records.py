@@ -10,12 +10,17 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    from triadbench.core.timing import Timing
+    from triadbench.kernels.compare import Comparison
 
-_REQUIRED: dict[str, type | tuple[type, ...]] = {
+SCHEMA = 1
+_FIELDS: dict[str, type | tuple[type, ...]] = {
     "schema": int,
     "name": str,
     "parameters": dict,
@@ -36,7 +41,7 @@ def make(
     environment: dict,
     first_call: float | None = None,
     error: dict | None = None,
-    **more: object,
+    **more: Any,
 ) -> dict:
     """A record.
 
@@ -50,50 +55,64 @@ def make(
         error: the comparison with the reference on the timed inputs; None where there is no reference.
         more: further values, as work counted (`flops`, `bytes_moved`) or machine peaks.
     """
-    record = {
-        "schema": SCHEMA,
-        "name": name,
-        "parameters": parameters,
-        "unit": unit,
-        "samples": [float(value) for value in samples],
-        "first_call": first_call,
-        "error": error,
-        **more,
-        "environment": environment,
-    }
+    record = {"schema": SCHEMA, "name": name, "parameters": parameters, "unit": unit}
+    record |= {"samples": [float(value) for value in samples], "first_call": first_call, "error": error}
+    record |= {**more, "environment": environment}
     _check(record)
     return record
 
 
-def append(record: dict, path: str | os.PathLike) -> None:
-    """Add a record to a file, which is made with its folder if need be, and wait until it is on the disk.
+def timing_fields(timed: Timing, clips: int) -> dict[str, Any]:
+    """What a record holds of a timing of `clips` clips besides its samples; `first_call` in milliseconds."""
+    return {
+        "first_call": 1e3 * timed.first_call_s,
+        "calls_per_sample": timed.calls_per_sample,
+        "other_cores": timed.other_cores,
+        "disturbed": timed.disturbed,
+        "clips": clips,
+        "audio_s": clips * CLIP_SAMPLES / SAMPLE_RATE,
+    }
 
-    Raises:
-        ValueError: the record lacks a field, or holds NaN or infinity, which JSON has no words for.
-        UserError: the disk refuses.
-    """
+
+def error_fields(comparison: Comparison) -> dict[str, Any]:
+    """A record's `error`: the comparison with the float64 reference."""
+    relative = {"peak_relative": comparison.peak_relative, "rms_relative": comparison.rms_relative}
+    return {"reference": "float64", **relative}
+
+
+def reason_of(error: BaseException) -> str:
+    """An error as one line of at most 300 characters, for a record's `reason`."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+def append(record: dict, path: str | os.PathLike) -> None:
+    """Add one record to a file; as `append_all`."""
     append_all([record], path)
 
 
 def append_all(records: Iterable[dict], path: str | os.PathLike) -> None:
     """Add records that belong together, in one piece: a killed run leaves all of them or, nearly always, none.
 
+    The file is made with its folder if need be, and the records are on the disk when this returns.
+
     Raises:
-        As `append`.
+        ValueError: a record lacks a field, or holds NaN or infinity, which JSON has no words for.
+        UserError: the disk refuses.
     """
-    line = b""
+    lines = b""
     for record in records:
         _check(record)
-        line += (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
-    if not line:
+        lines += (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    if not lines:
         return
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+b", buffering=0) as file:
             if _ends_in_half_line(file):
-                line = b"\n" + line
-            if file.write(line) != len(line):
+                lines = b"\n" + lines
+            if file.write(lines) != len(lines):
                 raise OSError("the disk took only a part")
             os.fsync(file.fileno())
     except OSError as error:
@@ -120,10 +139,12 @@ def load(path: str | os.PathLike) -> tuple[list[dict], list[str]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line, parse_constant=_no_constant)
+            record = json.loads(line, parse_constant=_refuse_constant)
             _check(record)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            problems.append(f"{path.name}:{number}: not JSON ({error}); a half line is left by a run that was killed")
         except (ValueError, RecursionError) as error:  # recursion: brackets within brackets without end
-            problems.append(f"{path.name}:{number}: {_reason(error)}")
+            problems.append(f"{path.name}:{number}: {error}")
         else:
             records.append(record)
     return records, problems
@@ -139,7 +160,7 @@ def _ends_in_half_line(file) -> bool:
 def _check(record: object) -> None:
     if not isinstance(record, dict):
         raise ValueError(f"a record is a JSON object, not {type(record).__name__}")
-    for field, kind in _REQUIRED.items():
+    for field, kind in _FIELDS.items():
         if field not in record:
             raise ValueError(f"field {field!r} is missing")
         if not isinstance(record[field], kind) or isinstance(record[field], bool):
@@ -150,11 +171,5 @@ def _check(record: object) -> None:
         raise ValueError(f"schema {record['schema']} is newer than this version reads ({SCHEMA})")
 
 
-def _no_constant(name: str) -> float:
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
-
-
-def _reason(error: ValueError) -> str:
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        return f"not JSON ({error}); a half line is left by a run that was killed"
-    return str(error)

@@ -1,5 +1,6 @@
-"""The roofs of the machine, measured with a given number of threads: arithmetic, memory, and each level of cache.
+"""The roofs of the machine, measured, not read from a data sheet: arithmetic, memory, and each level of cache.
 
+Memory is a float32 copy (bytes read plus bytes written), arithmetic a float32 matrix product (2 n^3 operations).
 A cache's rate is that of a compiled loop b[i] = a[i] + c (float32, bytes read plus bytes written) over arrays that
 fill half of that cache, one pair of arrays a thread. Needs numba; without it only memory and arithmetic are measured.
 """
@@ -8,59 +9,57 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from triadbench.bench import machine
+from triadbench.core import timing
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_SIZES = {"cpu": (32 << 20, 1536), "cuda": (256 << 20, 8192)}
+"""Values of the copy, beyond every cache, and side of the matrices: large enough to hide the call, small enough for
+many samples."""
 
 
-def measure(threads: int, min_time_s: float) -> dict[str, dict]:
-    """Roofs of the CPU by name: `memory`, `arithmetic`, and `L1`, `L2`, `L3` where the system tells their sizes.
+def measure(threads: int, min_time_s: float, device: str = "cpu") -> dict[str, dict]:
+    """Roofs by name: `memory`, `arithmetic`, and on a CPU `L1`, `L2`, `L3` where the system tells their sizes.
 
     Returns:
-        for each: `samples_ms` and either `bytes_moved` or `flops` of one sample. The best sample is the roof.
+        for each: `samples_ms` and either `bytes_moved` or `flops` of one sample. The best sample is the roof: a peak is
+        what the machine can do when nothing disturbs it.
     """
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        peaks = machine.measure_peaks(min_time_s)
-    finally:
-        torch.set_num_threads(before)
-    roofs = {
-        "memory": {"samples_ms": peaks["copy_ms"], "bytes_moved": peaks["copy_bytes"]},
-        "arithmetic": {"samples_ms": peaks["matmul_ms"], "flops": peaks["matmul_flops"]},
+    n_values, n = _SIZES[device]
+    source = torch.ones(n_values, device=device)
+    target = torch.empty_like(source)
+    a, b, product = (torch.ones(n, n, device=device) for _ in range(3))
+    contestants: dict[str, Callable[[], object]] = {
+        "memory": lambda: target.copy_(source),
+        "arithmetic": lambda: torch.matmul(a, b, out=product),
     }
-    with contextlib.suppress(ImportError):
-        for name, size in cache_sizes(threads).items():
-            roofs[name] = _cache_rate(size, threads, min_time_s)
-    return roofs
+    work = {"memory": {"bytes_moved": 8 * n_values}, "arithmetic": {"flops": 2 * n**3}}
+    with torch_threads(threads), ThreadPoolExecutor(threads) as pool:
+        with contextlib.suppress(ImportError):
+            for name, size in cache_sizes(threads).items() if device == "cpu" else ():
+                contestants[name], work[name] = _cache_sweep(size, threads, pool)
+        # Whoever has run for `min_time_s` sits out, so that a matrix product does not run as often as a cache's loop.
+        limits = {"min_time_s": min_time_s, "share_s": min_time_s, "max_time_s": float("inf")}
+        timed = timing.measure(contestants, rounds=1, min_sample_s=0.0, warmup=0, device=device, **limits)
+    return {name: {"samples_ms": list(timed[name].samples_ms), **work[name]} for name in timed}
 
 
-def gpu(min_time_s: float) -> dict[str, dict]:
-    """`memory` and `arithmetic` of the current CUDA device, float32 without TF32, as `measure` gives them."""
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """So many threads for torch while this is open."""
     import torch
 
-    from triadbench.core.timing import measure as alternate
-
-    source = torch.ones(256 * 1024 * 1024, device="cuda")
-    target = torch.empty_like(source)
-    n = 8192
-    a, b, product = (torch.ones(n, n, device="cuda") for _ in range(3))
-    timed = alternate(
-        {"memory": lambda: target.copy_(source), "arithmetic": lambda: torch.matmul(a, b, out=product)},
-        rounds=5,
-        min_time_s=min_time_s,
-        device="cuda",
-    )
-    return {
-        "memory": {"samples_ms": list(timed["memory"].samples_ms), "bytes_moved": 8 * source.numel()},
-        "arithmetic": {"samples_ms": list(timed["arithmetic"].samples_ms), "flops": 2 * n**3},
-    }
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cache_sizes(threads: int) -> dict[str, int]:
@@ -79,7 +78,7 @@ def cache_sizes(threads: int) -> dict[str, int]:
 
 
 @functools.cache
-def _loop():
+def _loop():  # pragma: no cover (numba compiles the body)
     import numba
     import numpy as np
 
@@ -93,16 +92,12 @@ def _loop():
     return sweep
 
 
-def _cache_rate(size: int, threads: int, min_time_s: float) -> dict:
+def _cache_sweep(size: int, threads: int, pool: ThreadPoolExecutor) -> tuple[Callable[[], object], dict[str, int]]:
+    """(a millisecond or more of sweeps in a cache of `size` bytes, their work)."""
     import numpy as np
 
     sweep, length = _loop(), max(256, size // 2 // 8)  # two arrays of 4-byte values in half of the cache
     pairs = [(np.ones(length, np.float32), np.empty(length, np.float32)) for _ in range(threads)]
-    times = max(1, 64 * 1024 * 1024 // (8 * length))  # about a millisecond or more a sample
-    samples_ms, start = [], time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
-        while not samples_ms or time.perf_counter() - start < min_time_s:
-            before = time.perf_counter()
-            list(pool.map(lambda pair: sweep(*pair, times), pairs))
-            samples_ms.append(1e3 * (time.perf_counter() - before))
-    return {"samples_ms": samples_ms, "bytes_moved": 8 * length * times * threads}
+    times = max(1, 64 * 1024 * 1024 // (8 * length))
+    work = {"bytes_moved": 8 * length * times * threads}
+    return lambda: list(pool.map(lambda pair: sweep(*pair, times), pairs)), work

@@ -101,6 +101,7 @@ def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool,
 def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, budget: float | None, fresh: bool):
     import dataclasses
 
+    from triadbench.bench.commands import mel as mel_command
     from triadbench.bench.mel import measure as mel
     from triadbench.core.errors import UserError
 
@@ -113,5 +114,5 @@ def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, budget:
         raise click.UsageError(str(error)) from error
     console.resume_hint(f"whole groups are kept in {records}; the same command goes on from there")
     with console.progress("profile", "groups") as progress:
-        result = mel.run(out, records, contest, effort, fresh=fresh, progress=progress, note=console.note)
-    return result, mel.text
+        result = mel_command.run(out, records, contest, effort, fresh=fresh, progress=progress, note=console.note)
+    return result, mel_command.text

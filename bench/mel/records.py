@@ -1,4 +1,4 @@
-"""The mel profile's records: made, found again by a later run, and picked for a page.
+"""The mel profile's records: made, looked up by a later run, and picked for a page.
 
 Names: "mel" (a timing), "mel left out" (a reason, no samples), "mel roof", "mel warm start", "mel cuda static".
 """
@@ -7,29 +7,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triadbench.bench import machine, records
-from triadbench.bench import record_fields as results
-from triadbench.bench.cases import SEED
-from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
 
+if TYPE_CHECKING:
+    from triadbench.bench.mel.measure import Contest
+    from triadbench.bench.mel.rivals import Rival
+
 _CODE = ("kernels/**/*.py", "bench/mel/**/*.py", "core/timing.py", "bench/roofs.py", "bench/cases.py")
-_SAME = (
-    "code",
-    "triadbench",
-    "python",
-    "versions",
-    "os",
-    "cpu",
-    "cores_usable",
-    "omp_wait_policy",
-    "gpu",
-    "gpu_driver",
-)
+_SAME = "code triadbench python versions os cpu cores_usable omp_wait_policy gpu gpu_driver".split()
 
 
 class Group(NamedTuple):
@@ -41,15 +32,15 @@ class Group(NamedTuple):
     device: str
 
 
-def environment(known: dict) -> dict:
+def environment(contestants: dict[str, Rival]) -> dict:
     """`machine.environment()` with every contestant's packages and `code`, a digest of what computes and measures."""
-    found = machine.environment()
-    versions = {name: version for rival in known.values() for name, version in rival.versions().items()}
-    return {**found, "versions": {**found["versions"], **versions}, "code": code_digest()}
+    block = machine.environment()
+    versions = {name: version for rival in contestants.values() for name, version in rival.versions().items()}
+    return {**block, "versions": {**block["versions"], **versions}, "code": _code_digest()}
 
 
 @functools.cache
-def code_digest() -> str:
+def _code_digest() -> str:
     """16 hex digits of the sources of kernels, contestants and protocol: the commit alone misses edits."""
     digest = hashlib.sha256()
     for pattern in _CODE:
@@ -59,147 +50,71 @@ def code_digest() -> str:
 
 
 class Store:
-    """The record file, as one run sees it: what is there of the same environment and effort, and what is added."""
+    """The record file as one run sees it: what it holds of the same environment and effort, and what is added.
+
+    Raises:
+        UserError: the file is there and cannot be read.
+    """
 
     def __init__(self, path: Path, environment: dict, effort: str, *, fresh: bool) -> None:
-        """Raises UserError where the file is there and cannot be read."""
-        self._path, self._environment, self._effort = Path(path), environment, effort
+        self.environment = environment
+        self._path, self._effort = Path(path), effort
         if self._path.is_dir():
             raise UserError(f"{path} is a folder; give the name of a record file")
-        found = records.load(self._path)[0] if self._path.exists() and not fresh else []
-        self._records = [record for record in found if self._is_mine(record)]
-        self._seen: set[tuple[str, str]] = set()
+        known = records.load(self._path)[0] if self._path.exists() and not fresh else []
+        self._records = [record for record in known if self._is_same(record)]
 
-    def _is_mine(self, record: dict) -> bool:
+    def _is_same(self, record: dict) -> bool:
         theirs = record["environment"]
         return record.get("effort") == self._effort and all(
-            theirs.get(key) == self._environment.get(key) for key in _SAME
+            theirs.get(key) == self.environment.get(key) for key in _SAME
         )
 
-    def _find(self, name: str, **parameters: object) -> list[dict]:
+    def find(self, name: str, **parameters: object) -> list[dict]:
+        """The records of a name with these parameters, oldest first."""
         return [
             record
             for record in self._records
-            if record["name"] == name
-            and all(record["parameters"].get(key) == value for key, value in parameters.items())
+            if record["name"] == name and parameters.items() <= record["parameters"].items()
         ]
 
-    def _add(self, made: list[dict]) -> None:
+    def make(self, name: str, parameters: dict, samples: Iterable[float] = (), **more: Any) -> dict:
+        """A record of this run, in milliseconds; not yet in the file."""
+        run = {"environment": self.environment, "effort": self._effort}
+        return records.make(name, parameters=parameters, unit="ms", samples=samples, **run, **more)
+
+    def add(self, *made: dict) -> None:
+        """Append records, in one piece."""
         records.append_all(made, self._path)
         self._records += made
 
-    def _make(self, name: str, parameters: dict, samples=(), **more) -> dict:
-        return records.make(
-            name,
-            parameters=parameters,
-            unit="ms",
-            samples=samples,
-            environment=self._environment,
-            effort=self._effort,
-            **more,
-        )
+    def has_group(self, group: Group, contestants: Iterable[str]) -> bool:
+        """True if every contestant has its timing or its reason in the file."""
+        known = self.find("mel", **group._asdict()) + self.find("mel left out", **group._asdict())
+        return set(contestants) <= {record["parameters"]["contestant"] for record in known}
 
-    # ---- groups
-
-    def has_group(self, group: Group, known: dict) -> bool:
-        """Whether every contestant has its timing or its reason there."""
-        there = self._find("mel", **group._asdict()) + self._find("mel left out", **group._asdict())
-        return set(known) <= {record["parameters"]["contestant"] for record in there}
-
-    def add_group(self, made: list[dict]) -> None:
-        """Append one group's records."""
-        self._add(made)
-
-    def make_left_out(self, group: Group, name: str, reason: str) -> dict:
-        """Why a contestant was not timed."""
-        return self._make("mel left out", {"contestant": name, **group._asdict()}, reason=reason)
-
-    def make_mel(self, group: Group, rival, timed, ready, log_error: float | None) -> dict:
-        """A contestant's timing with its work, errors and beginnings."""
-        from triadbench.kernels import SPECS
-        from triadbench.kernels import operation_count as work
-
-        spec, key = SPECS[group.spec], (rival.name, group.device)
-        first_in_process = key not in self._seen
-        self._seen.add(key)
-        return self._make(
-            "mel",
-            {"contestant": rival.name, "ours": rival.ours, **group._asdict(), "dtype": "float32", "seed": SEED},
-            timed.samples_ms,
-            prepare_ms=1e3 * ready.prepare_s,
-            first_in_process=first_in_process,
-            error={**ready.error, "tilted_log": log_error},
-            what=rival.what,
-            threads_by=rival.threads,
-            versions=rival.versions(),
-            **results.timing_fields(timed, group.batch),
-            flops=work.flops(spec, group.batch, CLIP_SAMPLES),
-            bytes_moved=work.fused_bytes(spec, group.batch, CLIP_SAMPLES),
-        )
-
-    def predict_s(self, group: Group, name: str) -> float | None:
+    def predict_s(self, group: Group, contestant: str) -> float | None:
         """Seconds of a call at the fastest rate seen with smaller batches, any threads; None where none was timed.
 
         The fastest, so that a busy machine does not shut out a rival that would have been quick enough.
         """
-        given = {"contestant": name, "spec": group.spec, "device": group.device}
-        smaller = [r for r in self._find("mel", **given) if r["parameters"]["batch"] < group.batch]
-        a_clip_ms = [min(record["samples"]) / record["parameters"]["batch"] for record in smaller]
-        return 1e-3 * group.batch * min(a_clip_ms) if smaller else None
+        timed = self.find("mel", contestant=contestant, spec=group.spec, device=group.device)
+        sizes = [(record["parameters"]["batch"], record) for record in timed]
+        clip_ms = [min(record["samples"]) / batch for batch, record in sizes if batch < group.batch]
+        return 1e-3 * group.batch * min(clip_ms) if clip_ms else None
 
-    def tilted_error(self, group: Group, name: str, made: list[dict]) -> float | None:
-        """The error on tilted tones of this contestant, spec and device, if it was measured."""
-        given = {"contestant": name, "spec": group.spec, "device": group.device}
-        found = [record["error"]["tilted_log"] for record in self._find("mel", **given)]
-        return next((error for error in found if error is not None), None)
-
-    # ---- the rest
-
-    def has_roofs(self, threads: int, device: str) -> bool:
-        """Whether the roofs for this many threads are there."""
-        return bool(self._find("mel roof", threads=threads, device=device))
-
-    def add_roofs(self, threads: int, device: str, found: dict, other_cores: float) -> None:
-        """Append what `bench.roofs` measured."""
-        from triadbench.core.timing import is_disturbed
-
-        disturbed = is_disturbed(other_cores, threads, self._environment["cores_usable"])
-        self._add(
-            [
-                self._make(
-                    "mel roof",
-                    {"roof": name, "threads": threads, "device": device, "dtype": "float32"},
-                    roof.pop("samples_ms"),
-                    **roof,
-                    other_cores=other_cores,
-                    disturbed=disturbed,
-                )
-                for name, roof in found.items()
-            ]
-        )
-
-    def has(self, name: str, **parameters: object) -> bool:
-        """Whether there is such a record."""
-        return bool(self._find(name, **parameters))
-
-    def add(self, name: str, parameters: dict, samples=(), **more) -> None:
-        """Append one record of another name."""
-        self._add([self._make(name, parameters, samples, **more)])
-
-    def current(self, contest) -> list[dict]:
-        """What a page of this contest shows: of each case the latest record."""
-        latest = {}
+    def current(self, contest: Contest) -> list[dict]:
+        """What a page of this contest shows: the latest record of each case."""
+        choices = {"spec": contest.specs, "batch": contest.batches, "threads": contest.threads}
+        latest: dict[tuple, dict] = {}
         for record in self._records:
-            given = record["parameters"]
-            asked = (
-                (("spec", contest.specs), ("batch", contest.batches), ("threads", contest.threads))
-                if record["name"] in ("mel", "mel left out", "mel roof")
-                else ()
-            )
-            if all(key not in given or given[key] in wanted for key, wanted in asked):
-                # A timing replaces an earlier reason of the same case, and the other way round.
-                kind = "mel" if record["name"] == "mel left out" else record["name"]
-                case = (kind, *((k, given[k]) for k in sorted(given) if k not in ("ours", "seed", "dtype")))
+            parameters, name = record["parameters"], record["name"]
+            # A timing replaces an earlier reason of the same case, and the other way round.
+            kind = "mel" if name == "mel left out" else name
+            chosen = all(parameters[key] in values for key, values in choices.items() if key in parameters)
+            if chosen or kind not in ("mel", "mel roof"):
+                fixed = ("ours", "seed", "dtype")
+                case = (kind, *((key, parameters[key]) for key in sorted(parameters) if key not in fixed))
                 latest.pop(case, None)
                 latest[case] = record
         return list(latest.values())

@@ -3,49 +3,39 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
 
+from triadbench.bench import records
+from triadbench.bench.mel.records import Store
+from triadbench.kernels import SPECS
+
+NAME = "mel cuda static"
 _ARCHS = ("sm_80", "sm_90", "sm_120")
-_SPECS = ("ORIGINAL", "CHORD", "WHISPER")
-ALL = tuple((spec, arch) for spec in _SPECS for arch in _ARCHS)
-ORIGINAL_ONLY = tuple(("ORIGINAL", arch) for arch in _ARCHS)
+ALL = tuple((spec, arch) for spec in ("ORIGINAL", "CHORD", "WHISPER") for arch in _ARCHS)
+ORIGINAL_ONLY = ALL[: len(_ARCHS)]
 
 
-def wanted(store, cases: Sequence[tuple[str, str]]) -> list[Callable[[], None]]:
-    """One piece of work for each case without a record; one alone, the reason, where nothing can be compiled."""
-    if not cases:
-        return []
-    reason = why_unavailable()
+def tasks(store: Store, cases: Sequence[tuple[str, str]]) -> list[Callable[[], None]]:
+    """A task for each (spec, arch) without a record; one alone, the reason, where nothing can be compiled."""
+    from triadbench.kernels.gpu import static_analysis
+
+    reason = static_analysis.why_unavailable() if cases else None
     if reason is not None:
-        there = store.has("mel cuda static", spec=None, arch=None, reason=reason)
-        return [] if there else [functools.partial(_add_reason, store, {"spec": None, "arch": None}, reason)]
-    return [
-        functools.partial(_add, store, spec, arch)
-        for spec, arch in cases
-        if not store.has("mel cuda static", spec=spec, arch=arch)
-    ]
+        nowhere = {"spec": None, "arch": None, "reason": reason}
+        return [] if store.find(NAME, **nowhere) else [functools.partial(_add_reason, store, nowhere)]
+    missing = [case for case in cases if not store.find(NAME, spec=case[0], arch=case[1])]
+    return [functools.partial(_add, store, spec, arch) for spec, arch in missing]
 
 
-def why_unavailable() -> str | None:
-    """Why the CUDA kernel cannot be compiled here, or None."""
-    if importlib.util.find_spec("triadbench.kernels.gpu.static_analysis") is None:
-        return "this version has no CUDA kernel"
-    return importlib.import_module("triadbench.kernels.gpu.static_analysis").why_unavailable()
+def _add(store: Store, spec: str, arch: str) -> None:
+    from triadbench.kernels.gpu.static_analysis import analyse
 
-
-def _add_reason(store, parameters: dict, reason: str) -> None:
-    store.add("mel cuda static", {**parameters, "reason": reason}, reason=reason)
-
-
-def _add(store, spec: str, arch: str) -> None:
-    from triadbench.kernels import SPECS
-
-    analyse = importlib.import_module("triadbench.kernels.gpu.static_analysis").analyse
+    case = {"spec": spec, "arch": arch}
     try:
-        found = analyse(SPECS[spec], arch=arch)
+        store.add(store.make(NAME, case, analysis=analyse(SPECS[spec], arch=arch)))
     except Exception as error:  # a compiler's complaint is a result too
-        _add_reason(store, {"spec": spec, "arch": arch}, " ".join(str(error).split())[:300])
-        return
-    store.add("mel cuda static", {"spec": spec, "arch": arch}, analysis=found)
+        _add_reason(store, {**case, "reason": records.reason_of(error)})
+
+
+def _add_reason(store: Store, parameters: dict) -> None:
+    store.add(store.make(NAME, parameters, reason=parameters["reason"]))

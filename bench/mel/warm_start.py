@@ -3,67 +3,56 @@
 from __future__ import annotations
 
 import functools
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+from triadbench.bench import machine, records
+from triadbench.bench.mel.records import Store
 from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.workers import module_command
 
-_TIMEOUT_S = 300
+NAME = "mel warm start"
 
 
-def wanted(store, times: int) -> list[Callable[[], None]]:
-    """One piece of work for each of our backends that runs here and has no record yet."""
+def tasks(store: Store, times: int) -> list[Callable[[], None]]:
+    """A task for each of our backends that runs here and has no record yet: so many fresh processes."""
     import torch
 
     from triadbench.kernels import available_backends
 
-    if not times:
-        return []
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return [
-        functools.partial(_add, store, name, "cuda" if name == "cuda" else "cpu", times)
-        for name, reason in available_backends().items()
-        if reason is None and (name != "cuda" or device == "cuda") and not store.has("mel warm start", backend=name)
-    ]
+    runs_here = [name for name, reason in available_backends().items() if reason is None]
+    if not torch.cuda.is_available() and "cuda" in runs_here:
+        runs_here.remove("cuda")
+    missing = [name for name in runs_here if times and not store.find(NAME, backend=name)]
+    return [functools.partial(_add, store, name, times) for name in missing]
 
 
-def _add(store, name: str, device: str, times: int) -> None:
+def _add(store: Store, name: str, times: int) -> None:
+    device = "cuda" if name == "cuda" else "cpu"
     parameters = {"backend": name, "spec": "ORIGINAL", "batch": 1, "device": device}
     try:
         measure(name, device)  # fills the cache, if nothing else did
-        store.add("mel warm start", parameters, [1e3 * measure(name, device) for _ in range(times)])
-    except (RuntimeError, subprocess.TimeoutExpired) as error:
-        store.add("mel warm start", parameters, reason=" ".join(str(error).split())[:300])
+        store.add(store.make(NAME, parameters, [1e3 * measure(name, device) for _ in range(times)]))
+    except machine.ProcessError as error:
+        store.add(store.make(NAME, parameters, reason=records.reason_of(error)))
 
 
 def measure(name: str, device: str) -> float:
-    """Seconds in one fresh process. Raises RuntimeError with the last line of its complaint."""
-    done = subprocess.run(
-        module_command("triadbench.bench.mel.warm_start", name, device),
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        stdin=subprocess.DEVNULL,
-    )
-    if done.returncode != 0:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
-    return float(done.stdout.split()[-1])
+    """Seconds in one fresh process. Raises `machine.ProcessError`."""
+    return float(machine.run_process(module_command("triadbench.bench.mel.warm_start", name, device)).split()[-1])
 
 
 def _main(name: str, device: str) -> None:
-    """The fresh process's side. The clock starts after torch is in: timed are our imports, the module, the first call."""
+    """The fresh process's side. The clock starts once torch is imported: our imports, the module, the first call."""
     import torch
 
     waveform = torch.zeros(1, CLIP_SAMPLES, device=device)
     start = time.perf_counter()
     from triadbench.kernels import ORIGINAL, MelSpectrogram
 
-    mel = MelSpectrogram.from_spec(ORIGINAL, backend=name)(waveform)
-    if mel.is_cuda:
-        torch.cuda.synchronize()
+    MelSpectrogram.from_spec(ORIGINAL, backend=name)(waveform)
+    machine.drain(device)
     print(time.perf_counter() - start)
 
 

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from triadbench.bench import machine, records
-from triadbench.bench import record_fields as results
+from triadbench.bench import machine, outputs, records, roofs
 from triadbench.bench.analysis import summary
-from triadbench.bench.cases import SEED, drop_in_mel, make_networks, make_waveform, mel_flops, torchaudio_mel
+from triadbench.bench.cases import SEED, make_networks, make_waveform, torchaudio_mel
 from triadbench.core import timing
 from triadbench.core.constants import CLIP_SAMPLES
 
@@ -78,7 +77,7 @@ def run(
     environment = machine.environment()
     made = measure(environment, records_path, progress, effort)
     return {
-        **results.write_page(quick_page.page(made), out, records_path, environment, start),
+        **outputs.write_page(quick_page.page(made), out, records_path, environment, start),
         "measurements": [summary.row(record, summary.peak_gflop_per_s(made)) for record in made],
         "findings": summary.findings(made),
     }
@@ -114,31 +113,16 @@ def text(result: dict) -> str:
 
 def _peaks(environment: dict, effort: Effort) -> list[dict]:
     others = timing.OtherWork()
-    peaks = machine.measure_peaks(effort.peak_s)
-    other_cores = others.cores()
-    busy = timing.Timing.from_samples(0.0, peaks["copy_ms"], 1, other_cores)
-    load = {"other_cores": other_cores, "disturbed": busy.disturbed}
+    peaks = roofs.measure(timing.own_threads(), effort.peak_s)
+    load = others.fields()
     common = {"device": "cpu", "dtype": "float32"}
-    return [
-        records.make(
-            "peak copy",
-            parameters=common,
-            unit="ms",
-            samples=peaks["copy_ms"],
-            environment=environment,
-            bytes_moved=peaks["copy_bytes"],
-            **load,
-        ),
-        records.make(
-            "peak matmul",
-            parameters=common,
-            unit="ms",
-            samples=peaks["matmul_ms"],
-            environment=environment,
-            flops=peaks["matmul_flops"],
-            **load,
-        ),
-    ]
+    made = []
+    for name, roof in (("peak copy", peaks["memory"]), ("peak matmul", peaks["arithmetic"])):
+        samples = roof.pop("samples_ms")
+        made.append(
+            records.make(name, parameters=common, unit="ms", samples=samples, environment=environment, **roof, **load)
+        )
+    return made
 
 
 def _timed(effort: Effort, contestants: dict, check: Callable) -> dict[str, timing.Timing]:
@@ -154,7 +138,7 @@ def _record(name: str, parameters: dict, timed: timing.Timing, environment: dict
         unit="ms",
         samples=timed.samples_ms,
         environment=environment,
-        **results.timing_fields(timed, clips),
+        **records.timing_fields(timed, clips),
         **more,
     )
 
@@ -162,12 +146,12 @@ def _record(name: str, parameters: dict, timed: timing.Timing, environment: dict
 def _mels(environment: dict, effort: Effort) -> list[dict]:
     """torchaudio's own module and our drop-in module on its fastest backend, taking turns."""
     from triadbench import kernels
-    from triadbench.kernels import mel_reference
+    from triadbench.kernels import mel_reference, operation_count
 
     made = []
     for spec_name in ("ORIGINAL", "CHORD"):
         spec = kernels.SPECS[spec_name]
-        modules = {"torchaudio": torchaudio_mel(spec), "ours": drop_in_mel(spec)}
+        modules = {"torchaudio": torchaudio_mel(spec), "ours": kernels.MelSpectrogram.from_spec(spec)}
         for batch in MEL_BATCHES:
             waveform = make_waveform(batch)
             expected = mel_reference.mel_spectrogram(waveform.numpy(), spec)
@@ -189,7 +173,7 @@ def _mels(environment: dict, effort: Effort) -> list[dict]:
                         batch,
                         runs_on=modules["ours"].backend if name == "ours" else "torchaudio",
                         error=errors[name],
-                        flops=mel_flops(spec, batch, n_frames),
+                        flops=operation_count.flops(spec, batch, CLIP_SAMPLES),
                         bytes_moved=4 * batch * arrays,
                     )
                 )
@@ -284,7 +268,7 @@ def mel_error(case: str, mel, expected) -> dict:
     found = compare(mel.numpy(), expected, rtol_peak=MEL_TOLERANCE, rtol_rms=MEL_TOLERANCE, dtype="float32")
     if not found.passed:
         raise RuntimeError(f"{case} is wrong, so it is not timed: {found}")
-    return results.error_fields(found)
+    return records.error_fields(found)
 
 
 def forward_error(case: str, result, expected: torch.Tensor) -> dict:
@@ -300,7 +284,7 @@ def forward_error(case: str, result, expected: torch.Tensor) -> dict:
     )
     if not found.passed:
         raise RuntimeError(f"{case} is wrong, so it is not timed: {found}")
-    return results.error_fields(found)
+    return records.error_fields(found)
 
 
 def check_step(name: str, loss: float, before: list[torch.Tensor], after: list[torch.Tensor]) -> None:

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from triadbench.bench import machine, records
-from triadbench.bench import record_fields as results
+from triadbench.bench import machine, outputs, records
 from triadbench.bench.mel import measure as mel
 from triadbench.bench.profile import layers, line_targets, pipeline_parts, quick
 from triadbench.bench.profile import lines as line_profiles
@@ -52,8 +51,7 @@ class Effort:
 
 FULL = Effort(mel.FULL, (), False, quick.FULL, 20, layers.LAYOUTS, 30.0, 368, 5, 60.0, 184, 7, 60.0)
 QUICK = Effort(
-    # Its own name: these samples are fewer than those of `profile --only mel --quick` and are not taken for them.
-    dataclasses.replace(mel.QUICK, name="part of the quick profile", budget_s=10.0, warm_starts=0, static=()),
+    mel.PART,
     ("ORIGINAL", "CHORD"),
     True,
     quick.FULL._replace(rounds=8, min_time_s=0.2, max_time_s=2.0, steps=8, peak_s=0.3),
@@ -140,7 +138,7 @@ def run(
             records.append_all(made[part], records_path)
         seconds[part] = round(time.perf_counter() - before, 1)
     return {
-        **results.write_page(profile_page.page(made), out, records_path, environment, start),
+        **outputs.write_page(profile_page.page(made), out, records_path, environment, start),
         "parts": {
             part: {"records": len(found), "seconds": seconds[part], "findings": profile_page.findings(part, found)}
             for part, found in made.items()

@@ -1,4 +1,4 @@
-"""The environment block is JSON, complete, and free of names and paths; peaks are measured."""
+"""The environment block is JSON, complete, and free of names and paths; a failed process says why."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import getpass
 import json
 import os
 import platform
+import sys
+
+import pytest
 
 from triadbench.bench import machine
 
@@ -33,7 +36,13 @@ def test_without_git_the_commit_is_none(monkeypatch):
     assert machine._commit() == {"commit": None, "dirty": None}
 
 
-def test_peaks_are_positive_and_agree_with_their_samples():
-    peaks = machine.measure_peaks(min_time_s=0.0)
-    assert peaks["copy_gb_per_s"] == peaks["copy_bytes"] / min(peaks["copy_ms"]) / 1e6 > 0
-    assert peaks["float32_gflop_per_s"] == peaks["matmul_flops"] / min(peaks["matmul_ms"]) / 1e6 > 0
+def test_a_process_that_fails_gives_its_last_line():
+    assert machine.run_process([sys.executable, "-c", "print(3)"]) == "3\n"
+    with pytest.raises(machine.ProcessError, match="^no$"):
+        machine.run_process([sys.executable, "-c", "import sys; sys.exit('first\\nno')"])
+    with pytest.raises(machine.ProcessError, match="exit code 3"):
+        machine.run_process([sys.executable, "-c", "import sys; sys.exit(3)"])
+    with pytest.raises(machine.ProcessError, match="did not end within 0.5 s"):
+        machine.run_process([sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=0.5)
+    with pytest.raises(machine.ProcessError, match="No such file"):
+        machine.run_process(["no-such-program-at-all"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from triadbench.bench import roofs
+from triadbench.bench import machine, roofs
 from triadbench.bench.mel import warm_start
 
 
@@ -45,5 +45,5 @@ def test_the_sweep_reads_and_writes_every_element():
 
 def test_a_fresh_process_is_timed_or_its_complaint_kept():
     assert 0 < warm_start.measure("torchaudio", "cpu") < 120
-    with pytest.raises(RuntimeError, match="must be one of"):
+    with pytest.raises(machine.ProcessError, match="must be one of"):
         warm_start.measure("nothing", "cpu")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
 import time
 
 import numpy as np
@@ -16,10 +15,10 @@ from click.testing import CliRunner
 from triadbench import cli
 from triadbench.bench import cases, records
 from triadbench.bench.analysis import mel as mel_summary
+from triadbench.bench.commands import mel as mel_command
 from triadbench.bench.mel import measure as mel
 from triadbench.bench.mel import records as mel_records
-from triadbench.bench.mel import rivals
-from triadbench.bench.mel import static_analysis as mel_static
+from triadbench.bench.mel import rivals, static_analysis
 from triadbench.bench.report import mel_page
 from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
@@ -61,16 +60,16 @@ def contestants() -> dict[str, rivals.Rival]:
 
 
 def run(folder, effort=mel.SMOKE, **more) -> dict:
-    return mel.run(folder / "page.html", folder / "r.jsonl", CONTEST, effort, **more)
+    return mel_command.run(folder / "page.html", folder / "r.jsonl", CONTEST, effort, **more)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder, patch, seen = tmp_path_factory.mktemp("mel"), pytest.MonkeyPatch(), []
-    effort = dataclasses.replace(mel.SMOKE, static=mel_static.ORIGINAL_ONLY)
+    effort = dataclasses.replace(mel.SMOKE, static=static_analysis.ORIGINAL_ONLY)
     patch.setattr(rivals, "all_rivals", contestants)
-    patch.setattr(mel_static, "why_unavailable", lambda: None)
-    patch.setitem(sys.modules, "triadbench.kernels.gpu.static_analysis", FakeStatic)
+    patch.setattr("triadbench.kernels.gpu.static_analysis.why_unavailable", lambda: None)
+    patch.setattr("triadbench.kernels.gpu.static_analysis.analyse", fake_analysis)
     try:
         result = run(folder, effort, progress=lambda *at: seen.append(at))
         again = run(folder, effort)
@@ -79,14 +78,11 @@ def finished(tmp_path_factory):
     return folder, result, again, seen
 
 
-class FakeStatic:
-    """In place of triadbench.kernels.gpu.static_analysis, which compiles for half a minute."""
-
-    @staticmethod
-    def analyse(spec, *, arch):
-        if arch == "sm_120":
-            raise RuntimeError("ptxas does not know sm_120")
-        return {"arch": arch, **STATIC}
+def fake_analysis(spec, *, arch):
+    """In place of the compiler, which takes half a minute."""
+    if arch == "sm_120":
+        raise RuntimeError("ptxas does not know sm_120")
+    return {"arch": arch, **STATIC}
 
 
 def test_every_case_has_a_timing_or_a_reason(finished):
@@ -118,15 +114,15 @@ def test_a_second_run_measures_nothing_again(finished):
 
 def test_an_interrupted_run_goes_on_and_fresh_starts_anew(monkeypatch, tmp_path):
     monkeypatch.setattr(rivals, "all_rivals", contestants)
-    right, calls, notes = mel._measure, [], []
+    right, calls, notes = mel._Run.measure_group, [], []
 
-    def interrupted(group, *arguments):
+    def interrupted(self, group, group_s):
         calls.append(group)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return right(group, *arguments)
+        return right(self, group, group_s)
 
-    monkeypatch.setattr(mel, "_measure", interrupted)
+    monkeypatch.setattr(mel._Run, "measure_group", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     kept = (tmp_path / "r.jsonl").read_bytes()
@@ -167,7 +163,7 @@ def test_page_stands_alone_and_shows_what_was_found(finished):
         'tabindex="0"',
     ):
         assert text in own, text
-    assert "WHISPER x2" in mel.text(result) and str(folder / "page.html") in mel.text(result)
+    assert "WHISPER x2" in mel_command.text(result) and str(folder / "page.html") in mel_command.text(result)
 
 
 def test_a_page_without_records_says_so():
@@ -297,7 +293,7 @@ def test_the_command_hands_on_what_it_was_given(monkeypatch, tmp_path):
         asked.update(contest=contest, effort=effort, **more)
         return {"page": str(out)}
 
-    monkeypatch.setattr(mel, "run", run)
+    monkeypatch.setattr(mel_command, "run", run)
     arguments = ["--only", "mel", "--quick", "--spec", "CHORD", "--batch", "8,1", "--threads", "1", "--budget", "9"]
     done = CliRunner().invoke(cli.main, ["profile", *arguments, "--out", str(tmp_path / "m.html"), "--fresh", "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout) == {"page": str(tmp_path / "m.html")}
@@ -307,7 +303,7 @@ def test_the_command_hands_on_what_it_was_given(monkeypatch, tmp_path):
 
 def test_a_folder_for_records_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
-        mel.run(tmp_path / "p.html", tmp_path, CONTEST, mel.SMOKE)
+        mel_command.run(tmp_path / "p.html", tmp_path, CONTEST, mel.SMOKE)
 
 
 # ---- the parts
@@ -317,7 +313,7 @@ def test_slow_calls_are_foreseen_from_smaller_batches(finished, tmp_path):
     store = mel_records.Store(tmp_path / "r.jsonl", {"gpu": None}, "full", fresh=False)
     given = {"contestant": "nnAudio", "spec": "CHORD", "threads": 1, "device": "cpu", "ours": False}
     for batch, ms in ((1, 30.0), (8, 160.0), (8, 5000.0), (512, 1.0)):
-        store.add("mel", {**given, "batch": batch}, [ms, 2 * ms])
+        store.add(store.make("mel", {**given, "batch": batch}, [ms, 2 * ms]))
     group = mel_records.Group("CHORD", 64, 1, "cpu")
     assert store.predict_s(group, "nnAudio") == pytest.approx(1.28)
     assert store.predict_s(group, "librosa") is None
@@ -335,7 +331,7 @@ def test_a_call_that_turns_out_slow_is_not_sampled(monkeypatch, tmp_path):
     known = {"slow": rivals.Rival("slow", "sleeps", slow), "torchaudio eager": EVERY["torchaudio eager"]}
     monkeypatch.setattr(rivals, "all_rivals", lambda: known)
     effort = dataclasses.replace(mel.SMOKE, budget_s=0.4)
-    result = mel.run(tmp_path / "p.html", tmp_path / "r.jsonl", mel.Contest(("WHISPER",), (2,), (1,)), effort)
+    result = mel_command.run(tmp_path / "p.html", tmp_path / "r.jsonl", mel.Contest(("WHISPER",), (2,), (1,)), effort)
     assert [row["contestant"] for row in result["measurements"]] == ["torchaudio eager"]
     assert [gap["reason"] for gap in result["left_out"]] == ["one call would take too long for the time given"]
 

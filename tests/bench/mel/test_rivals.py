@@ -12,7 +12,7 @@ import torch
 
 from triadbench.bench import cases
 from triadbench.bench.mel import rivals
-from triadbench.bench.mel.measure import _Wrong, check
+from triadbench.bench.mel.measure import WrongResult, check
 from triadbench.kernels import BACKENDS, SPECS, WHISPER, mel_reference
 
 EVERY = rivals.all_rivals()
@@ -47,7 +47,7 @@ def test_the_gate_refuses_a_wrong_mel():
         right.double(),
         right[:, :-1],
     ):
-        with pytest.raises(_Wrong, match="^wrong: "):
+        with pytest.raises(WrongResult, match="^wrong: "):
             check(wrong, expected, rival)
 
 

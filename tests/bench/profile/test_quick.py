@@ -57,7 +57,7 @@ def test_a_wrong_mel_stops_the_run(monkeypatch, tmp_path):
         right = cases.torchaudio_mel(spec)
         return lambda waveform: right(waveform).roll(1, -1)
 
-    monkeypatch.setattr(quick, "drop_in_mel", shifted)
+    monkeypatch.setattr("triadbench.kernels.MelSpectrogram.from_spec", shifted)
     with pytest.raises(RuntimeError, match="mel ORIGINAL batch 1 ours is wrong, so it is not timed"):
         quick.run(tmp_path / "page.html", tmp_path / "r.jsonl", effort=quick.SMOKE)
     assert not (tmp_path / "page.html").exists()
@@ -99,12 +99,6 @@ def test_waveforms_are_seeded_and_leave_torchs_random_state_alone():
     cases.make_networks()
     assert torch.equal(before, torch.get_rng_state())
     assert float(cases.make_waveform(4).abs().max()) <= 1.0
-
-
-def test_mel_flops_count_by_hand():
-    spec = type("Spec", (), {"n_fft": 4, "n_mels": 2})
-    # window 4, FFT 2.5 * 4 * 2 = 20, power 3 * 3 = 9, filterbank 2 * 3 * 2 = 12: 45 a frame
-    assert cases.mel_flops(spec, clips=3, n_frames=5) == 3 * 5 * 45
 
 
 def a_record(name: str, samples: list[float], **more) -> dict:
