@@ -1,12 +1,13 @@
-"""What the profile times: seeded clips, mel modules and networks. Making them is outside the clock."""
+"""What is timed: seeded clips, mel modules, networks and counts. Making them is outside the clock."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from triadbench.core.constants import CLIP_SAMPLES, RECIPE_DEFAULTS, SAMPLE_RATE
+from triadbench.core.constants import CLIP_SAMPLES, RECIPE_DEFAULTS, SAMPLE_RATE, usable_cores
+from triadbench.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,21 @@ def make_labels(batch: int, device: str = "cpu") -> tuple[torch.Tensor, torch.Te
 
     generator = torch.Generator().manual_seed(SEED)
     return tuple(torch.randint(0, n, (batch,), generator=generator).to(device) for n in (4, 12))
+
+
+def check_counts(batches: Sequence[int], threads: Sequence[int], most_batch: int) -> tuple[int, ...]:
+    """The thread counts in order, without repeats; of none 1 and all cores.
+
+    Raises:
+        UserError: a batch size or a thread count out of range.
+    """
+    cores = usable_cores()
+    limits = (("batch", batches, most_batch, ""), ("threads", threads, cores, ", the cores of this machine"))
+    for name, values, most, meaning in limits:
+        for value in values:
+            if not 1 <= value <= most:
+                raise UserError(f"{name}={value} must be in 1 to {most:,}{meaning}")
+    return tuple(sorted(set(threads or (1, cores))))
 
 
 def make_waveform(batch: int) -> torch.Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
 
 from triadbench.core.commands import console
+from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = Path("runs/benchmark")
@@ -16,6 +18,12 @@ _PARTS = ("load", "single", "offline", "files", "process")
 def _words(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
     """ "cpu,cuda" as ("cpu", "cuda")."""
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+
+
+def _names(option: str, name: str, choices) -> click.decorators.FC:
+    """An option with names out of `choices`."""
+    text = f"Of {', '.join(choices)}; commas between.  [default: all that are there]"
+    return click.option(option, name, callback=_words, metavar="LIST", help=text)
 
 
 @click.command()
@@ -28,20 +36,8 @@ def _words(context: click.Context, parameter: click.Parameter, text: str | None)
     type=click.Choice(_PARTS),
     help="One part; repeat for more: fresh processes, one clip a call, clips a second, a folder, whole commands.",
 )
-@click.option(
-    "--provider",
-    "providers",
-    callback=_words,
-    metavar="LIST",
-    help="Of cpu, cuda and tensorrt, commas between.  [default: all that are there]",
-)
-@click.option(
-    "--precision",
-    "precisions",
-    callback=_words,
-    metavar="LIST",
-    help="Of fp32, fp16 and int8.  [default: all that are there]",
-)
+@_names("--provider", "providers", ONNX_PROVIDERS)
+@_names("--precision", "precisions", PRECISIONS)
 @click.option("--threads", callback=console.integers, metavar="LIST", help="Thread counts.  [default: 1 and all cores]")
 @click.option(
     "--batch", "batches", callback=console.integers, metavar="LIST", help="Batch sizes.  [default: 1,2,4, to 512]"
@@ -57,9 +53,9 @@ def benchmark(
     """Time the model in every format, precision, provider, thread count and batch size, and write a page.
 
     One clip a call (1,024 queries: mean, p50 to p99.9), clips a second for each batch size, loading and first call and
-    memory in fresh processes, a folder of wav files against a plain PyTorch loop, and whole commands. Contestants take
-    turns. Each one's answers to the very clips are compared with the PyTorch model's first: a wrong one is not timed,
-    and the exit code is 1. About fifteen minutes on two cores.
+    memory in fresh processes, a folder of wav files against a plain PyTorch loop, and whole commands. Contestants
+    alternate. Each one's answers to the very clips are compared with the PyTorch model's first: a wrong one is not
+    timed, and the exit code is 1. About fifteen minutes on two cores.
 
     \b
     Examples:
@@ -72,26 +68,28 @@ def benchmark(
     if out.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--out {out}: the page is HTML; give a name that ends in .html")
     from triadbench.bench import outputs
-    from triadbench.bench.providers import page
+    from triadbench.bench.analysis import providers as numbers
+    from triadbench.bench.providers import plan as plans
+    from triadbench.bench.providers import run
+    from triadbench.bench.report import providers_page
     from triadbench.core.errors import UserError
 
     outputs.check_writable(out)
     outputs.check_writable(records, "--records", appended=True)
     console.resume_hint(f"finished groups are kept in {records}; --only, --batch and --threads measure the others")
+    begun, effort = time.perf_counter(), plans.EFFORTS["quick" if quick else "full" if full else "normal"]
     with outputs.only_writer(records), console.progress("benchmark", "blocks") as progress:
-        result = page.run(
-            out,
-            records,
-            "quick" if quick else "full" if full else "normal",
-            model,
-            folder,
-            progress=progress,
-            note=console.note,
-            **options,
-        )
-    if as_json and not result["failed"]:
-        console.print_json(result)
+        plan = plans.make_plan(effort, model, folder, **options)
+        made, failed = run.measure(records, plan, effort, progress=progress, note=console.note)
+        environment = made[0]["environment"] if made else {}
+        result = outputs.write_page(providers_page.page(made), out, records, environment, begun)
+    text, raw = numbers.text(made), ("samples", "single_run", "offline_runs")
+    if as_json and not failed:
+        result["measurements"] = [{k: v for k, v in row.items() if k not in raw} for row in numbers.rows(made)]
+        result |= {"loads": numbers.loads(made), "files": numbers.waits(made, numbers.FILES)}
+        result |= {"processes": numbers.waits(made, numbers.PROCESS), "left_out": list(numbers.left_out(made))}
+        console.print_json({**result, "failed": failed, "text": text})
     elif not as_json:
-        click.echo(page.text(result))
-    if result["failed"]:
-        raise UserError(f"{len(result['failed'])} checks failed: {'; '.join(result['failed'][:3])}")
+        click.echo(f"{text}\nPage: {result['page']} ({result['seconds']:.0f} s)")
+    if failed:
+        raise UserError(f"{len(failed)} checks failed: {'; '.join(failed[:3])}")

@@ -9,12 +9,13 @@ from typing import Any
 from triadbench.bench import outputs
 from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.mel import measure as mel
+from triadbench.bench.mel.records import Contest
 
 text = mel_summary.text
 """The terminal's version of `run`'s result."""
 
 
-def run(out: Path, records_path: Path, contest: mel.Contest, effort: mel.Effort = mel.FULL, **options: Any) -> dict:
+def run(out: Path, records_path: Path, contest: Contest, effort: mel.Effort = mel.FULL, **options: Any) -> dict:
     """Measure and write the page.
 
     Args:

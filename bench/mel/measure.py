@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triadbench.bench import machine, records, roofs
-from triadbench.bench.cases import SEED, make_waveform, tilted_tones
+from triadbench.bench.cases import SEED, check_counts, make_waveform, tilted_tones
 from triadbench.bench.mel import records as mel_records
 from triadbench.bench.mel import rivals, static_analysis, warm_start
-from triadbench.bench.mel.records import Group
+from triadbench.bench.mel.records import Contest, Group
 from triadbench.bench.mel.rivals import Rival
 from triadbench.core import timing
-from triadbench.core.constants import CLIP_SAMPLES, usable_cores
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 from triadbench.kernels import SPECS, MelSpec, mel_reference, operation_count
 from triadbench.kernels.compare import compare
@@ -73,24 +73,6 @@ _SETTLE_S = 5e-3  # OpenMP's threads spin for about this long after a parallel r
 _WEIGHT = 0.25  # a group's share of the budget grows with batch ** this: large batches are slow, small ones noisy
 
 
-class Contest(NamedTuple):
-    """What is to be measured: names of specs, batch sizes and thread counts, each without repeats."""
-
-    specs: tuple[str, ...]
-    batches: tuple[int, ...]
-    threads: tuple[int, ...]
-
-    def groups(self, devices: Sequence[str]) -> list[Group]:
-        """Small batches first: a short run has seen everything once, and large ones are predicted from small ones."""
-        return [
-            Group(spec, batch, threads, device)
-            for batch in self.batches
-            for spec in self.specs
-            for device in devices
-            for threads in (self.threads if device == "cpu" else self.threads[-1:])
-        ]
-
-
 def make_contest(
     effort: Effort, specs: Sequence[str] = (), batches: Sequence[int] = (), threads: Sequence[int] = ()
 ) -> Contest:
@@ -98,26 +80,12 @@ def make_contest(
     for name in specs:
         if name not in SPECS:
             raise UserError(f"spec {name!r} is unknown; choose of {', '.join(SPECS)}")
-    check_counts(batches, threads, most_batch=65_536)
+    threads = check_counts(batches, threads, most_batch=65_536)
     return Contest(
         tuple(dict.fromkeys(specs)) or tuple(SPECS),
         tuple(sorted(set(batches))) or effort.batches,
-        tuple(sorted(set(threads))) or default_threads(),
+        threads,
     )
-
-
-def check_counts(batches: Sequence[int], threads: Sequence[int], most_batch: int) -> None:
-    """Raises UserError for a batch size or thread count out of range."""
-    limits = (("batch", batches, most_batch, ""), ("threads", threads, usable_cores(), ", the cores of this machine"))
-    for name, values, most, meaning in limits:
-        for value in values:
-            if not 1 <= value <= most:
-                raise UserError(f"{name}={value} must be in 1 to {most:,}{meaning}")
-
-
-def default_threads() -> tuple[int, ...]:
-    """1 and all cores."""
-    return tuple(sorted({1, usable_cores()}))
 
 
 def measure(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,6 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
 
 if TYPE_CHECKING:
-    from triadbench.bench.mel.measure import Contest
     from triadbench.bench.mel.rivals import Rival
 
 _CODE = ("kernels/**/*.py", "bench/mel/**/*.py", "core/timing.py", "bench/roofs.py", "bench/cases.py")
@@ -30,6 +29,24 @@ class Group(NamedTuple):
     batch: int
     threads: int
     device: str
+
+
+class Contest(NamedTuple):
+    """What is to be measured: names of specs, batch sizes and thread counts, each without repeats."""
+
+    specs: tuple[str, ...]
+    batches: tuple[int, ...]
+    threads: tuple[int, ...]
+
+    def groups(self, devices: Sequence[str]) -> list[Group]:
+        """Small batches first: a short run has seen everything once, and large ones are predicted from small ones."""
+        return [
+            Group(spec, batch, threads, device)
+            for batch in self.batches
+            for spec in self.specs
+            for device in devices
+            for threads in (self.threads if device == "cpu" else self.threads[-1:])
+        ]
 
 
 def environment(contestants: dict[str, Rival]) -> dict:

@@ -1,31 +1,37 @@
-"""Every way to run one model, as data: formats x precisions x providers, and why one of them cannot be had here.
+"""Every way to run one model: formats x precisions x providers as data, and each opened as one callable.
 
 A contestant takes waveforms (batch, samples) that lie in memory as float32 and gives probabilities and logits as NumPy
-arrays, on the bare model: no look for silence, no names of chords.
+arrays, on the bare model: no look for silence, no names of chords. Only what a contestant needs is imported, when it
+is opened: a fresh process shows what that costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import dataclasses
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
-from triadbench.core.constants import PRECISIONS
+import numpy as np
+
+from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS
 from triadbench.core.errors import UserError
 
-PROVIDERS = ("cpu", "cuda", "tensorrt")
 BASELINE = "eager, torchaudio"
 OUTPUTS = ("type_probabilities", "root_probabilities", "logits")
 STFT = "onnx, STFT operator"
+Outputs = dict[str, np.ndarray]
+Resident = tuple[Callable[[], object], Callable[[], Outputs]]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Contestant:
     """One way to run the model.
 
     Attributes:
         format: its name in `FORMATS`.
-        precision: of the network. provider: "cpu", "cuda" or "tensorrt".
+        precision: of the network.
+        provider: "cpu", "cuda" or "tensorrt".
         path: of the file that it opens; a checkpoint for the eager ones.
     """
 
@@ -46,15 +52,16 @@ class Contestant:
 
     def parameters(self) -> dict[str, str]:
         """What tells its records from those of others."""
-        return {key: value for key, value in asdict(self).items() if key != "path"}
+        return {"format": self.format, "precision": self.precision, "provider": self.provider}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Format:
     """Of contestants.
 
     Attributes:
-        file: "{stem}" and "{mark}" (of the precision) filled in: its file. kind: which code opens it.
+        file: its file, with "{stem}" and "{mark}" (of the precision) to fill in.
+        kind: which code opens it.
         precisions, providers: that it can have.
         what: one line for the reader.
         limit: how far an fp32 probability may be from the PyTorch model's. Torchaudio's mel and ONNX's STFT round more
@@ -69,72 +76,133 @@ class Format:
     limit: float = 1e-5
 
 
-_FP32 = ("fp32",)
+_FP32, _CPU, _TORCH, _ALL = ("fp32",), ("cpu",), ("cpu", "cuda"), tuple(ONNX_PROVIDERS)
+_ONNX, _BATCH, _MEL = "{stem}{mark}.onnx", "{stem}.batch{mark}.onnx", "{stem}.mel{mark}.onnx"
+_STFT, _SCRIPT, _CHECKPOINT = "{stem}.mel.onnx", "{stem}.torchscript.pt", "{stem}.safetensors"
 FORMATS = {
-    "onnx, clip by clip": Format(
-        "{stem}{mark}.onnx", "onnx", PRECISIONS, ("cpu",), "raw audio in; the mel of one clip after another"
-    ),
-    "onnx, whole batch": Format(
-        "{stem}.batch{mark}.onnx", "onnx", PRECISIONS, PROVIDERS, "raw audio in; the whole batch to every operator"
-    ),
+    "onnx, clip by clip": Format(_ONNX, "onnx", PRECISIONS, _CPU, "raw audio in; the mel of one clip after another"),
+    "onnx, whole batch": Format(_BATCH, "onnx", PRECISIONS, _ALL, "raw audio in; the whole batch to every operator"),
     "onnx behind our kernel": Format(
-        "{stem}.mel{mark}.onnx", "onnx mel", PRECISIONS, ("cpu",), "mel by our CPU kernel, the network alone as ONNX"
+        _MEL, "onnx mel", PRECISIONS, _CPU, "mel by our CPU kernel, the network alone as ONNX"
     ),
-    STFT: Format(
-        "{stem}.mel.onnx", "onnx", _FP32, ("cpu",), "raw audio in; ONNX's own STFT operator, to compare with", 1e-4
-    ),
-    "torchscript": Format("{stem}.torchscript.pt", "torchscript", _FP32, ("cpu", "cuda"), "raw audio in; torch alone"),
-    BASELINE: Format("{stem}.safetensors", "torch", _FP32, ("cpu", "cuda"), "PyTorch with torchaudio's mel", 1e-4),
-    "eager, our kernel": Format("{stem}.safetensors", "torch", _FP32, ("cpu", "cuda"), "PyTorch with our mel kernel"),
+    STFT: Format(_STFT, "onnx", _FP32, _CPU, "raw audio in; ONNX's own STFT operator, to compare with", 1e-4),
+    "torchscript": Format(_SCRIPT, "torchscript", _FP32, _TORCH, "raw audio in; torch alone"),
+    BASELINE: Format(_CHECKPOINT, "torch", _FP32, _TORCH, "PyTorch with torchaudio's mel", 1e-4),
+    "eager, our kernel": Format(_CHECKPOINT, "torch", _FP32, _TORCH, "PyTorch with our mel kernel"),
 }
 
 
-def grid(
-    checkpoint: Path, folder: Path, providers: Sequence[str] = (), precisions: Sequence[str] = ()
-) -> tuple[list[Contestant], list[tuple[Contestant, str]]]:
-    """All contestants that can be had, and (contestant, reason) of the others.
+class Opened:
+    """A contestant that is ready to answer.
 
     Args:
-        checkpoint: of the model; its stem is that of the exported files.
-        folder: of the exported files.
-        providers, precisions: to measure; none: all that there are.
+        contestant: what to open.
+        threads: of the CPU, for one call. Torch's are set for the whole process.
 
     Raises:
-        UserError: an unknown name, or a provider that was asked for by name and cannot be had.
+        UserError: the file or the provider cannot be had.
     """
-    for name, given, choices in (("provider", providers, PROVIDERS), ("precision", precisions, PRECISIONS)):
-        for value in given:
-            if value not in choices:
-                raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
-    reasons = {provider: why_unavailable(provider) for provider in providers or PROVIDERS}
-    for provider, reason in reasons.items():
-        if providers and reason:
-            raise UserError(f"provider {provider}: {reason}; leave it out of --provider")
-    found, absent = [], []
-    for name, form in FORMATS.items():
-        for provider in form.providers:
-            for precision in form.precisions:
-                if provider not in reasons or (precisions and precision not in precisions):
-                    continue
-                mark = "" if precision == "fp32" else f".{precision}"
-                path = folder / form.file.format(stem=checkpoint.stem, mark=mark)
-                path = checkpoint if form.kind == "torch" else path
-                contestant = Contestant(name, precision, provider, str(path))
-                if path.is_file() and not reasons[provider]:
-                    found.append(contestant)
-                elif path.is_file() or precision == "fp32" or precisions:  # others are made where they hold
-                    missing = f"{path.name} is not there; `export` makes it"
-                    absent.append((contestant, reasons[provider] or missing))
-    return found, absent
+
+    def __init__(self, contestant: Contestant, threads: int) -> None:
+        self.contestant = contestant
+        kind = FORMATS[contestant.format].kind
+        opener = {"onnx": _onnx, "onnx mel": _onnx_mel, "torchscript": _torchscript, "torch": _eager}[kind]
+        self._call, self._bind, self._model = opener(contestant, threads)
+
+    def __call__(self, waveforms: np.ndarray) -> Outputs:
+        """Probabilities (batch, 4) and (batch, 12) and logits (batch, 12, 4) of waveforms (batch, samples) float32."""
+        return self._call(waveforms)
+
+    def resident(self, waveforms: np.ndarray) -> Resident | None:
+        """(one run on waveforms that lie on the GPU already, its outputs as arrays); None on a CPU, where nothing is
+        copied. The run has ended when it returns."""
+        return None if self.contestant.device == "cpu" else self._bind(waveforms)
+
+    def placement(self) -> dict | None:
+        """Nodes by provider, those of shapes alone, and Memcpy nodes, of an ONNX file; else None."""
+        return None if self._model is None else dataclasses.asdict(self._model.describe_placement())
 
 
-def why_unavailable(provider: str) -> str | None:
-    """Why a provider cannot be had on this machine; None where it can."""
-    if provider == "cpu":
-        return None
-    from triadbench.export.predict import providers
+def _onnx(contestant: Contestant, threads: int):
+    from triadbench.export.predict.providers import OnnxModel
 
-    return providers.why_unavailable(provider)
+    model = OnnxModel(contestant.path, contestant.provider, threads=threads)
+
+    def bind(waveforms: np.ndarray) -> Resident:
+        bound = model.bind(waveforms)
+        return bound, bound.outputs
+
+    return model.run, bind, model
+
+
+def _onnx_mel(contestant: Contestant, threads: int):
+    from triadbench.export.predict.providers import OnnxModel
+    from triadbench.kernels.cpu import numpy_entry
+
+    model = OnnxModel(contestant.path, contestant.provider, threads=threads)
+    spec, log = model.info.spec, model.info.log
+    numpy_entry.load(spec)
+    return lambda waveforms: model.run(numpy_entry.mel(waveforms, spec, log=log, threads=threads)), None, model
+
+
+def _torchscript(contestant: Contestant, threads: int):
+    import torch
+
+    torch.set_num_threads(threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces the end of TorchScript at every use
+        module = torch.jit.load(contestant.path, map_location=contestant.device)
+    return *_torch_calls(module, contestant.device), None
+
+
+def _eager(contestant: Contestant, threads: int):
+    import torch
+
+    from triadbench.bench.cases import torchaudio_mel
+    from triadbench.core.models import checkpoint as checkpoints
+    from triadbench.kernels import MelSpectrogram
+    from triadbench.kernels.spec import LOG_EPS
+
+    torch.set_num_threads(threads)
+    checkpoint = checkpoints.load(Path(contestant.path), device=contestant.device)
+    is_baseline = contestant.format == BASELINE
+    mel = torchaudio_mel(checkpoint.spec) if is_baseline else MelSpectrogram.from_spec(checkpoint.spec, log=True)
+    mel = mel.to(contestant.device)
+
+    def forward(waveforms):
+        features = torch.log(mel(waveforms) + LOG_EPS) if is_baseline else mel(waveforms)
+        logits = checkpoint.model.joint(features)
+        joint = torch.softmax(logits.flatten(1), dim=1).reshape(logits.shape)
+        return joint.sum(dim=1), joint.sum(dim=2), logits
+
+    return *_torch_calls(forward, contestant.device), None
+
+
+def _torch_calls(forward: Callable, device: str):
+    """(call with copies, binding without) of a function from a tensor to the tuple of outputs."""
+    import torch
+
+    from triadbench.bench.machine import drain
+
+    def arrays(outputs) -> Outputs:
+        return {name: value.cpu().numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
+
+    @torch.inference_mode()
+    def call(waveforms: np.ndarray) -> Outputs:
+        return arrays(forward(torch.from_numpy(waveforms).to(device)))
+
+    def bind(waveforms: np.ndarray) -> Resident:  # pragma: no cover (only a GPU's waveforms are bound)
+        on_device = torch.from_numpy(waveforms).to(device)
+        last: list = []
+
+        @torch.inference_mode()
+        def run() -> None:
+            last[:] = [forward(on_device)]
+            drain(device)
+
+        return run, lambda: arrays(last[0])
+
+    return call, bind
 
 
 def write_stft_model(network: Path, out: Path) -> None:
@@ -143,8 +211,6 @@ def write_stft_model(network: Path, out: Path) -> None:
     Raises:
         UserError: `network` is no file of ours.
     """
-    import dataclasses
-
     import onnx
 
     from triadbench.export.formats.onnx_model import describe, with_mel

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from triadbench.bench import machine
+from triadbench.bench.providers.contestants import BASELINE, Contestant, Opened
 from triadbench.core import timing
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
 
-_TIMEOUT_S = 300
 INFER, LOOP, LOOP_ALONE = "infer", "eager loop", "eager loop, one thread"
+Answer = TypeVar("Answer")
+
+
+class Waits(NamedTuple):
+    """Of each contestant the seconds, and the first ones apart; `other_cores` and `disturbed` for the records."""
+
+    samples_s: dict[str, list[float]]
+    first_s: dict[str, float]
+    load: dict[str, Any]
 
 
 def ways(threads: int) -> tuple[str, ...]:
@@ -37,21 +47,17 @@ def write_wavs(clips: np.ndarray, folder: Path) -> list[Path]:
 
 def files(
     model: Path, checkpoint: Path, wavs: Sequence[Path], threads: int, rounds: int, progress: Callable[[], None]
-) -> dict:
-    """Seconds for all files, the model loaded before: the `ways`, alternated.
+) -> tuple[Waits, str]:
+    """Seconds for all files, the model loaded before: the `ways`, alternated; and the front end that `infer` used last.
 
     The loop is what one writes first: soundfile.read, torchaudio's mel, the model, one file after another.
-
-    Returns:
-        {way: samples in seconds}, `other_cores`, `front_end` (that `infer` used last), `first_s` of each way.
 
     Raises:
         UserError: two of them name other chords.
     """
+    import soundfile
     import torch
 
-    from triadbench.bench.providers.contestants import BASELINE, Contestant
-    from triadbench.bench.providers.runners import Opened
     from triadbench.core.models.prediction import name_chord
     from triadbench.export.predict.bulk import infer_files
     from triadbench.export.predict.predictor import ChordPredictor
@@ -60,76 +66,74 @@ def files(
     eager = Opened(Contestant(BASELINE, "fp32", "cpu", str(checkpoint)), threads)
 
     def infer() -> list[str]:
-        return [
-            result.get("chord") or result["error"]
-            for result in infer_files(predictor, list(map(str, wavs)), workers=threads, at_once=True)
-        ]
+        results = infer_files(predictor, list(map(str, wavs)), workers=threads, at_once=True)
+        return [result.get("chord") or result["error"] for result in results]
 
     def loop() -> list[str]:
-        import soundfile
-
-        named = []
+        chords = []
         for path in wavs:
             waveform, _ = soundfile.read(path, dtype="float32")
             logits = torch.from_numpy(eager(waveform[None])["logits"][0])
-            named.append(name_chord(torch.softmax(logits.flatten(), 0).reshape(logits.shape).numpy(), 3)["chord"])
-        return named
+            chords.append(name_chord(torch.softmax(logits.flatten(), 0).reshape(logits.shape).numpy(), 3)["chord"])
+        return chords
 
-    names = ways(threads)
-    seconds: dict[str, list[float]] = {way: [] for way in names}
-    first_s, right = {}, None
-    others = timing.OtherWork()
-    for number in range(rounds + 1):
-        for way in names if number % 2 else reversed(names):
-            torch.set_num_threads(1 if way == LOOP_ALONE else threads)
-            time.sleep(0.1)
-            start = time.perf_counter()
-            named = infer() if way == INFER else loop()
-            took_s = time.perf_counter() - start
-            right = right or named
-            if named != right:
-                wrong = sum(a != b for a, b in zip(named, right, strict=True))
-                raise UserError(f"{way}: {wrong} of {len(wavs)} files get another chord than by another way")
-            if number:
-                seconds[way].append(took_s)
-            else:
-                first_s[way] = took_s
-            progress()
-    return {
-        "seconds": seconds,
-        "first_s": first_s,
-        "other_cores": others.cores(),
-        "front_end": predictor.front_end,
-    }
+    def settle(way: str) -> None:
+        torch.set_num_threads(1 if way == LOOP_ALONE else threads)
+        time.sleep(0.1)
+
+    expected: list[str] = []
+
+    def check(way: str, chords: list[str]) -> None:
+        expected[:] = expected or chords
+        wrong = sum(a != b for a, b in zip(chords, expected, strict=True))
+        if wrong:
+            raise UserError(f"{way}: {wrong} of {len(wavs)} files get another chord than by another way")
+
+    contestants = {way: infer if way == INFER else loop for way in ways(threads)}
+    return _alternate(contestants, rounds, settle, check, progress, threads), predictor.front_end
 
 
-def processes(wav: Path, chord: str, rounds: int, progress: Callable[[], None]) -> dict:
-    """Seconds of whole processes, alternated, the first of each left out: `infer` of one file, and `--help`.
+def processes(wav: Path, chord: str, rounds: int, progress: Callable[[], None]) -> Waits:
+    """Seconds of whole processes, alternated, the first of each apart: `infer` of one file, and `--help`.
 
     Raises:
         UserError: one fails, or the file's chord is not the right one.
     """
     commands = {"infer clip.wav": (["infer", str(wav)], chord), "--help": (["--help"], "infer")}
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    first_s = {}
+
+    def start(name: str) -> Callable[[], str]:
+        def run() -> str:
+            try:
+                return machine.run_process([sys.executable, str(PACKAGE / "cli.py"), *commands[name][0]])
+            except machine.ProcessError as error:
+                raise UserError(f"python cli.py {name}: {error}") from error
+
+        return run
+
+    def check(name: str, printed: str) -> None:
+        if commands[name][1] not in printed.split():
+            raise UserError(f"python cli.py {name}: {commands[name][1]!r} is not in what it printed")
+
+    return _alternate({name: start(name) for name in commands}, rounds, lambda name: None, check, progress, threads=1)
+
+
+def _alternate(
+    contestants: Mapping[str, Callable[[], Answer]],
+    rounds: int,
+    settle: Callable[[str], None],
+    check: Callable[[str, Answer], None],
+    progress: Callable[[], None],
+    threads: int,
+) -> Waits:
+    """Every contestant once a round, with one round more at first; `settle` and `check` are outside the clock."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
     others = timing.OtherWork()
-    for number in range(rounds + 1):
-        for name, (arguments, told) in commands.items():
-            start = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, str(PACKAGE / "cli.py"), *arguments],
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT_S,
-                stdin=subprocess.DEVNULL,
-            )
-            took_s = time.perf_counter() - start
-            if done.returncode != 0 or told not in done.stdout.split():
-                reason = (done.stderr.strip().splitlines() or [f"{told!r} is not in what it printed"])[-1]
-                raise UserError(f"python cli.py {name}: {reason}")
-            if number:
-                seconds[name].append(took_s)
-            else:
-                first_s[name] = took_s
-            progress()
-    return {"seconds": seconds, "first_s": first_s, "other_cores": others.cores()}
+    for _, name in timing.alternate(contestants, rounds + 1):
+        settle(name)
+        start = time.perf_counter()
+        answer = contestants[name]()
+        seconds[name].append(time.perf_counter() - start)
+        check(name, answer)
+        progress()
+    first_s = {name: values.pop(0) for name, values in seconds.items()}
+    return Waits(seconds, first_s, others.fields(threads))

@@ -1,6 +1,6 @@
 """What a fresh process waits for and holds: loading, the first call, the second, and memory at two batch sizes.
 
-The clock starts when Python and NumPy are there, so that loading holds everything else that a contestant imports.
+The clock starts when Python and NumPy are imported, so that loading holds everything else that a contestant imports.
 """
 
 from __future__ import annotations
@@ -8,23 +8,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 
-from triadbench.bench.providers.contestants import Contestant
+from triadbench.bench import machine
+from triadbench.bench.providers.contestants import Contestant, Opened, Outputs
 from triadbench.core.workers import module_command
 
-_TIMEOUT_S = 300
 
-
-class FreshError(Exception):
-    """The process failed; the last line of its complaint."""
-
-
-def measure(contestant: Contestant, threads: int, clips: Path, batch: int) -> tuple[dict, dict[str, np.ndarray]]:
+def measure(contestant: Contestant, threads: int, clips: Path, batch: int) -> tuple[dict, Outputs]:
     """One fresh process.
 
     Args:
@@ -37,74 +32,52 @@ def measure(contestant: Contestant, threads: int, clips: Path, batch: int) -> tu
         of the first call.
 
     Raises:
-        FreshError: with the reason.
+        ProcessError: with the reason.
     """
-    given = json.dumps([dataclasses.asdict(contestant), threads, str(clips), batch])
-    try:
-        done = subprocess.run(
-            module_command("triadbench.bench.providers.fresh", given),
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise FreshError(f"did not end within {_TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        raise FreshError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
-    result = json.loads(done.stdout.splitlines()[-1])
-    outputs = {name: np.asarray(values) for name, values in result.pop("outputs").items()}
-    return result, outputs
+    job = json.dumps([dataclasses.asdict(contestant), threads, str(clips), batch])
+    printed = machine.run_process(module_command("triadbench.bench.providers.fresh", job))
+    result = json.loads(printed.splitlines()[-1])
+    return result, {name: np.asarray(values) for name, values in result.pop("outputs").items()}
 
 
-def main(given: str) -> None:
+def main(job: str) -> None:
     """The fresh process's side."""
-    import time
-
-    fields, threads, clips, batch = json.loads(given)
+    fields, threads, clips, batch = json.loads(job)
     contestant = Contestant(**fields)
     waveforms = np.load(clips)[:batch]
-    before_mb, free_mb = peak_mb(), gpu_free_mb(contestant)
+    before_mb, free_mb = _peak_mb(), _gpu_free_mb(contestant)
     marks = [time.perf_counter()]
-    from triadbench.bench.providers.runners import Opened
-
     opened = Opened(contestant, threads)
     marks.append(time.perf_counter())
     outputs = opened(waveforms[:1])
     marks.append(time.perf_counter())
     opened(waveforms[:1])
     marks.append(time.perf_counter())
-    one_mb = peak_mb() - before_mb
+    one_mb = _peak_mb() - before_mb
     opened(waveforms)
-    gpu_mb = None if free_mb is None else free_mb - gpu_free_mb(contestant)
-    load_ms, first_ms, second_ms = (1e3 * (b - a) for a, b in zip(marks, marks[1:], strict=False))
-    print(
-        json.dumps(
-            {
-                "load_ms": load_ms,
-                "first_call_ms": first_ms,
-                "second_call_ms": second_ms,
-                "memory_mb": one_mb,
-                "batch_memory_mb": peak_mb() - before_mb,
-                "gpu_memory_mb": gpu_mb,
-                "outputs": {name: values.astype(float).tolist() for name, values in outputs.items()},
-            }
-        )
-    )
+    after_mb = _gpu_free_mb(contestant)
+    times_ms = [1e3 * (end - start) for start, end in zip(marks, marks[1:], strict=False)]
+    result = dict(zip(("load_ms", "first_call_ms", "second_call_ms"), times_ms, strict=True))
+    result |= {"memory_mb": one_mb, "batch_memory_mb": _peak_mb() - before_mb}
+    result["gpu_memory_mb"] = None if free_mb is None or after_mb is None else free_mb - after_mb
+    result["outputs"] = {name: values.astype(float).tolist() for name, values in outputs.items()}
+    print(json.dumps(result))
 
 
-def peak_mb() -> float:
+def _peak_mb() -> float:
     """The most memory that this process has held so far, 10^6 bytes."""
     try:
-        status = Path("/proc/self/status").read_text()
-        return int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) * 1024 / 1e6
-    except (OSError, AttributeError):  # not Linux, whose ru_maxrss would be the parent's as well
-        import resource
+        peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        peak = None
+    if peak is not None:
+        return int(peak[1]) * 1024 / 1e6
+    import resource  # not Linux, whose ru_maxrss would be the parent's as well
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def gpu_free_mb(contestant: Contestant) -> float | None:
+def _gpu_free_mb(contestant: Contestant) -> float | None:
     """Free memory of the GPU, 10^6 bytes, by NVML; None on a CPU, or without it."""
     if contestant.device == "cpu":
         return None

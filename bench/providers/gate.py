@@ -1,14 +1,18 @@
-"""No time without a green check: the PyTorch model's answers on the very clips that are timed, and the comparison."""
+"""No time without a green check: the PyTorch model's answers to the very clips that are timed, and the comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from triadbench.bench.cases import SEED
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from triadbench.core.models.predictor import Predictor
 
 LOGIT_LIMIT = 1e-4
 """No fp32 logit may be further than this share of the largest from the PyTorch model's: where a network is sure, a
@@ -47,7 +51,8 @@ class Check:
     """Of one contestant's answers.
 
     Attributes:
-        worst_difference: of a probability. agreement: share of clips with the same label.
+        worst_difference: of a probability.
+        agreement: share of clips with the same label.
         limit: on the difference, None for fp16 and int8.
         reason: why it failed, None where it passed.
     """
@@ -59,16 +64,12 @@ class Check:
 
     def error(self) -> dict:
         """A record's `error`."""
-        return {
-            "reference": "PyTorch",
-            "worst_difference": self.worst_difference,
-            "agreement": self.agreement,
-            "limit": self.limit,
-        }
+        measured = {"worst_difference": self.worst_difference, "agreement": self.agreement, "limit": self.limit}
+        return {"reference": "PyTorch", **measured}
 
 
-def expected(predictor, clips: np.ndarray) -> dict[str, np.ndarray]:
-    """What a `core.models.predictor.Predictor` answers: `types` (n, 4), `roots` (n, 12), `logits` (n, 12, 4), `labels` (n,)."""
+def expected(predictor: Predictor, clips: np.ndarray) -> dict[str, np.ndarray]:
+    """The PyTorch model's answers: `types` (n, 4), `roots` (n, 12), `logits` (n, 12, 4), `labels` (n,)."""
     import torch
 
     scores, logits = [], []
@@ -87,28 +88,29 @@ def expected(predictor, clips: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def compare(
-    outputs: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], precision: str, allowed: float = 1e-5
+    outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], precision: str, allowed: float = 1e-5
 ) -> Check:
     """Compare a contestant's outputs with those of the PyTorch model for the same clips; NaN fails.
 
     Args:
-        outputs: of the contestant. right: from `expected`.
+        outputs: of the contestant.
+        reference: from `expected`.
         precision: fp32 must have every label, and every probability within `allowed`; others `LEAST_AGREEMENT`.
     """
-    found = [np.asarray(outputs[f"{task}_probabilities"], np.float64) for task in ("type", "root")]
+    probabilities = [np.asarray(outputs[f"{task}_probabilities"], np.float64) for task in ("type", "root")]
     logits = np.asarray(outputs["logits"], np.float64)
-    wanted = [right["types"], right["roots"]]
-    n = len(right["labels"])
-    if [f.shape for f in found] != [w.shape for w in wanted] or logits.shape != (n, 12, 4):
-        return Check(float("inf"), 0.0, allowed, f"outputs of shapes {[f.shape for f in found]} for {n} clips")
+    right = [reference["types"], reference["roots"]]
+    n, shapes = len(reference["labels"]), [values.shape for values in probabilities]
+    if shapes != [values.shape for values in right] or logits.shape != (n, 12, 4):
+        return Check(float("inf"), 0.0, allowed, f"outputs of shapes {shapes} for {n} clips")
     exact = precision == "fp32"
     limit = allowed if exact else None
-    if not all(np.isfinite(values).all() for values in (*found, logits)):
+    if not all(np.isfinite(values).all() for values in (*probabilities, logits)):
         return Check(float("inf"), 0.0, limit, "outputs that are not finite")
-    worst = max(float(np.abs(f - w).max()) for f, w in zip(found, wanted, strict=True))
-    agreement = float((logits.reshape(n, -1).argmax(axis=1) == right["labels"]).mean())
+    worst = max(float(np.abs(ours - theirs).max()) for ours, theirs in zip(probabilities, right, strict=True))
+    agreement = float((logits.reshape(n, -1).argmax(axis=1) == reference["labels"]).mean())
     least = 1.0 if exact else LEAST_AGREEMENT
-    apart = float(np.abs(logits - right["logits"]).max() / np.abs(right["logits"]).max())
+    apart = float(np.abs(logits - reference["logits"]).max() / np.abs(reference["logits"]).max())
     reason = None
     if exact and worst > allowed:
         reason = f"a probability differs by {worst:.2g} from the PyTorch model's, allowed are {allowed:g}"

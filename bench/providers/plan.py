@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from triadbench.bench.providers import contestants
-from triadbench.bench.providers.contestants import Contestant
-from triadbench.core.constants import usable_cores
+from triadbench.bench.cases import check_counts
+from triadbench.bench.providers.contestants import FORMATS, Contestant
+from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS
 from triadbench.core.errors import UserError
 
 PARTS = ("load", "single", "offline", "files", "process")
@@ -19,13 +19,16 @@ class Effort:
     """How long to measure.
 
     Attributes:
-        name: recorded. batches: sizes for offline.
+        name: recorded.
+        batches: sizes for offline.
         queries, blocks, pool: of the single stream, the rounds they are spread over, and its distinct clips.
         most_s: of one contestant's calls in a group; beyond it has fewer.
         offline_s, offline_blocks, offline_clips: seconds of each contestant and batch size, in so many rounds, and
             clips at least.
-        fresh: processes for each load time. fresh_batch: the larger batch for the memory.
-        files, rounds: of the folder of wav files. processes: of each command.
+        fresh: processes for each load time.
+        fresh_batch: the larger batch for the memory.
+        files, rounds: of the folder of wav files.
+        processes: of each command.
     """
 
     name: str
@@ -46,34 +49,9 @@ class Effort:
 
 NORMAL = Effort("normal")
 FULL = Effort("full", most_s=float("inf"), offline_clips=24_576, fresh=9, files=2048)
-QUICK = Effort(
-    "quick",
-    batches=(1, 32),
-    pool=16,
-    blocks=4,
-    most_s=0.7,
-    offline_s=0.2,
-    offline_blocks=2,
-    fresh=1,
-    fresh_batch=16,
-    files=48,
-    rounds=3,
-    processes=7,
-)
-SMOKE = Effort(
-    "smoke",
-    batches=(1, 2),
-    queries=4,
-    pool=4,
-    blocks=2,
-    offline_s=0.0,
-    offline_blocks=1,
-    fresh=1,
-    fresh_batch=2,
-    files=3,
-    rounds=1,
-    processes=1,
-)
+QUICK = Effort("quick", (1, 32), 1024, 16, 4, 0.7, 0.2, 2, fresh=1, fresh_batch=16, files=48, rounds=3, processes=7)
+SMOKE = Effort("smoke", (1, 2), 4, 4, 2, 40.0, 0.0, 1, fresh=1, fresh_batch=2, files=3, rounds=1, processes=1)
+EFFORTS = {effort.name: effort for effort in (NORMAL, FULL, QUICK, SMOKE)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +75,7 @@ def make_plan(
     precisions: Sequence[str] = (),
     threads: Sequence[int] = (),
     batches: Sequence[int] = (),
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] = (),
 ) -> Plan:
     """Fill in what was not asked for and check what was.
 
@@ -110,21 +88,57 @@ def make_plan(
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such model file; give a checkpoint with --model")
     folder = Path(folder or checkpoint.parent)
-    cores = usable_cores()
-    for name, values, most in (("batch", batches, 4096), ("threads", threads, cores)):
-        for value in values:
-            if not 1 <= value <= most:
-                rule = f"1 to {most:,}" + (", the cores of this machine" if name == "threads" else "")
-                raise UserError(f"{name}={value} must be in {rule}")
-    found, absent = contestants.grid(checkpoint, folder, providers, precisions)
-    if not found:
-        raise UserError("no contestant is left: " + "; ".join(f"{one.name}: {why}" for one, why in absent[:3]))
-    return Plan(
-        checkpoint,
-        folder,
-        tuple(found),
-        tuple(absent),
-        tuple(sorted(set(threads))) or tuple(sorted({1, cores})),
-        tuple(sorted(set(batches))) or effort.batches,
-        tuple(parts),
-    )
+    threads = check_counts(batches, threads, most_batch=4096)
+    present, absent = grid(checkpoint, folder, providers, precisions)
+    if not present:
+        missing = "; ".join(f"{contestant.name}: {reason}" for contestant, reason in absent[:3])
+        raise UserError(f"no contestant is left: {missing}")
+    batches = tuple(sorted(set(batches))) or effort.batches
+    return Plan(checkpoint, folder, tuple(present), tuple(absent), threads, batches, tuple(parts or PARTS))
+
+
+def grid(
+    checkpoint: Path, folder: Path, providers: Sequence[str] = (), precisions: Sequence[str] = ()
+) -> tuple[list[Contestant], list[tuple[Contestant, str]]]:
+    """All contestants that can be had, and (contestant, reason) of the others.
+
+    Args:
+        checkpoint: of the model; its stem is that of the exported files.
+        folder: of the exported files.
+        providers, precisions: to measure; none: all that there are.
+
+    Raises:
+        UserError: an unknown name, or a provider that was asked for by name and cannot be had.
+    """
+    for option, names, choices in (("provider", providers, ONNX_PROVIDERS), ("precision", precisions, PRECISIONS)):
+        for name in names:
+            if name not in choices:
+                raise UserError(f"{option}={name!r} must be one of {', '.join(choices)}")
+    reasons = {provider: why_unavailable(provider) for provider in providers or ONNX_PROVIDERS}
+    for provider, reason in reasons.items():
+        if providers and reason:
+            raise UserError(f"provider {provider}: {reason}; leave it out of --provider")
+    cases = [
+        (name, form, provider, precision)
+        for name, form in FORMATS.items()
+        for provider in form.providers
+        for precision in form.precisions
+        if provider in reasons and (not precisions or precision in precisions)
+    ]
+    present, absent = [], []
+    for name, form, provider, precision in cases:
+        mark = "" if precision == "fp32" else f".{precision}"
+        path = folder / form.file.format(stem=checkpoint.stem, mark=mark) if form.kind != "torch" else checkpoint
+        contestant = Contestant(name, precision, provider, str(path))
+        if path.is_file() and not reasons[provider]:
+            present.append(contestant)
+        elif path.is_file() or precision == "fp32" or precisions:  # others are made where they hold
+            absent.append((contestant, reasons[provider] or f"{path.name} is not there; `export` makes it"))
+    return present, absent
+
+
+def why_unavailable(provider: str) -> str | None:
+    """Why a provider cannot be had on this machine; None where it can."""
+    from triadbench.export.predict import providers
+
+    return None if provider == "cpu" else providers.why_unavailable(provider)

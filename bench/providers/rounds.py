@@ -1,8 +1,7 @@
-"""Contestants take turns in one process: blocks of calls, shuffled round by round, every call timed by itself."""
+"""Contestants alternate in one process: blocks of calls, shuffled round by round, every call timed by itself."""
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Container, Mapping
 from typing import NamedTuple
@@ -14,8 +13,8 @@ SETTLE_S = 0.02
 lose a core to them."""
 
 
-class Taken(NamedTuple):
-    """What one contestant took.
+class Samples(NamedTuple):
+    """What was measured of one contestant.
 
     Attributes:
         samples_ms: of every call, in the order made.
@@ -37,7 +36,7 @@ def take_turns(
     settle_s: float = SETTLE_S,
     energy: Callable[[], float | None] = lambda: None,
     progress: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, Taken], float]:
+) -> tuple[dict[str, Samples], float]:
     """Time every contestant's calls.
 
     Args:
@@ -52,30 +51,46 @@ def take_turns(
         progress: called after each block.
 
     Returns:
-        what each took, and the cores that other processes kept busy meanwhile.
+        the samples of each, and the cores that other processes kept busy meanwhile.
     """
     samples: dict[str, list[float]] = {name: [] for name in contestants}
-    joules: dict[str, float | None] = dict.fromkeys(contestants, 0.0)
-    order, shuffle, others = list(contestants), random.Random(seed).shuffle, timing.OtherWork()
-    clock = time.perf_counter
-    for _ in range(blocks):
-        shuffle(order)
-        for name in order:
-            call, taken = contestants[name], samples[name]
-            time.sleep(settle_s)
-            if name not in long:
-                call(len(taken))
-            before_j, begun = energy(), clock()
-            for number in range(len(taken), len(taken) + max(1, -(-calls[name] // blocks))):
-                start = clock()
-                call(number)
-                taken.append(1e3 * (clock() - start))
-                if clock() - begun > most_s / blocks:
-                    break
-            after_j = energy()
-            if before_j is None or after_j is None or joules[name] is None:
-                joules[name] = None
-            else:
-                joules[name] += after_j - before_j
-            progress()
-    return {name: Taken(samples[name], joules[name]) for name in contestants}, others.cores()
+    joules: dict[str, list[float | None]] = {name: [] for name in contestants}
+    others = timing.OtherWork()
+    for _, name in timing.alternate(contestants, blocks, seed=seed):
+        call, start = contestants[name], len(samples[name])
+        time.sleep(settle_s)
+        if name not in long:
+            call(start)
+        before_j = energy()
+        numbers = range(start, start + max(1, -(-calls[name] // blocks)))
+        samples[name] += timing.call_times_ms(call, numbers, most_s / blocks)
+        after_j = energy()
+        joules[name].append(None if before_j is None or after_j is None else after_j - before_j)
+        progress()
+    used = {name: None if None in parts else sum(part or 0.0 for part in parts) for name, parts in joules.items()}
+    return {name: Samples(samples[name], used[name]) for name in contestants}, others.cores()
+
+
+def energy_meter(device: str) -> tuple[Callable[[], float | None], str | None]:
+    """(joules that an NVIDIA GPU has used so far, None), or (a function that returns None, why it is not measured).
+
+    The counter, read through NVML (the package nvidia-ml-py), is of the whole board, idle power included, and moves
+    every 20 to 100 ms: short blocks say nothing.
+    """
+    if device == "cpu":
+        return _nothing, "the energy of CPUs is not measured"
+    try:
+        import pynvml
+    except ImportError:
+        return _nothing, "not measured: pynvml is not installed (pip install nvidia-ml-py)"
+    try:  # pragma: no cover (needs a GPU)
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError as error:  # pragma: no cover (needs a GPU)
+        return _nothing, f"not measured: {error}"
+    return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, None  # pragma: no cover (needs a GPU)
+
+
+def _nothing() -> None:
+    return None

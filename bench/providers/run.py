@@ -2,7 +2,7 @@
 
 Timed: a call on clips of four seconds that lie in memory, to probabilities in memory; on a GPU with the copies and,
 apart, without. "Single stream" is one clip a call; "offline" as many clips a second as go, for each batch size.
-Contestants take turns in one process (bench/providers/rounds.py). Apart, in fresh processes: loading, the first call
+Contestants alternate in one process (bench/providers/rounds.py). Apart, in fresh processes: loading, the first call
 and memory. And what a user waits for: a folder of files, and whole processes.
 Before a contestant is timed its answers to the very clips are compared with the PyTorch model's; a wrong one is named,
 not timed, and makes the run fail.
@@ -15,20 +15,18 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from triadbench.bench import machine, records
-from triadbench.bench.providers import contestants, energy, fresh, gate
-from triadbench.bench.providers import end_to_end as whole
-from triadbench.bench.providers import rounds as turns
-from triadbench.bench.providers.contestants import Contestant
+from triadbench.bench.providers import end_to_end, fresh, gate, rounds
+from triadbench.bench.providers.contestants import FORMATS, OUTPUTS, STFT, Contestant, Opened, write_stft_model
 from triadbench.bench.providers.plan import PARTS, Effort, Plan
-from triadbench.bench.providers.runners import Opened
+from triadbench.bench.roofs import torch_threads
 from triadbench.core import timing
-from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 
 NAMES = {part: f"benchmark {'single stream' if part == 'single' else part}" for part in PARTS}
@@ -57,234 +55,210 @@ def measure(
     """
     import torch
 
-    threads = torch.get_num_threads()
-    try:
-        with tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
-            work = _Benchmark(Path(scratch), records_path, plan, effort, progress, note)
-            work.measure()
-    finally:
-        torch.set_num_threads(threads)
-    return work.made, work.failed
+    with torch_threads(torch.get_num_threads()), tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
+        benchmark = _Benchmark(Path(scratch), records_path, plan, effort, progress, note)
+        benchmark.measure()
+    return benchmark.made, benchmark.failed
+
+
+@dataclasses.dataclass
+class _Entry:
+    """A contestant in a group, checked and ready to be timed.
+
+    Attributes:
+        call: function of the number of the query.
+        check: its answers to every clip that is timed.
+        once_ms: of a call.
+        first_ms: of the first call; None without copies, which are never the first.
+        copies: between host and device are in the time.
+    """
+
+    contestant: Contestant
+    call: Callable[[int], object]
+    check: gate.Check
+    once_ms: float
+    first_ms: float | None
+    copies: bool = True
 
 
 class _Benchmark:
-    def __init__(self, scratch: Path, records_path: Path, plan: Plan, effort: Effort, progress, note):
+    def __init__(
+        self, scratch: Path, records_path: Path, plan: Plan, effort: Effort, progress: Callable, note: Callable
+    ) -> None:
         from triadbench.core.models.predictor import Predictor
 
         self.scratch, self.records_path, self.plan, self.effort, self.note = scratch, records_path, plan, effort, note
         predictor = Predictor.load(plan.checkpoint)
-        if predictor.checkpoint.task != "both":
-            raise UserError(
-                f"{plan.checkpoint.name} answers for the {predictor.checkpoint.task} only; give one for both"
-            )
+        task = predictor.checkpoint.task
+        if task != "both":
+            raise UserError(f"{plan.checkpoint.name} answers for the {task} only; give one for both")
         self.made: list[dict] = []
         self.failed: list[str] = []
-        self.dropped: set[str] = set()
-        self.per_clip_mb: dict[str, float] = {}
-        self.environment = machine.environment()
+        self._dropped: set[str] = set()
+        self._clip_mb: dict[str, float] = {}
+        self._environment = machine.environment()
         most = {"single": effort.pool, "offline": max(plan.batches), "load": effort.fresh_batch, "files": effort.files}
         self.clips = gate.make_clips(max([1, *(most[part] for part in plan.parts if part in most)]))
-        self.right = gate.expected(predictor, self.clips)
+        self._reference = gate.expected(predictor, self.clips)
         self._progress, self._done, self._steps = progress, 0, self._count_steps()
 
     def measure(self) -> None:
+        """All parts of the plan."""
         plan = self.plan
-        for one, reason in plan.absent:
-            self.note(f"not measured: {one.name}: {reason}")
-        self._add(self._left_out(NAMES["single"], one, reason, batch=1) for one, reason in plan.absent)
-        self.ready = self._prepared()
+        for contestant, reason in plan.absent:
+            self.note(f"not measured: {contestant.name}: {reason}")
+        self._add(self._left_out("single", contestant, reason, batch=1) for contestant, reason in plan.absent)
+        contestants = [self._with_file(contestant) for contestant in plan.contestants]
         if "load" in plan.parts:
             np.save(self.scratch / "clips.npy", self.clips[: self.effort.fresh_batch])
-            for one in self.ready:
-                self._load(one)
+            for contestant in contestants:
+                self._load(contestant)
         for threads in plan.threads:
             if "single" in plan.parts or "offline" in plan.parts:
-                self._in_turns(threads)
-        if "files" in plan.parts:
-            self._files()
-        if "process" in plan.parts:
-            self._processes()
+                self._answer(contestants, threads)
+        for part, measure in (("files", self._files), ("process", self._processes)):
+            if part in plan.parts:
+                try:
+                    measure()
+                except UserError as error:
+                    self.failed.append(f"{part}: {error}")
+                    self.note(f"dropped {part}: {error}")
 
-    def _prepared(self) -> list[Contestant]:
+    def _with_file(self, contestant: Contestant) -> Contestant:
         """The STFT contestant's file is made here."""
-        ready = []
-        for one in self.plan.contestants:
-            if one.format == contestants.STFT:
-                path = self.scratch / "stft.onnx"
-                contestants.write_stft_model(Path(one.path), path)
-                one = dataclasses.replace(one, path=str(path))
-            ready.append(one)
-        return ready
+        if contestant.format != STFT:
+            return contestant
+        path = self.scratch / "stft.onnx"
+        write_stft_model(Path(contestant.path), path)
+        return dataclasses.replace(contestant, path=str(path))
 
-    # ---- fresh processes
+    def _load(self, contestant: Contestant) -> None:
+        """Fresh processes."""
+        runs, batch, others = [], self.effort.fresh_batch, timing.OtherWork()
+        case = {"threads": 1, "batch": batch}
+        for _ in range(self.effort.fresh):
+            try:
+                run, outputs = fresh.measure(contestant, 1, self.scratch / "clips.npy", batch)
+            except machine.ProcessError as error:
+                return self._fail("load", contestant, str(error), **case)
+            check = self._compare("load", contestant, outputs, **case)
+            if check is None:
+                return None
+            runs.append(run)
+            self._step()
+        self._clip_mb[contestant.name] = max(run["batch_memory_mb"] - run["memory_mb"] for run in runs) / batch
+        first_ms = float(np.median([run["first_call_ms"] for run in runs]))
+        more = {"error": check.error(), "first_call": first_ms, "runs": runs, **others.fields(1)}
+        more["bytes"] = Path(contestant.path).stat().st_size
+        parameters = contestant.parameters() | case
+        self._add([self._make(NAMES["load"], parameters, [run["load_ms"] for run in runs], **more)])
+        return None
 
-    def _load(self, one: Contestant) -> None:
-        runs, batch, threads = [], self.effort.fresh_batch, 1
-        others = timing.OtherWork()
-        try:
-            for _ in range(self.effort.fresh):
-                found, outputs = fresh.measure(one, threads, self.scratch / "clips.npy", batch)
-                check = self._compare(one, outputs, 1)
-                if check.reason:
-                    self._drop(one, NAMES["load"], check, threads=threads, batch=batch)
-                    return
-                runs.append(found)
-                self._step()
-        except fresh.FreshError as error:
-            self._fail(one, NAMES["load"], str(error), threads=threads, batch=batch)
-            return
-        self.per_clip_mb[one.name] = max(run["batch_memory_mb"] - run["memory_mb"] for run in runs) / batch
-        self._add(
-            [
-                self._record(
-                    NAMES["load"],
-                    one,
-                    [run["load_ms"] for run in runs],
-                    {"threads": threads, "batch": batch},
-                    check,
-                    first_call=_median([run["first_call_ms"] for run in runs]),
-                    runs=runs,
-                    bytes=_bytes(one),
-                    **self._disturbed(others.cores(), threads),
-                )
-            ]
-        )
-
-    # ---- in turns, in this process
-
-    def _in_turns(self, threads: int) -> None:
-        opened: dict[str, Opened] = {}
-        placements: dict[str, dict | None] = {}
-        for one in self.ready:
+    def _answer(self, contestants: Sequence[Contestant], threads: int) -> None:
+        """Single stream and offline with so many threads, in this process."""
+        opened: list[tuple[Opened, dict | None]] = []
+        for contestant in contestants:
             # A GPU does not care for the CPU's threads: it is measured once, beside the CPU with most of them.
-            if one.name in self.dropped or (one.device == "cuda" and threads != max(self.plan.threads)):
+            elsewhere = contestant.device == "cuda" and threads != max(self.plan.threads)
+            if contestant.name in self._dropped or elsewhere:
                 continue
             try:
-                opened[one.name] = Opened(one, threads)
-                placements[one.name] = opened[one.name].placement()
+                ready = Opened(contestant, threads)
+                opened.append((ready, ready.placement()))
             except UserError as error:
-                self._fail(one, NAMES["single"], str(error), threads=threads, batch=1)
-        batches = [1] if "single" in self.plan.parts else []
-        for name, sizes in (
-            ("single", batches),
-            ("offline", self.plan.batches if "offline" in self.plan.parts else ()),
-        ):
-            for batch in sizes:
-                self._group(name, opened, placements, threads, batch)
+                self._fail("single", contestant, str(error), threads=threads, batch=1)
+        sizes = {"single": (1,), "offline": self.plan.batches}
+        for part in ("single", "offline"):
+            for batch in sizes[part] if part in self.plan.parts else ():
+                self._group(part, opened, threads, batch)
 
-    def _group(self, part: str, opened: dict[str, Opened], placements: dict, threads: int, batch: int) -> None:
+    def _group(self, part: str, opened: list[tuple[Opened, dict | None]], threads: int, batch: int) -> None:
         """All contestants at one batch size; with copies, and on a GPU without as well."""
         import torch
 
         torch.set_num_threads(threads)
-        calls, first_ms, once_ms, checks, of = {}, {}, {}, {}, {}
-        pool = self.effort.pool if part == "single" else batch
-        for name, ready in opened.items():
-            one = ready.contestant
-            if name in self.dropped or self._too_large(one, part, threads, batch):
-                continue
-            found = self._checked(part, ready, threads, batch, pool)
-            if found is None:
-                continue
-            first_ms[name], once_ms[name], checks[name] = found
-            calls[name], of[name] = self._call(ready, batch, pool), (one, True)
-            bound = ready.resident(self.clips[:batch])
-            if bound is not None:
-                self._add_resident(name, one, bound, batch, calls, once_ms, first_ms, checks, of)
-        if not calls:
+        effort, entries = self.effort, {}
+        for ready, _ in opened:
+            entries.update(self._entries(part, ready, threads, batch))
+        if not entries:
             return
-        effort = self.effort
-        gpu = any(one.device == "cuda" for one, _ in of.values())
-        joules, why_no_joules = energy.meter("cuda" if gpu else "cpu")
-        blocks = effort.blocks if part == "single" else effort.offline_blocks
-        wanted = {name: effort.queries for name in calls}
+        on_gpu = any(entry.contestant.device == "cuda" for entry in entries.values())
+        joules, why_no_joules = rounds.energy_meter("cuda" if on_gpu else "cpu")
+        blocks, calls = effort.blocks, dict.fromkeys(entries, effort.queries)
         if part == "offline":
-            clips = -(-effort.offline_clips // batch)
-            wanted = {name: max(blocks, clips, round(1e3 * effort.offline_s / once_ms[name])) for name in calls}
-        taken, other_cores = turns.take_turns(
+            blocks, least = effort.offline_blocks, max(effort.offline_blocks, -(-effort.offline_clips // batch))
+            budget_ms = 1e3 * effort.offline_s
+            calls = {name: max(least, round(budget_ms / entry.once_ms)) for name, entry in entries.items()}
+        taken, other_cores = rounds.take_turns(
+            {name: entry.call for name, entry in entries.items()},
             calls,
-            wanted,
             blocks=blocks,
             most_s=effort.most_s,
             energy=joules,
             seed=10_000 * threads + batch,
-            long={name for name, took_ms in once_ms.items() if took_ms > _LONG_MS},
+            long={name for name, entry in entries.items() if entry.once_ms > _LONG_MS},
             progress=self._step,
         )
+        placements = {ready.contestant.name: placement for ready, placement in opened}
         made = []
         for name, (samples_ms, used_j) in taken.items():
-            one, copies = of[name]
-            on_gpu = one.device == "cuda"
-            made.append(
-                self._record(
-                    NAMES[part],
-                    one,
-                    samples_ms,
-                    {"threads": threads, "batch": batch, "copies": copies},
-                    checks[name],
-                    first_call=first_ms[name],
-                    placement=placements.get(one.name),
-                    clips=batch * len(samples_ms),
-                    energy_j=used_j if on_gpu else None,
-                    energy_note=why_no_joules if on_gpu else None,
-                    **self._disturbed(other_cores, threads),
-                )
-            )
+            entry, contestant = entries[name], entries[name].contestant
+            case = {"threads": threads, "batch": batch, "copies": entry.copies}
+            energy = (used_j, why_no_joules) if contestant.device == "cuda" else (None, None)
+            more = {"placement": placements[contestant.name], "clips": batch * len(samples_ms)}
+            more |= {"energy_j": energy[0], "energy_note": energy[1], **timing.load_fields(other_cores, threads)}
+            more |= {"error": entry.check.error(), "first_call": entry.first_ms}
+            made.append(self._make(NAMES[part], contestant.parameters() | case, samples_ms, **more))
         self._add(made)
 
-    def _checked(self, part: str, ready: Opened, threads: int, batch: int, pool: int):
-        """(first call ms, later call ms, check) on every clip that will be timed; None if that failed."""
-        one, outputs, first_ms = ready.contestant, [], None
+    def _entries(self, part: str, ready: Opened, threads: int, batch: int) -> dict[str, _Entry]:
+        """A contestant after its check on every clip that will be timed: none, itself, and without copies."""
+        contestant, case = ready.contestant, {"threads": threads, "batch": batch}
+        if contestant.name in self._dropped or self._is_too_large(part, contestant, threads, batch):
+            return {}
+        pool = self.clips[: self.effort.pool if part == "single" else batch]
+
+        def call(number: int) -> object:
+            start = number * batch % len(pool)
+            return ready(pool[start : start + batch])
+
+        outputs, times_ms = [], []
         try:
-            for start in range(0, pool, batch):
+            for start in range(0, len(pool), batch):
                 before = time.perf_counter()
-                outputs.append(ready(self.clips[start : start + batch]))
-                first_ms = first_ms or 1e3 * (time.perf_counter() - before)
-            once_ms = first_ms
-            if once_ms < _LONG_MS:
-                before = time.perf_counter()
-                ready(self.clips[:batch])
-                once_ms = 1e3 * (time.perf_counter() - before)
+                outputs.append(ready(pool[start : start + batch]))
+                times_ms.append(1e3 * (time.perf_counter() - before))
+            once_ms = times_ms[0] if times_ms[0] >= _LONG_MS else timing.call_times_ms(call, [0])[0]
         except (UserError, RuntimeError, MemoryError) as error:
-            self._fail(one, NAMES[part], " ".join(str(error).split())[:300], threads=threads, batch=batch)
-            return None
-        together = {name: np.concatenate([found[name] for found in outputs]) for name in contestants.OUTPUTS}
-        check = self._compare(one, together, pool)
-        if check.reason:
-            self._drop(one, NAMES[part], check, threads=threads, batch=batch)
-            return None
-        return first_ms, once_ms, check
+            self._fail(part, contestant, records.reason_of(error), **case)
+            return {}
+        together = {name: np.concatenate([part_outputs[name] for part_outputs in outputs]) for name in OUTPUTS}
+        check = self._compare(part, contestant, together, **case)
+        if check is None:
+            return {}
+        entries = {contestant.name: _Entry(contestant, call, check, once_ms, times_ms[0])}
+        resident = ready.resident(self.clips[:batch])
+        if resident is not None:  # pragma: no cover (needs a GPU)
+            run, bound_outputs = resident
+            run()
+            check = self._compare("single", contestant, bound_outputs(), batch=batch)
+            if check is None:
+                return {}
+            entry = _Entry(contestant, lambda _: run(), check, once_ms, None, copies=False)
+            entries[f"{contestant.name}, no copies"] = entry
+        return entries
 
-    def _call(self, ready: Opened, batch: int, pool: int) -> Callable[[int], object]:
-        clips = self.clips[:pool]
-        return lambda number: ready(clips[number * batch % pool : number * batch % pool + batch])
-
-    def _add_resident(self, name, one, bound, batch, calls, once_ms, first_ms, checks, of) -> None:
-        """The same without copies, if its answers pass as well."""
-        run, outputs = bound
-        run()
-        check = self._compare(one, outputs(), batch)
-        if check.reason:
-            self._drop(one, NAMES["single"], check, batch=batch)
-            del calls[name]
-            return
-        key = f"{name}, no copies"
-        calls[key], once_ms[key], first_ms[key], checks[key] = lambda _: run(), once_ms[name], None, check
-        of[key] = (one, False)
-
-    def _too_large(self, one: Contestant, part: str, threads: int, batch: int) -> bool:
+    def _is_too_large(self, part: str, contestant: Contestant, threads: int, batch: int) -> bool:
         import psutil
 
-        needed_mb = self.per_clip_mb.get(one.name, _CLIP_MB) * batch
+        needed_mb = self._clip_mb.get(contestant.name, _CLIP_MB) * batch
         free_mb = psutil.virtual_memory().available / 1e6
         if needed_mb <= _MEMORY_SHARE * free_mb:
             return False
         reason = f"{batch} clips would take about {needed_mb:,.0f} MB of {free_mb:,.0f} MB that are free"
-        self.note(f"not measured: {one.name}, batch {batch}: {reason}")
-        self._add([self._left_out(NAMES[part], one, reason, threads=threads, batch=batch, copies=True)])
+        self.note(f"not measured: {contestant.name}, batch {batch}: {reason}")
+        self._add([self._left_out(part, contestant, reason, threads=threads, batch=batch, copies=True)])
         return True
-
-    # ---- what a user waits for
 
     def _files(self) -> None:
         model = self.plan.folder / MODEL.replace("chordnet", self.plan.checkpoint.stem)
@@ -292,29 +266,13 @@ class _Benchmark:
         if not model.is_file():
             self.note(f"not measured: files: {model.name} is not there; `export` makes it")
             return
-        folder = self.scratch / "wavs"
-        folder.mkdir()
-        wavs = whole.write_wavs(self.clips[:n], folder)
-        try:
-            found = whole.files(model, self.plan.checkpoint, wavs, threads, self.effort.rounds, self._step)
-        except UserError as error:
-            self._failed_check("files", str(error))
-            return
-        more = {"clips": n, "front_end": found["front_end"], **self._disturbed(found["other_cores"], threads)}
-        self._add(
-            records.make(
-                NAMES["files"],
-                parameters={"way": way, "files": n, "threads": threads},
-                unit="s",
-                samples=found["seconds"][way],
-                first_call=found["first_s"][way],
-                environment=self.environment,
-                error={"reference": "the other ways", "other_labels": 0},
-                effort=self.effort.name,
-                **more,
-            )
-            for way in whole.ways(threads)
-        )
+        (self.scratch / "wavs").mkdir()
+        wavs = end_to_end.write_wavs(self.clips[:n], self.scratch / "wavs")
+        rounds_of_files = self.effort.rounds
+        waits, front_end = end_to_end.files(model, self.plan.checkpoint, wavs, threads, rounds_of_files, self._step)
+        cases = {way: {"way": way, "files": n, "threads": threads} for way in end_to_end.ways(threads)}
+        errors = dict.fromkeys(cases, {"reference": "the other ways", "other_labels": 0})
+        self._add_waits("files", waits, cases, errors, clips=n, front_end=front_end)
 
     def _processes(self) -> None:
         from triadbench.core.models.prediction import name_chord
@@ -323,105 +281,73 @@ class _Benchmark:
         if self.plan.checkpoint != SHIPPED or not (SHIPPED.parent / MODEL).is_file():
             self.note(f"not measured: whole processes, which answer with the shipped {MODEL}")
             return
-        wav = whole.write_wavs(self.clips[:1], self.scratch)[0]
-        root, kind = divmod(int(self.right["labels"][0]), 4)
+        wav = end_to_end.write_wavs(self.clips[:1], self.scratch)[0]
         joint = np.zeros((12, 4))
-        joint[root, kind] = 1.0
-        try:
-            found = whole.processes(wav, name_chord(joint)["chord"], self.effort.processes, self._step)
-        except UserError as error:
-            self._failed_check("process", str(error))
-            return
+        joint[divmod(int(self._reference["labels"][0]), 4)] = 1.0
+        waits = end_to_end.processes(wav, name_chord(joint)["chord"], self.effort.processes, self._step)
+        cases = {command: {"command": command} for command in waits.samples_s}
+        errors = {command: {"reference": "PyTorch", "other_labels": 0} for command in cases if command != "--help"}
+        self._add_waits("process", waits, cases, errors)
+
+    def _add_waits(
+        self, part: str, waits: end_to_end.Waits, cases: dict[str, dict], errors: dict[str, dict], **more: Any
+    ) -> None:
         self._add(
-            records.make(
-                NAMES["process"],
-                parameters={"command": command},
+            self._make(
+                NAMES[part],
+                case,
+                waits.samples_s[name],
                 unit="s",
-                samples=samples,
-                first_call=found["first_s"][command],
-                environment=self.environment,
-                effort=self.effort.name,
-                error={"reference": "PyTorch", "other_labels": 0} if command != "--help" else None,
-                **self._disturbed(found["other_cores"], 1),
+                first_call=waits.first_s[name],
+                error=errors.get(name),
+                **more,
+                **waits.load,
             )
-            for command, samples in found["seconds"].items()
+            for name, case in cases.items()
         )
 
-    # ---- records
-
-    def _compare(self, one: Contestant, outputs: dict[str, np.ndarray], n: int) -> gate.Check:
-        """With the PyTorch model's answers to the first `n` clips."""
-        right = {name: values[:n] for name, values in self.right.items()}
-        return gate.compare(outputs, right, one.precision, contestants.FORMATS[one.format].limit)
-
-    def _record(self, name: str, one: Contestant, samples: list[float], given: dict, check: gate.Check, **more) -> dict:
-        return records.make(
-            name,
-            parameters=one.parameters() | given,
-            unit="ms",
-            samples=samples,
-            error=check.error(),
-            environment=self.environment,
-            effort=self.effort.name,
-            **more,
-        )
-
-    def _left_out(self, name: str, one: Contestant, reason: str, error: dict | None = None, **given) -> dict:
-        return records.make(
-            f"{name} left out",
-            parameters=one.parameters() | given,
-            unit="ms",
-            samples=[],
-            error=error,
-            environment=self.environment,
-            effort=self.effort.name,
-            reason=reason,
-        )
-
-    def _drop(self, one: Contestant, name: str, check: gate.Check, **given) -> None:
-        """A wrong contestant is timed nowhere any more."""
+    def _compare(self, part: str, contestant: Contestant, outputs: dict[str, np.ndarray], **case: int):
+        """The check against the PyTorch model's answers to the first clips; None if it fails: a wrong contestant is
+        timed nowhere any more."""
+        reference = {name: values[: len(outputs["logits"])] for name, values in self._reference.items()}
+        check = gate.compare(outputs, reference, contestant.precision, FORMATS[contestant.format].limit)
+        if check.reason is None:
+            return check
         error = check.error() if np.isfinite(check.worst_difference) else None
-        self._fail(one, name, f"wrong: {check.reason}", error, **given)
+        self._fail(part, contestant, f"wrong: {check.reason}", error, **case)
+        return None
 
-    def _fail(self, one: Contestant, name: str, reason: str, error: dict | None = None, **given) -> None:
-        self.dropped.add(one.name)
-        self.failed.append(f"{one.name}: {reason}")
-        self.note(f"dropped {one.name}: {reason}")
-        self._add([self._left_out(name, one, reason, error, **given)])
+    def _fail(self, part: str, contestant: Contestant, reason: str, error: dict | None = None, **case: int) -> None:
+        self._dropped.add(contestant.name)
+        self.failed.append(f"{contestant.name}: {reason}")
+        self.note(f"dropped {contestant.name}: {reason}")
+        self._add([self._left_out(part, contestant, reason, error, **case)])
 
-    def _failed_check(self, part: str, reason: str) -> None:
-        self.failed.append(f"{part}: {reason}")
-        self.note(f"dropped {part}: {reason}")
+    def _left_out(self, part: str, contestant: Contestant, reason: str, error: dict | None = None, **case: int) -> dict:
+        parameters = contestant.parameters() | case
+        return self._make(f"{NAMES[part]} left out", parameters, [], error=error, reason=reason)
 
-    def _disturbed(self, other_cores: float, threads: int) -> dict:
-        cores = usable_cores()
-        return {"other_cores": other_cores, "disturbed": timing.is_disturbed(other_cores, threads, cores)}
+    def _make(self, name: str, parameters: dict, samples: Iterable[float], unit: str = "ms", **more: Any) -> dict:
+        run = {"environment": self._environment, "effort": self.effort.name}
+        return records.make(name, parameters=parameters, unit=unit, samples=samples, **run, **more)
 
-    def _add(self, made) -> None:
+    def _add(self, made: Iterable[dict]) -> None:
         made = list(made)
         records.append_all(made, self.records_path)
         self.made += made
 
     def _count_steps(self) -> int:
         plan, effort, n = self.plan, self.effort, len(self.plan.contestants)
-        on_gpu = sum(one.device == "cuda" for one in plan.contestants)
-        in_turns = ("single" in plan.parts) * effort.blocks
-        in_turns += ("offline" in plan.parts) * len(plan.batches) * effort.offline_blocks
+        on_gpu = sum(contestant.device == "cuda" for contestant in plan.contestants)
+        blocks = ("single" in plan.parts) * effort.blocks
+        blocks += ("offline" in plan.parts) * len(plan.batches) * effort.offline_blocks
         return (
-            ((n - on_gpu) * len(plan.threads) + 2 * on_gpu) * in_turns  # a GPU once, with and without copies
+            ((n - on_gpu) * len(plan.threads) + 2 * on_gpu) * blocks  # a GPU once, with and without copies
             + ("load" in plan.parts) * n * effort.fresh
-            + ("files" in plan.parts) * len(whole.ways(max(plan.threads))) * (effort.rounds + 1)
+            + ("files" in plan.parts) * len(end_to_end.ways(max(plan.threads))) * (effort.rounds + 1)
             + ("process" in plan.parts) * 2 * (effort.processes + 1)
         )
 
     def _step(self) -> None:
         self._done += 1
         self._progress(min(self._done, self._steps), self._steps)
-
-
-def _median(values: Sequence[float]) -> float:
-    return float(np.median(values))
-
-
-def _bytes(one: Contestant) -> int:
-    return Path(one.path).stat().st_size

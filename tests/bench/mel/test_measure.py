@@ -24,7 +24,7 @@ from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 from triadbench.kernels import SPECS, WHISPER, mel_reference
 
-CONTEST = mel.Contest(("WHISPER",), (1, 2), (1,))
+CONTEST = mel_records.Contest(("WHISPER",), (1, 2), (1,))
 EVERY = rivals.all_rivals()
 STATIC = {
     "registers": 101,
@@ -297,7 +297,7 @@ def test_the_command_hands_on_what_it_was_given(monkeypatch, tmp_path):
     arguments = ["--only", "mel", "--quick", "--spec", "CHORD", "--batch", "8,1", "--threads", "1", "--budget", "9"]
     done = CliRunner().invoke(cli.main, ["profile", *arguments, "--out", str(tmp_path / "m.html"), "--fresh", "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout) == {"page": str(tmp_path / "m.html")}
-    assert asked["contest"] == mel.Contest(("CHORD",), (1, 8), (1,)) and asked["fresh"]
+    assert asked["contest"] == mel_records.Contest(("CHORD",), (1, 8), (1,)) and asked["fresh"]
     assert asked["effort"].name == "quick" and asked["effort"].budget_s == 9
 
 
@@ -331,7 +331,9 @@ def test_a_call_that_turns_out_slow_is_not_sampled(monkeypatch, tmp_path):
     known = {"slow": rivals.Rival("slow", "sleeps", slow), "torchaudio eager": EVERY["torchaudio eager"]}
     monkeypatch.setattr(rivals, "all_rivals", lambda: known)
     effort = dataclasses.replace(mel.SMOKE, budget_s=0.4)
-    result = mel_command.run(tmp_path / "p.html", tmp_path / "r.jsonl", mel.Contest(("WHISPER",), (2,), (1,)), effort)
+    result = mel_command.run(
+        tmp_path / "p.html", tmp_path / "r.jsonl", mel_records.Contest(("WHISPER",), (2,), (1,)), effort
+    )
     assert [row["contestant"] for row in result["measurements"]] == ["torchaudio eager"]
     assert [gap["reason"] for gap in result["left_out"]] == ["one call would take too long for the time given"]
 

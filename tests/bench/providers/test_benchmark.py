@@ -16,11 +16,11 @@ from onnx import numpy_helper
 from tests.bench import report_records as made
 from tests.export.exports import sealed_bytes
 from triadbench import cli
-from triadbench.bench import records
+from triadbench.bench import machine, records
 from triadbench.bench.analysis import findings as story
 from triadbench.bench.analysis import providers as providers_numbers
 from triadbench.bench.analysis.summary import number
-from triadbench.bench.providers import contestants, fresh, page, plan
+from triadbench.bench.providers import contestants, fresh, plan
 from triadbench.bench.providers.contestants import Contestant
 from triadbench.bench.report import providers_page
 from triadbench.bench.report.report import write_report
@@ -31,7 +31,7 @@ FILES = SHIPPED.parent
 
 
 def invoke(folder: Path, *arguments: str, monkeypatch):
-    monkeypatch.setitem(page._EFFORTS, "quick", plan.SMOKE)
+    monkeypatch.setitem(plan.EFFORTS, "quick", plan.SMOKE)
     given = ["--quick", "--out", str(folder / "r.html"), "--records", str(folder / "r.jsonl")]
     return CliRunner().invoke(cli.main, ["benchmark", *given, *arguments])
 
@@ -116,7 +116,7 @@ def test_a_fresh_process_tells_its_load_first_call_and_memory(tmp_path):
     assert found["load_ms"] > 1 and found["first_call_ms"] > 0.1 and found["gpu_memory_mb"] is None
     assert 5 < found["memory_mb"] <= found["batch_memory_mb"] < 400
     assert outputs["logits"].shape == (1, 12, 4)
-    with pytest.raises(fresh.FreshError, match="no such model file"):
+    with pytest.raises(machine.ProcessError, match="no such model file"):
         fresh.measure(Contestant("onnx, whole batch", "fp32", "cpu", "none.onnx"), 1, tmp_path / "clips.npy", 4)
 
 
@@ -137,10 +137,10 @@ def test_bad_values_are_one_line(tmp_path, monkeypatch, arguments, told):
 
 
 def test_a_provider_that_was_asked_for_and_is_absent_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(contestants, "why_unavailable", lambda name: None if name == "cpu" else "no GPU here")
+    monkeypatch.setattr(plan, "why_unavailable", lambda name: None if name == "cpu" else "no GPU here")
     done = invoke(tmp_path, "--provider", "cpu,cuda", monkeypatch=monkeypatch)
     assert done.exit_code == 1 and "provider cuda: no GPU here; leave it out" in done.output
-    found, absent = contestants.grid(SHIPPED, FILES)
+    found, absent = plan.grid(SHIPPED, FILES)
     assert {one.provider for one in found} == {"cpu"} and {one.provider for one, _ in absent} == {"cuda", "tensorrt"}
     assert all(reason == "no GPU here" for _, reason in absent)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from triadbench.bench.providers import energy, gate
-from triadbench.bench.providers import rounds as turns
+from triadbench.bench.providers import gate, rounds
 
 
 def answers(n: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
@@ -89,7 +88,7 @@ def test_clips_do_not_leave_the_network_sure_of_everything():
 
 def test_every_call_is_a_sample_and_queries_go_round():
     seen: dict[str, list[int]] = {"a": [], "b": []}
-    taken, others = turns.take_turns(
+    taken, others = rounds.take_turns(
         {name: seen[name].append for name in seen}, {"a": 7, "b": 2}, blocks=3, settle_s=0.0
     )
     # 7 in 3 blocks are 3 each; 2 are 1 each; before every block one call more, which is not timed.
@@ -101,19 +100,19 @@ def test_every_call_is_a_sample_and_queries_go_round():
 def test_blocks_are_shuffled_and_a_long_call_needs_no_rehearsal():
     order: list[str] = []
     calls = {name: lambda _, name=name: order.append(name) for name in "abcd"}
-    turns.take_turns(calls, dict.fromkeys(calls, 20), blocks=20, settle_s=0.0, long="abcd")
-    rounds = ["".join(order[i : i + 4]) for i in range(0, 80, 4)]
-    assert len(order) == 80 and all(sorted(each) == list("abcd") for each in rounds) and len(set(rounds)) > 5
+    rounds.take_turns(calls, dict.fromkeys(calls, 20), blocks=20, settle_s=0.0, long="abcd")
+    orders = ["".join(order[i : i + 4]) for i in range(0, 80, 4)]
+    assert len(order) == 80 and all(sorted(names) == list("abcd") for names in orders) and len(set(orders)) > 5
 
 
 def test_time_that_is_over_ends_a_block():
-    taken, _ = turns.take_turns({"a": lambda _: None}, {"a": 1000}, blocks=2, most_s=0.0, settle_s=0.0)
+    taken, _ = rounds.take_turns({"a": lambda _: None}, {"a": 1000}, blocks=2, most_s=0.0, settle_s=0.0)
     assert len(taken["a"].samples_ms) == 2
 
 
 def test_energy_is_added_up_over_blocks():
     meter = iter(range(0, 1000, 5))
-    taken, _ = turns.take_turns(
+    taken, _ = rounds.take_turns(
         {"a": lambda _: None}, {"a": 4}, blocks=4, settle_s=0.0, energy=lambda: float(next(meter))
     )
     assert taken["a"].energy_j == 20.0
@@ -121,6 +120,6 @@ def test_energy_is_added_up_over_blocks():
 
 def test_energy_says_why_it_is_not_measured(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
-    read, reason = energy.meter("cuda")
+    read, reason = rounds.energy_meter("cuda")
     assert read() is None and "pip install nvidia-ml-py" in reason
-    assert energy.meter("cpu")[0]() is None
+    assert rounds.energy_meter("cpu")[0]() is None
