@@ -14,7 +14,7 @@ THEIRS = "the original, 2024"
 
 def published() -> list[dict]:
     """The original's 220 trials as rows like those of `ours`, one a setting."""
-    from triadbench.bench.study import published as theirs
+    from triadbench.bench.analysis import published as theirs
 
     numbers = {name: number for number, name in theirs.EXPERIMENTS.items()}
     made = []

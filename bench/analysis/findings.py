@@ -72,7 +72,7 @@ def _sentence(key: str, text: str, numbers: dict, missing: str | None = None) ->
 
 def _why(ladder: list[dict], gpu_ladder: list[dict]) -> dict:
     """Amdahl's bound on what a faster device can gain while the work on single clips stays."""
-    from triadbench.bench.study import published
+    from triadbench.bench.analysis import published
 
     least, most = published.ratio_range("train")
     train = published.Setting("batch-size", "type", 32, 8192, "train")

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from triadbench.bench.analysis import pairing
+from triadbench.bench.analysis import pairing, published
 from triadbench.bench.analysis.published_comparison import NAMES
-from triadbench.bench.study import published
 from triadbench.bench.study.ladder import FULL_CLIPS
 from triadbench.core.commands.console import table
 from triadbench.core.constants import EPOCH_PARTS

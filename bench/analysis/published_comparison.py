@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from triadbench.bench.study import published
+from triadbench.bench.analysis import published
 from triadbench.bench.study.protocol import DEVICES, PIPELINES
 from triadbench.core.commands.console import table
 

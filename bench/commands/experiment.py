@@ -1,4 +1,4 @@
-"""The commands `experiment batch-size`, `data-size`, `ladder`, and `study`; each imports what it needs in its body."""
+"""The commands `experiment batch-size`, `data-size` and `ladder`; each imports what it needs in its body."""
 
 from __future__ import annotations
 
@@ -7,35 +7,33 @@ from pathlib import Path
 
 import click
 
+from triadbench.bench.commands import study_options
 from triadbench.core.commands import console
 from triadbench.core.errors import UserError
 
-_PATH = click.Path(path_type=Path)
-RECORDS = Path("runs/study/records.jsonl")
+_task = functools.partial(click.option, "--task", help="Which network.", show_default=True)
+_BOTH = click.Choice(["type", "root", "both"])
 
 
-def _options(*options):
-    """Several options as one decorator."""
-    return lambda function: functools.reduce(lambda f, option: option(f), reversed(options), function)
-
-
-_device = click.option("--device", default="all", help="cpu, cuda, or all that are here.")
-_data = click.option(
-    "--data", type=_PATH, help="Folder, zip or pack of clips.  [default: rendered once into data/study]"
-)
-_records = click.option("--records", type=_PATH, default=RECORDS, help="JSON Lines file to append to.")
-_common = _options(
-    click.option(
-        "--pipeline", type=click.Choice(["original", "fast", "both"]), default="both", help="Which to measure."
-    ),
-    _device,
-    click.option("--trials", type=click.IntRange(1), default=6, help="Trials of each figure; the first is dropped."),
-    click.option("--epochs", type=click.IntRange(1), default=5, help="Epochs a trial."),
-    _data,
-    click.option("--run", "folder", type=_PATH, help="Folder of finished trials.  [default: runs/EXPERIMENT]"),
-    _records,
-    console.json_option,
-)
+def _common(function):
+    """The options of both experiments."""
+    pipelines = click.Choice(["original", "fast", "both"])
+    for option in (
+        console.json_option,
+        study_options.records,
+        click.option(
+            "--run", "folder", type=study_options.PATH, help="Folder of finished trials.  [default: runs/EXPERIMENT]"
+        ),
+        study_options.data,
+        click.option("--epochs", type=click.IntRange(1), default=5, help="Epochs a trial."),
+        click.option(
+            "--trials", type=click.IntRange(1), default=6, help="Trials of each figure; the first is dropped."
+        ),
+        study_options.device,
+        click.option("--pipeline", type=pipelines, default="both", help="Which to measure."),
+    ):
+        function = option(function)
+    return function
 
 
 @click.group()
@@ -52,7 +50,7 @@ def experiment() -> None:
 @experiment.command("batch-size")
 @click.option("--batch-sizes", callback=console.integers, metavar="N,N", help="[default: 32,64,128,256]")
 @click.option("--clips", callback=console.integers, metavar="N", help="[default: 8192]")
-@click.option("--task", type=click.Choice(["type", "root", "both"]), default="both", help="Which network.")
+@_task(type=_BOTH, default="both")
 @_common
 def batch_size(**options) -> None:
     """Experiment 1: seconds of an epoch by batch size, the original's published figures beside ours.
@@ -72,7 +70,7 @@ def batch_size(**options) -> None:
 @experiment.command("data-size")
 @click.option("--clips", callback=console.integers, metavar="N,N", help="[default: 4096,8192,16384]")
 @click.option("--batch-sizes", callback=console.integers, metavar="N", help="[default: 32]")
-@click.option("--task", type=click.Choice(["type", "root", "both"]), default="type", help="Which network.")
+@_task(type=_BOTH, default="type")
 @_common
 def data_size(**options) -> None:
     """Experiment 2: seconds of an epoch by number of clips, the original's published figures beside ours.
@@ -88,21 +86,17 @@ def data_size(**options) -> None:
 
 
 def _experiment(name: str, folder: Path | None, records: Path, data: Path | None, as_json: bool, **options) -> None:
-    console.resume_hint(
-        f"finished trials are kept in {folder or Path('runs') / name}; the same command goes on from there"
-    )
-    from triadbench.bench.analysis import published_comparison as compare
+    folder = folder or Path("runs") / name
+    console.resume_hint(f"finished trials are kept in {folder}; the same command goes on from there")
+    from triadbench.bench.analysis import published_comparison
     from triadbench.bench.study import experiments, protocol
 
-    folder = folder or experiments.RUNS / name
-    made = protocol.make(name, **{key: value for key, value in options.items() if value != ()})
-    result = experiments.run(
-        made, folder=folder, records_path=records, data=data, progress=_progress, note=console.note
-    )
+    figures = protocol.make(name, **{key: value for key, value in options.items() if value != ()})
+    result = experiments.run(figures, study_options.settings(folder, records, data))
     if as_json:
         console.print_json(result)
     else:
-        click.echo(compare.text(result["figures"]))
+        click.echo(published_comparison.text(result["figures"]))
         click.echo(f"Records: {records} ({result['appended']} new)")
 
 
@@ -110,12 +104,14 @@ def _experiment(name: str, folder: Path | None, records: Path, data: Path | None
 @click.option("--clips", type=click.IntRange(4), default=1024, help="Clips, of which 70 % train; figures a clip.")
 @click.option("--full", is_flag=True, help="The original's 8,192 clips.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, help="Clips a step.")
-@click.option("--task", type=click.Choice(["type", "root"]), default="type", help="Which network.")
+@_task(type=click.Choice(["type", "root"]), default="type")
 @click.option("--rounds", type=click.IntRange(1), default=3, help="Timed epochs of each rung.")
-@_device
-@_data
-@click.option("--run", "folder", type=_PATH, default=Path("runs/ladder"), help="Folder of finished epochs.")
-@_records
+@study_options.device
+@study_options.data
+@click.option(
+    "--run", "folder", type=study_options.PATH, default=Path("runs/ladder"), help="Folder of finished epochs."
+)
+@study_options.records
 @console.json_option
 def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, data, as_json: bool, **options) -> None:
     """From the original pipeline to the fast one, a rung at a time: what each saves, and that it changes speed only.
@@ -131,25 +127,21 @@ def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, dat
       python cli.py experiment ladder --clips 128 --rounds 1 --json
     """
     console.resume_hint(f"finished epochs are kept in {folder}; the same command goes on from there")
-    from triadbench.bench.analysis import ladder_words as why
-    from triadbench.bench.study import ladder as rungs
+    from triadbench.bench.analysis import ladder_words
+    from triadbench.bench.study import ladder as ladders
     from triadbench.bench.study import protocol
 
-    given = click.get_current_context().get_parameter_source("clips")
-    if full and given is click.core.ParameterSource.COMMANDLINE:
+    source = click.get_current_context().get_parameter_source("clips")
+    if full and source is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("choose --full or --clips")
-    num_items = rungs.FULL_CLIPS if full else clips
-    climbs = [rungs.Climb(each, num_items=num_items, **options) for each in protocol.choose_devices(device)]
-    result = rungs.run(climbs, folder=folder, records_path=records, data=data, progress=_progress, note=console.note)
+    options["num_items"] = ladders.FULL_CLIPS if full else clips
+    cases = [ladders.LadderCase(name, **options) for name in protocol.choose_devices(device)]
+    result = ladders.run(cases, study_options.settings(folder, records, data))
     if as_json and not result["failed"]:
-        console.print_json({**result, "why": why.why(result["rungs"])})
+        console.print_json({**result, "why": ladder_words.why(result["rungs"])})
     elif not as_json:
-        click.echo(why.text(result["rungs"], result["failed"]))
+        click.echo(ladder_words.text(result["rungs"], result["failed"]))
         click.echo(f"Records: {records} ({result['appended']} new)")
     if result["failed"]:
         names = ", ".join(record["parameters"]["name"] for record in result["failed"])
         raise UserError(f"{names}: the loss is not the original's, so the rung is not timed; see {records}")
-
-
-def _progress(label: str):
-    return console.progress(label, "epochs" if label in ("trials", "rungs") else "clips")

@@ -9,28 +9,28 @@ twice; other code or another machine measures anew. The report is always written
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from triadbench.bench import machine, outputs
 from triadbench.bench.study import experiments, ladder, protocol
+from triadbench.bench.study.session import Settings
 from triadbench.bench.study.trials import FILE, TrialLog, append_missing, fingerprint
 from triadbench.core.errors import UserError
 
-STEPS = ("mel", "batch-size", "data-size", "ladder", "lines", "layers", "report")
-QUICK = {
+QUICK: dict[str, dict[str, Any]] = {
     "batch-size": {"trials": 2, "epochs": 1, "clips": (512,), "task": "type"},
     "data-size": {"trials": 2, "epochs": 1, "clips": (128, 256, 512)},
     "ladder": {"num_items": 256, "rounds": 2},
 }
 """What a quick study asks of its steps; the largest setting is the size of the set that is rendered for it."""
-_PAGES = {"mel": "mel.html", "report": "report.html"}
 _WAY_OUT = "choose --quick, or the steps that fit with --step"
-_TRIALS = {**{name: name for name in ("batch-size", "data-size", "ladder")}, "lines": "steps", "layers": "steps"}
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,19 @@ class Study:
 
     Attributes:
         folder: of everything it writes: `records.jsonl`, trials, pages.
-        device: "cpu", "cuda" or "all". quick: few clips, trials and epochs, labelled as that.
+        progress: makes a context with a callback from a label.
+        device: "cpu", "cuda" or "all".
+        quick: few clips, trials and epochs, labelled as that.
         data: the user's clips, or None to render a set.
-        progress: makes a context with a callback from a label. note: called with a line for the reader.
+        note: called with a line for the reader.
     """
 
     folder: Path
+    progress: Callable[[str], contextlib.AbstractContextManager]
     device: str = "all"
     quick: bool = False
     data: Path | None = None
-    progress: Callable = field(repr=False, default=None)
-    note: Callable[[str], None] = field(repr=False, default=lambda _: None)
+    note: Callable[[str], None] = lambda text: None
 
     @property
     def records(self) -> Path:
@@ -61,117 +63,55 @@ class Study:
         """The devices that are measured."""
         return protocol.choose_devices(self.device)
 
+    def settings(self, step: str) -> Settings:
+        """Of an experiment or the ladder."""
+        return Settings(self.folder / step, self.records, self.progress, self.note, self.data)
 
-def run(study: Study, steps: tuple[str, ...] = STEPS, work: dict[str, Callable[[Study], object]] | None = None) -> dict:
-    """Run the steps in order.
+    def protocol(self, step: str) -> protocol.Protocol:
+        """Of an experiment."""
+        return protocol.make(step, device=self.device, **(QUICK[step] if self.quick else {}))
 
-    Args:
-        steps: some of `STEPS`, in the order to run them.
-        work: step to function; None takes this module's.
-
-    Returns:
-        `records`, `page` (paths), `quick`, `seconds`, and `steps`: [{"step", "seconds"}].
-
-    Raises:
-        UserError: an unknown step, a folder in use or that cannot be written to, or what a step raises.
-    """
-    work = work or _WORK
-    for step in steps:
-        if step not in work:
-            raise UserError(f"unknown step {step!r}; choose from {', '.join(work)}")
-    study.devices  # noqa: B018 - an unknown device is said before hours of work
-    started, done = time.perf_counter(), []
-    _check(study, steps)
-    only_reads = set(steps) == {"report"}  # even of a study at work
-    with contextlib.nullcontext() if only_reads else outputs.only_writer(study.records, "--out"):
-        for number, step in enumerate(steps, 1):
-            study.note(f"step {number} of {len(steps)}: {step}")
-            begun = time.perf_counter()
-            work[step](study)
-            done.append({"step": step, "seconds": round(time.perf_counter() - begun, 1)})
-    return {
-        "records": str(study.records),
-        "page": str(study.folder / "report.html"),
-        "quick": study.quick,
-        "seconds": round(time.perf_counter() - started, 1),
-        "steps": done,
-    }
-
-
-def _check(study: Study, steps: tuple[str, ...]) -> None:
-    """Raises UserError where a step could not write or keep what it makes: now, not after the hours before it."""
-    for step in steps:
-        if step in _PAGES:
-            outputs.check_writable(study.folder / _PAGES[step])
-        if step in _TRIALS:
-            outputs.check_writable(study.folder / _TRIALS[step] / FILE, appended=True)
-        if step != "report":
-            outputs.check_writable(study.records, appended=True)
-        if step in ("batch-size", "data-size"):
-            experiments.check_memory(_protocol(study, step).cases(), _WAY_OUT)
-        if step == "ladder":
-            for device in study.devices:
-                ladder.check_memory(_climb(study, device), ladder.rungs_of(device), _WAY_OUT)
+    def ladder(self) -> list[ladder.LadderCase]:
+        """One case a device."""
+        size = QUICK["ladder"] if self.quick else {"num_items": ladder.FULL_CLIPS}
+        return [ladder.LadderCase(device, **size) for device in self.devices]
 
 
 def _mel(study: Study) -> None:
+    from triadbench.bench.commands import mel as mel_command
     from triadbench.bench.mel import measure as mel
 
     effort = mel.QUICK if study.quick else mel.FULL
     with study.progress("mel") as progress:
-        mel.run(
-            study.folder / "mel.html",
-            study.records,
-            mel.make_contest(effort),
-            effort,
-            progress=progress,
-            note=study.note,
-        )
+        options = {"progress": progress, "note": study.note}
+        mel_command.run(study.folder / "mel.html", study.records, mel.make_contest(effort), effort, **options)
 
 
-def _protocol(study: Study, name: str) -> protocol.Protocol:
-    return protocol.make(name, device=study.device, **(QUICK[name] if study.quick else {}))
+def _experiment(step: str, study: Study) -> None:
+    experiments.run(study.protocol(step), study.settings(step))
 
 
-def _climb(study: Study, device: str) -> ladder.Climb:
-    return ladder.Climb(device, **(QUICK["ladder"] if study.quick else {"num_items": ladder.FULL_CLIPS}))
-
-
-def _experiment(name: str) -> Callable[[Study], None]:
-    def work(study: Study) -> None:
-        experiments.run(
-            _protocol(study, name),
-            folder=study.folder / name,
-            records_path=study.records,
-            data=study.data,
-            progress=study.progress,
-            note=study.note,
-        )
-
-    return work
+def _check_experiment(step: str, study: Study) -> None:
+    experiments.check_memory(study.protocol(step).cases(), _WAY_OUT)
 
 
 def _ladder(study: Study) -> None:
-    result = ladder.run(
-        [_climb(study, device) for device in study.devices],
-        folder=study.folder / "ladder",
-        records_path=study.records,
-        data=study.data,
-        progress=study.progress,
-        note=study.note,
-    )
-    for record in result["failed"]:
+    for record in ladder.run(study.ladder(), study.settings("ladder"))["failed"]:
         study.note(f"{record['parameters']['name']}: its loss is not the original's, so it is not timed")
 
 
+def _check_ladder(study: Study) -> None:
+    for case in study.ladder():
+        ladder.check_memory(case, ladder.rungs_of(case.device), _WAY_OUT)
+
+
 def _lines(study: Study) -> None:
-    from triadbench.bench.profile import line_targets
-    from triadbench.bench.profile import lines as line_profiles
+    from triadbench.bench.profile import line_targets, lines
 
     def measure(device: str, environment: dict, progress) -> list[dict]:
         with tempfile.TemporaryDirectory() as folder:
             targets = line_targets.make_targets(Path(folder), device=device)
-            return line_profiles.run(targets, environment, rounds=2 if study.quick else 5, progress=progress)
+            return lines.run(targets, environment, rounds=2 if study.quick else 5, progress=progress)
 
     _once(study, "lines", measure)
 
@@ -212,12 +152,76 @@ def _once(study: Study, step: str, measure: Callable) -> None:
             study.note(f"{step} on {device}: done already")
 
 
-_WORK: dict[str, Callable[[Study], object]] = {
-    "mel": _mel,
-    "batch-size": _experiment("batch-size"),
-    "data-size": _experiment("data-size"),
-    "ladder": _ladder,
-    "lines": _lines,
-    "layers": _layers,
-    "report": _report,
+class Step(NamedTuple):
+    """A step of the study.
+
+    Attributes:
+        run: does it.
+        page: that it writes, in the study's folder.
+        trials: the folder where it keeps what is finished.
+        check: raises UserError where its memory would not do.
+    """
+
+    run: Callable[[Study], object]
+    page: str | None = None
+    trials: str | None = None
+    check: Callable[[Study], None] = lambda study: None
+
+
+def _experiment_step(name: str) -> Step:
+    run, check = (functools.partial(function, name) for function in (_experiment, _check_experiment))
+    return Step(run, trials=name, check=check)
+
+
+STEPS = {
+    "mel": Step(_mel, page="mel.html"),
+    "batch-size": _experiment_step("batch-size"),
+    "data-size": _experiment_step("data-size"),
+    "ladder": Step(_ladder, trials="ladder", check=_check_ladder),
+    "lines": Step(_lines, trials="steps"),
+    "layers": Step(_layers, trials="steps"),
+    "report": Step(_report, page="report.html"),
 }
+"""In the order in which the whole study runs them."""
+
+
+def run(study: Study, names: tuple[str, ...] = tuple(STEPS), steps: Mapping[str, Step] = STEPS) -> dict:
+    """Run steps in order.
+
+    Args:
+        names: some of `STEPS`, in the order to run them.
+        steps: name to step.
+
+    Returns:
+        `records`, `page` (paths), `quick`, `seconds`, and `steps`: [{"step", "seconds"}].
+
+    Raises:
+        UserError: an unknown step, a folder in use or that cannot be written to, or what a step raises.
+    """
+    for name in names:
+        if name not in steps:
+            raise UserError(f"unknown step {name!r}; choose from {', '.join(steps)}")
+    protocol.choose_devices(study.device)  # an unknown device is an error before hours of measuring
+    started, done = time.perf_counter(), []
+    for name in names:
+        _check(study, name, steps[name])
+    only_reads = set(names) == {"report"}  # even while a study is running
+    with contextlib.nullcontext() if only_reads else outputs.only_writer(study.records, "--out"):
+        for number, name in enumerate(names, 1):
+            study.note(f"step {number} of {len(names)}: {name}")
+            begun = time.perf_counter()
+            steps[name].run(study)
+            done.append({"step": name, "seconds": round(time.perf_counter() - begun, 1)})
+    paths = {"records": str(study.records), "page": str(study.folder / "report.html")}
+    return {**paths, "quick": study.quick, "seconds": round(time.perf_counter() - started, 1), "steps": done}
+
+
+def _check(study: Study, name: str, step: Step) -> None:
+    """Raises UserError where a step could not write or keep what it makes: now, not after the hours before it."""
+    if step.page:
+        outputs.check_writable(study.folder / step.page)
+    if step.trials:
+        outputs.check_writable(study.folder / step.trials / FILE, appended=True)
+    if name != "report":
+        outputs.check_writable(study.records, appended=True)
+    step.check(study)

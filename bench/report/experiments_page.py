@@ -17,7 +17,7 @@ _PHASES = {"train": "training", "test": "testing"}
 
 def chapter(records: Sequence[dict]) -> str:
     """HTML of both experiments of one machine; the published figures are there without any record."""
-    from triadbench.bench.study import published
+    from triadbench.bench.analysis import published
 
     theirs, mine = experiment_numbers.published(), experiment_numbers.ours(records)
     parts = [

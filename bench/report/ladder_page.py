@@ -48,7 +48,7 @@ def _ladder(key: tuple, rows: list[dict], prefix: str) -> str:
 def _words(records: Sequence[dict]) -> str:
     """The ladder's own sentences, of the largest ladder of each device."""
     from triadbench.bench.analysis import ladder_words as why
-    from triadbench.bench.study import published
+    from triadbench.bench.analysis import published
 
     chosen = {}
     for key in ladder_numbers.ladders(records):

@@ -9,136 +9,58 @@ a process, so that a resumed study does not measure a cold start.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-from triadbench.bench import machine, outputs, records
-from triadbench.bench.study import clips as study_clips
-from triadbench.bench.study.eta import Remaining, duration
-from triadbench.bench.study.protocol import SEED, SPLIT_SEED, Case, Protocol, parameters
-from triadbench.bench.study.trials import FILE, TrialLog, append_once, fingerprint
+from triadbench.bench import records
+from triadbench.bench.study.protocol import SEED, SPLIT_SEED, Case, Protocol, Turn, parameters
+from triadbench.bench.study.session import Session, Settings, open_session
+from triadbench.bench.study.trials import Remaining, duration
 from triadbench.core import timing
-from triadbench.core.constants import usable_cores
+
+if TYPE_CHECKING:
+    from triadbench.core.training.pipeline import Switches
 
 RUNS = Path("runs")
-PHASES = ("train", "test")
 _WARM_CLIPS = 128
 
 
-def make_trainer(dataset, *, task: str, batch_size: int, device: str, switches, seed: int = SEED, **more):
-    """`core.training.epoch.StudyTrainer` with the study's split; tests give another maker."""
-    from triadbench.core.training.epoch import StudyTrainer
-
-    return StudyTrainer(
-        dataset,
-        task=task,
-        batch_size=batch_size,
-        seed=seed,
-        split_seed=SPLIT_SEED,
-        switches=switches,
-        device=device,
-        **more,
-    )
-
-
-def switches_of(pipeline: str, device: str):
+def switches_of(pipeline: str, device: str) -> Switches:
     """The switches of "original" or "fast" on a device."""
     from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
 
     return ORIGINAL_PIPELINE if pipeline == "original" else fast_pipeline(device)
 
 
-def run(
-    protocol: Protocol,
-    *,
-    folder: Path,
-    records_path: Path,
-    data: Path | None = None,
-    data_folder: Path = study_clips.FOLDER,
-    progress: Callable[[str], contextlib.AbstractContextManager],
-    note: Callable[[str], None] = lambda _: None,
-    maker: Callable = make_trainer,
-) -> dict:
+def run(protocol: Protocol, settings: Settings) -> dict:
     """Measure what is missing of an experiment, and append a record for each figure.
-
-    Args:
-        folder: of the run, where finished trials are kept; the same folder goes on where it was.
-        records_path: JSON Lines file to append to; a figure that it holds already is not appended again.
-        data: folder, zip or pack of clips; None renders a set (see `bench.study.clips`).
-        progress: makes a context with a callback (done, total, text) from a label, as `core.commands.console.progress`.
-        note: called with a line for the reader.
-        maker: makes a trainer, as `make_trainer`.
 
     Returns:
         `experiment`, `protocol` ("full" or "short: ..."), `records` (path), `trials` (path), `measured` and `kept`
         (trials of this call and before), `appended`, `seconds`, `environment`, `figures` (the records).
 
     Raises:
-        UserError: clips that cannot be read, a folder in use, an output that cannot be written, features that do not
-            fit into the memory, a disk that is full.
+        UserError: as `open_session`, or features that do not fit into the memory.
     """
-    started = time.perf_counter()
-    outputs.check_writable(records_path, "--records", appended=True)
-    outputs.check_writable(folder / FILE, "--run", appended=True)
-    if protocol.label() != "full":
-        note(f"protocol {protocol.label()}: not the original's figures")
-    with outputs.only_one(folder):
-        sets = prepare_clips(protocol, data, data_folder, progress)
-        environment = machine.environment()
-        log = TrialLog(folder, fingerprint(environment, sets.digest), note)
-        turns = protocol.turns()
-        missing = [turn for turn in turns if log.find(_trial(turn.case, turn.trial, protocol)) is None]
-        if not missing:
-            note(f"all {len(turns)} trials are done ({log.path}); another --run folder measures anew")
-        check_memory([turn.case for turn in missing])
-        _measure(protocol, missing, turns, log, sets, progress, note, maker)
-        made = [record for case in protocol.cases() for record in _records(case, protocol, log, environment, sets)]
-        appended = sum(append_once(record, records_path) for record in made)
-    return {
-        "experiment": protocol.experiment,
-        "protocol": protocol.label(),
-        "records": str(records_path),
-        "trials": str(log.path),
-        "measured": len(missing),
-        "kept": len(turns) - len(missing),
-        "appended": appended,
-        "seconds": round(time.perf_counter() - started, 1),
-        "environment": environment,
-        "figures": made,
-    }
-
-
-def prepare_clips(protocol: Protocol, data: Path | None, data_folder: Path, progress) -> study_clips.StudyClips:
-    """The clips of every pipeline of a protocol, made where missing, with a bar for each step of it."""
-    with stepwise(progress) as report:
-        return study_clips.prepare(
-            max(protocol.clips),
-            needs_wavs="original" in protocol.pipelines,
-            needs_pack="fast" in protocol.pipelines,
-            source=data,
-            folder=data_folder,
-            report=report,
-        )
-
-
-@contextlib.contextmanager
-def stepwise(progress):
-    """A callback (step, done, total) that opens a new bar whenever the step changes."""
-    with contextlib.ExitStack() as stack:
-        bars: dict[str, Callable] = {}
-
-        def report(step: str, done: int, total: int | None) -> None:
-            if step not in bars:
-                stack.close()
-                bars.clear()
-                bars[step] = stack.enter_context(progress(step))
-            bars[step](done, total)
-
-        yield report
+    label, turns = protocol.label(), protocol.turns()
+    if label != "full":
+        settings.note(f"protocol {label}: not the original's figures")
+    needs = {"needs_wavs": "original" in protocol.pipelines, "needs_pack": "fast" in protocol.pipelines}
+    with open_session(settings, max(protocol.clips), **needs) as session:
+        missing = [turn for turn in turns if session.log.find(_trial(turn.case, turn.trial, protocol)) is None]
+        if missing:
+            check_memory([turn.case for turn in missing])
+            _measure(protocol, turns, missing, session)
+        else:
+            settings.note(f"all {len(turns)} trials are done ({session.log.path}); another --run folder measures anew")
+        figures = [record for case in protocol.cases() for record in _records(case, protocol, session)]
+        counts = {"measured": len(missing), "kept": len(turns) - len(missing)}
+        what = {"experiment": protocol.experiment, "protocol": label}
+        return {**what, **counts, **session.finish(figures), "figures": figures}
 
 
 def check_memory(cases: Sequence[Case], way_out: str = "choose a smaller --clips, or --pipeline original") -> None:
@@ -158,114 +80,92 @@ def _trial(case: Case, trial: int, protocol: Protocol) -> dict:
     return {**asdict(case), "epochs": protocol.epochs, "trial": trial}
 
 
-def _measure(protocol, missing, turns, log, sets, progress, note, maker) -> None:
-    if not missing:
-        return
-    remaining = Remaining()
+def _measure(protocol: Protocol, turns: list[Turn], missing: list[Turn], session: Session) -> None:
+    remaining, epochs = Remaining(), protocol.epochs
     for turn in turns:
-        line = log.find(_trial(turn.case, turn.trial, protocol))
+        line = session.log.find(_trial(turn.case, turn.trial, protocol))
         if line is not None:
             remaining.saw(turn.case, sum(line["samples"]) + sum(line["test_s"]))
-    _warm_up({(turn.case.task, turn.case.device, turn.case.pipeline) for turn in missing}, sets, maker)
-    total, done = protocol.epochs * len(turns), protocol.epochs * (len(turns) - len(missing))
-    with progress("trials") as report:
-        report(done, total, "")
+    _warm_up(missing, session)
+    with session.settings.progress("trials") as report:
         for count, turn in enumerate(missing):
             waiting = [later.case for later in missing[count:]]
+            done, text = epochs * (len(turns) - len(waiting)), remaining.text(waiting)
+
+            def epoch_done(epoch: int, done: int = done, text: str = text) -> None:
+                report(done + epoch, epochs * len(turns), text)
+
             begun = time.perf_counter()
-            text = remaining.text(waiting)
-
-            def epoch_done(epoch: int, done=done, text=text) -> None:
-                report(done + epoch, total, text)
-
-            measured = _run_trial(turn.case, protocol.epochs, sets, maker, epoch_done)
-            log.add(_trial(turn.case, turn.trial, protocol), measured.pop("train_s"), **measured)
-            took = time.perf_counter() - begun
-            remaining.saw(turn.case, took)
-            done += protocol.epochs
+            epoch_done(0)
+            measured = _run_trial(turn.case, epochs, session, epoch_done)
+            session.log.add(_trial(turn.case, turn.trial, protocol), measured.pop("train_s"), **measured)
+            seconds = time.perf_counter() - begun
+            remaining.saw(turn.case, seconds)
             if count == 0 and len(missing) > 1:
                 left = duration(remaining.seconds(waiting[1:]))
-                note(f"the first trial took {duration(took)}; {len(missing) - 1} more will take about {left}")
+                more = f"{len(missing) - 1} more will take about {left}"
+                session.settings.note(f"the first trial took {duration(seconds)}; {more}")
 
 
-def _run_trial(case: Case, epochs: int, sets, maker, epoch_done) -> dict:
-    """One trial as its line holds it.
-
-    `train_s`, `test_s` and `prepared_s` (of both, paid once) are of each epoch.
-    """
-    switches = switches_of(case.pipeline, case.device)
-    dataset = sets.of(switches.packed, case.num_items)
+def _run_trial(case: Case, epochs: int, session: Session, epoch_done: Callable[[int], None]) -> dict:
+    """One trial as its line holds it; `train_s`, `test_s` and `prepared_s` (of both, paid once) are of each epoch."""
+    switches, options = switches_of(case.pipeline, case.device), {"task": case.task, "device": case.device}
     begun = time.perf_counter()
-    trainer = maker(dataset, task=case.task, batch_size=case.batch_size, device=case.device, switches=switches)
+    trainer = session.trainer(switches, case.num_items, batch_size=case.batch_size, **options)
     setup_s = time.perf_counter() - begun
-    others = timing.OtherWork()
-    train_s, test_s, prepared_s, train_loss = [], [], [], []
+    others, trained, tested = timing.OtherWork(), [], []
     for epoch in range(epochs):
-        trained = trainer.train_epoch()
-        tested = trainer.test_epoch()
-        train_s.append(trained.seconds)
-        test_s.append(tested.seconds)
-        prepared_s.append(trained.prepared_s + tested.prepared_s)
-        train_loss.append(trained.loss)
+        trained.append(trainer.train_epoch())
+        tested.append(trainer.test_epoch())
         epoch_done(epoch + 1)
-    other_cores = others.cores()
-    threads, cores = timing.own_threads(), usable_cores()
     return {
-        "train_s": train_s,
-        "test_s": test_s,
+        "train_s": [result.seconds for result in trained],
+        "test_s": [result.seconds for result in tested],
         "setup_s": setup_s,
-        "prepared_s": prepared_s,
+        "prepared_s": [train.prepared_s + test.prepared_s for train, test in zip(trained, tested, strict=True)],
         "n_train": trainer.n_train,
         "n_test": trainer.n_test,
-        "train_loss": train_loss,
-        "test_loss": float(tested.loss),
-        "test_accuracy": float(tested.accuracy),
+        "train_loss": [result.loss for result in trained],
+        "test_loss": float(tested[-1].loss),
+        "test_accuracy": float(tested[-1].accuracy or 0.0),
         "switches": switches.describe(),
-        "other_cores": other_cores,
-        "disturbed": timing.is_disturbed(other_cores, threads, cores),
+        **others.fields(),
     }
 
 
-def _warm_up(contestants, sets, maker) -> None:
+def _warm_up(missing: list[Turn], session: Session) -> None:
     """An epoch of few clips for each: imports, compiled kernels and the GPU's start are not a trial's."""
-    for task, device, pipeline in sorted(contestants):
+    for task, device, pipeline in sorted({(turn.case.task, turn.case.device, turn.case.pipeline) for turn in missing}):
         switches = switches_of(pipeline, device)
-        whole = sets.pack if switches.packed else sets.wavs
-        dataset = sets.of(switches.packed, min(_WARM_CLIPS, len(whole)))
-        trainer = maker(dataset, task=task, batch_size=32, device=device, switches=switches)
+        n = min(_WARM_CLIPS, session.clips.count(switches.packed))
+        trainer = session.trainer(switches, n, task=task, batch_size=32, device=device)
         trainer.train_epoch()
         trainer.test_epoch()
 
 
-def _records(case: Case, protocol: Protocol, log: TrialLog, environment: dict, sets) -> list[dict]:
-    lines = [log.find(_trial(case, trial, protocol)) for trial in range(protocol.trials)]
-    made = []
-    for phase in PHASES:
-        epochs = [line["samples"] if phase == "train" else line["test_s"] for line in lines]
-        means = [fmean(seconds) for seconds in epochs]
+def _records(case: Case, protocol: Protocol, session: Session) -> list[dict]:
+    lines = [session.log[_trial(case, trial, protocol)] for trial in range(protocol.trials)]
+    last, kept, made = lines[-1], lines[1:], []
+    load = {"other_cores": max(line["other_cores"] for line in kept), "disturbed": any(x["disturbed"] for x in kept)}
+    every = {name: last[name] for name in ("test_loss", "test_accuracy", "switches")} | session.data_fields() | load
+    every |= {name: [line[name] for line in kept] for name in ("setup_s", "prepared_s")}
+    for phase, seconds, count in (("train", "samples", "n_train"), ("test", "test_s", "n_test")):
+        first, *means = [fmean(line[seconds]) for line in lines]
         made.append(
             records.make(
                 f"experiment {case.experiment}",
                 parameters=parameters(case, protocol, phase=phase),
                 unit="s",
-                samples=means[1:],
-                first_call=means[0],
+                samples=means,
+                first_call=first,
                 # Threads and versions as the trials had them, not as they are when the record is made.
-                environment=lines[-1]["environment"],
-                epoch_seconds=epochs[1:],
-                first_epoch_seconds=epochs[0],
-                n_clips=lines[-1]["n_train" if phase == "train" else "n_test"],
-                setup_s=[line["setup_s"] for line in lines[1:]],
-                prepared_s=[line["prepared_s"] for line in lines[1:]],
-                test_loss=lines[-1]["test_loss"],
-                test_accuracy=lines[-1]["test_accuracy"],
-                switches=lines[-1]["switches"],
+                environment=last["environment"],
+                epoch_seconds=[line[seconds] for line in kept],
+                first_epoch_seconds=lines[0][seconds],
+                n_clips=last[count],
                 seed=SEED,
                 split_seed=SPLIT_SEED,
-                data={"origin": sets.origin, "digest": sets.digest},
-                other_cores=max(line["other_cores"] for line in lines[1:]),
-                disturbed=any(line["disturbed"] for line in lines[1:]),
-                fingerprint=log.fingerprint,
+                **every,
             )
         )
     return made

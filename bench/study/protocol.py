@@ -42,7 +42,8 @@ class Protocol:
     Attributes:
         experiment: "batch-size" or "data-size".
         batch_sizes, clips: settings, one of them a single value in either experiment.
-        tasks, devices, pipelines: contestants. trials, epochs: how often and how long.
+        tasks, devices, pipelines: contestants.
+        trials, epochs: how often and how long.
 
     Raises:
         UserError: a number below its least, an unknown name, or more batch than clips.
@@ -59,30 +60,24 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.trials < 2:
-            raise UserError(
-                f"trials={self.trials}: the first trial is dropped as warm-up, so nothing would be kept; at least 2"
-            )
+            rule = "the first trial is dropped as warm-up, so nothing would be kept; at least 2"
+            raise UserError(f"trials={self.trials}: {rule}")
         if self.epochs < 1:
             raise UserError(f"epochs={self.epochs}: at least 1 is needed")
-        for name, values, known in (
-            ("task", self.tasks, TASKS),
-            ("device", self.devices, DEVICES),
-            ("pipeline", self.pipelines, PIPELINES),
-        ):
-            for value in values:
+        for field, known in (("tasks", TASKS), ("devices", DEVICES), ("pipelines", PIPELINES)):
+            for value in getattr(self, field):
                 if value not in known:
-                    raise UserError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
-        for name in ("batch_sizes", "clips", "tasks", "devices", "pipelines"):
-            values = getattr(self, name)
+                    raise UserError(f"unknown {field[:-1]} {value!r}; choose from {', '.join(known)}")
+        for field in ("batch_sizes", "clips", "tasks", "devices", "pipelines"):
+            values = getattr(self, field)
             if not values or len(set(values)) < len(values):
-                raise UserError(f"{name}={values}: each value once, and at least one")
-        if min(self.batch_sizes) < 1 or min(self.clips) < 4:
-            raise UserError(f"batch size {min(self.batch_sizes)}, {min(self.clips)} clips: at least 1 and 4 are needed")
-        if max(self.batch_sizes) > int(0.7 * min(self.clips)):
-            raise UserError(
-                f"batch size {max(self.batch_sizes)}: of {min(self.clips)} clips only {int(0.7 * min(self.clips))} "
-                "train; give more clips or smaller batches"
-            )
+                raise UserError(f"{field}={values}: each value once, and at least one")
+        fewest, n_train, largest = min(self.clips), int(0.7 * min(self.clips)), max(self.batch_sizes)
+        if min(self.batch_sizes) < 1 or fewest < 4:
+            raise UserError(f"batch size {min(self.batch_sizes)}, {fewest} clips: at least 1 and 4 are needed")
+        if largest > n_train:
+            way_out = "give more clips or smaller batches"
+            raise UserError(f"batch size {largest}: of {fewest} clips only {n_train} train; {way_out}")
 
     def settings(self) -> list[tuple[int, int]]:
         """(batch size, clips) in the tables' order."""
@@ -120,24 +115,30 @@ class Protocol:
         Args:
             num_items: of one figure; None speaks of all.
         """
-        known = CLIPS if self.experiment == "data-size" else (8192,)
+        data_size = self.experiment == "data-size"
+        known, sizes = (CLIPS, (32,)) if data_size else ((8192,), BATCH_SIZES)
         clips = self.clips if num_items is None else (num_items,)
+        other_clips = [count for count in clips if count not in known]
+        other_sizes = [size for size in self.batch_sizes if size not in sizes]
         differs = []
         if self.trials != TRIALS:
             differs.append(f"{self.trials} trials, not {TRIALS}")
         if self.epochs != EPOCHS:
             differs.append(f"{self.epochs} epoch{'s' * (self.epochs > 1)} a trial, not {EPOCHS}")
-        if odd := [count for count in clips if count not in known]:
-            differs.append(f"{' and '.join(f'{n:,}' for n in odd)} clips, not {' or '.join(f'{n:,}' for n in known)}")
-        sizes = BATCH_SIZES if self.experiment == "batch-size" else (32,)
-        if strange := [size for size in self.batch_sizes if size not in sizes]:
-            differs.append(f"batch size {' and '.join(map(str, strange))}, not {' or '.join(map(str, sizes))}")
+        if other_clips:
+            differs.append(f"{_joined(other_clips, ' and ')} clips, not {_joined(known, ' or ')}")
+        if other_sizes:
+            differs.append(f"batch size {_joined(other_sizes, ' and ')}, not {_joined(sizes, ' or ')}")
         if not differs:
             return "full"
-        if len(differs) == 1 and strange:
+        if len(differs) == 1 and other_sizes:
             return f"other: {differs[0]}"
         more = self.trials >= TRIALS and self.epochs >= EPOCHS and all(count >= min(known) for count in clips)
         return ("longer: " if more else "short: ") + "; ".join(differs)
+
+
+def _joined(numbers: Sequence[int], word: str) -> str:
+    return word.join(f"{number:,}" for number in numbers)
 
 
 def choose_devices(name: str) -> tuple[str, ...]:
@@ -172,20 +173,21 @@ def make(
 
     Args:
         task: "type", "root" or "both"; None is the original's: both for batch sizes, the type for data sizes.
-        device: "cpu", "cuda" or "all". pipeline: "original", "fast" or "both".
+        device: "cpu", "cuda" or "all".
+        pipeline: "original", "fast" or "both".
 
     Raises:
         UserError: as `Protocol` and `choose_devices`.
     """
     by_batch = experiment == "batch-size"
-    both = lambda name, all_of: all_of if name == "both" else (name,)  # noqa: E731
+    task = task or ("both" if by_batch else "type")
     return Protocol(
         experiment,
         tuple(batch_sizes or (BATCH_SIZES if by_batch else (32,))),
         tuple(clips or ((8192,) if by_batch else CLIPS)),
-        both(task or ("both" if by_batch else "type"), TASKS),
+        TASKS if task == "both" else (task,),
         choose_devices(device),
-        both(pipeline, PIPELINES),
+        PIPELINES if pipeline == "both" else (pipeline,),
         trials,
         epochs,
     )
@@ -193,10 +195,5 @@ def make(
 
 def parameters(case: Case, protocol: Protocol, **more: object) -> dict:
     """A figure's parameters as its record states them."""
-    return {
-        **asdict(case),
-        "epochs": protocol.epochs,
-        "trials": protocol.trials,
-        "protocol": protocol.label(case.num_items),
-        **more,
-    }
+    run = {"epochs": protocol.epochs, "trials": protocol.trials, "protocol": protocol.label(case.num_items)}
+    return {**asdict(case), **run, **more}

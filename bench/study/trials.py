@@ -7,16 +7,19 @@ code and clips. Of two lines for one trial (a folder that was copied and joined 
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from triadbench.bench import machine, records
+from triadbench.bench.study.protocol import Case
 from triadbench.core.files import PACKAGE
 
 FILE = "trials.jsonl"
+_MACHINE = ("cpu", "cores_usable", "torch_threads", "omp_wait_policy", "gpu", "gpu_driver", "python", "versions")
 
 
 def fingerprint(environment: dict, data: str) -> str:
@@ -26,13 +29,13 @@ def fingerprint(environment: dict, data: str) -> str:
     clips. A changed report or command line leaves it as it is.
 
     Args:
-        environment: `bench.machine.environment()`. data: a digest of the clips.
+        environment: `bench.machine.environment()`.
+        data: a digest of the clips.
     """
     digest = hashlib.sha256()
     for path in sorted([*(PACKAGE / "core").rglob("*.py"), *(PACKAGE / "kernels").rglob("*.py")]):
         digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
-    kept = ("cpu", "cores_usable", "torch_threads", "omp_wait_policy", "gpu", "gpu_driver", "python", "versions")
-    machine_part = {name: environment.get(name) for name in kept}
+    machine_part = {name: environment.get(name) for name in _MACHINE}
     digest.update(json.dumps([machine_part, data], sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
@@ -46,28 +49,29 @@ class TrialLog:
         note: called with a line for the reader: half lines, trials of other code or another machine.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, note: Callable[[str], None] = lambda _: None):
+    def __init__(self, folder: Path, fingerprint: str, note: Callable[[str], None] = lambda _: None) -> None:
         self.path, self.fingerprint = Path(folder) / FILE, fingerprint
         self._environment = machine.environment()
-        self._found: dict[str, dict] = {}
-        others = 0
-        if self.path.exists():
-            lines, problems = records.load(self.path)
-            for problem in problems:
-                note(f"{problem}; that trial starts anew")
-            for line in lines:
-                if line["parameters"].get("fingerprint") == fingerprint:
-                    self._found.setdefault(_key(line["parameters"]), line)
-                else:
-                    others += 1
-        if others:
+        self._lines: dict[str, dict] = {}
+        lines, problems = records.load(self.path) if self.path.exists() else ([], [])
+        for problem in problems:
+            note(f"{problem}; that trial starts anew")
+        own = [line for line in lines if line["parameters"].get("fingerprint") == fingerprint]
+        for line in own:
+            self._lines.setdefault(_key(line["parameters"]), line)
+        if len(own) < len(lines):
+            others = len(lines) - len(own)
             note(f"{self.path}: {others} trials of other code, clips or another machine are not counted")
 
     def find(self, parameters: dict) -> dict | None:
         """The line of a finished trial, or None."""
-        return self._found.get(_key({**parameters, "fingerprint": self.fingerprint}))
+        return self._lines.get(_key({**parameters, "fingerprint": self.fingerprint}))
 
-    def add(self, parameters: dict, samples: list[float], **more: object) -> dict:
+    def __getitem__(self, parameters: dict) -> dict:
+        """The line of a trial that is finished."""
+        return self._lines[_key({**parameters, "fingerprint": self.fingerprint})]
+
+    def add(self, parameters: dict, samples: list[float], **more: Any) -> dict:
         """Keep a finished trial: `samples` in seconds. The line is on the disk when this returns.
 
         Raises:
@@ -75,32 +79,27 @@ class TrialLog:
             UserError: the disk refuses.
         """
         parameters = {**parameters, "fingerprint": self.fingerprint}
-        if _key(parameters) in self._found:
+        if _key(parameters) in self._lines:
             raise ValueError(f"trial {parameters} is finished already")
-        environment = {
-            **self._environment,
-            "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        }
+        environment = {**self._environment, "time": machine.utc_now()}
         line = records.make("trial", parameters=parameters, unit="s", samples=samples, environment=environment, **more)
         records.append(line, self.path)
-        self._found[_key(parameters)] = line
+        self._lines[_key(parameters)] = line
         return line
 
 
 def append_once(record: dict, path: Path) -> bool:
     """Append a record unless the file has it: same name, parameters and samples. True if it was appended."""
-    if path.exists():
-        for known in records.load(path)[0]:
-            if all(known[field] == record[field] for field in ("name", "parameters", "samples")):
-                return False
+    known = records.load(path)[0] if path.exists() else []
+    if any(all(other[field] == record[field] for field in ("name", "parameters", "samples")) for other in known):
+        return False
     records.append(record, path)
     return True
 
 
 def append_missing(made: Sequence[dict], path: Path) -> int:
     """Append, in one piece, the records whose `id` the file does not hold; how many those were."""
-    there = records.load(path)[0] if path.exists() else []
-    known = {str(record.get("id")) for record in there}
+    known = {str(record.get("id")) for record in (records.load(path)[0] if path.exists() else [])}
     missing = [record for record in made if record["id"] not in known]
     records.append_all(missing, path)
     return len(missing)
@@ -108,3 +107,45 @@ def append_missing(made: Sequence[dict], path: Path) -> int:
 
 def _key(parameters: dict) -> str:
     return json.dumps(parameters, sort_keys=True)
+
+
+class Remaining:
+    """Seconds of trials to come: those of the same case, else of the nearest kind that was seen, by number of clips."""
+
+    _KINDS: tuple[Callable[[Case], object], ...] = (
+        lambda case: case,
+        lambda case: (case.device, case.pipeline, case.task),
+        lambda case: (case.device, case.pipeline),
+        lambda case: case.device,
+        lambda case: None,
+    )
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[Case, float]] = []
+
+    def saw(self, case: Case, seconds: float) -> None:
+        """A trial of `case` took this long."""
+        self._seen.append((case, seconds))
+
+    def seconds(self, cases: Sequence[Case]) -> float:
+        """Of one trial of each of `cases`; 0 before anything was seen."""
+        known: dict[Case, float] = {}
+        for case in set(cases):
+            for kind in self._KINDS if self._seen else ():
+                clip_s = [seconds / seen.num_items for seen, seconds in self._seen if kind(seen) == kind(case)]
+                if clip_s:
+                    known[case] = median(clip_s) * case.num_items
+                    break
+        return sum(known.get(case, 0.0) for case in cases)
+
+    def text(self, cases: Sequence[Case]) -> str:
+        """As "about 3 h 10 min left"; empty before anything was seen."""
+        return f"about {duration(self.seconds(cases))} left" if self._seen and cases else ""
+
+
+def duration(seconds: float) -> str:
+    """As "45 s", "12 min" or "3 h 10 min"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

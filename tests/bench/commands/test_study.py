@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from tests.bench.study.fakes import FakeTrainer, make_clips, silent
 from triadbench import cli
 from triadbench.bench import records
-from triadbench.bench.commands import study_steps as whole
-from triadbench.bench.study import experiments, ladder
+from triadbench.bench.commands import study_steps
+from triadbench.bench.study import ladder, session
 from triadbench.core import memory
 from triadbench.core.errors import UserError
 from triadbench.core.training.batches import FEATURE_BYTES
@@ -27,8 +27,7 @@ def place(tmp_path, monkeypatch):
     """An empty folder to work in, with a trainer that takes no time."""
     FakeTrainer.made.clear()
     monkeypatch.chdir(tmp_path)
-    for module in (experiments, ladder):
-        monkeypatch.setattr(module.run, "__kwdefaults__", {**module.run.__kwdefaults__, "maker": FakeTrainer})
+    monkeypatch.setattr(session, "make_trainer", FakeTrainer)
     return tmp_path
 
 
@@ -77,10 +76,9 @@ def test_data_size_and_ladder(place, clips):
 
 
 def test_a_failed_rung_is_exit_1(place, clips, monkeypatch):
-    wrong = lambda device: [  # noqa: E731
-        rung._replace(more={"learning_rate": 1.0}) if rung.number == 1 else rung for rung in ladder.rungs_of(device)
-    ]
-    monkeypatch.setattr(ladder.run, "__kwdefaults__", {**ladder.run.__kwdefaults__, "rungs": wrong})
+    rungs = ladder.rungs_of("cpu")
+    rungs[1] = rungs[1]._replace(options={"learning_rate": 1.0})
+    monkeypatch.setattr(ladder, "rungs_of", lambda device: rungs)
     done = call("experiment", "ladder", "--data", clips, "--clips", 64, "--batch-size", 8, "--device", "cpu")
     assert done.exit_code == 1 and "packed: the loss is not the original's" in done.stderr
     assert [r["name"] for r in records.load(place / "runs/study/records.jsonl")[0]].count("ladder left out") == 1
@@ -110,17 +108,20 @@ def test_mistakes(arguments, code, message, place, monkeypatch):
 
 def test_the_study_runs_every_step_in_order(tmp_path):
     seen = []
-    work = {step: lambda study, step=step: seen.append((step, study.quick)) for step in whole.STEPS}
-    result = whole.run(whole.Study(tmp_path, "cpu", quick=True, progress=silent), work=work)
-    assert seen == [(step, True) for step in whole.STEPS]
-    assert [each["step"] for each in result["steps"]] == list(whole.STEPS) == list(whole._WORK)
+    steps = {
+        name: study_steps.Step(lambda study, name=name: seen.append((name, study.quick))) for name in study_steps.STEPS
+    }
+    result = study_steps.run(study_steps.Study(tmp_path, silent, "cpu", quick=True), steps=steps)
+    names = ["mel", "batch-size", "data-size", "ladder", "lines", "layers", "report"]
+    assert seen == [(name, True) for name in names]
+    assert [row["step"] for row in result["steps"]] == names
 
 
 def test_the_study_refuses_what_it_does_not_know(tmp_path):
     with pytest.raises(UserError, match="unknown step 'meel'; choose from mel, batch-size"):
-        whole.run(whole.Study(tmp_path, "cpu", progress=silent), ("meel",))
+        study_steps.run(study_steps.Study(tmp_path, silent, "cpu"), ("meel",))
     with pytest.raises(UserError, match="unknown device 'tpu'"):
-        whole.run(whole.Study(tmp_path, "tpu", progress=silent), ("mel",), {"mel": pytest.fail})
+        study_steps.run(study_steps.Study(tmp_path, silent, "tpu"), ("mel",), {"mel": study_steps.Step(pytest.fail)})
 
 
 def test_a_step_that_is_done_is_not_done_again(tmp_path):
@@ -130,32 +131,27 @@ def test_a_step_that_is_done_is_not_done_again(tmp_path):
         calls.append(device)
         return [records.make("lines", parameters={}, unit="s", samples=[1.0], environment=environment)]
 
-    study = whole.Study(tmp_path, "cpu", progress=silent)
-    whole._once(study, "lines", measure)
-    whole._once(study, "lines", measure)
-    whole._once(study, "layers", measure)
-    whole._once(whole.Study(tmp_path, "cpu", quick=True, progress=silent), "lines", measure)
+    study = study_steps.Study(tmp_path, silent, "cpu")
+    study_steps._once(study, "lines", measure)
+    study_steps._once(study, "lines", measure)
+    study_steps._once(study, "layers", measure)
+    study_steps._once(study_steps.Study(tmp_path, silent, "cpu", quick=True), "lines", measure)
     assert len(calls) == 3 == len(records.load(study.records)[0])
 
 
 def two_records(calls):
     def measure(device, environment, progress):
         calls.append(device)
-        make = lambda part: records.make(
-            "lines",
-            parameters={"part": part},
-            unit="s",
-            samples=[1.0],
-            environment=environment,
-        )
-        return [make(0), make(1), make(1)]  # two of them alike: each is a record of its own
+        common = {"unit": "s", "samples": [1.0], "environment": environment}
+        # Two of them alike: each is a record of its own.
+        return [records.make("lines", parameters={"part": part}, **common) for part in (0, 1, 1)]
 
     return measure
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2], ids=["before the first", "in the middle", "in the last"])
 def test_killed_while_records_are_appended_they_are_completed_and_none_is_measured_twice(kept, tmp_path, monkeypatch):
-    study, calls = whole.Study(tmp_path, "cpu", progress=silent), []
+    study, calls = study_steps.Study(tmp_path, silent, "cpu"), []
     append_all = records.append_all
 
     def killed(made, path):
@@ -169,32 +165,32 @@ def test_killed_while_records_are_appended_they_are_completed_and_none_is_measur
     with monkeypatch.context() as patch:
         patch.setattr(records, "append_all", killed)
         with pytest.raises(KeyboardInterrupt):
-            whole._once(study, "lines", two_records(calls))
+            study_steps._once(study, "lines", two_records(calls))
     for _ in range(2):
-        whole._once(study, "lines", two_records(calls))
+        study_steps._once(study, "lines", two_records(calls))
         found = records.load(study.records)[0]
         assert sorted(record["parameters"]["part"] for record in found) == [0, 1, 1] and len(calls) == 1
 
 
 def test_a_step_whose_records_were_deleted_is_not_done(tmp_path):
     notes, calls = [], []
-    study = whole.Study(tmp_path, "cpu", progress=silent, note=notes.append)
-    whole._once(study, "lines", two_records(calls))
+    study = study_steps.Study(tmp_path, silent, "cpu", note=notes.append)
+    study_steps._once(study, "lines", two_records(calls))
     before = study.records.read_text()
     study.records.unlink()
-    whole._once(study, "lines", two_records(calls))
+    study_steps._once(study, "lines", two_records(calls))
     assert study.records.read_text() == before and notes[-1].endswith("written again: 3")
     study.records.write_text("".join(before.splitlines(keepends=True)[:2]))
-    whole._once(study, "lines", two_records(calls))
+    study_steps._once(study, "lines", two_records(calls))
     assert study.records.read_text() == before and notes[-1].endswith("written again: 1")
-    whole._once(study, "lines", two_records(calls))
+    study_steps._once(study, "lines", two_records(calls))
     assert notes[-1] == "lines on cpu: done already" and len(calls) == 1
 
 
 @pytest.mark.parametrize("step", ["mel", "lines", "layers"])
 def test_two_studies_in_one_folder_do_not_mix(step, tmp_path):
     pytest.importorskip("fcntl")
-    study = whole.Study(tmp_path, "cpu", progress=silent)
+    study = study_steps.Study(tmp_path, silent, "cpu")
 
     def work(study):
         for command in (
@@ -206,9 +202,9 @@ def test_two_studies_in_one_folder_do_not_mix(step, tmp_path):
         with pytest.raises(
             UserError, match="records.jsonl does not exist"
         ):  # a report of what is there can be had meanwhile
-            whole.run(study, ("report",))
+            study_steps.run(study, ("report",))
 
-    whole.run(study, (step,), {step: work})
+    study_steps.run(study, (step,), {step: study_steps.Step(work)})
     assert not (tmp_path / "p.html").exists()
 
 
@@ -240,9 +236,9 @@ def test_outputs_are_checked_before_anything_is_measured(command, option, place,
 @pytest.mark.parametrize("place_of", ["mel.html", "report.html", "ladder/trials.jsonl", "steps/trials.jsonl"])
 def test_the_study_checks_the_outputs_of_its_last_steps_first(place_of, tmp_path):
     (tmp_path / place_of).mkdir(parents=True)
-    study = whole.Study(tmp_path, "cpu", quick=True, progress=silent)
+    study = study_steps.Study(tmp_path, silent, "cpu", quick=True)
     with pytest.raises(UserError, match=f"{place_of} is a folder"):
-        whole.run(study, work=dict.fromkeys(whole.STEPS, lambda study: pytest.fail("measured")))
+        study_steps.run(study, steps={name: step._replace(run=pytest.fail) for name, step in study_steps.STEPS.items()})
 
 
 def test_features_beyond_the_memory_are_refused_before_anything_is_measured(place, clips, monkeypatch):
@@ -266,6 +262,6 @@ def test_features_beyond_the_memory_are_refused_before_anything_is_measured(plac
 
 @pytest.mark.parametrize(("step", "n"), [("batch-size", 512), ("data-size", 512), ("ladder", 256)])
 def test_the_quick_steps_ask_for_few_clips(step, n, place, clips):
-    study = whole.Study(place / "out", "cpu", True, clips, silent)
+    study = study_steps.Study(place / "out", silent, "cpu", True, clips)
     with pytest.raises(UserError, match=f"holds 64 clips and {n} are needed"):
-        whole.run(study, (step,))
+        study_steps.run(study, (step,))

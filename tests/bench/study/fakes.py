@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.core.toys import write_pack
-from triadbench.bench.study import experiments, ladder, protocol
+from triadbench.bench.study import experiments, ladder, protocol, session
 from triadbench.core.training.epoch import EpochResult
 
 CLIPS = 64
@@ -61,26 +61,21 @@ def small(**changes) -> protocol.Protocol:
     return protocol.make("batch-size", **given)
 
 
-def run(folder: Path, clips: Path, made: protocol.Protocol, maker=FakeTrainer, **more) -> dict:
-    settings = {
-        "folder": folder / "run",
-        "records_path": folder / "records.jsonl",
-        "data_folder": clips.parent / "made",
-    }
-    return experiments.run(made, data=clips, progress=silent, maker=maker, **{**settings, **more})
+def settings(folder: Path, clips: Path, **changes) -> session.Settings:
+    options = {"data_folder": clips.parent / "made", "maker": FakeTrainer, "data": clips, **changes}
+    return session.Settings(folder / "run", folder / "records.jsonl", silent, **options)
 
 
-def climb(folder: Path, clips: Path, maker=FakeTrainer, rungs=ladder.rungs_of, rounds: int = 2, **more) -> dict:
-    settings = {
-        "folder": folder / "run",
-        "records_path": folder / "records.jsonl",
-        "data_folder": clips.parent / "made",
-    }
-    climbs = [ladder.Climb("cpu", num_items=CLIPS, batch_size=8, rounds=rounds)]
-    return ladder.run(climbs, data=clips, progress=silent, maker=maker, rungs=rungs, **{**settings, **more})
+def run(folder: Path, clips: Path, figures: protocol.Protocol, maker=FakeTrainer, **changes) -> dict:
+    return experiments.run(figures, settings(folder, clips, maker=maker, **changes))
+
+
+def run_ladder(folder: Path, clips: Path, maker=FakeTrainer, rungs=None, rounds: int = 2, **changes) -> dict:
+    cases = [ladder.LadderCase("cpu", num_items=CLIPS, batch_size=8, rounds=rounds)]
+    return ladder.run(cases, settings(folder, clips, maker=maker, **changes), rungs)
 
 
 if __name__ == "__main__":  # a process to be killed: what, where, clips, seconds an epoch sleeps
     what, place, clips, sleep_s = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
-    slow = lambda dataset, **given: FakeTrainer(dataset, sleep_s=sleep_s, **given)  # noqa: E731
-    run(place, clips, small(), slow) if what == "experiment" else climb(place, clips, slow)
+    slow = lambda dataset, **options: FakeTrainer(dataset, sleep_s=sleep_s, **options)  # noqa: E731
+    run(place, clips, small(), slow) if what == "experiment" else run_ladder(place, clips, slow)

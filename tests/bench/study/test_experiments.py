@@ -17,10 +17,9 @@ from tests.bench.study.fakes import CLIPS, FakeTrainer, make_clips, run, small
 from triadbench.bench import records
 from triadbench.bench.analysis import published_comparison as compare
 from triadbench.bench.outputs import only_one
-from triadbench.bench.study import experiments
-from triadbench.bench.study.eta import Remaining, duration
 from triadbench.bench.study.protocol import Case
-from triadbench.bench.study.trials import TrialLog
+from triadbench.bench.study.session import make_trainer
+from triadbench.bench.study.trials import Remaining, TrialLog, duration
 from triadbench.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -252,7 +251,7 @@ def test_rows_of_the_table_can_be_told_apart(tmp_path, clips):
 
 def test_a_real_trial_end_to_end(tmp_path, clips):
     made = small(batch_sizes=(16,), trials=2, epochs=1, task="type")
-    result = run(tmp_path, clips, made, experiments.make_trainer)
+    result = run(tmp_path, clips, made, make_trainer)
     figures = {(r["parameters"]["pipeline"], r["parameters"]["phase"]): r for r in result["figures"]}
     assert len(figures) == 4 and all(r["samples"][0] > 0 for r in figures.values())
     original, fast = figures["original", "test"], figures["fast", "test"]
@@ -262,7 +261,7 @@ def test_a_real_trial_end_to_end(tmp_path, clips):
 @pytest.mark.gpu
 def test_a_real_trial_on_the_gpu(tmp_path, clips):
     made = small(batch_sizes=(16,), trials=2, epochs=1, task="type", device="all")
-    result = run(tmp_path, clips, made, experiments.make_trainer)
+    result = run(tmp_path, clips, made, make_trainer)
     losses = {(r["parameters"]["device"], r["parameters"]["pipeline"]): r["test_loss"] for r in result["figures"]}
     assert len(losses) == 4
     assert all(loss == pytest.approx(losses["cpu", "original"], abs=5e-3) for loss in losses.values())

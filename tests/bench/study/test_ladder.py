@@ -7,11 +7,12 @@ import signal
 
 import pytest
 
-from tests.bench.study.fakes import CLIPS, FakeTrainer, climb, make_clips, silent
+from tests.bench.study.fakes import CLIPS, FakeTrainer, make_clips, run_ladder, settings
 from tests.bench.study.test_experiments import counted, kill, start, wait_for_lines
 from triadbench.bench import records
 from triadbench.bench.analysis import ladder_words as why
-from triadbench.bench.study import experiments, ladder
+from triadbench.bench.study import ladder
+from triadbench.bench.study.session import make_trainer
 from triadbench.core.constants import EPOCH_PARTS
 from triadbench.core.errors import UserError
 from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
@@ -37,7 +38,7 @@ PACKED = ORIGINAL_PIPELINE.with_(packed=True)
 
 
 def test_every_rung_has_a_record(tmp_path, clips):
-    result = climb(tmp_path, clips)
+    result = run_ladder(tmp_path, clips)
     made, problems = records.load(tmp_path / "records.jsonl")
     assert not problems and len(made) == len(ladder.rungs_of("cpu")) and not result["failed"]
     assert [record["parameters"]["rung"] for record in made] == list(range(len(made)))
@@ -50,7 +51,7 @@ def test_every_rung_has_a_record(tmp_path, clips):
         assert record["parameters"]["protocol"] == "short: 64 clips, not 8,192"
     assert made[0]["parameters"]["switches"] == ORIGINAL_PIPELINE.describe()
     assert made[-1]["parameters"]["switches"] == fast_pipeline("cpu").describe()
-    assert climb(tmp_path, clips)["measured"] == 0
+    assert run_ladder(tmp_path, clips)["measured"] == 0
 
 
 def test_the_record_says_which_epochs_were_disturbed(tmp_path, clips, monkeypatch):
@@ -62,16 +63,16 @@ def test_the_record_says_which_epochs_were_disturbed(tmp_path, clips, monkeypatc
 
     monkeypatch.setattr(ladder.timing.OtherWork, "cores", cores)
     given = rungs(("original", ORIGINAL_PIPELINE, {}))
-    result = climb(tmp_path, clips, rungs=given)
+    result = run_ladder(tmp_path, clips, rungs=given)
     (record,) = result["rungs"]
     assert record["disturbed"] and record["disturbed_epochs"] == {"timed": [], "instrumented": [1]}
     assert (record["other_cores"], record["instrumented_other_cores"]) == (0.0, 64.0)
     assert "Other programs used the processor during epochs of original (1 instrumented)." in why.text([record])
     kept[:] = [None] * 2
-    (quiet,) = climb(tmp_path / "other", clips, rungs=lambda device: given(device), rounds=1)["rungs"]
+    (quiet,) = run_ladder(tmp_path / "other", clips, rungs=lambda device: given(device), rounds=1)["rungs"]
     assert quiet["disturbed_epochs"] == {"timed": [], "instrumented": [0]}
     kept[:] = [None] * 4
-    (quiet,) = climb(tmp_path / "quiet", clips, rungs=given)["rungs"]
+    (quiet,) = run_ladder(tmp_path / "quiet", clips, rungs=given)["rungs"]
     assert not quiet["disturbed"] and quiet["disturbed_epochs"] == {"timed": [], "instrumented": []}
     assert "Other programs" not in why.text([quiet])
 
@@ -81,7 +82,7 @@ def test_another_learning_rate_fails_and_is_not_timed(tmp_path, clips):
         ("original", ORIGINAL_PIPELINE, {}), ("wrong", PACKED, {"learning_rate": 1e-3}), ("right", PACKED, {})
     )
     notes = []
-    result = climb(tmp_path, clips, rungs=wrong, note=notes.append)
+    result = run_ladder(tmp_path, clips, rungs=wrong, note=notes.append)
     assert [record["parameters"]["name"] for record in result["rungs"]] == ["original", "right"]
     (failed,) = result["failed"]
     assert failed["name"] == "ladder left out" and failed["samples"] == [] and not failed["passes"]
@@ -96,7 +97,7 @@ def test_a_real_network_with_another_learning_rate_fails(tmp_path, clips, rate):
     steps = rungs(
         ("original", fast, {}), ("same", PACKED.with_(mel="batch"), {}), ("wrong", fast, {"learning_rate": rate})
     )
-    result = climb(tmp_path, clips, experiments.make_trainer, steps, rounds=1)
+    result = run_ladder(tmp_path, clips, make_trainer, steps, rounds=1)
     assert [record["parameters"]["name"] for record in result["rungs"]] == ["original", "same"]
     assert result["rungs"][1]["max_difference"] < 1e-4
     assert [record["parameters"]["name"] for record in result["failed"]] == ["wrong"]
@@ -123,7 +124,7 @@ def test_killed_it_goes_on(tmp_path, clips):
     wait_for_lines(process, path, 15)
     kill(process, signal.SIGKILL)
     before = len(records.load(path)[0])
-    result = climb(tmp_path, clips)
+    result = run_ladder(tmp_path, clips)
     n = len(ladder.rungs_of("cpu"))
     assert before + result["measured"] == 3 + n * (1 + 2 + 2) == len(counted(path))
     assert set(counted(path).values()) == {1}
@@ -138,15 +139,9 @@ def test_killed_it_goes_on(tmp_path, clips):
     ],
     ids=["rounds", "task", "batch"],
 )
-def test_bad_climbs(changes, message, tmp_path, clips):
+def test_bad_cases(changes, message):
     with pytest.raises(UserError, match=message):
-        ladder.run(
-            [ladder.Climb("cpu")._replace(**changes)],
-            folder=tmp_path,
-            records_path=tmp_path / "r.jsonl",
-            data=clips,
-            progress=silent,
-        )
+        ladder.LadderCase("cpu", **changes)
 
 
 def made_rung(device, number, seconds, parts, mel="clip", n_clips=1000):
@@ -202,15 +197,8 @@ def test_why_is_computed_from_the_parts():
 
 @pytest.mark.gpu
 def test_every_rung_passes_on_the_gpu(tmp_path, clips):
-    climbs = [ladder.Climb(device, num_items=CLIPS, batch_size=8, rounds=1) for device in ("cpu", "cuda")]
-    result = ladder.run(
-        climbs,
-        folder=tmp_path,
-        records_path=tmp_path / "records.jsonl",
-        data=clips,
-        data_folder=clips.parent / "made",
-        progress=silent,
-    )
+    cases = [ladder.LadderCase(device, num_items=CLIPS, batch_size=8, rounds=1) for device in ("cpu", "cuda")]
+    result = ladder.run(cases, settings(tmp_path, clips, maker=make_trainer))
     assert not result["failed"]
     assert len(result["rungs"]) == sum(len(ladder.rungs_of(device)) for device in ("cpu", "cuda"))
     for record in result["rungs"]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from triadbench.bench.study import published
-from triadbench.bench.study.published import Setting
+from triadbench.bench.analysis import published
+from triadbench.bench.analysis.published import Setting
 
 
 def test_all_220_rows_five_trials_each():
