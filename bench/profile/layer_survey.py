@@ -6,19 +6,44 @@ it: from every layer's output the graph is walked back to where another layer's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 BETWEEN, LOSS = "(between layers)", "(loss)"
+_COUNTS = ("activation_bytes", "saved_bytes", "flops", "backward_flops")
 
 
 def leaves(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """Modules that hold no others, by their name within `module`; a module that is itself a leaf by its class name."""
-    found = {name: layer for name, layer in module.named_modules() if name and not any(True for _ in layer.children())}
-    return found or {type(module).__name__: module}
+    layers = {name: layer for name, layer in module.named_modules() if name and not any(True for _ in layer.children())}
+    return layers or {type(module).__name__: module}
+
+
+@contextlib.contextmanager
+def hooks(
+    module: torch.nn.Module, enter: Callable[[str, Any], None], leave: Callable[[str, Any], None]
+) -> Iterator[None]:
+    """While open, every leaf's forward pass calls enter(name, inputs) before and leave(name, output) after itself."""
+    handles = []
+    for name, layer in leaves(module).items():
+        before = functools.partial(lambda name, layer, inputs: enter(name, inputs), name)
+        after = functools.partial(lambda name, layer, inputs, output: leave(name, output), name)
+        handles += [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def blank_row(layer: str, kind: str, params: int = 0) -> dict[str, Any]:
+    """A row without work."""
+    return {"layer": layer, "kind": kind, "params": params, "output_shape": None, **dict.fromkeys(_COUNTS, 0)}
 
 
 def survey(
@@ -39,25 +64,12 @@ def survey(
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    rows: dict[str, dict] = {}
+    layers = leaves(module)
+    rows = {BETWEEN: blank_row(BETWEEN, "functions"), LOSS: blank_row(LOSS, "functions")}
     owners: dict[Any, str] = {}
-    current = [BETWEEN]
-    started: list[int] = []
+    current, started = [BETWEEN], [0]
     kept = {p.untyped_storage().data_ptr() for p in module.parameters()}
     counter = FlopCounterMode(display=False)
-
-    def row(name: str, kind: str, params: int = 0) -> dict:
-        new = {
-            "layer": name,
-            "kind": kind,
-            "params": params,
-            "output_shape": None,
-            "activation_bytes": 0,
-            "saved_bytes": 0,
-            "flops": 0,
-            "backward_flops": 0,
-        }
-        return rows.setdefault(name, new)
 
     def own(value: object, name: str) -> None:
         """The backward functions behind a result that nobody owns yet are this layer's."""
@@ -68,63 +80,51 @@ def survey(
                 owners[node] = name
                 waiting += [before for before, _ in node.next_functions if before is not None]
 
-    def enter(name: str, layer: torch.nn.Module) -> Callable:
-        def hook(_, inputs) -> None:
-            own(inputs, BETWEEN)
-            row(name, type(layer).__name__, sum(p.numel() for p in layer.parameters()))
-            current.append(name)
-            started.append(counter.get_total_flops())
+    def enter(name: str, inputs: Any) -> None:
+        own(inputs, BETWEEN)
+        params = sum(p.numel() for p in layers[name].parameters())
+        rows.setdefault(name, blank_row(name, type(layers[name]).__name__, params))
+        current.append(name)
+        started.append(counter.get_total_flops())
 
-        return hook
-
-    def leave(_, inputs, output) -> None:
-        name = current.pop()
+    def leave(name: str, output: Any) -> None:
+        current.pop()
         own(output, name)
-        rows[name]["flops"] += counter.get_total_flops() - started.pop()
-        rows[name]["activation_bytes"] += sum(t.numel() * t.element_size() for t in _tensors(output))
-        rows[name]["output_shape"] = next((list(t.shape) for t in _tensors(output)), None)
+        tensors, row = _tensors(output), rows[name]
+        row["flops"] += counter.get_total_flops() - started.pop()
+        row["activation_bytes"] += sum(t.numel() * t.element_size() for t in tensors)
+        row["output_shape"] = next((list(t.shape) for t in tensors), None)
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in kept:
-            kept.add(place)
-            rows[current[-1]]["saved_bytes"] += tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in kept:
+            kept.add(storage.data_ptr())
+            rows[current[-1]]["saved_bytes"] += storage.nbytes()
         return tensor
 
-    between, loss_row = row(BETWEEN, "functions"), row(LOSS, "functions")
-    handles = []
-    for name, layer in leaves(module).items():
-        handles += [layer.register_forward_pre_hook(enter(name, layer)), layer.register_forward_hook(leave)]
+    def count_backward(node: Any, row: dict[str, Any]) -> None:
+        begun: list[int] = []
+
+        def add(*_: Any) -> None:
+            row["backward_flops"] += counter.get_total_flops() - begun.pop()
+
+        node.register_prehook(lambda _: begun.append(counter.get_total_flops()))
+        node.register_hook(add)
+
     module.zero_grad(set_to_none=True)
-    try:
-        with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            answer = forward()
-            own(answer, BETWEEN)
-            between["flops"] = counter.get_total_flops() - sum(r["flops"] for r in rows.values())
-            current[0] = LOSS
-            before = counter.get_total_flops()
-            value = loss(answer)
-            own(value, LOSS)
-            loss_row["flops"] = counter.get_total_flops() - before
-            begun: dict[Any, int] = {}
-            for node, name in owners.items():
-                handles += [
-                    node.register_prehook(lambda _, node=node: begun.update({node: counter.get_total_flops()})),
-                    node.register_hook(
-                        lambda *_, node=node, name=name: _add(
-                            rows[name], "backward_flops", counter.get_total_flops() - begun[node]
-                        )
-                    ),
-                ]
-            value.backward()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [*(r for name, r in rows.items() if name not in (BETWEEN, LOSS)), between, loss_row]
-
-
-def _add(row: dict, key: str, more: int) -> None:
-    row[key] += more
+    with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), hooks(module, enter, leave):
+        answer = forward()
+        own(answer, BETWEEN)
+        before = counter.get_total_flops()
+        rows[BETWEEN]["flops"] = before - sum(row["flops"] for row in rows.values())
+        current[0] = LOSS
+        value = loss(answer)
+        own(value, LOSS)
+        rows[LOSS]["flops"] = counter.get_total_flops() - before
+        for node, name in owners.items():
+            count_backward(node, rows[name])
+        value.backward()
+    return [*(row for name, row in rows.items() if name not in (BETWEEN, LOSS)), rows[BETWEEN], rows[LOSS]]
 
 
 def _tensors(value: object) -> list[torch.Tensor]:

@@ -1,7 +1,7 @@
 """Where in a network does a training step spend its time and memory?
 
 Timed: a whole step (forward with loss, backward, Adam) of both networks on one batch that lies ready on the device;
-first by itself, then under torch.profiler, in turns. Not timed: mel spectrograms, reading, copies.
+first by itself, then under torch.profiler, alternated. Not timed: mel spectrograms, reading, copies.
 
 How a time comes to belong to a layer. Hooks on every leaf module open a named range (`record_function`) around its
 forward; what the network computes between its leaf modules is a row of its own. A backward function has no module, but
@@ -13,14 +13,15 @@ the time of a range is that of the kernels it launched; on a CPU it is the range
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from triadbench.bench import records, roofs
-from triadbench.bench.cases import SEED, Network, make_networks, make_waveform
+from triadbench.bench.cases import SEED, Network, make_labels, make_networks, make_waveform
+from triadbench.bench.machine import drain
 from triadbench.bench.profile import layer_survey, torch_trace
 from triadbench.core import timing
 
@@ -43,7 +44,7 @@ def run(
     steps: int = 12,
     layouts: Sequence[str] = LAYOUTS,
     max_time_s: float = 30.0,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> list[dict]:
     """One record "layers" a network and memory layout, and beside the page its trace for Perfetto.
 
@@ -62,30 +63,30 @@ def run(
     """
     import torch
 
-    roof = roofs.gpu(_ROOF_S) if device == "cuda" else roofs.measure(torch.get_num_threads(), _ROOF_S)
-    best = roof["arithmetic"]
-    peak = best["flops"] / min(best["samples_ms"]) / 1e6
-    made = []
+    roof = roofs.measure(torch.get_num_threads(), _ROOF_S, device)["arithmetic"]
+    peak = roof["flops"] / min(roof["samples_ms"]) / 1e6
     cases = [(network, layout) for layout in layouts for network in make_networks()]  # weights anew for each layout
+    made = []
     for done, (network, layout) in enumerate(cases):
-        if progress is not None:
-            progress(done, len(cases))
-        made.append(_record(network, environment, Path(folder), device, batch, steps, layout, max_time_s, peak))
-    if progress is not None:
-        progress(len(cases), len(cases))
+        progress(done, len(cases))
+        trace = Path(folder) / f"layers-{network.name}-{layout}-{device}.trace.json.gz"
+        others = timing.OtherWork()
+        figures = _profile_network(network, layout, batch, device, steps, trace, max_time_s)
+        first_ms, *samples = figures.pop("plain_ms")
+        parameters = {"network": network.name, "batch": batch, "device": device, "memory_format": layout}
+        parameters |= {"dtype": "float32", "seed": SEED, "threads": torch.get_num_threads()}
+        parameters["tf32"] = device == "cuda" and torch.backends.cudnn.allow_tf32
+        run_fields = {"environment": environment, "trace": trace.name, "peak_gflop_per_s": peak, "clips": batch}
+        fields: dict[str, Any] = {**run_fields, **others.fields(), **figures}
+        made.append(
+            records.make("layers", parameters=parameters, unit="ms", samples=samples, first_call=first_ms, **fields)
+        )
+    progress(len(cases), len(cases))
     return made
 
 
-def _record(
-    network: Network,
-    environment: dict,
-    folder: Path,
-    device: str,
-    batch: int,
-    steps: int,
-    layout: str,
-    max_time_s: float,
-    peak: float,
+def _profile_network(
+    network: Network, layout: str, batch: int, device: str, steps: int, trace: Path, max_time_s: float
 ) -> dict:
     import torch
 
@@ -93,56 +94,24 @@ def _record(
         inputs = network.front_end(make_waveform(batch)).to(device)
     module = network.module.to(device).train()
     if layout == "channels-last":
-        module.to(memory_format=torch.channels_last)
+        torch.nn.utils.convert_conv2d_weight_memory_format(module, torch.channels_last)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-    trace = folder / f"layers-{network.name}-{layout}-{device}.trace.json.gz"
-    others = timing.OtherWork()
-    mine = [torch.cuda.current_device()] if device == "cuda" else []
+    types, roots = make_labels(batch, device)
+    forward = functools.partial(network.forward, inputs)
+    rate, mine = network.learning_rate, [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=mine):  # dropout must not change what a caller's later training draws
         torch.manual_seed(SEED)
-        forward, loss = _passes(network, inputs, batch, device)
-        found = profile(module, forward, loss, network.learning_rate, device, steps, trace, max_time_s)
-    other_cores = others.cores()
-    first_ms, *samples = found.pop("plain_ms")
-    return records.make(
-        "layers",
-        parameters={
-            "network": network.name,
-            "batch": batch,
-            "device": device,
-            "memory_format": layout,
-            "dtype": "float32",
-            "seed": SEED,
-            "threads": torch.get_num_threads(),
-            "tf32": device == "cuda" and torch.backends.cudnn.allow_tf32,
-        },
-        unit="ms",
-        samples=samples,
-        first_call=first_ms,
-        environment=environment,
-        trace=trace.name,
-        peak_gflop_per_s=peak,
-        clips=batch,
-        other_cores=other_cores,
-        disturbed=timing.is_disturbed(other_cores, torch.get_num_threads(), environment["cores_usable"]),
-        **found,
-    )
-
-
-def _passes(network: Network, inputs: torch.Tensor, batch: int, device: str):
-    """(forward pass, loss of its result), as the network's recipe has them."""
-    import torch
-
-    from triadbench.core.models.networks import ChordNet, chord_loss, original_loss
-
-    generator = torch.Generator().manual_seed(SEED)
-    types = torch.randint(0, 4, (batch,), generator=generator).to(device)
-    roots = torch.randint(0, 12, (batch,), generator=generator).to(device)
-    if isinstance(network.module, ChordNet):
-        defined = torch.ones_like(types, dtype=torch.bool)
-        return lambda: network.module.joint(inputs), lambda joint: chord_loss(joint, types, roots, defined)
-    return lambda: network.module(inputs), lambda answer: original_loss(answer, types)
+        return profile(
+            module,
+            forward,
+            lambda answer: network.answer_loss(answer, types, roots),
+            rate,
+            device,
+            steps,
+            trace,
+            max_time_s,
+        )
 
 
 def profile(
@@ -185,7 +154,7 @@ def profile(
 
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate)
 
-    def step(named: Callable) -> None:
+    def step(named: Callable[[str], contextlib.AbstractContextManager]) -> None:
         with named(_LAYER + OPTIMIZER):
             optimizer.zero_grad(set_to_none=True)
         with named(_LAYER + layer_survey.BETWEEN):
@@ -196,39 +165,35 @@ def profile(
         with named(_LAYER + OPTIMIZER):
             optimizer.step()
 
+    plain = functools.partial(step, contextlib.nullcontext)
+    named = functools.partial(step, torch.profiler.record_function)
     surveyed = layer_survey.survey(module, forward, loss)
-    plain = lambda: step(contextlib.nullcontext)  # noqa: E731
-    named = lambda: step(torch.profiler.record_function)  # noqa: E731
     plain_ms = [_wall_ms(plain, device)]
-    profiled_ms, measured = [], []
-    started = time.perf_counter()
-    for number in range(steps + 1):
-        if number > 2 and time.perf_counter() - started > max_time_s:
-            break
-        plain_ms.append(_wall_ms(plain, device))
+    profiled_ms, layer_times = [], []
+    for number, kind in timing.alternate(("plain", "profiled"), steps + 1, min_rounds=3, max_time_s=max_time_s):
+        if kind == "plain":
+            plain_ms.append(_wall_ms(plain, device))
+            continue
         with _ranges(module), torch_trace.profiler(device) as profiler:
             elapsed_ms = _wall_ms(named, device)
         if number:  # the profiler's own first call counts for nothing
             profiled_ms.append(elapsed_ms)
-            measured.append(attribute(profiler.events(), device))
+            layer_times.append(attribute(profiler.events(), device))
     optimizer.zero_grad(set_to_none=True)  # gradients belong to the step, and not to what is held before it
     with _ranges(module):
         peak_bytes = torch_trace.trace_memory(named, device, trace)
-    rows = [_row(row, measured) for row in [*surveyed, _optimizer_row(module)]]
-    sum_ms = sum(row["forward_ms"] + row["backward_ms"] for row in rows)
-    state = [value for held in optimizer.state.values() for value in held.values() if torch.is_tensor(value)]
-    held = [*module.parameters(), *state]
+    rows = [_timed_row(row, layer_times) for row in [*surveyed, layer_survey.blank_row(OPTIMIZER, "Adam")]]
+    state = [value for moments in optimizer.state.values() for value in moments.values() if torch.is_tensor(value)]
+    shares = [sum(map(sum, times.values())) / ms for times, ms in zip(layer_times, profiled_ms, strict=True)]
     return {
         "plain_ms": plain_ms,
         "rows": rows,
         "profiled_ms": profiled_ms,
-        "sum_ms": sum_ms,
-        "coverage": median(
-            sum(map(sum, times.values())) / whole for times, whole in zip(measured, profiled_ms, strict=True)
-        ),
+        "sum_ms": sum(row["forward_ms"] + row["backward_ms"] for row in rows),
+        "coverage": median(shares),
         "overhead": min(profiled_ms) / min(plain_ms),
         "peak_bytes": peak_bytes,
-        "held_bytes": sum(tensor.numel() * tensor.element_size() for tensor in held),
+        "held_bytes": sum(tensor.numel() * tensor.element_size() for tensor in [*module.parameters(), *state]),
     }
 
 
@@ -271,64 +236,31 @@ def _range_around(event) -> str | None:
     return None if parent is None else parent.name[len(_LAYER) :]
 
 
-@contextlib.contextmanager
-def _ranges(module: torch.nn.Module) -> Iterator[None]:
+def _ranges(module: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
     """While open, every leaf module's forward lies in a range of its name."""
     import torch
 
-    open_ranges: list = []
-    handles = []
+    open_ranges: list[torch.profiler.record_function] = []
 
-    def enter(name: str) -> Callable:
-        def hook(module, inputs) -> None:
-            opened = torch.profiler.record_function(_LAYER + name)
-            opened.__enter__()
-            open_ranges.append(opened)
+    def enter(name: str, inputs: Any) -> None:
+        open_ranges.append(torch.profiler.record_function(_LAYER + name))
+        open_ranges[-1].__enter__()
 
-        return hook
-
-    def leave(module, inputs, output) -> None:
-        open_ranges.pop().__exit__(None, None, None)
-
-    for name, layer in layer_survey.leaves(module).items():
-        handles += [layer.register_forward_pre_hook(enter(name)), layer.register_forward_hook(leave)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return layer_survey.hooks(module, enter, lambda name, output: open_ranges.pop().__exit__(None, None, None))
 
 
-def _row(row: dict, measured: list[dict[str, list[float]]]) -> dict:
-    forward, backward = ([times.get(row["layer"], (0.0, 0.0))[i] for times in measured] for i in (0, 1))
+def _timed_row(row: dict, layer_times: list[dict[str, list[float]]]) -> dict:
+    forward, backward = ([times.get(row["layer"], (0.0, 0.0))[i] for times in layer_times] for i in (0, 1))
     times = {"forward_ms": max(0.0, median(forward)), "backward_ms": median(backward)}
     return {"layer": row["layer"], "kind": row["kind"], **times, **row}
 
 
-def _optimizer_row(module: torch.nn.Module) -> dict:
-    return {
-        "layer": OPTIMIZER,
-        "kind": "Adam",
-        "params": 0,
-        "output_shape": None,
-        "activation_bytes": 0,
-        "saved_bytes": 0,
-        "flops": 0,
-        "backward_flops": 0,
-    }
-
-
 def _wall_ms(step: Callable[[], None], device: str) -> float:
     """One step by the host's clock; on a GPU from an empty queue to an empty queue."""
-    _drain(device)
-    before = time.perf_counter()
-    step()
-    _drain(device)
-    return 1e3 * (time.perf_counter() - before)
+    drain(device)
 
+    def whole_step(_: int) -> None:
+        step()
+        drain(device)
 
-def _drain(device: str) -> None:
-    if device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
+    return timing.call_times_ms(whole_step, [0])[0]

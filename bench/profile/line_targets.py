@@ -7,11 +7,11 @@ cache holds files that were just written, so reading them is cheaper than from a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from triadbench.bench.cases import SEED, make_waveform
+from triadbench.bench.machine import drain
 from triadbench.bench.profile.lines import Target
 from triadbench.core.constants import SAMPLE_RATE
 
@@ -73,32 +73,32 @@ def make_targets(folder: Path, *, device: str = "cpu", clips: int = 92, batch_si
     files, original, fast = make_trainers(folder, device=device, clips=clips, batch_size=batch_size)
     dataset = TriadClips(files, torch.from_numpy(files.labels()[0]), torch.device(device))
     host = _HOST if device == "cuda" else ""
-    given = {"device": device, "threads": torch.get_num_threads()}
+    common = {"device": device, "threads": torch.get_num_threads()}
 
     def read_all() -> None:
         for index in range(len(dataset)):
             dataset[index]
-        _drain(device)
+        drain(device)
 
+    def epoch(pipeline: str, trainer: StudyTrainer, functions: tuple[str, ...], note: str) -> Target:
+        def work() -> None:
+            trainer.train_epoch()
+            drain(device)
+
+        n, parameters = trainer.n_train, {**common, "pipeline": pipeline, "batch_size": batch_size}
+        explanation = f"Epochs of {n} clips in steps of {batch_size}, from the first batch to the last loss.{note}"
+        return Target(f"{pipeline} training step", functions, work, n, parameters, explanation)
+
+    prepared = " The mel spectrograms were computed before, in the first epoch."
+    alone = (
+        "The original's dataset alone: every clip once, opened, decoded and transformed by itself. The files are "
+        "16 kHz mono as the original's, so that resampling and mixing have nothing to do."
+    )
+    parameters = {**common, "pipeline": "original"}
     return [
-        _epoch("original training step", _ORIGINAL, original, {**given, "pipeline": "original"}, batch_size, host),
-        _epoch(
-            "fast training step",
-            _FAST[device],
-            fast,
-            {**given, "pipeline": "fast"},
-            batch_size,
-            " The mel spectrograms were computed before, in the first epoch." + host,
-        ),
-        Target(
-            "original dataset",
-            _DATASET,
-            read_all,
-            len(dataset),
-            {**given, "pipeline": "original"},
-            "The original's dataset alone: every clip once, opened, decoded and transformed by itself. The files are "
-            "16 kHz mono as the original's, so that resampling and mixing have nothing to do." + host,
-        ),
+        epoch("original", original, _ORIGINAL, host),
+        epoch("fast", fast, _FAST[device], prepared + host),
+        Target("original dataset", _DATASET, read_all, len(dataset), parameters, alone + host),
     ]
 
 
@@ -117,27 +117,10 @@ def make_trainers(
     _write_clips(folder / "wav", clips)
     files = open_dataset(folder / "wav")
     pack(files, folder / "clips.pack")
-    common = {"task": TASK, "batch_size": batch_size, "seed": SEED, "device": device}
+    common: dict[str, Any] = {"task": TASK, "batch_size": batch_size, "seed": SEED, "device": device}
     original = StudyTrainer(files, switches=ORIGINAL_PIPELINE, **common)
     fast = StudyTrainer(open_dataset(folder / "clips.pack"), switches=fast_pipeline(device), **common)
     return files, original, fast
-
-
-def _epoch(
-    name: str, functions: Sequence[str], trainer: StudyTrainer, parameters: dict, batch_size: int, told: str
-) -> Target:
-    def work() -> None:
-        trainer.train_epoch()
-        _drain(parameters["device"])
-
-    return Target(
-        name,
-        tuple(functions),
-        work,
-        trainer.n_train,
-        {**parameters, "batch_size": batch_size},
-        f"Epochs of {trainer.n_train} clips in steps of {batch_size}, from the first batch to the last loss." + told,
-    )
 
 
 def _write_clips(folder: Path, clips: int) -> None:
@@ -151,10 +134,3 @@ def _write_clips(folder: Path, clips: int) -> None:
     for number, (waveform, (root, kind)) in enumerate(zip(make_waveform(clips).numpy(), labels, strict=False)):
         file = folder / f"piano_{3 + number % 3}_{root}_{kind}_m_{number:04d}.wav"
         soundfile.write(file, waveform.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
-
-
-def _drain(device: str) -> None:
-    if device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()

@@ -1,7 +1,7 @@
 """Which lines of Python does a training step spend its time on, and how often does each run?
 
 Timed: a piece of work given as a function, with line_profiler on the functions that are named, and the same work
-without it, in turns: the ratio is what profiling adds. Not timed: threads other than the caller's, and on a GPU what
+without it, alternated: the ratio is what profiling adds. Not timed: threads other than the caller's, and on a GPU what
 the device does, except where the host waits for it.
 """
 
@@ -16,26 +16,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FunctionType
+from typing import Any
 
 from triadbench.bench import records
 from triadbench.core import timing
 from triadbench.core.errors import UserError
+from triadbench.core.files import PACKAGE
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
+Progress = Callable[[int, int | None], None]
+Calls = dict[tuple[str | None, int, str], list[float]]
+"""{(caller, line, callee): [calls, seconds]} of one round."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A piece of work and the functions whose lines are wanted.
+    """A piece of work and the functions whose lines are listed.
 
     Attributes:
         name: as "original training step".
         functions: "module:qualified.name" of each; the first is the outermost, and shares are of its time. The
-            functions that it calls are to follow in the order in which a reader should meet them.
+            functions that it calls follow in the order in which a reader should meet them.
         work: does the work once; on a GPU it ends with a synchronisation.
         clips: clips that `work` handles in one call.
         parameters: further parameters of the record (device, batch_size, ...).
-        told: sentences for the reader: what the work is, and what the times mean.
+        explanation: sentences for the reader: what the work is, and what the times mean.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Target:
     work: Callable[[], object]
     clips: int
     parameters: dict = field(default_factory=dict)
-    told: str = ""
+    explanation: str = ""
 
 
 def run(
@@ -52,7 +56,7 @@ def run(
     *,
     rounds: int = 5,
     max_time_s: float = 60.0,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> list[dict]:
     """One record "lines" a target.
 
@@ -68,11 +72,9 @@ def run(
     """
     made = []
     for done, target in enumerate(targets):
-        if progress is not None:
-            progress(done, len(targets))
+        progress(done, len(targets))
         made.append(profile(target, environment, rounds, max_time_s))
-    if progress is not None:
-        progress(len(targets), len(targets))
+    progress(len(targets), len(targets))
     return made
 
 
@@ -93,30 +95,36 @@ def profile(target: Target, environment: dict, rounds: int, max_time_s: float = 
     """
     functions = {name: resolve(name) for name in target.functions}
     target.work()  # whatever is compiled, imported or allocated once
-    calls = _calls(target, functions)
+    calls = _count_calls(target, functions)
     others = timing.OtherWork()
     stats, plain_s, profiled_s = _time_lines(target.work, list(functions.values()), rounds, max_time_s)
-    rounds = len(profiled_s)
-    other_cores = others.cores()
-    listed = _listing(stats, functions, calls)
-    total_s = sum(line["seconds"] for line in listed if line["function"] == target.functions[0])
-    for line in listed:
+    load, rounds = others.fields(), len(profiled_s)
+    lines = _list_lines(stats, functions, calls)
+    totals = {name: sum(line["seconds"] for line in lines if line["function"] == name) for name in functions}
+    total_s = totals[target.functions[0]]
+    for line in lines:
         line["share"] = line["seconds"] / total_s if total_s > 0 else 0.0
+        for callee, seconds in line.pop("entered_s").items():
+            # Called from several lines: each had its part of the one round in which that was measured.
+            all_s = sum(other for (_, _, called), (_, other) in calls.items() if called == callee)
+            line["own_seconds"] -= totals[callee] * seconds / max(all_s, 1e-12)
+        line["own_seconds"] = max(0.0, line["own_seconds"])
+    starts = {line["function"]: {key: line[key] for key in ("function", "file", "line")} for line in reversed(lines)}
+    n_calls = {name: sum(int(n) for (_, _, callee), (n, _) in calls.items() if callee == name) for name in functions}
     return records.make(
         "lines",
         parameters={"target": target.name, "rounds": rounds, **target.parameters},
         unit="s",
         samples=[total_s],
         environment=environment,
-        lines=listed,
-        functions=[_function(name, function, listed, calls, rounds) for name, function in functions.items()],
+        lines=lines,
+        functions=[{**starts[name], "calls": rounds * n_calls[name], "seconds": totals[name]} for name in functions],
         plain_s=plain_s,
         profiled_s=profiled_s,
         overhead=min(profiled_s) / max(min(plain_s), 1e-12),
         clips=target.clips * rounds,
-        told=target.told,
-        other_cores=other_cores,
-        disturbed=timing.is_disturbed(other_cores, timing.own_threads(), environment["cores_usable"]),
+        told=target.explanation,
+        **load,
     )
 
 
@@ -128,32 +136,29 @@ def resolve(name: str) -> FunctionType:
     """
     module_name, _, path = name.partition(":")
     try:
-        found: object = importlib.import_module(module_name)
+        value: object = importlib.import_module(module_name)
     except ImportError as error:
         raise UserError(f"line profile of {name!r}: no module {module_name!r} ({error})") from error
     for part in path.split("."):
-        known = sorted(key for key, value in vars(found).items() if callable(value) and not key.startswith("__"))
-        if not hasattr(found, part):
+        known = sorted(key for key, member in vars(value).items() if callable(member) and not key.startswith("__"))
+        if not hasattr(value, part):
             raise UserError(f"line profile of {name!r}: there is no {part!r}; {module_name} has {', '.join(known)}")
-        found = getattr(found, part)
-    function = inspect.unwrap(found) if callable(found) else found
+        value = getattr(value, part)
+    function: object = inspect.unwrap(value) if callable(value) else value
     function = getattr(function, "__func__", function)
     if not isinstance(function, FunctionType):
         raise UserError(f"line profile of {name!r}: a {type(function).__name__} and not a function written in Python")
     return function
 
 
-# --- who calls whom --------------------------------------------------------------------------------------------------
+def _count_calls(target: Target, functions: dict[str, FunctionType]) -> Calls:
+    """How often each listed line called each listed function in one round, and for how long.
 
-
-def _calls(target: Target, functions: dict[str, FunctionType]) -> dict[tuple[str | None, int, str], list[float]]:
-    """How often each listed line called each listed function in one round, and for how long:
-    {(caller, line, callee): [calls, seconds]}. A generator is called each time that it goes on.
-
-    What lies between them (a decorator, `nn.Module.__call__`) is passed over. The caller None is unlisted code.
+    A generator is called each time that it goes on. What lies between a line and a function (a decorator,
+    `nn.Module.__call__`) is passed over. The caller None is unlisted code.
     """
     names: dict[CodeType, str] = {function.__code__: name for name, function in functions.items()}
-    found: dict[tuple[str | None, int, str], list[float]] = {}
+    calls: Calls = {}
     running: list[tuple[tuple[str | None, int, str], float]] = []
 
     def note(frame, event, argument) -> None:
@@ -162,13 +167,13 @@ def _calls(target: Target, functions: dict[str, FunctionType]) -> dict[tuple[str
             return
         if event == "return":
             key, begun = running.pop()
-            found[key][1] += time.perf_counter() - begun
+            calls[key][1] += time.perf_counter() - begun
             return
         frame = frame.f_back
         while frame is not None and frame.f_code not in names:
             frame = frame.f_back
         key = (None, 0, callee) if frame is None else (names[frame.f_code], frame.f_lineno, callee)
-        found.setdefault(key, [0, 0.0])[0] += 1
+        calls.setdefault(key, [0, 0.0])[0] += 1
         running.append((key, time.perf_counter()))
 
     before = sys.getprofile()
@@ -177,85 +182,43 @@ def _calls(target: Target, functions: dict[str, FunctionType]) -> dict[tuple[str
         target.work()
     finally:
         sys.setprofile(before)
-    unused = [name for name in functions if not any(callee == name for *_, callee in found)]
+    unused = [name for name in functions if not any(callee == name for *_, callee in calls)]
     if unused:
         raise UserError(f"line profile of {target.name!r}: the work never calls {', '.join(unused)}; name what it runs")
-    return found
-
-
-# --- time ------------------------------------------------------------------------------------------------------------
+    return calls
 
 
 def _time_lines(work: Callable[[], object], functions: list[FunctionType], rounds: int, max_time_s: float):
-    """(line_profiler's statistics, seconds of the plain rounds, seconds of the profiled rounds), taken in turns."""
+    """(line_profiler's statistics, seconds of the plain rounds, seconds of the profiled rounds), alternated."""
     from line_profiler import LineProfiler
 
     profiler = LineProfiler(*functions)
-    plain_s: list[float] = []
-    profiled_s: list[float] = []
-    started = time.perf_counter()
-    for number in range(2 * rounds):
-        if number and number % 2 == 0 and time.perf_counter() - started > max_time_s:
-            break
-        # Plain, profiled, profiled, plain, ...: neither is always the one that comes after the other.
-        profiled = number % 4 in (1, 2)
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _, profiled in timing.alternate(seconds, rounds, max_time_s=max_time_s):
         with profiler if profiled else contextlib.nullcontext():
-            before = time.perf_counter()
-            work()
-            elapsed_s = time.perf_counter() - before
-        (profiled_s if profiled else plain_s).append(elapsed_s)
-    return profiler.get_stats(), plain_s, profiled_s
+            seconds[profiled] += [ms / 1e3 for ms in timing.call_times_ms(lambda _: work(), [0])]
+    return profiler.get_stats(), seconds[False], seconds[True]
 
 
-def _listing(stats, functions: dict[str, FunctionType], calls: dict) -> list[dict]:
-    by_place = {}
+def _list_lines(stats, functions: dict[str, FunctionType], calls: Calls) -> list[dict[str, Any]]:
+    """Every source line; `entered_s` is {listed function that it calls: seconds of one round}."""
+    by_place: dict[tuple[Path, int], dict[int, tuple[int, int]]] = {}
     for (file, first, _), timings in stats.timings.items():
         by_place.setdefault((Path(file).resolve(), first), {}).update({line: rest for line, *rest in timings})
-    made: list[dict] = []
+    lines = []
     for name, function in functions.items():
         # line_profiler may have exchanged the code object for a copy; file and first line stay.
-        code = function.__code__
-        path, first = Path(code.co_filename).resolve(), code.co_firstlineno
-        timings = by_place.get((path, first), {})
+        path, first = Path(function.__code__.co_filename).resolve(), function.__code__.co_firstlineno
         source, start = inspect.getsourcelines(function)
         for number, text in enumerate(source, start):
-            hits, ticks = timings.get(number, (0, 0))
-            enters = {callee: s for (caller, line, callee), (_, s) in calls.items() if (caller, line) == (name, number)}
-            made.append(
-                {
-                    "function": name,
-                    "file": _relative(path),
-                    "line": number,
-                    "text": text.rstrip("\n"),
-                    "hits": int(hits),
-                    "seconds": ticks * stats.unit,
-                    "own_seconds": ticks * stats.unit,
-                    "share": 0.0,
-                    "enters": list(enters),
-                    "_enters": enters,
-                }
-            )
-    totals = {name: sum(line["seconds"] for line in made if line["function"] == name) for name in functions}
-    for line in made:
-        for callee, seconds in line.pop("_enters").items():
-            # Called from several lines: each had its part of the one round in which that was watched.
-            all_s = sum(other for (_, _, called), (_, other) in calls.items() if called == callee)
-            line["own_seconds"] -= totals[callee] * seconds / max(all_s, 1e-12)
-        line["own_seconds"] = max(0.0, line["own_seconds"])
-    return made
-
-
-def _function(name: str, function: FunctionType, listed: list[dict], calls: dict, rounds: int) -> dict:
-    mine = [line for line in listed if line["function"] == name]
-    return {
-        "function": name,
-        "file": mine[0]["file"],
-        "line": mine[0]["line"],
-        "calls": rounds * sum(n for (_, _, callee), (n, _) in calls.items() if callee == name),
-        "seconds": sum(line["seconds"] for line in mine),
-    }
+            hits, ticks = by_place.get((path, first), {}).get(number, (0, 0))
+            entered_s = {called: s for (caller, at, called), (_, s) in calls.items() if (caller, at) == (name, number)}
+            line = {"function": name, "file": _relative(path), "line": number, "text": text.rstrip("\n")}
+            line |= {"hits": int(hits), "seconds": ticks * stats.unit, "own_seconds": ticks * stats.unit, "share": 0.0}
+            lines.append({**line, "enters": list(entered_s), "entered_s": entered_s})
+    return lines
 
 
 def _relative(path: Path) -> str:
     """As a reader of the repository knows it; of a file elsewhere the name alone: records are published."""
-    return path.relative_to(_REPOSITORY).as_posix() if path.is_relative_to(_REPOSITORY) else path.name
+    return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name

@@ -1,6 +1,6 @@
 """Where does an epoch of training go, in the original and in the fast pipeline?
 
-Timed: whole epochs without instruments, the pipelines taking turns, and as many with a clock in them, which splits them
+Timed: whole epochs without instruments, the pipelines alternating, and as many with a clock in them, which splits them
 into reading, resampling, mel, copy, forward, backward, optimizer, synchronisation and idle. The clock makes an epoch
 longer (by how much is stated), so only its shares are used. Not timed: testing, and what the first epoch alone does
 (features that later epochs find ready); that is stated apart. On a GPU the clock waits for the device after every part.
@@ -11,16 +11,19 @@ their first epochs must agree.
 
 from __future__ import annotations
 
-import time
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from triadbench.bench import records
 from triadbench.bench.profile import line_targets
-from triadbench.bench.study.ladder import largest_difference
+from triadbench.bench.study.ladder import largest_difference, part_fields, run_epoch
 from triadbench.core import timing
-from triadbench.core.constants import usable_cores
+
+if TYPE_CHECKING:
+    from triadbench.core.training.epoch import EpochResult
 
 NAME = "pipeline parts"
 LOSS_TOLERANCE = 0.02
@@ -37,7 +40,7 @@ def run(
     batch_size: int = 32,
     rounds: int = 5,
     max_time_s: float = 60.0,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> list[dict]:
     """One record "pipeline parts" for the original pipeline and one for the fast one.
 
@@ -64,52 +67,44 @@ def run(
     _, original, fast = line_targets.make_trainers(folder, device=device, clips=clips, batch_size=batch_size)
     trainers = {"original": original, "fast": fast}
     switches = {"original": ORIGINAL_PIPELINE, "fast": fast_pipeline(device)}
-    total, done = len(trainers) * (1 + 2 * rounds), 0
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
-    firsts = {}
+    counter, total = itertools.count(1), len(trainers) * (1 + 2 * rounds)
+    firsts: dict[str, EpochResult] = {}
     for name, trainer in trainers.items():
         firsts[name] = trainer.train_epoch()
-        count()
+        progress(next(counter), total)
     worst = check_losses(firsts["original"].losses, firsts["fast"].losses)
-    found: dict[str, dict[str, list]] = {name: {"plain": [], "clocked": [], "others": []} for name in trainers}
-    for clock, kind in ((None, "plain"), (time.perf_counter, "clocked")):
-        begun = time.perf_counter()
-        for number in range(rounds):
-            if number and time.perf_counter() - begun > max_time_s / 2:
-                break
-            # Each goes first in every other round.
-            for name in list(trainers)[:: 1 if number % 2 == 0 else -1]:
-                others = timing.OtherWork()
-                result = trainers[name].train_epoch(clock=clock)
-                if result.prepared_s:  # a graph captured anew, with the clock in it, is no part of an epoch
-                    result = trainers[name].train_epoch(clock=clock)
-                found[name][kind].append(result)
-                found[name]["others"].append(others.cores())
-                count()
-    given = {
-        "device": device,
-        "task": line_targets.TASK,
-        "batch_size": batch_size,
-        "num_items": clips,
-        "threads": timing.own_threads(),
-        "seed": line_targets.SEED,
+    epochs: dict[tuple[str, bool], list[EpochResult]] = {
+        (name, kind): [] for name in trainers for kind in (False, True)
     }
-    return [
-        _record(
-            {"pipeline": name, **given, "switches": switches[name].describe()},
-            firsts[name],
-            found[name],
-            environment,
-            worst,
+    busy: dict[str, list[float]] = {name: [] for name in trainers}
+    for with_clock in (False, True):
+        for _, name in timing.alternate(trainers, rounds, max_time_s=max_time_s / 2):
+            others = timing.OtherWork()
+            epochs[name, with_clock].append(run_epoch(trainers[name], with_clock=with_clock))
+            busy[name].append(others.cores())
+            progress(next(counter), total)
+    case = {"device": device, "task": line_targets.TASK, "batch_size": batch_size, "num_items": clips}
+    case |= {"threads": timing.own_threads(), "seed": line_targets.SEED}
+    error = {"reference": "the original pipeline's losses", "max_difference": worst, "allowed": LOSS_TOLERANCE}
+    made = []
+    for name, first in firsts.items():
+        samples = [epoch.seconds for epoch in epochs[name, False]]
+        made.append(
+            records.make(
+                NAME,
+                parameters={"pipeline": name, **case, "switches": switches[name].describe()},
+                unit="s",
+                samples=samples,
+                first_call=first.seconds,
+                environment=environment,
+                error=error,
+                n_clips=first.n_clips,
+                prepared_s=first.prepared_s,
+                **part_fields(samples, [(epoch.seconds, epoch.parts) for epoch in epochs[name, True]]),
+                **timing.load_fields(median(busy[name])),
+            )
         )
-        for name in trainers
-    ]
+    return made
 
 
 def check_losses(original: list[float], fast: list[float]) -> float:
@@ -121,25 +116,3 @@ def check_losses(original: list[float], fast: list[float]) -> float:
             f"{LOSS_TOLERANCE} is rounding"
         )
     return worst
-
-
-def _record(parameters: dict, first, found: dict[str, list], environment: dict, worst: float) -> dict:
-    samples = [result.seconds for result in found["plain"]]
-    middle = sorted(found["clocked"], key=lambda result: result.seconds)[len(found["clocked"]) // 2]
-    other_cores = median(found["others"])
-    return records.make(
-        NAME,
-        parameters=parameters,
-        unit="s",
-        samples=samples,
-        first_call=first.seconds,
-        environment=environment,
-        error={"reference": "the original pipeline's losses", "max_difference": worst, "allowed": LOSS_TOLERANCE},
-        n_clips=first.n_clips,
-        prepared_s=first.prepared_s,
-        parts=middle.parts,
-        instrumented_s=middle.seconds,
-        overhead=middle.seconds / median(samples),
-        other_cores=other_cores,
-        disturbed=timing.is_disturbed(other_cores, parameters["threads"], usable_cores()),
-    )

@@ -14,21 +14,22 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from triadbench.bench.machine import drain
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 
 if TYPE_CHECKING:
     import torch
 
-_QUIET = {"KINETO_LOG_LEVEL": "5"}
-"""Above its fatal errors. The library reads it when a process profiles for the first time."""
+_LOG_LEVEL = "KINETO_LOG_LEVEL"
+"""The library reads it when a process profiles for the first time."""
 _PRIVATE = ("ERROR", "WARNING", "traceName", "hostname")
 
 
 @contextlib.contextmanager
-def profiler(device: str, **options: bool) -> Iterator[torch.profiler.profile]:
+def profiler(device: str, **options: Any) -> Iterator[torch.profiler.profile]:
     """A running torch.profiler: of the CPU, and on "cuda" of the kernels as well.
 
     Args:
@@ -37,16 +38,15 @@ def profiler(device: str, **options: bool) -> Iterator[torch.profiler.profile]:
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
-    before = {name: os.environ.get(name) for name in _QUIET}
-    os.environ.update({name: value for name, value in _QUIET.items() if before[name] is None})
+    is_set = _LOG_LEVEL in os.environ
+    os.environ.setdefault(_LOG_LEVEL, "5")  # above its fatal errors
     try:
         # acc_events: without it torch warns that a second cycle would clear the events of the first.
         with profile(activities=activities, acc_events=True, **options) as running:
             yield running
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+        if not is_set:
+            os.environ.pop(_LOG_LEVEL, None)
 
 
 def trace_memory(step: Callable[[], None], device: str, out: Path | None = None) -> int:
@@ -60,15 +60,14 @@ def trace_memory(step: Callable[[], None], device: str, out: Path | None = None)
     """
     import torch
 
+    drain(device)
     if device == "cuda":
-        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
     gc.collect()  # torch warns where a step frees what was allocated before the watch began
     with profiler(device, record_shapes=True, profile_memory=True) as running:
         step()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        drain(device)
     trace = _read_trace(running)
     if out is not None:
         try:

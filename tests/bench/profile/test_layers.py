@@ -180,7 +180,7 @@ def test_peak_is_the_highest_sum():
 
 def test_profiling_says_nothing_on_stderr(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from triadbench.bench import layers; "
+        "import sys; from pathlib import Path; from triadbench.bench.profile import layers; "
         f"layers.run({{'cores_usable': 2}}, Path({str(tmp_path)!r}), batch=2, steps=1, layouts=('contiguous',))"
     )
     root = Path(__file__).resolve().parents[3]
