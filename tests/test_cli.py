@@ -146,15 +146,15 @@ def test_json_has_no_nan():
 
 
 def test_profile_quick_prints_one_json_object(monkeypatch, tmp_path):
-    from triadbench.bench.profile import whole_machine as profile_all
+    from triadbench.bench.profile import whole_machine
 
-    def run(out, records_path, effort, *, parts, fresh, progress, note):
-        assert (effort, parts, fresh) == (profile_all.QUICK, profile_all.PARTS, False)
+    def run(folder, records_path, effort, *, parts, fresh, progress, note):
+        assert (effort, parts, fresh) == (whole_machine.QUICK, whole_machine.PARTS, False)
         progress("mel")(1, 1)
         progress("lines")(1, 1)
-        return {"page": str(out), "records": str(records_path)}
+        return {"mel": ([], 0.0)}
 
-    monkeypatch.setattr(profile_all, "run", run)
+    monkeypatch.setattr(whole_machine, "run", run)
     done = CliRunner().invoke(cli.main, ["profile", "--quick", "--json", "--out", str(tmp_path / "p.html")])
     assert done.exit_code == 0 and json.loads(done.stdout)["page"] == str(tmp_path / "p.html")
 

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import median
+from typing import NamedTuple
 
-from triadbench.bench.analysis.summary import badge, number
+from triadbench.bench.analysis.summary import badge, disturbance, number, percent, select, steadiness
 from triadbench.core.timing import Timing
 
 EAGER = "torchaudio eager"
+_SLOW_BACKENDS = ("ours: reference", "ours: torchaudio")
+
+
+class Case(NamedTuple):
+    """What the contestants that are compared have in common."""
+
+    spec: str
+    batch: int
+    threads: int
+    device: str
+
+    @property
+    def place(self) -> str:
+        """Where it ran, as "2 threads" or "GPU"."""
+        return "GPU" if self.device == "cuda" else f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    @property
+    def label(self) -> str:
+        """As "ORIGINAL x64, 2 threads"."""
+        return f"{self.spec} x{self.batch}, {self.place}"
+
+
+def case(fields: dict) -> Case:
+    """The case of a row or of a record's parameters."""
+    return Case(*(fields[name] for name in Case._fields))
 
 
 def rows(records: list[dict]) -> list[dict]:
@@ -15,24 +42,27 @@ def rows(records: list[dict]) -> list[dict]:
 
     Returns:
         for each "mel" record: `contestant`, `ours`, `spec`, `batch`, `threads`, `device`, `p50_ms`, `p90_ms`, `p99_ms`,
-        `n`, `spread`, `unstable`, `disturbed`, `clips_per_s`, `real_time_factor`, `gb_per_s`, `gflop_per_s`,
+        `n`, `spread`, `unstable`, `disturbed`, `badge`, `clips_per_s`, `real_time_factor`, `gb_per_s`, `gflop_per_s`,
         `share_of_memory`, `share_of_arithmetic` (of the measured roofs), `intensity` (operations a byte),
         `rms_relative`, `peak_relative`, `tilted_log`, `first_call_ms` (with preparing), `first_in_process`,
         `against_eager` (times as fast), None where it cannot be known.
     """
     roof = roofs(records)
-    made = []
+    timings = []
     for record in select(records, "mel"):
-        given, timed = record["parameters"], Timing.from_samples(0.0, record["samples"])
+        parameters, timed = record["parameters"], Timing.from_samples(0.0, record["samples"])
         seconds = timed.p50_ms / 1e3
         gb_per_s, gflop_per_s = record["bytes_moved"] / seconds / 1e9, record["flops"] / seconds / 1e9
-        at = (given["device"], given["threads"])
-        memory, arithmetic = (roof.get((*at, name)) for name in ("memory", "arithmetic"))
-        made.append(
-            {key: given[key] for key in ("contestant", "ours", "spec", "batch", "threads", "device")}
+        memory, arithmetic = (
+            roof.get((parameters["device"], parameters["threads"], name)) for name in ("memory", "arithmetic")
+        )
+        timings.append(
+            {key: parameters[key] for key in ("contestant", "ours", *Case._fields)}
             | {key: getattr(timed, key) for key in ("p50_ms", "p90_ms", "p99_ms", "n", "spread", "unstable")}
+            | {key: record["error"][key] for key in ("rms_relative", "peak_relative", "tilted_log")}
             | {
                 "disturbed": record["disturbed"],
+                "badge": badge(record["samples"], record["disturbed"]),
                 "clips_per_s": record["clips"] / seconds,
                 "real_time_factor": record["audio_s"] / seconds,
                 "gb_per_s": gb_per_s,
@@ -40,160 +70,175 @@ def rows(records: list[dict]) -> list[dict]:
                 "share_of_memory": gb_per_s / memory if memory else None,
                 "share_of_arithmetic": gflop_per_s / arithmetic if arithmetic else None,
                 "intensity": record["flops"] / record["bytes_moved"],
-                **{key: record["error"][key] for key in ("rms_relative", "peak_relative", "tilted_log")},
                 "first_call_ms": record["prepare_ms"] + record["first_call"],
                 "first_in_process": record["first_in_process"],
             }
         )
-    eager = {_case(row): row["p50_ms"] for row in made if row["contestant"] == EAGER}
-    for row in made:
-        row["against_eager"] = eager[_case(row)] / row["p50_ms"] if _case(row) in eager else None
-    return made
-
-
-def _case(row: dict) -> tuple:
-    return row["spec"], row["batch"], row["threads"], row["device"]
-
-
-def select(records: list[dict], name: str) -> list[dict]:
-    """The records of one name."""
-    return [record for record in records if record["name"] == name]
+    eager = {case(row): row["p50_ms"] for row in timings if row["contestant"] == EAGER}
+    for row in timings:
+        row["against_eager"] = eager[case(row)] / row["p50_ms"] if case(row) in eager else None
+    return timings
 
 
 def roofs(records: list[dict]) -> dict[tuple[str, int, str], float]:
     """(device, threads, roof) -> the best sample's rate: GFLOP/s for "arithmetic", GB/s for the rest."""
-    found = {}
+    rates = {}
     for record in select(records, "mel roof"):
-        given, work = record["parameters"], record.get("flops") or record["bytes_moved"]
-        found[given["device"], given["threads"], given["roof"]] = work / min(record["samples"]) / 1e6
-    return found
+        parameters, work = record["parameters"], record.get("flops") or record["bytes_moved"]
+        key = parameters["device"], parameters["threads"], parameters["roof"]
+        rates[key] = work / min(record["samples"]) / 1e6
+    return rates
 
 
 def left_out(records: list[dict]) -> list[dict]:
-    """Every contestant that was not timed somewhere: `contestant`, `reason`, `cases`, the latter as text."""
-    grouped: dict[tuple[str, str, str], list[dict]] = {}
+    """Every contestant that was not timed somewhere: `contestant`, `device`, `reason`, and `cases` as text."""
+    too_slow = "one call would take too long for the time given"
+    grouped: dict[tuple[str, str, str], list[Case]] = {}
     for record in select(records, "mel left out"):
-        given = record["parameters"]
+        parameters = record["parameters"]
         # The seconds of a prediction differ from case to case; the reason is one.
-        kind = "one call would take" if record["reason"].startswith("one call would") else record["reason"]
-        grouped.setdefault((given["contestant"], given["device"], kind), []).append(record)
-    every = {_case(record["parameters"]) for record in records if "contestant" in record["parameters"]}
-    made = []
-    for (contestant, device, kind), found in grouped.items():
-        cases = [_case(record["parameters"]) for record in found]
-        everywhere = len(cases) == sum(case[3] == device for case in every)
-        named = sorted(
-            {f"{spec} x{batch}" for spec, batch, _, _ in cases}, key=lambda name: (name.split(" x")[0], name)
-        )
-        reason = found[0]["reason"] if kind == found[0]["reason"] else "one call would take too long for the time given"
-        made.append(
+        reason = too_slow if record["reason"].startswith("one call would") else record["reason"]
+        grouped.setdefault((parameters["contestant"], parameters["device"], reason), []).append(case(parameters))
+    every = {case(record["parameters"]) for record in records if "contestant" in record["parameters"]}
+    entries = []
+    for (contestant, device, reason), cases in grouped.items():
+        everywhere = len(cases) == sum(one.device == device for one in every)
+        names = ", ".join(f"{spec} x{batch}" for spec, batch in sorted({(one.spec, one.batch) for one in cases}))
+        entries.append(
             {
                 "contestant": contestant,
                 "device": device,
                 "reason": reason,
-                "cases": "all" if everywhere else ", ".join(named),
+                "cases": "all" if everywhere else names,
             }
         )
-    return made
+    return entries
 
 
 def findings(records: list[dict]) -> list[str]:
     """What the numbers say, in sentences. Nothing is concluded from a disturbed timing; that it was, is said."""
-    every = rows(records)
-    if not every:
+    timed = select(records, "mel")
+    if not timed:
         return ["Nothing is measured yet."]
+    undisturbed = [record for record in timed if not record["disturbed"]]
+    every = rows(records)
     quiet = [row for row in every if not row["disturbed"]]
     return [
-        *_disturbance(every, records),
-        *_against(quiet),
+        *disturbance(timed),
+        *_ours_against_rivals(quiet),
+        *_batching(quiet),
         *_errors(every),
-        *_roof(quiet, records),
+        *_roofs(quiet, records),
         *_starts(records),
-        *_steadiness(quiet),
+        *steadiness(undisturbed),
         *_absent(records),
     ]
 
 
-def duels(made: list[dict]) -> list[dict]:
+def duels(timings: list[dict]) -> list[dict]:
     """For each case our fastest against torchaudio eager and against the fastest rival.
 
     Returns:
-        `case` (spec, batch, threads, device), `ours` and `rival` (rows), `against_eager`, `against_rival`.
+        `case`, `ours` and `rival` (rows), `against_eager`, `against_rival` (times as fast).
     """
-    found = []
-    for case in dict.fromkeys(_case(row) for row in made):
-        here = [row for row in made if _case(row) == case]
-        ours = min((row for row in here if row["ours"]), key=_p50, default=None)
-        rival = min((row for row in here if not row["ours"]), key=_p50, default=None)
+    pairs = []
+    for here in dict.fromkeys(map(case, timings)):
+        ours = min((row for row in timings if case(row) == here and row["ours"]), key=_p50, default=None)
+        rival = min((row for row in timings if case(row) == here and not row["ours"]), key=_p50, default=None)
         if ours and rival:
-            found.append(
-                {
-                    "case": case,
-                    "ours": ours,
-                    "rival": rival,
-                    "against_eager": ours["against_eager"],
-                    "against_rival": rival["p50_ms"] / ours["p50_ms"],
-                }
-            )
-    return found
+            ratios = {"against_eager": ours["against_eager"], "against_rival": rival["p50_ms"] / ours["p50_ms"]}
+            pairs.append({"case": here, "ours": ours, "rival": rival, **ratios})
+    return pairs
 
 
 def _p50(row: dict) -> float:
     return row["p50_ms"]
 
 
-def threads_text(case: tuple) -> str:
-    """The case's place in words: "2 threads", or "GPU"."""
-    return "GPU" if case[3] == "cuda" else f"{case[2]} thread" + ("s" if case[2] > 1 else "")
+def _ours_against_rivals(quiet: list[dict]) -> list[str]:
+    sentences = []
+    pairs = duels(quiet)
+    for device, spec in dict.fromkeys((duel["case"].device, duel["case"].spec) for duel in pairs):
+        mine = [duel for duel in pairs if (duel["case"].device, duel["case"].spec) == (device, spec)]
+        most = max(duel["case"].threads for duel in mine)
+        mine = [duel for duel in mine if duel["case"].threads == most]
+        parts = []
+        for duel in mine:
+            eager = duel["against_eager"]
+            against = f"{number(eager, 2)} times torchaudio eager, " if eager else ""
+            parts.append(
+                f"batch {duel['case'].batch}: {against}{number(duel['against_rival'], 2)} times the best rival "
+                f"({duel['rival']['contestant']})"
+            )
+        names = ", ".join(dict.fromkeys(duel["ours"]["contestant"] for duel in mine))
+        sentences.append(f"{spec}, {mine[0]['case'].place}, {names} runs at {'; '.join(parts)}.")
+    return sentences
 
 
-def _against(quiet: list[dict]) -> list[str]:
-    made, found = [], duels(quiet)
-    for device in dict.fromkeys(duel["case"][3] for duel in found):
-        for spec in dict.fromkeys(duel["case"][0] for duel in found):
-            mine = [duel for duel in found if duel["case"][0] == spec and duel["case"][3] == device]
-            if not mine:
-                continue
-            most = max(duel["case"][2] for duel in mine)
-            parts = []
-            for duel in (duel for duel in mine if duel["case"][2] == most):
-                eager = duel["against_eager"]
-                against = f"{number(eager, 2)} times torchaudio eager, " if eager else ""
-                parts.append(
-                    f"batch {duel['case'][1]}: {against}{number(duel['against_rival'], 2)} times the best rival "
-                    f"({duel['rival']['contestant']})"
-                )
-            names = ", ".join(dict.fromkeys(duel["ours"]["contestant"] for duel in mine if duel["case"][2] == most))
-            made.append(f"{spec}, {threads_text(('', 0, most, device))}, {names} runs at " + "; ".join(parts) + ".")
-    return made
+def _batching(quiet: list[dict]) -> list[str]:
+    """What torchaudio's mel costs clip by clip, as the original study worked, and in the largest batch."""
+    eager = [row for row in quiet if row["contestant"] == EAGER and row["device"] == "cpu"]
+    sentences = []
+    for spec in dict.fromkeys(row["spec"] for row in eager):
+        most = max(row["threads"] for row in eager if row["spec"] == spec)
+        clip_ms = {
+            row["batch"]: row["p50_ms"] / row["batch"] for row in eager if (row["spec"], row["threads"]) == (spec, most)
+        }
+        batch = max(clip_ms)
+        if len(clip_ms) < 2 or 1 not in clip_ms:
+            continue
+        alone, together = clip_ms[1], clip_ms[batch]
+        verdict = "batching changes little on this CPU."
+        if alone > 1.1 * together:
+            verdict = f"clip by clip, as the original study worked, costs {alone / together:.2f} times as much."
+        elif together > 1.1 * alone:
+            verdict = f"the large batch costs {together / alone:.2f} times as much a clip."
+        sentences.append(
+            f"One clip's {spec} mel takes torchaudio {number(alone)} ms alone and {number(together)} ms a clip in a "
+            f"batch of {batch}: {verdict}"
+        )
+    return sentences
 
 
-def _errors(made: list[dict]) -> list[str]:
-    ours = [row for row in made if row["ours"] and row["contestant"] not in ("ours: reference", "ours: torchaudio")]
-    eager = [row for row in made if row["contestant"] == EAGER]
+def _errors(timings: list[dict]) -> list[str]:
+    ours = [row for row in timings if row["ours"] and row["contestant"] not in _SLOW_BACKENDS]
+    eager = [row for row in timings if row["contestant"] == EAGER]
     if not ours or not eager:
         return []
-    worst = lambda found, key: max((row[key] for row in found if row[key] is not None), default=None)  # noqa: E731
+
+    def worst(key: str) -> list[float | None]:
+        return [max((row[key] for row in side if row[key] is not None), default=None) for side in (ours, eager)]
+
+    our_error, their_error = worst("rms_relative")
     sentence = (
-        f"Against float64 our fast backends are off by {worst(ours, 'rms_relative'):.1e} at most (relative RMS), "
-        f"torchaudio by {worst(eager, 'rms_relative'):.1e}"
+        f"Against float64 our fast backends are off by {our_error:.1e} at most (relative RMS), torchaudio by "
+        f"{their_error:.1e}"
     )
-    tilts = worst(ours, "tilted_log"), worst(eager, "tilted_log")
-    if None not in tilts:
-        sentence += f"; on tones that fall by 80 dB the worst log mel is off by {tilts[0]:.1e} and {tilts[1]:.1e}"
+    our_error, their_error = worst("tilted_log")
+    if our_error is not None and their_error is not None:
+        sentence += f"; on tones that fall by 80 dB the worst log mel is off by {our_error:.1e} and {their_error:.1e}"
     return [sentence + "."]
 
 
-def _roof(quiet: list[dict], records: list[dict]) -> list[str]:
+def _roofs(quiet: list[dict], records: list[dict]) -> list[str]:
+    rates, sentences = roofs(records), []
+    threads = max((count for device, count, _ in rates if device == "cpu"), default=0)
+    arithmetic, memory = (rates.get(("cpu", threads, name)) for name in ("arithmetic", "memory"))
+    if arithmetic and memory:
+        sentences.append(
+            f"This machine's best float32 matrix product ran at {number(arithmetic)} GFLOP/s and its best copy at "
+            f"{number(memory)} GB/s, so work below {number(arithmetic / memory)} operations a byte waits for memory."
+        )
     best = max((row for row in quiet if row["ours"] and row["device"] == "cpu"), key=_share, default=None)
     if best is None or best["share_of_memory"] is None or best["share_of_arithmetic"] is None:
-        return []
-    rival = max((r for r in quiet if not r["ours"] and _case(r) == _case(best)), key=_share, default=None)
-    ends = f"; there the best rival reaches {100 * _share(rival):.0f} %" if rival else ""
+        return sentences
+    rival = max((row for row in quiet if not row["ours"] and case(row) == case(best)), key=_share, default=None)
+    of_rival = f"; there the best rival reaches {percent(_share(rival))}" if rival else ""
     roof = "arithmetic" if best["share_of_arithmetic"] >= best["share_of_memory"] else "memory"
     return [
-        f"Nearest to the roof is {best['contestant']} with {best['spec']}, batch {best['batch']}, "
-        f"{threads_text(_case(best))}: {100 * _share(best):.0f} % of the measured {roof} peak{ends}."
+        *sentences,
+        f"Nearest to the roof is {best['contestant']} with {best['spec']}, batch {best['batch']}, {case(best).place}: "
+        f"{percent(_share(best))} of the measured {roof} peak{of_rival}.",
     ]
 
 
@@ -202,78 +247,53 @@ def _share(row: dict) -> float:
 
 
 def _starts(records: list[dict]) -> list[str]:
-    found = {
-        r["parameters"]["backend"]: median(r["samples"]) for r in select(records, "mel warm start") if r["samples"]
-    }
-    if not found:
-        return []
-    times = ", ".join(f"{name} {number(value / 1e3, 2)} s" for name, value in found.items())
-    return [f"A fresh process has its first mel this long after importing torch: {times}."]
-
-
-def _disturbance(made: list[dict], records: list[dict]) -> list[str]:
-    loads = [record["other_cores"] for record in select(records, "mel") if record["disturbed"]]
-    if not loads:
-        return []
-    return [
-        f"{len(loads)} of {len(made)} timings are disturbed: other processes used {number(min(loads), 2)} to "
-        f"{number(max(loads), 2)} cores meanwhile. Nothing is concluded from them; run again on an idle machine."
-    ]
-
-
-def _steadiness(quiet: list[dict]) -> list[str]:
-    unsteady = sum(row["unstable"] for row in quiet)
-    if not unsteady:
-        return []
-    return [
-        f"{unsteady} of {len(quiet)} timings are unstable: the middle half of their samples spans more than 20 % of "
-        "the median."
-    ]
+    times = ", ".join(
+        f"{record['parameters']['backend']} {number(median(record['samples']) / 1e3, 2)} s"
+        for record in select(records, "mel warm start")
+        if record["samples"]
+    )
+    return [f"A fresh process has its first mel this long after importing torch: {times}."] if times else []
 
 
 def _absent(records: list[dict]) -> list[str]:
-    missing = dict.fromkeys(e["contestant"] for e in left_out(records) if e["reason"].startswith("not installed"))
-    wrong = dict.fromkeys(e["contestant"] for e in left_out(records) if e["reason"].startswith(("wrong", "failed")))
-    made = [f"Not installed: {', '.join(missing)}."] if missing else []
-    made += [f"Wrong or failed, so not timed: {', '.join(wrong)}."] if wrong else []
-    if records and records[0]["environment"]["gpu"] is None:
-        made.append("GPU: not measured: no GPU on this machine; the CUDA kernel is analysed as the compiler left it.")
-    return made
+    gaps = left_out(records)
+    sentences = []
+    for title, beginnings in {
+        "Not installed": ("not installed",),
+        "Wrong or failed, so not timed": ("wrong", "failed"),
+    }.items():
+        names = dict.fromkeys(gap["contestant"] for gap in gaps if gap["reason"].startswith(beginnings))
+        sentences += [f"{title}: {', '.join(names)}."] if names else []
+    if records[0]["environment"]["gpu"] is None:
+        analysed = any(record.get("analysis") for record in select(records, "mel cuda static"))
+        more = "; the CUDA kernel is analysed as the compiler left it" if analysed else ""
+        sentences.append(f"GPU: not measured: no GPU on this machine{more}.")
+    return sentences
+
+
+COLUMNS: dict[str, Callable[[dict], object]] = {
+    "case": lambda row: case(row).label,
+    "contestant": lambda row: row["contestant"],
+    "median ms": lambda row: number(row["p50_ms"]),
+    "spread": lambda row: percent(row["spread"]),
+    "clips/s": lambda row: number(row["clips_per_s"]),
+    "x real time": lambda row: number(row["real_time_factor"]),
+    "GFLOP/s": lambda row: number(row["gflop_per_s"]),
+    "RMS error": lambda row: f"{row['rms_relative']:.0e}",
+    "x eager": lambda row: number(row["against_eager"], 2),
+    "": lambda row: row["badge"],
+}
+"""The terminal's table."""
 
 
 def text(result: dict) -> str:
     """The terminal's table, what was left out, and the sentences."""
     from triadbench.core.commands.console import table
 
-    headers = [
-        "case",
-        "contestant",
-        "median ms",
-        "spread",
-        "clips/s",
-        "x real time",
-        "GFLOP/s",
-        "RMS error",
-        "x eager",
-        "",
-    ]
-    cells = [
-        [
-            f"{row['spec']} x{row['batch']}, {threads_text(_case(row))}",
-            row["contestant"],
-            number(row["p50_ms"]),
-            f"{100 * row['spread']:.0f} %",
-            number(row["clips_per_s"]),
-            number(row["real_time_factor"]),
-            number(row["gflop_per_s"]),
-            f"{row['rms_relative']:.0e}",
-            number(row["against_eager"], 2),
-            badge(row),
-        ]
-        for row in sorted(result["measurements"], key=lambda row: (*_case(row), _p50(row)))
-    ]
+    ordered = sorted(result["measurements"], key=lambda row: (case(row), _p50(row)))
+    cells = [[str(column(row)) for column in COLUMNS.values()] for row in ordered]
     gaps = [f"- {gap['contestant']} ({gap['device']}, {gap['cases']}): {gap['reason']}" for gap in result["left_out"]]
-    parts = [table(headers, cells), ""]
+    lines = [table(list(COLUMNS), cells), ""]
     if gaps:
-        parts += ["Not timed:", *gaps, ""]
-    return "\n".join([*parts, *(f"- {sentence}" for sentence in result["findings"]), "", f"Page: {result['page']}"])
+        lines += ["Not timed:", *gaps, ""]
+    return "\n".join([*lines, *(f"- {sentence}" for sentence in result["findings"]), "", f"Page: {result['page']}"])

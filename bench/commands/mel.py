@@ -28,12 +28,12 @@ def run(out: Path, records_path: Path, contest: Contest, effort: mel.Effort = me
     Raises:
         UserError: an output cannot be written, or the records cannot be read.
     """
-    from triadbench.bench.report import mel_page
+    from triadbench.bench.report import profile_page
 
     start = time.perf_counter()
     made, environment, skipped = mel.measure(records_path, contest, effort, **options)
     return {
-        **outputs.write_page(mel_page.page(made), out, records_path, environment, start),
+        **outputs.write_page(profile_page.page({"mel": made}), out, records_path, environment, start),
         "skipped_groups": skipped,
         "measurements": mel_summary.rows(made),
         "left_out": mel_summary.left_out(made),

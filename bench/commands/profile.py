@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from pathlib import Path
 
 import click
@@ -72,30 +73,27 @@ def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool,
     if given:
         names = ", ".join({"specs": "--spec", "batches": "--batch"}.get(name, f"--{name}") for name in given)
         raise click.UsageError(f"{names} belongs to --only mel; add that")
-    from triadbench.bench.profile import whole_machine as profile_all
-
-    @contextlib.contextmanager
-    def _bars():
-        with contextlib.ExitStack() as stack:
-
-            def start(part: str):
-                stack.close()
-                return stack.enter_context(console.progress(f"profile: {part}"))
-
-            yield start
+    from triadbench.bench.profile import whole_machine
+    from triadbench.bench.report import profile_page
 
     console.resume_hint(f"finished measurements are kept in {records}; mel groups are not measured again")
-    with _bars() as progress:
-        result = profile_all.run(
-            out,
+    begun = time.perf_counter()
+    with contextlib.ExitStack() as bar:
+
+        def progress(part: str):
+            bar.close()
+            return bar.enter_context(console.progress(f"profile: {part}"))
+
+        parts = whole_machine.run(
+            out.parent,
             records,
-            profile_all.QUICK if quick else profile_all.FULL,
-            parts=(only,) if only else profile_all.PARTS,
+            whole_machine.QUICK if quick else whole_machine.FULL,
+            parts=(only,) if only else whole_machine.PARTS,
             fresh=fresh,
             progress=progress,
             note=console.note,
         )
-    return result, profile_all.text
+    return profile_page.write(parts, out, records, begun), profile_page.text
 
 
 def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, budget: float | None, fresh: bool):

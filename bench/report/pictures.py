@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,9 @@ from triadbench.bench.analysis import experiments as experiment_numbers
 from triadbench.bench.analysis import gather
 from triadbench.bench.analysis import ladder as ladder_numbers
 from triadbench.bench.analysis import mel as mel_summary
+from triadbench.bench.analysis.summary import DEVICES
 from triadbench.bench.report import browser, experiments_plots, ladder_plots, mel_plots
+from triadbench.bench.report.page import render
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -39,42 +39,37 @@ def write_pictures(record_paths: Sequence[Path] | None, folder: Path) -> list[st
     from triadbench.core.files import atomic_path
 
     machines = gather.gather(record_paths).machines
-    made = []
+    paths = []
     for machine in machines:
         place = folder if len(machines) == 1 else folder / _slug(machine.label)
         for name, title, figure in figures(machine.records):
             out = place / f"{name}.png"
             with atomic_path(out) as temporary:
                 _draw(figure, title, machine.label, temporary)
-            made.append(str(out))
-    return made
+            paths.append(str(out))
+    return paths
 
 
 def figures(records: list[dict]) -> Iterator[tuple[str, str, go.Figure]]:
     """(file name, title, figure) of each picture that one machine's records allow."""
-    for device, where in (("cpu", "CPU"), ("cuda", "GPU")):
+    for device, where in DEVICES.items():
         rows = ladder_numbers.timed(ladder_numbers.main_ladder(records, device))
-        if len(rows) > 1:
-            yield (
-                f"ladder-{device}",
-                f"One epoch on the {where}: from the original pipeline to the fast one",
-                (ladder_plots.waterfall(rows)[0]),
-            )
-            if any(row["parts"] for row in rows):
-                yield (
-                    f"ladder-parts-{device}",
-                    f"What one training clip costs on the {where}, rung by rung",
-                    (ladder_plots.parts([row for row in rows if row["parts"]])[0]),
-                )
-    made = mel_summary.rows([record for record in records if gather.is_mel(record)])
-    if any(row["against_eager"] for row in made):
-        yield "mel-rivals", "Mel spectrograms: speed over torchaudio, one mark a case", mel_plots.speed_ups(made).figure
-    rows = experiment_numbers.shown(experiment_numbers.ours(records))
-    for name, number in experiment_numbers.NAMES.items():
-        mine = [row for row in rows if row["experiment"] == number]
-        if mine:
-            theirs = [row for row in experiment_numbers.published() if row["experiment"] == number]
-            figure, _ = experiments_plots.times(theirs + mine, "batch_size" if number == 1 else "num_items")
+        if len(rows) < 2:
+            continue
+        title = f"One epoch on the {where}: from the original pipeline to the fast one"
+        yield f"ladder-{device}", title, ladder_plots.waterfall(rows)[0]
+        parts = [row for row in rows if row["parts"]]
+        if parts:
+            title = f"What one training clip costs on the {where}, rung by rung"
+            yield f"ladder-parts-{device}", title, ladder_plots.parts(parts)[0]
+    timings = mel_summary.rows([record for record in records if gather.is_mel(record)])
+    if any(row["against_eager"] for row in timings):
+        yield "mel-rivals", "Mel spectrograms: speed over torchaudio, one mark a case", mel_plots.speed_ups(timings)[0]
+    ours = experiment_numbers.shown(experiment_numbers.ours(records))
+    for name, experiment in experiment_numbers.NAMES.items():
+        if any(row["experiment"] == experiment for row in ours):
+            rows = [row for row in [*experiment_numbers.published(), *ours] if row["experiment"] == experiment]
+            figure, _ = experiments_plots.times(rows, "batch_size" if experiment == 1 else "num_items")
             yield name.replace(" ", "-"), "Training time of an epoch: the original's figures and ours", figure
 
 
@@ -83,8 +78,6 @@ def _slug(label: str) -> str:
 
 
 def _draw(figure: go.Figure, title: str, machine: str, out: Path) -> None:
-    from plotly.offline import get_plotlyjs
-
     height = int(figure.layout.height or 450)
     figure.update_layout(
         paper_bgcolor="white",
@@ -95,14 +88,7 @@ def _draw(figure: go.Figure, title: str, machine: str, out: Path) -> None:
     )
     figure.update_xaxes(gridcolor="#d9dee6", zerolinecolor="#d9dee6")
     figure.update_yaxes(gridcolor="#d9dee6", zerolinecolor="#d9dee6")
-    drawn = figure.to_json().replace("<", "\\u003c")
-    page = f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><script>{get_plotlyjs()}</script>
-<style>body {{ margin: 0; padding: 8px 12px; background: #fff; color: #1c2430;
-font: 14px/1.3 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }} b {{ font-size: 17px; }}
-p {{ margin: 2px 0 6px; color: #5b6675; }}</style></head><body><b>{escape(title)}</b><p>{escape(machine)}</p>
-<div id="plot"></div><script>const figure = {drawn};
-Plotly.newPlot("plot", figure.data, figure.layout, {json.dumps({"displayModeBar": False})});</script></body></html>"""
     with tempfile.TemporaryDirectory(prefix="triadbench-picture-") as folder:
         path = Path(folder) / "picture.html"
-        path.write_text(page, encoding="utf-8")
+        path.write_text(render("picture.html", title=title, machine=machine, figure=figure), encoding="utf-8")
         browser.screenshot(path, out, WIDTH, height + _HEAD)

@@ -5,72 +5,67 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from markupsafe import Markup
+
 from triadbench.bench.analysis import ladder as ladder_numbers
 from triadbench.bench.analysis import pairing
-from triadbench.bench.analysis.summary import number
+from triadbench.bench.analysis.summary import DEVICES, badge, number, percent, scientific
 from triadbench.bench.report import ladder_plots
-from triadbench.bench.report import sections as pieces
-from triadbench.bench.report.sections import Html
+from triadbench.bench.report.page import render
+from triadbench.bench.report.sections import marked
 
 NAME = "pipeline parts"
 _ORDER = ("original", "fast")
-_WHERE = {"cpu": "CPU", "cuda": "GPU"}
 
 
-def chapter(records: Sequence[dict]) -> str:
-    """HTML of the last record of each case; "" where there is none."""
-    found = groups(records)
-    if not found:
-        return ""
-    sentences = "".join(f"<li>{pieces.text(sentence)}</li>" for sentence in findings(records))
-    parts = [
-        pieces.card(f'<ul class="findings">{sentences}</ul>'),
-        '<p class="soft">The shares come from epochs timed part by part; the whole is the median of epochs without '
-        "that clock. Idle is what belongs to no part: drawing the order of clips, waiting, the loop itself.</p>",
-    ]
-    parts += [_group(key, rows, f"pipeline{index}") for index, (key, rows) in enumerate(found.items())]
-    return "\n".join(parts)
+def chapter(records: Sequence[dict]) -> Markup:
+    """The last record of each case; nothing where there is none."""
+    pipelines = groups(records)
+    if not pipelines:
+        return Markup()
+    return render(
+        "pipeline.html", findings=findings(records), groups=[_group(key, rows) for key, rows in pipelines.items()]
+    )
 
 
 def findings(records: Sequence[dict]) -> list[str]:
     """What the records say, in sentences."""
-    told = []
+    sentences = []
     for (device, _, _, _, threads), rows in groups(records).items():
-        where = _WHERE.get(device, device) + (f" with {pairing.told_threads(threads)}" if threads else "")
+        where = DEVICES.get(device, device) + (f" with {pairing.told_threads(threads)}" if threads else "")
         for row in rows:
             costs = ladder_numbers.per_clip_ms(row)
-            largest = sorted(costs, key=costs.get, reverse=True)[:3]
-            listed = ", ".join(f"{part} {100 * costs[part] / sum(costs.values()):.0f} %" for part in largest)
-            told.append(
-                f"{where}, {row['name']} pipeline: {number(sum(costs.values()))} ms a training clip, most of it "
-                f"{listed}" + (f" ({row['badge']})." if row["badge"] else ".")
+            total = sum(costs.values())
+            largest = sorted(costs, key=lambda part: -costs[part])[:3]
+            sentences.append(
+                f"{where}, {row['name']} pipeline: {number(total)} ms a training clip, most of it "
+                f"{', '.join(f'{part} {percent(costs[part] / total)}' for part in largest)}"
+                + (f" ({row['badge']})." if row["badge"] else ".")
             )
         by_name = {row["name"]: row for row in rows}
-        if set(_ORDER) <= set(by_name):
-            if any(by_name[name]["badge"] == "disturbed" for name in _ORDER):
-                told.append(f"{where}: other programs wanted the cores meanwhile, so the two are not compared.")
-                continue
-            ratio = by_name["original"]["median_s"] / by_name["fast"]["median_s"]
-            note = pairing.note(by_name[name]["code"] for name in _ORDER)
-            told.append(f"{where}: the fast pipeline's epoch is {number(ratio)} times as fast. {note}".rstrip())
-    return told
+        if not set(_ORDER) <= set(by_name):
+            continue
+        original, fast = (by_name[name] for name in _ORDER)
+        if "disturbed" in (original["badge"], fast["badge"]):
+            sentences.append(f"{where}: other programs wanted the cores meanwhile, so the two are not compared.")
+            continue
+        ratio, note = original["median_s"] / fast["median_s"], pairing.note([original["code"], fast["code"]])
+        sentences.append(f"{where}: the fast pipeline's epoch is {number(ratio)} times as fast. {note}".rstrip())
+    return sentences
 
 
 def groups(records: Sequence[dict]) -> dict[tuple, list[dict]]:
-    """(device, task, batch size, clips, threads) -> rows as those of `ladder_numbers`, the original first."""
-    latest: dict[tuple, dict] = {}
+    """(device, task, batch size, clips, threads) -> rows as those of `analysis.ladder`, the original first."""
+    latest: dict[tuple, dict[str, dict]] = {}
     for record in records:
-        if record["name"] != NAME or not record["samples"] or not record.get("parts"):
-            continue
-        given = record["parameters"]
-        key = tuple(given.get(name) for name in ("device", "task", "batch_size", "num_items"))
-        latest[(*key, pairing.threads(record)), given["pipeline"]] = record
-    found: dict[tuple, list[dict]] = {}
-    for (key, _), record in latest.items():
-        found.setdefault(key, []).append(_row(record))
-    order = sorted(found, key=lambda key: (key[0] != "cpu", -(key[3] or 0), -(key[4] or 0), str(key)))
-    rank = {name: index for index, name in enumerate(_ORDER)}
-    return {key: sorted(found[key], key=lambda row: rank.get(row["name"], len(rank))) for key in order}
+        if record["name"] == NAME and record["samples"] and record.get("parts"):
+            parameters = record["parameters"]
+            key = tuple(parameters.get(name) for name in ("device", "task", "batch_size", "num_items"))
+            latest.setdefault((*key, pairing.threads(record)), {})[parameters["pipeline"]] = _row(record)
+    order = sorted(latest, key=lambda key: (key[0] != "cpu", -(key[3] or 0), -(key[4] or 0), str(key)))
+    return {
+        key: sorted(latest[key].values(), key=lambda row: (*_ORDER, row["name"]).index(row["name"])) for key in order
+    }
 
 
 def _row(record: dict) -> dict:
@@ -85,43 +80,35 @@ def _row(record: dict) -> dict:
         "clips": int(record["n_clips"]),
         "code": pairing.code(record),
         "error": (record["error"] or {}).get("max_difference"),
-        "badge": pieces.spread_badge(record["samples"], bool(record.get("disturbed"))),
+        "badge": badge(record["samples"], bool(record.get("disturbed"))),
     }
 
 
-def _group(key: tuple, rows: list[dict], prefix: str) -> str:
-    device, task, batch_size, num_items, threads = key
-    where = _WHERE.get(device, str(device))
+def _group(key: tuple, rows: list[dict]) -> dict:
+    device, task, batch_size, _, threads = key
+    where = DEVICES.get(device, str(device))
     title = f"{where}: {task} network, batch {batch_size}, {rows[0]['clips']:,} training clips"
-    if threads is not None:
-        title += f", {pairing.told_threads(threads)}"
-    figure, choices = ladder_plots.parts(rows, [row["name"] for row in rows])
-    return (
-        f"<h3>{pieces.text(title)}</h3>"
-        + pieces.plot(
-            figure,
-            f"{prefix}-parts",
-            f"Time of an epoch on the {where} by part, a bar for each pipeline",
-            choices=choices,
-        )
-        + _table(rows)
-        + _epochs(rows)
-    )
+    return {
+        "where": where,
+        "title": title if threads is None else f"{title}, {pairing.told_threads(threads)}",
+        "figure": ladder_plots.parts(rows, [row["name"] for row in rows]),
+        "head": ["part", *(title for row in rows for title in (f"{row['name']}, ms a clip", "share"))],
+        "cells": _costs(rows),
+        "epochs": [_epoch(row) for row in rows],
+    }
 
 
-def _table(rows: list[dict]) -> str:
-    parts = list(dict.fromkeys(part for row in rows for part in ladder_numbers.parts_of(row)))
-    head = ["part", *(title for row in rows for title in (f"{row['name']}, ms a clip", "share"))]
-    cells = []
-    for part in [*parts, "together"]:
-        line: list[object] = [part if part != "together" else Html("<b>together</b>")]
-        for row in rows:
-            costs = ladder_numbers.per_clip_ms(row)
-            total = sum(costs.values())
-            value = total if part == "together" else costs.get(part, 0.0)
-            line += [_ms(value), f"{100 * value / total:.1f} %"]
-        cells.append(line)
-    return pieces.table(head, cells, caption="Milliseconds a training clip")
+def _costs(rows: list[dict]) -> list[list[object]]:
+    """Milliseconds a clip and share of each part, and of all together."""
+    costs = [ladder_numbers.per_clip_ms(row) for row in rows]
+    lines = []
+    for part in dict.fromkeys(part for row in rows for part in ladder_numbers.parts_of(row)):
+        line = [part]
+        for cost in costs:
+            line += [_ms(cost.get(part, 0.0)), percent(cost.get(part, 0.0) / sum(cost.values()), 1)]
+        lines.append(line)
+    together = [text for cost in costs for text in (_ms(sum(cost.values())), "100.0 %")]
+    return [*lines, [Markup("<b>together</b>"), *together]]
 
 
 def _ms(value: float) -> str:
@@ -129,30 +116,14 @@ def _ms(value: float) -> str:
     return "0" if value == 0 else "<0.001" if 0 < value < 0.001 else f"{value:.3f}"
 
 
-def _epochs(rows: list[dict]) -> str:
-    head = [
-        "pipeline",
-        "median s",
-        "least s",
-        "most s",
-        "n",
-        "first epoch s",
-        "of it once",
-        "the clock adds",
-        "losses differ by",
+def _epoch(row: dict) -> list[object]:
+    samples = row["samples"]
+    return [
+        marked(row["name"], row["badge"]),
+        *map(number, (row["median_s"], min(samples), max(samples))),
+        len(samples),
+        number(row["first_s"]),
+        number(row["prepared_s"]),
+        f"{100 * (row['instrumented_s'] / row['median_s'] - 1):+.0f} %" if row["instrumented_s"] else None,
+        "reference" if row["name"] == "original" else scientific(row["error"]),
     ]
-    cells = [
-        [
-            Html(f"{pieces.text(row['name'])}{pieces.badge(row['badge'])}"),
-            number(row["median_s"]),
-            number(min(row["samples"])),
-            number(max(row["samples"])),
-            len(row["samples"]),
-            number(row["first_s"]),
-            number(row["prepared_s"]) if row["prepared_s"] else "0",
-            f"{100 * (row['instrumented_s'] / row['median_s'] - 1):+.0f} %" if row["instrumented_s"] else None,
-            "reference" if row["name"] == "original" else None if row["error"] is None else f"{row['error']:.1e}",
-        ]
-        for row in rows
-    ]
-    return pieces.table(head, cells, caption="Seconds of an epoch, without the clock")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from html import escape
+from pathlib import Path
 
+from triadbench.bench import outputs
 from triadbench.bench.analysis import mel as mel_summary
-from triadbench.bench.analysis import summary
-from triadbench.bench.report import frame, layers_page, lines_page, mel_page, pipeline_page, quick_page
-from triadbench.bench.report.frame import Chapter
+from triadbench.bench.report import layers_page, lines_page, mel_page, networks_page, pipeline_page
+from triadbench.bench.report.page import Chapter, machine_page
 
 TITLES = {
     "mel": "Kernels: mel spectrograms",
@@ -16,6 +15,13 @@ TITLES = {
     "step": "Networks and a training step",
     "pipeline": "The pipelines: an epoch's parts",
     "lines": "Line by line",
+}
+_CHAPTERS = {
+    "mel": (mel_page.chapter, mel_summary.findings),
+    "layers": (layers_page.chapter, layers_page.findings),
+    "step": (networks_page.chapter, networks_page.findings),
+    "pipeline": (pipeline_page.chapter, pipeline_page.findings),
+    "lines": (lines_page.chapter, lines_page.findings),
 }
 
 
@@ -25,40 +31,50 @@ def page(parts: dict[str, list[dict]]) -> str:
     Args:
         parts: {part: its records}; parts are the keys of `TITLES`.
     """
-    chapters = [Chapter(part, TITLES[part], _body(part, found)) for part, found in parts.items() if found]
-    environment = next((found[0]["environment"] for found in parts.values() if found), None)
-    where = "nothing measured"
-    if environment is not None:
-        gpu = f" · {environment['gpu']}" if environment["gpu"] else " · no GPU: nothing was measured on one"
-        where = f"{environment['cpu']}, {environment['cores_usable']} cores{gpu}"
-        listed = quick_page.environment_list(environment)
-        chapters.append(Chapter("environment", "Environment", f'<div class="card"><dl>{listed}</dl></div>'))
-    lead = f"Profile of {environment['time']}" if environment else ""
-    return frame.page("Where the time goes on this machine", lead, [(where, chapters)])
+    chapters = [Chapter(part, TITLES[part], _CHAPTERS[part][0](records)) for part, records in parts.items()]
+    shown = [chapter for chapter in chapters if chapter.body]
+    records = [record for records in parts.values() for record in records]
+    return machine_page("Where the time goes on this machine", "Profile", shown, records)
 
 
 def findings(part: str, records: list[dict]) -> list[str]:
     """What a part's records say, in sentences."""
-    found = {
-        "mel": mel_summary.findings,
-        "layers": layers_page.findings,
-        "step": summary.findings,
-        "pipeline": pipeline_page.findings,
-        "lines": lines_page.findings,
+    return _CHAPTERS[part][1](records)
+
+
+def write(parts: dict[str, tuple[list[dict], float]], out: Path, records_path: Path, begun: float) -> dict:
+    """Write the page of one run.
+
+    Args:
+        parts: {part: (its records, seconds)}.
+        out: HTML page, written whole or not at all.
+        records_path: where the records are.
+        begun: `time.perf_counter()` of the run's start, in seconds.
+
+    Returns:
+        `page`, `records` (paths), `seconds`, `environment`, `parts` {part: {"records": n, "seconds", "findings"}},
+        `traces` (paths).
+
+    Raises:
+        UserError: the page cannot be written.
+    """
+    of_part = {part: records for part, (records, _) in parts.items()}
+    environment = next((records[-1]["environment"] for records in of_part.values() if records), {})
+    return {
+        **outputs.write_page(page(of_part), out, records_path, environment, begun),
+        "parts": {
+            part: {"records": len(records), "seconds": seconds, "findings": findings(part, records)}
+            for part, (records, seconds) in parts.items()
+        },
+        "traces": [str(out.parent / record["trace"]) for record in of_part.get("layers", [])],
     }
-    return found[part](records)
 
 
-def _body(part: str, records: list[dict]) -> str:
-    if part == "mel":
-        # Its own list of the environment is this page's last chapter.
-        body = mel_page.sections(records).split("<h2>Environment</h2>")[0]
-    elif part == "step":
-        sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in summary.findings(records))
-        body = f'<div class="card"><ul class="findings">{sentences}</ul></div>{quick_page.sections(records)}'
-    else:
-        chapters = {"layers": layers_page, "pipeline": pipeline_page, "lines": lines_page}
-        body = chapters[part].chapter(records)
-        body = body.replace(f"<h2>{TITLES[part]}</h2>", "", 1)
-    # A chapter's headings of the third and second level stand one below its title. Its texts are escaped.
-    return re.sub(r"(</?)h2\b", r"\1h3", re.sub(r"(</?)h3\b", r"\1h4", body))
+def text(result: dict) -> str:
+    """The terminal's version of `write`'s result."""
+    lines = []
+    for part, entry in result["parts"].items():
+        lines.append(f"{TITLES[part]} ({entry['records']} records, {entry['seconds']:.0f} s)")
+        lines += [f"- {sentence}" for sentence in entry["findings"]]
+    lines += [f"Trace for Perfetto: {path}" for path in result["traces"]]
+    return "\n".join([*lines, f"Page: {result['page']}"])

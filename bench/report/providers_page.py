@@ -8,8 +8,9 @@ from triadbench.bench.analysis import pairing
 from triadbench.bench.analysis import providers as providers_numbers
 from triadbench.bench.analysis.providers import BASELINE, FILES, PERCENTILES, PROCESS
 from triadbench.bench.analysis.summary import number
-from triadbench.bench.report import frame, providers_plots
+from triadbench.bench.report import providers_plots
 from triadbench.bench.report import sections as pieces
+from triadbench.bench.report.page import Chapter, machine_page
 
 TITLE = "One clip in, one chord out: formats and providers"
 
@@ -40,18 +41,8 @@ def chapter(records: Sequence[dict]) -> str:
 
 def page(records: Sequence[dict]) -> str:
     """The whole HTML page of one run."""
-    from triadbench.bench.report import quick_page
-
-    environment = records[0]["environment"] if records else None
-    chapters = [frame.Chapter("providers", TITLE, chapter(records) or pieces.card("<p>Nothing was measured.</p>"))]
-    where = "nothing measured"
-    if environment is not None:
-        gpu = f" · {environment['gpu']}" if environment["gpu"] else " · no GPU: nothing was measured on one"
-        where = f"{environment['cpu']}, {environment['cores_usable']} cores{gpu}"
-        listed = quick_page.environment_list(environment)
-        chapters.append(frame.Chapter("environment", "Environment", pieces.card(f"<dl>{listed}</dl>")))
-    lead = f"Benchmark of {environment['time']}" if environment else ""
-    return frame.page("What an answer costs", lead, [(where, chapters)])
+    body = chapter(records) or pieces.card("<p>Nothing was measured.</p>")
+    return machine_page("What an answer costs", "Benchmark", [Chapter("providers", TITLE, body)], records)
 
 
 def findings(records: Sequence[dict]) -> list[str]:

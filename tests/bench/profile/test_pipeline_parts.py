@@ -52,7 +52,8 @@ BOTH = [make("original"), make("fast")]
 
 def bars(page: str) -> dict[str, list[float]]:
     """{part: milliseconds a clip of each bar} of the picture."""
-    drawn = json.loads(re.search(r'draw\("pipeline0-parts", (\{.*?\}), \[\[', page).group(1).replace("\\u003c", "<"))
+    source = re.search(r'data-plot="pipeline0-parts">(.*?)</script>', page).group(1)
+    drawn = json.loads(source)["figure"]
     assert all(bar["y"] == ["original", "fast"] and bar["orientation"] == "h" for bar in drawn["data"])
     assert drawn["layout"]["barmode"] == "stack"
     return {bar["name"]: bar["x"] for bar in drawn["data"]}

@@ -1,0 +1,120 @@
+"""The chapter of the networks: their forward passes and the parts of a training step, from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from triadbench.bench.analysis.summary import badge, disturbance, number, percent, scientific, select, steadiness
+from triadbench.bench.report.mel_plots import samples_box
+from triadbench.bench.report.page import render
+from triadbench.bench.report.sections import SERIES, layout, marked
+from triadbench.core import timing
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+NAMES = ("forward", "training step")
+
+_COLUMNS: dict[str, Callable[[dict], object]] = {
+    "case": lambda row: marked(row["case"], row["badge"]),
+    "median ms": lambda row: number(row["p50_ms"]),
+    "spread": lambda row: percent(row["spread"]),
+    "error": lambda row: scientific(row["error"]),
+    "first call ms": lambda row: number(row["first_call_ms"]),
+    "clips/s": lambda row: number(row["clips_per_s"]),
+    "GFLOP/s": lambda row: number(row["gflop_per_s"]),
+    "% of peak": lambda row: percent(row["share_of_peak"], 1),
+    "p90": lambda row: number(row["p90_ms"]),
+    "p99": lambda row: number(row["p99_ms"]),
+    "n": lambda row: row["n"],
+}
+
+
+def chapter(records: list[dict]) -> Markup:
+    """Figures and tables of the records named in `NAMES`; nothing where there is none."""
+    parts = {name: [row(record) for record in select(records, name)] for name in NAMES}
+    if not any(parts.values()):
+        return Markup()
+    return render(
+        "networks.html",
+        findings=findings(records),
+        parts={
+            name.replace(" ", "-"): {
+                "figure": _figure(rows),
+                "cells": [[column(row) for column in _COLUMNS.values()] for row in rows],
+            }
+            for name, rows in parts.items()
+            if rows
+        },
+        columns=list(_COLUMNS),
+        unstable_spread=percent(timing.UNSTABLE_SPREAD),
+    )
+
+
+def row(record: dict) -> dict:
+    """A record's figures; None where one does not apply."""
+    timed, parameters = timing.Timing.from_samples(0.0, record["samples"]), record["parameters"]
+    part = parameters.get("part")
+    gflop_per_s = record["flops"] / timed.p50_ms / 1e6 if record.get("flops") else None
+    peak = record.get("peak_gflop_per_s")
+    return {key: getattr(timed, key) for key in ("samples_ms", "p50_ms", "p90_ms", "p99_ms", "n", "spread")} | {
+        "case": f"{parameters['network']} x{parameters['batch']}" + (f" {part}" if part else ""),
+        "badge": badge(record["samples"], bool(record.get("disturbed"))),
+        "error": (record["error"] or {}).get("peak_relative"),
+        "first_call_ms": record["first_call"],
+        "clips_per_s": 1e3 * record["clips"] / timed.p50_ms,
+        "gflop_per_s": gflop_per_s,
+        "share_of_peak": gflop_per_s / peak if gflop_per_s and peak else None,
+    }
+
+
+def findings(records: list[dict]) -> list[str]:
+    """What the numbers say, in sentences. Nothing is concluded from a disturbed timing; that it was, is said."""
+    mine = [record for record in records if record["name"] in NAMES]
+    if not mine:
+        return ["Nothing is measured yet."]
+    quiet = [record for record in mine if not record.get("disturbed")]
+    shares = [row(record)["share_of_peak"] for record in select(quiet, "forward")]
+    shares = [share for share in shares if share]
+    sentences = disturbance(mine)
+    if shares:
+        sentences.append(
+            f"The networks' forward passes reach {percent(min(shares))} to {percent(max(shares))} of the matrix "
+            "product's rate."
+        )
+    for network in dict.fromkeys(record["parameters"]["network"] for record in select(quiet, "training step")):
+        steps = select(quiet, "training step", network=network)
+        parts = {step["parameters"]["part"]: median(step["samples"]) for step in steps}
+        total = sum(parts.values())
+        listed = ", ".join(f"{part} {percent(value / total)}" for part, value in parts.items())
+        sentences.append(
+            f"A training step of {network} on {steps[0]['parameters']['batch']} clips takes {number(total)} ms "
+            f"({listed}); the most is {max(parts, key=lambda part: parts[part])}."
+        )
+    return [*sentences, *steadiness(quiet)]
+
+
+def _figure(rows: list[dict]) -> tuple[go.Figure, list[dict]]:
+    """Every sample and its box, in milliseconds or over the case's median, as the reader chooses."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for index, figures in enumerate(rows):
+        figure.add_box(**samples_box(figures["samples_ms"], figures["case"], SERIES[index % len(SERIES)], ""))
+    log = {"xaxis.type": "log", "xaxis.title.text": "milliseconds a call (log scale)", "xaxis.dtick": "D2"}
+    linear = {"xaxis.type": "linear", "xaxis.title.text": "each sample over its case's median", "xaxis.dtick": None}
+    absolute = [figures["samples_ms"] for figures in rows]
+    relative = [[sample / figures["p50_ms"] for sample in figures["samples_ms"]] for figures in rows]
+    figure.update_layout(
+        **layout(110 + 34 * len(rows)),
+        xaxis={"type": "log", "title": {"text": log["xaxis.title.text"]}, "dtick": "D2"},
+        yaxis={"autorange": "reversed", "automargin": True},
+    )
+    return figure, [
+        {"label": "milliseconds", "args": [{"x": absolute}, log | {"xaxis.autorange": True}]},
+        {"label": "over the median", "args": [{"x": relative}, linear | {"xaxis.autorange": True}]},
+    ]

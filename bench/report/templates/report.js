@@ -1,0 +1,112 @@
+// Runs in the head: the theme is set before anything is drawn, the rest waits until the page is there.
+const root = document.documentElement;
+const systemDark = window.matchMedia("(prefers-color-scheme: dark)");
+const themeOfAddress = new URLSearchParams(location.search).get("theme");
+let theme = themeOfAddress;
+try {
+  theme = theme || localStorage.getItem("theme");
+} catch (denied) { /* a page from the disk may have no storage */ }
+if (theme === "dark" || theme === "light") root.dataset.theme = theme;
+
+// --- figures ---------------------------------------------------------------------------------------------------------
+
+const plotSettings = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
+
+/** Draw every figure below `place`: its JSON stands in a script beside it, with what a reader may choose to see. */
+function draw(place) {
+  for (const source of place.querySelectorAll("script[data-plot]")) {
+    const { figure, changes } = JSON.parse(source.textContent), id = source.dataset.plot;
+    Plotly.newPlot(id, figure.data, figure.layout, plotSettings);
+    if (changes.length < 2) continue;
+    const select = document.getElementById(id + "-choice");
+    select.addEventListener("change", () => Plotly.update(id, ...changes[select.selectedIndex]));
+  }
+  paint();
+}
+
+/** Give all figures the colours of the page. */
+function paint() {
+  const style = getComputedStyle(root), get = name => style.getPropertyValue(name).trim();
+  for (const plot of document.querySelectorAll(".js-plotly-plot")) {
+    const change = { "font.color": get("--ink"),
+      "hoverlabel.bgcolor": get("--card"), "hoverlabel.font.color": get("--ink") };
+    for (const axis of Object.keys(plot.layout).filter(key => /^[xy]axis/.test(key))) {
+      change[axis + ".gridcolor"] = change[axis + ".zerolinecolor"] = get("--line");
+    }
+    Plotly.relayout(plot, change);
+  }
+}
+
+/** A figure measures its place before the page's width is final, and one that was folded away had none. */
+function fit() {
+  for (const plot of document.querySelectorAll(".js-plotly-plot")) if (plot.offsetParent) Plotly.Plots.resize(plot);
+}
+
+// --- the page --------------------------------------------------------------------------------------------------------
+
+function switchTheme() {
+  const now = root.dataset.theme || (systemDark.matches ? "dark" : "light");
+  root.dataset.theme = now === "dark" ? "light" : "dark";
+  try { localStorage.setItem("theme", root.dataset.theme); } catch (denied) { /* kept for this visit only */ }
+  paint();
+}
+
+/** Of several machines one is shown; the others wait in templates, which a browser neither runs nor draws. */
+function connectMachineMenu(menu) {
+  const shown = [document.getElementById("machine")];
+  const templates = document.querySelectorAll("template.machine");
+  menu.selectedIndex = 0;
+  menu.addEventListener("change", () => {
+    const index = menu.selectedIndex, now = document.getElementById("machine");
+    if (shown[index]) {
+      now.replaceWith(shown[index]);
+      paint();
+    } else {
+      const place = document.createElement("div");
+      place.id = "machine";
+      shown[index] = place;
+      place.append(document.importNode(templates[index - 1].content, true));
+      now.replaceWith(place);
+      draw(place);
+    }
+    fit();
+  });
+}
+
+/** The keys n and p go to the next and the previous hot line of source, from where the focus is. */
+function goToHotLine(event) {
+  if (!["n", "p"].includes(event.key) || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, select, textarea")) return;
+  const hot = [...document.querySelectorAll(".row.is-hot")];
+  if (!hot.length) return;
+  const focus = document.activeElement, forward = event.key === "n";
+  const bit = forward ? Node.DOCUMENT_POSITION_FOLLOWING : Node.DOCUMENT_POSITION_PRECEDING;
+  const beyond = hot.filter(row => row !== focus && (focus.compareDocumentPosition(row) & bit) && !row.contains(focus));
+  const rows = beyond.length && focus !== document.body ? beyond : hot;
+  const next = rows[forward ? 0 : rows.length - 1];
+  next.closest("details").open = true;
+  next.focus();
+  next.scrollIntoView({ block: "center" });
+}
+
+let themeOnScreen;
+function printing(on) {
+  if (on) themeOnScreen = root.dataset.theme;
+  if (on) root.dataset.theme = "light";
+  else if (themeOnScreen) root.dataset.theme = themeOnScreen;
+  else delete root.dataset.theme;
+  paint();
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  draw(document);
+  document.getElementById("theme-switch").addEventListener("click", switchTheme);
+  const menu = document.getElementById("machine-choice");
+  if (menu) connectMachineMenu(menu);
+});
+window.addEventListener("load", fit);
+document.addEventListener("toggle", fit, true);
+document.addEventListener("keydown", goToHotLine);
+systemDark.addEventListener("change", paint);
+window.addEventListener("beforeprint", () => printing(true));
+window.addEventListener("afterprint", () => printing(false));
