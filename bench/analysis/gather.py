@@ -1,12 +1,13 @@
-"""Record files as a report wants them: found, read line by line, sorted by machine, of each case the latest.
+"""Record files as a report wants them: read line by line, sorted by machine, of each case the latest.
 
 Numbers of two machines never meet in one ratio: everything that a chapter sees was measured on one machine.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,29 +16,21 @@ from triadbench.bench.analysis import pairing
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE, pretrained_path
 
-MAKERS = (
-    "python cli.py profile",
-    "python cli.py profile --only mel",
-    "python cli.py experiment ladder",
-    "python cli.py experiment batch-size",
-    "python cli.py experiment data-size",
-    "python cli.py study",
-    "python cli.py benchmark",
-)
+_EXPERIMENTS = ("experiment ladder", "experiment batch-size", "experiment data-size")
+MAKERS = [f"python cli.py {name}" for name in ("profile", "profile --only mel", *_EXPERIMENTS, "study", "benchmark")]
 """Commands that make records."""
 
-_EFFORTS = ("full", "quick")  # a full mel run is shown before a quick one, and either before any other
+_EFFORTS = {"full": 2, "quick": 1}  # a full mel run is shown before a quick one, and either before any other
 _NOT_THE_CASE = {
     "mel": ("ours", "seed", "dtype"),
-    "mel left out": ("ours", "seed", "dtype"),
     # A ladder whose rungs were renamed replaces the one before, rung by rung.
     "ladder": ("name", "switches", "protocol"),
-    "ladder left out": ("name", "switches", "protocol"),
 }
 """Parameters that do not tell one case from another."""
 _BY_THREADS = ("ladder", "experiment batch-size", "experiment data-size", "pipeline parts")
 """Of these, what was measured with other threads is another case, though their parameters do not say them."""
 _MEL_RUN = ("mel", "mel left out", "mel roof", "mel warm start", "mel cuda static")
+_ORIGINAL_RECIPE = "original recipe"
 
 
 @dataclass
@@ -78,24 +71,20 @@ class Gathered:
         passed_over: JSON Lines files, found and not named, that hold no record at all.
     """
 
-    machines: list[Machine]
-    accuracy: list[dict]
-    problems: list[str]
-    files: dict[str, int]
-    passed_over: list[str]
+    machines: list[Machine] = field(default_factory=list)
+    accuracy: list[dict] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    files: dict[str, int] = field(default_factory=dict)
+    passed_over: list[str] = field(default_factory=list)
 
 
 def default_paths(root: Path = Path(".")) -> list[Path]:
-    """All *.jsonl under bench/records and runs, and the shipped model's evaluations.
+    """All *.jsonl under bench/results and runs, and the shipped model's evaluations.
 
     A repository's own records come first, so that what was measured since replaces them.
     """
-    own = [*_record_files(PACKAGE / "bench" / "results"), *sorted(pretrained_path().glob("*.jsonl"))]
-    return own + _record_files(root / "runs")
-
-
-def _record_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*.jsonl") if path.name != "trials.jsonl" and path.is_file())
+    shipped = [*_record_files(PACKAGE / "bench" / "results"), *sorted(pretrained_path().glob("*.jsonl"))]
+    return shipped + _record_files(root / "runs")
 
 
 def gather(paths: Sequence[Path] | None = None) -> Gathered:
@@ -107,71 +96,98 @@ def gather(paths: Sequence[Path] | None = None) -> Gathered:
     Raises:
         UserError: a path is missing or unreadable, or nothing in them is a record.
     """
-    named = paths is not None
-    files = _files(paths) if named else default_paths()
+    files = default_paths() if paths is None else _files(paths)
+    commands = f"these commands make some: {'; '.join(MAKERS)}"
     if not files:
-        raise UserError(f"no record file to report on; these commands make some: {'; '.join(MAKERS)}")
-    found, accuracy, problems, counts, passed_over = [], [], [], {}, []
+        raise UserError(f"no record file to report on; {commands}")
+    gathered, timings, accuracies = Gathered(), [], []
     for path in files:
-        good, wrong = records.load(path)
-        others, wrong = _accuracies(path, wrong)
-        if not named and not good and not others:
-            passed_over.append(path.name)
+        good, problems = records.load(path)
+        results, problems = _accuracies(path, problems)
+        if paths is None and not good and not results:
+            gathered.passed_over.append(path.name)
             continue
-        found += good
-        accuracy += others
-        problems += wrong
-        counts[path.name] = counts.get(path.name, 0) + len(good) + len(others)
-    if not found and not accuracy:
-        told = f" ({'; '.join(problems[:3])})" if problems else ""
-        raise UserError(
-            f"no record in {', '.join(path.name for path in files[:5])}{told}; these commands make some: "
-            f"{'; '.join(MAKERS)}"
-        )
-    accuracy += [record for record in found if record["name"] == "original recipe"]
-    found = [record for record in found if record["name"] != "original recipe"]
-    return Gathered(_by_machine(found), _latest_accuracies(accuracy), problems, counts, passed_over)
+        timings += [record for record in good if record["name"] != _ORIGINAL_RECIPE]
+        accuracies += [*results, *(record for record in good if record["name"] == _ORIGINAL_RECIPE)]
+        gathered.problems += problems
+        gathered.files[path.name] = gathered.files.get(path.name, 0) + len(good) + len(results)
+    if not timings and not accuracies:
+        reasons = f" ({'; '.join(gathered.problems[:3])})" if gathered.problems else ""
+        raise UserError(f"no record in {', '.join(path.name for path in files[:5])}{reasons}; {commands}")
+    gathered.machines = _by_machine(timings)
+    names = ("name", "set", "model", "parameters")
+    gathered.accuracy = _last_of_each(accuracies, lambda entry: _json([entry.get(name) for name in names]))
+    return gathered
+
+
+def latest(found: list[dict]) -> list[dict]:
+    """Of each case the last record; of the mel contests one run, since only there the contestants took turns."""
+    kept = [record for record in found if not is_mel(record)]
+    runs: dict[tuple, list[dict]] = {}
+    for record in filter(is_mel, found):
+        environment = record["environment"]
+        key = (record.get("effort"), environment.get("code"), environment.get("commit"))
+        runs.setdefault(tuple(map(_hashable, key)), []).append(record)
+    if runs:
+        kept += max(runs.values(), key=_preference)
+    climbs: dict[tuple, list[dict]] = {}
+    for record in kept:
+        if _kind(record) == "ladder":
+            # With the original's rung a new climb begins: nothing of an older one stays beside it.
+            before = [] if record["parameters"].get("rung") == 0 else climbs.get(_climb(record), [])
+            climbs[_climb(record)] = [*before, record]
+    others = [record for record in kept if _kind(record) != "ladder"]
+    return _last_of_each([*others, *itertools.chain(*climbs.values())], _case)
+
+
+def is_mel(record: dict) -> bool:
+    """Whether a record is of the mel contest.
+
+    An earlier quick profile made records named "mel" without contestants; they are listed among other records.
+    """
+    return record["name"] in _MEL_RUN and (record["name"] != "mel" or "contestant" in record["parameters"])
+
+
+def _record_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.jsonl") if path.name != "trials.jsonl" and path.is_file())
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
-    found = []
+    files: dict[Path, None] = {}
     for path in map(Path, paths):
-        if path.is_dir():
-            inside = _record_files(path)
-            if not inside:
-                raise UserError(f"{path} holds no *.jsonl file; give record files, or folders that hold some")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
+        inside = _record_files(path) if path.is_dir() else [path]
+        if not path.exists():
             raise UserError(f"{path} does not exist; give record files, or folders of *.jsonl")
-    return list(dict.fromkeys(found))
+        if not inside:
+            raise UserError(f"{path} holds no *.jsonl file; give record files, or folders that hold some")
+        files |= dict.fromkeys(inside)
+    return list(files)
 
 
 def _accuracies(path: Path, problems: list[str]) -> tuple[list[dict], list[str]]:
-    """Results of training and evaluation are older than the record format: their lines are told by their fields."""
-    if not problems:
-        return [], []
-    numbers = {int(problem[len(path.name) + 1 :].split(":")[0]): problem for problem in problems}
-    found, left = [], []
-    lines = path.read_bytes().split(b"\n")
-    for number, problem in numbers.items():
+    """Results among the lines that are no record, and the remaining problems.
+
+    Results of training and evaluation are older than the record format: their lines are told by their fields.
+    """
+    results, remaining = [], []
+    lines = path.read_bytes().split(b"\n") if problems else []
+    for problem in problems:
+        number = int(problem.removeprefix(f"{path.name}:").split(":")[0])
         try:
             entry = json.loads(lines[number - 1])
         except (ValueError, RecursionError):
             entry = None
-        if isinstance(entry, dict) and ("type_accuracy" in entry or entry.get("name") == "original recipe"):
-            found.append(entry)
+        if isinstance(entry, dict) and ("type_accuracy" in entry or entry.get("name") == _ORIGINAL_RECIPE):
+            results.append(entry)
         else:
-            left.append(problem)
-    return found, left
+            remaining.append(problem)
+    return results, remaining
 
 
-def _by_machine(found: list[dict]) -> list[Machine]:
+def _by_machine(timings: list[dict]) -> list[Machine]:
     machines: dict[tuple, Machine] = {}
-    for record in found:
-        given = record["environment"]
-        key = tuple(_plain(given.get(name)) for name in ("cpu", "cores_usable", "gpu"))
+    for record in timings:
+        key = tuple(_hashable(record["environment"].get(name)) for name in ("cpu", "cores_usable", "gpu"))
         machines.setdefault(key, Machine(key)).records.append(record)
     for machine in machines.values():
         machine.counted = len(machine.records)
@@ -180,58 +196,42 @@ def _by_machine(found: list[dict]) -> list[Machine]:
     return sorted(machines.values(), key=lambda m: (not m.has_gpu, -kinds[m.key], -m.counted, m.label))
 
 
-def _plain(value: object) -> object:
-    """What may be part of a key; a broken record may hold anything."""
-    return value if isinstance(value, str | int | float | type(None)) else str(value)
-
-
-def latest(found: list[dict]) -> list[dict]:
-    """Of each case the last record; of the mel contests one run, since only there the contestants took turns."""
-    mel = [record for record in found if is_mel(record)]
-    kept = [record for record in found if not is_mel(record)]
-    runs: dict[tuple, list[dict]] = {}
-    for record in mel:
-        key = (record.get("effort"), record["environment"].get("code"), record["environment"].get("commit"))
-        runs.setdefault(tuple(map(_plain, key)), []).append(record)
-    if runs:
-        kept += max(runs.values(), key=_preference)
-    cases: dict[tuple, dict] = {}
-    for record in kept:
-        given = {k: v for k, v in record["parameters"].items() if k not in _NOT_THE_CASE.get(record["name"], ())}
-        # A timing replaces an earlier reason why there was none, and the other way round.
-        kind = record["name"].removesuffix(" left out")
-        if kind == "ladder" and given.get("rung") == 0:  # a new climb begins: nothing of an older one stays beside it
-            cases = {key: old for key, old in cases.items() if _climb(old) != _climb(record)}
-        threads = pairing.threads(record) if kind in _BY_THREADS else None
-        case = (kind, is_mel(record), threads, json.dumps(given, sort_keys=True, default=str))
-        cases.pop(case, None)
-        cases[case] = record
+def _last_of_each(found: Iterable[dict], case: Callable[[dict], Hashable]) -> list[dict]:
+    """The last record of each case, in the order of those."""
+    cases: dict[Hashable, dict] = {}
+    for record in found:
+        cases.pop(case(record), None)
+        cases[case(record)] = record
     return list(cases.values())
+
+
+def _kind(record: dict) -> str:
+    """A timing replaces an earlier reason why there was none, and the other way round."""
+    return record["name"].removesuffix(" left out")
+
+
+def _case(record: dict) -> tuple:
+    kind = _kind(record)
+    parameters = {k: v for k, v in record["parameters"].items() if k not in _NOT_THE_CASE.get(kind, ())}
+    threads = pairing.threads(record) if kind in _BY_THREADS else None
+    return kind, threads, _json(parameters)
 
 
 def _climb(record: dict) -> tuple:
-    given = record["parameters"]
-    return record["name"].removesuffix(" left out"), given.get("device"), given.get("task"), pairing.threads(record)
-
-
-def is_mel(record: dict) -> bool:
-    """Whether a record is of the mel contest; the quick profile has records named "mel" too, without contestants."""
-    return record["name"] in _MEL_RUN and (record["name"] != "mel" or "contestant" in record["parameters"])
+    parameters = record["parameters"]
+    return _hashable(parameters.get("device")), _hashable(parameters.get("task")), pairing.threads(record)
 
 
 def _preference(run: list[dict]) -> tuple:
-    effort = run[0].get("effort")
-    rank = len(_EFFORTS) - _EFFORTS.index(effort) if effort in _EFFORTS else 0
     timed = any(record["name"] == "mel" for record in run)
-    return timed, rank, max(str(record["environment"].get("time", "")) for record in run)
+    effort = _EFFORTS.get(str(run[0].get("effort")), 0)
+    return timed, effort, max(str(record["environment"].get("time", "")) for record in run)
 
 
-def _latest_accuracies(found: list[dict]) -> list[dict]:
-    cases: dict[str, dict] = {}
-    for entry in found:
-        key = json.dumps(
-            [entry.get("name"), entry.get("set"), entry.get("model"), entry.get("parameters")], default=str
-        )
-        cases.pop(key, None)
-        cases[key] = entry
-    return list(cases.values())
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _hashable(value: object) -> Hashable:
+    """What may be part of a key; a broken record may hold anything."""
+    return value if isinstance(value, str | int | float | type(None)) else str(value)

@@ -113,7 +113,8 @@ def _figure(
     """Bars of every layer; where there are several records, the reader chooses one."""
     import plotly.graph_objects as go
 
-    figure, owners, layers = go.Figure(), [], {}
+    figure, owners = go.Figure(), []
+    layers: dict[str, None] = {}
     for index, record in enumerate(records):
         rows = [row for row in record["rows"] if is_shown(row)]
         names = [row["layer"] for row in rows]

@@ -59,7 +59,7 @@ def write(parts: dict[str, tuple[list[dict], float]], out: Path, records_path: P
         UserError: the page cannot be written.
     """
     of_part = {part: records for part, (records, _) in parts.items()}
-    environment = next((records[-1]["environment"] for records in of_part.values() if records), {})
+    environment: dict = next((records[-1]["environment"] for records in of_part.values() if records), {})
     return {
         **outputs.write_page(page(of_part), out, records_path, environment, begun),
         "parts": {
