@@ -221,7 +221,7 @@ def _errors(timings: list[dict]) -> list[str]:
 
 
 def _roofs(quiet: list[dict], records: list[dict]) -> list[str]:
-    rates, sentences = roofs(records), []
+    rates, sentences = roofs([record for record in records if not record.get("disturbed")]), []
     threads = max((count for device, count, _ in rates if device == "cpu"), default=0)
     arithmetic, memory = (rates.get(("cpu", threads, name)) for name in ("arithmetic", "memory"))
     if arithmetic and memory:
