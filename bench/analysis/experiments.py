@@ -1,172 +1,218 @@
-"""Figures of the two experiments, computed from records, and the original's published ones beside them."""
+"""Figures of the original's two experiments: our trials from records, and its published ones beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from statistics import fmean
+from typing import Any
 
-from triadbench.bench.analysis import pairing
-from triadbench.bench.report.sections import spread_badge
+from triadbench.bench.analysis import pairing, published
+from triadbench.bench.analysis.published import Setting
+from triadbench.bench.analysis.summary import DEVICES, badge
+from triadbench.core.commands.console import table
 
-NAMES = {"experiment batch-size": 1, "experiment data-size": 2}
+Row = dict[str, Any]
+
+NAMES = {"experiment batch-size": "batch_size", "experiment data-size": "num_items"}
+"""Record name -> the parameter that its experiment varies."""
+PIPELINES = ("original", "fast")
 THEIRS = "the original, 2024"
 
 
-def published() -> list[dict]:
-    """The original's 220 trials as rows like those of `ours`, one a setting."""
-    from triadbench.bench.analysis import published as theirs
-
-    numbers = {name: number for number, name in theirs.EXPERIMENTS.items()}
-    made = []
-    for (at, device), samples in theirs.load().items():
-        key = (numbers[at.experiment], at.task, at.batch_size, at.num_items, _device(device), at.phase)
-        made.append(_row(key, THEIRS, list(samples), None, ""))
-    return made
+def published_rows() -> list[Row]:
+    """The original's 220 trials as rows like those of `ours`, one a setting and device."""
+    return [
+        _row(setting, device, THEIRS, list(samples))
+        | {"first_s": None, "threads": None, "code": (None, None), "badge": ""}
+        for (setting, device), samples in published.load().items()
+    ]
 
 
-def _device(name: str) -> str:
-    return "cpu" if name == "cpu" else "gpu"
-
-
-def ours(records: Sequence[dict]) -> list[dict]:
-    """A row for each setting, device, pipeline, number of threads and protocol of the experiments.
+def ours(records: Sequence[dict]) -> list[Row]:
+    """A row for each setting, device, pipeline, number of threads and protocol; of two records the later one counts.
 
     Returns:
-        `experiment` (1 or 2), `task`, `batch_size`, `num_items`, `device` ("cpu" or "gpu"), `phase`, `pipeline`,
+        `experiment` ("batch-size" or "data-size"), `task`, `batch_size`, `num_items`, `phase`, `device`, `pipeline`,
         `samples` (mean epoch seconds of each kept trial), `mean_s`, `first_s` (the dropped trial), `short` (the
         protocol in words where it is not the original's), `threads`, `protocol` (what two rows must share to be
         compared), `code` (of `pairing.code`), `badge`.
     """
-    made: dict[tuple, dict] = {}
+    rows: dict[Hashable, Row] = {}
     for record in records:
-        if record["name"] not in NAMES or not record["samples"]:
-            continue
-        given = record["parameters"]
-        key = (
-            NAMES[record["name"]],
-            given["task"],
-            given["batch_size"],
-            given["num_items"],
-            _device(str(given["device"])),
-            given["phase"],
-        )
-        label = str(given.get("protocol") or "full")
-        short = "" if label == "full" else label
-        row = _row(
-            key, given["pipeline"], record["samples"], record["first_call"], short, bool(record.get("disturbed"))
-        ) | {
-            "threads": pairing.threads(record),
-            "protocol": (label, given.get("trials"), given.get("epochs")),
-            "code": pairing.code(record),
-        }
-        made[(*key, given["pipeline"], row["threads"], row["protocol"])] = row
-    return list(made.values())
-
-
-def shown(rows: Sequence[dict]) -> list[dict]:
-    """One row of each setting, device and pipeline: the whole protocol before others, then most threads, then last."""
-    chosen: dict[tuple, dict] = {}
-    for row in rows:
-        case = (*setting(row), row["device"], row["pipeline"])
-        rank = (not row["short"], row["threads"] or 0)
-        if case not in chosen or rank >= (not chosen[case]["short"], chosen[case]["threads"] or 0):
-            chosen[case] = row
-    return list(chosen.values())
+        if record["name"] in NAMES and record["samples"]:
+            parameters = record["parameters"]
+            setting = Setting(
+                record["name"].removeprefix("experiment "), *(parameters[name] for name in Setting._fields[1:])
+            )
+            protocol = (str(parameters.get("protocol") or "full"), parameters.get("trials"), parameters.get("epochs"))
+            row = _row(setting, parameters["device"], parameters["pipeline"], record["samples"], protocol)
+            row |= {
+                "first_s": record["first_call"],
+                "threads": pairing.threads(record),
+                "code": pairing.code(record),
+                "badge": badge(record["samples"], bool(record.get("disturbed"))),
+            }
+            rows[setting, row["device"], row["pipeline"], row["threads"], protocol] = row
+    return list(rows.values())
 
 
 def _row(
-    key: tuple, pipeline: str, samples: list[float], first: float | None, short: str, disturbed: bool = False
-) -> dict:
-    names = ("experiment", "task", "batch_size", "num_items", "device", "phase")
-    return dict(zip(names, key, strict=True)) | {
+    setting: Setting, device: str, pipeline: str, samples: list[float], protocol: tuple = ("full", None, None)
+) -> Row:
+    return setting._asdict() | {
+        "device": device,
         "pipeline": pipeline,
         "samples": samples,
         "mean_s": fmean(samples),
-        "first_s": first,
-        "short": short,
-        "threads": None,
-        "protocol": ("full", None, None),
-        "code": (None, None),
-        "badge": spread_badge(samples, disturbed),
+        "short": "" if protocol[0] == "full" else protocol[0],
+        "protocol": protocol,
     }
 
 
-def setting(row: dict) -> tuple:
+def who(pipeline: str) -> str:
+    """Whose pipeline a row is of, in words."""
+    return pipeline if pipeline == THEIRS else f"ours, {pipeline} pipeline"
+
+
+def setting(row: Row) -> Setting:
     """What two devices or two pipelines must share to be compared."""
-    return tuple(row[name] for name in ("experiment", "task", "batch_size", "num_items", "phase"))
+    return Setting(*(row[name] for name in Setting._fields))
 
 
-def ratios(rows: Sequence[dict]) -> list[dict]:
+def shown(rows: Sequence[Row]) -> list[Row]:
+    """One row of each setting, device and pipeline: the whole protocol before others, then most threads, then last."""
+    ranked = sorted(rows, key=lambda row: (not row["short"], row["threads"] or 0))
+    return list({(setting(row), row["device"], row["pipeline"]): row for row in ranked}.values())
+
+
+def ratios(rows: Sequence[Row]) -> list[Row]:
     """CPU time over GPU time of each setting and pipeline that both measured alike (see `bench.analysis.pairing`).
 
     Returns:
-        rows of the setting's names with `pipeline`, `ratio` (of means), `each` (trial by trial, in their order),
-        `short`, `threads`, `rows` (the two) and `note` (where their code differs, else "").
+        the CPU's rows with `ratio` (of means), `each` (trial by trial, in their order), `rows` (the two) and `note`
+        (where their code differs, else "").
     """
-    return [
-        _common(cpu, "pipeline")
-        | {
-            "ratio": cpu["mean_s"] / gpu["mean_s"],
-            "each": [a / b for a, b in zip(cpu["samples"], gpu["samples"], strict=False)],
-            "rows": [cpu, gpu],
-            "note": pairing.note([cpu["code"], gpu["code"]]),
-        }
-        for cpu, gpu in _pairs(rows, "device", ("cpu", "gpu"), "pipeline")
-    ]
+    return [_compared(cpu, gpu) for cpu, gpu in _pairs(rows, "device", ("cpu", "cuda"))]
 
 
-def gains(rows: Sequence[dict]) -> list[dict]:
+def gains(rows: Sequence[Row]) -> list[Row]:
     """How many times as fast the fast pipeline is as the original one, for each setting and device measured alike.
 
     Returns:
-        rows as of `ratios`, with `device` for `pipeline`, and `original_s` and `fast_s` for `each`.
+        the original pipeline's rows with `ratio`, `each`, `rows` and `note` as of `ratios`.
     """
-    return [
-        _common(original, "device")
-        | {
-            "ratio": original["mean_s"] / fast["mean_s"],
-            "original_s": original["mean_s"],
-            "fast_s": fast["mean_s"],
-            "rows": [original, fast],
-            "note": pairing.note([original["code"], fast["code"]]),
-        }
-        for original, fast in _pairs(rows, "pipeline", ("original", "fast"), "device")
-    ]
+    return [_compared(original, fast) for original, fast in _pairs(rows, "pipeline", PIPELINES)]
 
 
-def apart(rows: Sequence[dict]) -> list[str]:
+def _compared(slow: Row, quick: Row) -> Row:
+    return slow | {
+        "ratio": slow["mean_s"] / quick["mean_s"],
+        "each": [a / b for a, b in zip(slow["samples"], quick["samples"], strict=False)],
+        "rows": [slow, quick],
+        "note": pairing.note([slow["code"], quick["code"]]),
+    }
+
+
+def unpaired(rows: Sequence[Row]) -> list[str]:
     """A sentence for each comparison that has both sides and no pair measured alike."""
-    found = []
-    for name, sides, other, told in (
-        ("pipeline", ("original", "fast"), "device", "the original and the fast pipeline"),
-        ("device", ("cpu", "gpu"), "pipeline", "CPU and GPU"),
+    sentences = []
+    for name, sides, words in (
+        ("pipeline", PIPELINES, "the original and the fast pipeline"),
+        ("device", ("cpu", "cuda"), "CPU and GPU"),
     ):
-        paired = {_place(pair[0], other) for pair in _pairs(rows, name, sides, other)}
-        places = [{_place(row, other) for row in rows if row[name] == side} for side in sides]
-        lone = len((places[0] & places[1]) - paired)
+        places = [{_place(row, name) for row in rows if row[name] == side} for side in sides]
+        lone = len((places[0] & places[1]) - {_place(pair[0], name) for pair in _pairs(rows, name, sides)})
         if lone:
-            found.append(
-                f"Not compared: {told} at {lone} setting{'s' * (lone > 1)}, measured with different threads or "
-                "by different protocols."
+            sentences.append(
+                f"Not compared: {words} at {lone} setting{'s' * (lone > 1)}, measured with different threads or by "
+                "different protocols."
             )
-    return found
+    return sentences
 
 
-def _place(row: dict, other: str) -> tuple:
-    return (*setting(row), row[other])
+def _place(row: Row, name: str) -> tuple[Setting, str]:
+    """The setting, and the device or the pipeline: the one that is not compared."""
+    return setting(row), row["device" if name == "pipeline" else "pipeline"]
 
 
-def _common(row: dict, other: str) -> dict:
-    names = ("experiment", "task", "batch_size", "num_items", "phase", "short", "threads", other)
-    return {name: row[name] for name in names}
+def _alike(row: Row, name: str) -> tuple:
+    """What two rows that differ in `name` must share to be compared; the protocol is last."""
+    return *_place(row, name), row["threads"], row["protocol"]
 
 
-def _pairs(rows: Sequence[dict], name: str, sides: tuple[str, str], other: str) -> list[tuple[dict, dict]]:
+def _pairs(rows: Sequence[Row], name: str, sides: tuple[str, str]) -> list[tuple[Row, Row]]:
     """Rows that differ in `name` alone; no short run of what the same threads measured by the whole protocol."""
-    alike = lambda row: (*_place(row, other), row["threads"], row["protocol"])  # noqa: E731
-    seconds = {alike(row): row for row in rows if row[name] == sides[1]}
-    pairs = [(row, seconds[alike(row)]) for row in rows if row[name] == sides[0] and alike(row) in seconds]
-    whole = {(*_place(row, other), row["threads"]) for row, _ in pairs if not row["short"]}
-    return [
-        pair for pair in pairs if not pair[0]["short"] or (*_place(pair[0], other), pair[0]["threads"]) not in whole
+    others = {_alike(row, name): row for row in rows if row[name] == sides[1]}
+    pairs = [(row, others[_alike(row, name)]) for row in rows if row[name] == sides[0] and _alike(row, name) in others]
+    whole = {_alike(row, name)[:-1] for row, _ in pairs if not row["short"]}
+    return [pair for pair in pairs if not pair[0]["short"] or _alike(pair[0], name)[:-1] not in whole]
+
+
+def beside_published(records: Sequence[dict]) -> list[Row]:
+    """One row a setting of one machine's records, our figures beside the original's.
+
+    Returns:
+        The setting's fields, `short`, `disturbed`, `seconds`: {(device, pipeline): mean of the kept trials},
+        `fast_over_original`: {device: how many times as fast}, `gpu_over_cpu`: {pipeline: ...}, `published`: {device:
+        seconds}, `published_ratio`: its GPU over its CPU, or None. What was not measured is not in the dicts.
+    """
+    rows = ours(records)
+    settings = []
+    for key in dict.fromkeys(map(setting, rows)):
+        here = [row for row in rows if setting(row) == key]
+        theirs = {device: published.seconds(key, device) for device in DEVICES}
+        settings.append(
+            key._asdict()
+            | {
+                "short": here[-1]["short"],
+                "disturbed": any(row["badge"] == "disturbed" for row in here),
+                "seconds": {(row["device"], row["pipeline"]): row["mean_s"] for row in here},
+                "fast_over_original": {gain["device"]: gain["ratio"] for gain in gains(here)},
+                "gpu_over_cpu": {ratio["pipeline"]: ratio["ratio"] for ratio in ratios(here)},
+                "published": {device: value for device, value in theirs.items() if value is not None},
+                "published_ratio": published.gpu_over_cpu(key),
+            }
+        )
+    return sorted(settings, key=lambda row: (row["task"], row["phase"] != "train", row["num_items"], row["batch_size"]))
+
+
+def text(records: Sequence[dict]) -> str:
+    """The terminal's table: seconds an epoch by device and pipeline, our ratios, and the original's figures."""
+    rows = beside_published(records)
+    if not rows:
+        return "no figures"
+    varied = NAMES[f"experiment {rows[0]['experiment']}"]
+    columns: dict[str, list] = {"task": [row["task"] for row in rows], "phase": [row["phase"] for row in rows]}
+    for name, title in {"experiment": "experiment", "batch_size": "batch size", "num_items": "clips"}.items():
+        # The experiment's own variable always, and whatever else is not the same in every row.
+        if name == varied or len({row[name] for row in rows}) > 1:
+            columns[title] = [row[name] for row in rows]
+    figures: list[tuple[str, str, Hashable, str]] = [
+        *(
+            (f"{name} {pipeline} s", "seconds", (device, pipeline), ".3f")
+            for device, name in DEVICES.items()
+            for pipeline in PIPELINES
+        ),
+        *((f"fast/original {name}", "fast_over_original", device, ".2f") for device, name in DEVICES.items()),
+        *((f"GPU/CPU {pipeline}", "gpu_over_cpu", pipeline, ".2f") for pipeline in PIPELINES),
+        *((f"published {name} s", "published", device, ".3f") for device, name in DEVICES.items()),
     ]
+    for title, field, key, digits in figures:
+        values = [row[field].get(key) for row in rows]
+        if any(value is not None for value in values):
+            unit = "x" if digits == ".2f" else ""
+            columns[title] = [None if value is None else f"{value:{digits}}{unit}" for value in values]
+    theirs = [row["published_ratio"] for row in rows]
+    if any(theirs):
+        columns["published GPU/CPU"] = [None if ratio is None else f"{ratio:.2f}x" for ratio in theirs]
+    notes = [f"Protocol {short or 'full'}." for short in dict.fromkeys(row["short"] for row in rows)]
+    notes.append("Seconds of an epoch's part, the mean of the kept trials.")
+    if any(theirs):
+        notes.append("Published: the original's own figures, on another machine (i7-10750H, RTX 2070 Max-Q).")
+    else:
+        notes.append("The original measured none of these settings, so nothing stands beside them.")
+    if not any(device == "cuda" for row in rows for device, _ in row["seconds"]):
+        notes.append("GPU: not measured.")
+    if any(row["disturbed"] for row in rows):
+        notes.append("Other programs used the processor meanwhile: ratios hold better than seconds.")
+    return table(list(columns), list(zip(*columns.values(), strict=True))) + "\n" + "\n".join(notes)

@@ -1,4 +1,4 @@
-"""Figures of `benchmark`, computed from its records; the terminal's table, the chapter and the story all read these.
+"""Figures and sentences of `benchmark`, from its records: for the terminal, the chapter and the findings.
 
 A ratio is made of two timings of one run, where the contestants took turns, with the same number of threads.
 """
@@ -6,10 +6,15 @@ A ratio is made of two timings of one run, where the contestants took turns, wit
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from triadbench.bench.report.sections import spread_badge
+from triadbench.bench.analysis import pairing
+from triadbench.bench.analysis.summary import badge, number, scientific
+from triadbench.core.commands.console import table
+
+Row = dict[str, Any]
 
 SINGLE, OFFLINE, LOAD = "benchmark single stream", "benchmark offline", "benchmark load"
 FILES, PROCESS = "benchmark files", "benchmark process"
@@ -23,16 +28,12 @@ PERCENTILES = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "p99.9": 99.9}
 def statistics(samples: Sequence[float]) -> dict[str, float]:
     """`n`, `mean`, `min`, `max` and `PERCENTILES` (linear interpolation) of samples."""
     values = np.asarray(samples, np.float64)
-    found = dict(zip(PERCENTILES, np.percentile(values, list(PERCENTILES.values())).tolist(), strict=True))
-    return {
-        "n": len(values),
-        "mean": float(values.mean()),
-        "min": float(values.min()),
-        "max": float(values.max()),
-    } | found
+    percentiles = dict(zip(PERCENTILES, np.percentile(values, list(PERCENTILES.values())).tolist(), strict=True))
+    ends = {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())}
+    return {"n": len(values)} | ends | percentiles
 
 
-def rows(records: Sequence[dict]) -> list[dict]:
+def rows(records: Sequence[dict]) -> list[Row]:
     """One row for every contestant, thread count and way of copying; CPU first, then few threads.
 
     Returns:
@@ -42,87 +43,68 @@ def rows(records: Sequence[dict]) -> list[dict]:
         device, batch 1 by medians and each at its best batch size; None where that was not timed in the same run),
         `worst_difference`, `agreement`, `limit`, `joules` ({batch: of a clip}), `energy_note`, `placement`, `badge`.
     """
-    found: dict[tuple, dict] = {}
+    contestants: dict[tuple, Row] = {}
     for record in records:
         if record["name"] not in (SINGLE, OFFLINE) or not record["samples"]:
             continue
-        given = record["parameters"]
-        key = tuple(given[name] for name in ("format", "precision", "provider", "threads", "copies"))
-        row = found.setdefault(key, _empty(key))
-        error = record["error"] or {}
-        row["worst_difference"] = _most(row["worst_difference"], error.get("worst_difference"))
+        parameters, error = record["parameters"], record["error"] or {}
+        key = (*_contestant(record), parameters["threads"], parameters["copies"])
+        row = contestants.setdefault(key, _new_row(*key))
+        differences = [row["worst_difference"], error.get("worst_difference")]
+        row["worst_difference"] = max((value for value in differences if value is not None), default=None)
         row["agreement"] = min(row["agreement"], error.get("agreement", 1.0))
         row["limit"] = error.get("limit")
-        row["placement"] = record.get("placement") or row["placement"]
-        row["energy_note"] = record.get("energy_note") or row["energy_note"]
-        disturbed = bool(record.get("disturbed"))
+        for name in ("placement", "energy_note"):
+            row[name] = record.get(name) or row[name]
         run = record["environment"].get("time")
         if record["name"] == SINGLE:
             row |= {"single": statistics(record["samples"]), "samples": record["samples"], "single_run": run}
-            row |= {"first_ms": record["first_call"], "badge": spread_badge(record["samples"], disturbed)}
+            row |= {"first_ms": record["first_call"], "badge": badge(record["samples"], bool(record.get("disturbed")))}
         else:
-            batch = given["batch"]
+            batch = parameters["batch"]
             row["offline"][batch] = 1e3 * batch / float(np.median(record["samples"]))
-            row["offline_runs"][batch], row["disturbed"][batch] = run, disturbed
+            row["offline_runs"][batch], row["disturbed"][batch] = run, bool(record.get("disturbed"))
             if record.get("energy_j") is not None:
                 row["joules"][batch] = record["energy_j"] / record["clips"]
-    order = sorted(found.values(), key=lambda row: (row["provider"] != "cpu", row["threads"], row["provider"]))
+    order = sorted(contestants.values(), key=lambda row: (row["provider"] != "cpu", row["threads"], row["provider"]))
     for row in order:
         row["offline"] = dict(sorted(row["offline"].items()))
-        if row["offline"]:
-            row["best_batch"] = max(row["offline"], key=row["offline"].get)
-            row["best"] = row["offline"][row["best_batch"]]
+        row["best_batch"] = max(row["offline"], key=row["offline"].get, default=None)
+        row["best"] = row["offline"].get(row["best_batch"])
     for row in order:
         _compare(row, _baseline(order, row))
     return order
 
 
-def _empty(key: tuple) -> dict:
-    form, precision, provider, threads, copies = key
-    name = form + ("" if precision == "fp32" else f", {precision}")
-    name += ("" if provider == "cpu" else f", {provider}") + ("" if copies else ", no copies")
-    return {
-        "format": form,
-        "precision": precision,
-        "provider": provider,
-        "threads": threads,
-        "copies": copies,
-        "name": name,
-        "single": None,
-        "samples": [],
-        "first_ms": None,
-        "single_run": None,
-        "offline": {},
-        "offline_runs": {},
-        "disturbed": {},
-        "best": None,
-        "best_batch": None,
-        "over_eager": None,
-        "over_eager_offline": None,
-        "worst_difference": None,
-        "agreement": 1.0,
-        "limit": None,
-        "joules": {},
-        "energy_note": None,
-        "placement": None,
-        "badge": "",
-    }
+def _contestant(record: dict) -> tuple[str, str, str]:
+    parameters = record["parameters"]
+    return parameters["format"], parameters["precision"], parameters["provider"]
 
 
-def _most(a: float | None, b: float | None) -> float | None:
-    return max((value for value in (a, b) if value is not None), default=None)
+def _name(form: str, precision: str, provider: str, copies: bool = True) -> str:
+    details = [word for word, usual in ((precision, "fp32"), (provider, "cpu")) if word != usual]
+    return ", ".join([form, *details, *([] if copies else ["no copies"])])
 
 
-def _baseline(every: list[dict], row: dict) -> dict | None:
+def _new_row(form: str, precision: str, provider: str, threads: int, copies: bool) -> Row:
+    row: Row = {"format": form, "precision": precision, "provider": provider, "threads": threads, "copies": copies}
+    row |= dict.fromkeys(("single", "first_ms", "single_run", "best", "best_batch", "over_eager", "over_eager_offline"))
+    row |= dict.fromkeys(("worst_difference", "limit", "energy_note", "placement"))
+    row |= {name: {} for name in ("offline", "offline_runs", "disturbed", "joules")}
+    return row | {"name": _name(form, precision, provider, copies), "samples": [], "agreement": 1.0, "badge": ""}
+
+
+def _baseline(every: list[Row], row: Row) -> Row | None:
     """Eager PyTorch with torchaudio's mel on the same device, with as many threads and as many copies."""
-    for other in every:
-        alike = all(other[key] == row[key] for key in ("threads", "copies"))
-        if other["format"] == BASELINE and alike and (other["provider"] == "cpu") == (row["provider"] == "cpu"):
-            return other
-    return None
+    baselines = (other for other in every if other["format"] == BASELINE)
+    return next((other for other in baselines if _circumstances(other) == _circumstances(row)), None)
 
 
-def _compare(row: dict, baseline: dict | None) -> None:
+def _circumstances(row: Row) -> tuple[int, bool, bool]:
+    return row["threads"], row["copies"], row["provider"] == "cpu"
+
+
+def _compare(row: Row, baseline: Row | None) -> None:
     if baseline is None or baseline is row:
         return
     if row["single"] and baseline["single"] and row["single_run"] == baseline["single_run"]:
@@ -133,71 +115,61 @@ def _compare(row: dict, baseline: dict | None) -> None:
             row["over_eager_offline"] = row["best"] / baseline["best"]
 
 
-def loads(records: Sequence[dict]) -> list[dict]:
+def loads(records: Sequence[dict]) -> list[Row]:
     """Fresh processes: `name`, `load_ms`, `first_ms`, `second_ms`, `memory_mb`, `batch_memory_mb` (medians),
     `gpu_memory_mb`, `batch`, `threads`, `bytes` (of the file), `n`, `badge`."""
-    found = []
-    for record in records:
-        if record["name"] != LOAD or not record["samples"]:
-            continue
-        given, runs = record["parameters"], record["runs"]
-        middle = lambda key, runs=runs: _median([run[key] for run in runs])  # noqa: E731
-        key = (given["format"], given["precision"], given["provider"], given["threads"], True)
-        found.append(
-            {
-                "name": _empty(key)["name"],
-                "threads": given["threads"],
-                "batch": given["batch"],
-                "load_ms": _median(record["samples"]),
-                "first_ms": middle("first_call_ms"),
-                "second_ms": middle("second_call_ms"),
-                "memory_mb": middle("memory_mb"),
-                "batch_memory_mb": middle("batch_memory_mb"),
-                "gpu_memory_mb": middle("gpu_memory_mb"),
-                "bytes": record.get("bytes"),
-                "n": len(runs),
-                "badge": spread_badge(record["samples"], bool(record.get("disturbed"))),
-            }
-        )
-    return found
+    measured = {"first_ms": "first_call_ms", "second_ms": "second_call_ms", "memory_mb": "memory_mb"}
+    measured |= {"batch_memory_mb": "batch_memory_mb", "gpu_memory_mb": "gpu_memory_mb"}
+    return [
+        {
+            "name": _name(*_contestant(record)),
+            "threads": record["parameters"]["threads"],
+            "batch": record["parameters"]["batch"],
+            "load_ms": _median(record["samples"]),
+            **{name: _median([run[field] for run in record["runs"]]) for name, field in measured.items()},
+            "bytes": record.get("bytes"),
+            "n": len(record["runs"]),
+            "badge": badge(record["samples"], bool(record.get("disturbed"))),
+        }
+        for record in records
+        if record["name"] == LOAD and record["samples"]
+    ]
 
 
-def _median(values: Sequence[float | None]) -> float | None:
+def _median(values: Sequence[Any]) -> float | None:
     return None if any(value is None for value in values) or not values else float(np.median(values))
 
 
-def waits(records: Sequence[dict], name: str) -> list[dict]:
-    """Of `FILES` or `PROCESS`: `what` ("infer", "eager loop"; or the command), `samples` (seconds), `median_s`,
-    `first_s`, `files`, `threads`, `front_end`, `badge`, `run`."""
+def waits(records: Sequence[dict], name: str) -> list[Row]:
+    """Of `FILES` or `PROCESS`: `what` ("infer", "eager loop"; or the command), `label` (with files and threads),
+    `samples` (seconds), `median_s`, `first_s`, `files`, `threads`, `front_end`, `badge`, `run`."""
     found = []
     for record in records:
-        if record["name"] != name or not record["samples"]:
-            continue
-        given = record["parameters"]
-        found.append(
-            {
-                "what": given.get("way") or given["command"],
-                "samples": record["samples"],
-                "median_s": _median(record["samples"]),
-                "first_s": record["first_call"],
-                "files": given.get("files"),
-                "threads": given.get("threads"),
-                "front_end": record.get("front_end"),
-                "run": record["environment"].get("time"),
-                "badge": spread_badge(record["samples"], bool(record.get("disturbed"))),
-            }
-        )
+        if record["name"] == name and record["samples"]:
+            parameters = record["parameters"]
+            what, files, threads = (parameters.get(key) for key in ("way", "files", "threads"))
+            row = {"what": what or parameters["command"], "files": files, "threads": threads}
+            size = "" if files is None else f", {files} files, {pairing.told_threads(threads)}"
+            row |= {"label": row["what"] + size, "samples": record["samples"], "median_s": _median(record["samples"])}
+            row |= {"first_s": record["first_call"], "front_end": record.get("front_end")}
+            found.append(
+                row
+                | {
+                    "run": record["environment"].get("time"),
+                    "badge": badge(record["samples"], bool(record.get("disturbed"))),
+                }
+            )
     return found
 
 
-def files_ratio(records: Sequence[dict]) -> tuple[dict, dict, float] | None:
+def files_ratio(records: Sequence[dict]) -> tuple[Row, Row, float] | None:
     """(`infer`'s row, the eager loop's, how many times as fast) of the largest folder that one run timed both ways; the
     loop with the number of threads that suits it best."""
-    found = waits(records, FILES)
+    ways = waits(records, FILES)
     pairs = [
         (ours, loop, loop["median_s"] / ours["median_s"])
-        for ours in found
-        for loop in found
+        for ours in ways
+        for loop in ways
         if ours["what"] == "infer"
         and loop["what"].startswith("eager loop")
         and all(ours[key] == loop[key] for key in ("files", "threads", "run"))
@@ -205,113 +177,129 @@ def files_ratio(records: Sequence[dict]) -> tuple[dict, dict, float] | None:
     return max(pairs, key=lambda pair: (pair[0]["files"], -pair[2]), default=None)
 
 
-def crossovers(every: Sequence[dict]) -> list[dict]:
+def crossovers(every: Sequence[Row]) -> list[Row]:
     """For each GPU row: the least batch size from which on it gives more clips a second than every CPU row.
 
     Returns:
         dicts of `name`, `row`, `batch` (None: never, on what was measured), `cpu` (the best CPU row's name there).
     """
     cpu = [row for row in every if row["provider"] == "cpu" and row["offline"]]
-    found = []
+    crossings = []
     for row in every:
         if row["provider"] == "cpu" or not row["offline"] or not cpu:
             continue
         first = None
         for batch in sorted(row["offline"], reverse=True):
             rivals = [other["offline"][batch] for other in cpu if batch in other["offline"]]
-            if not rivals:
-                continue
-            if row["offline"][batch] <= max(rivals):
+            if rivals and row["offline"][batch] <= max(rivals):
                 break
-            first = batch
+            first = batch if rivals else first
         best = None if first is None else max(cpu, key=lambda other: other["offline"].get(first, 0.0))["name"]
-        found.append({"name": row["name"], "row": row, "batch": first, "cpu": best})
-    return found
+        crossings.append({"name": row["name"], "row": row, "batch": first, "cpu": best})
+    return crossings
 
 
 def left_out(records: Sequence[dict]) -> list[tuple[str, str]]:
     """(contestant and where, reason), each once."""
-    found, who = {}, ("format", "precision", "provider")
-    timed = {tuple(r["parameters"][key] for key in who) for r in records if r["name"] in NAMES[:3] and r["samples"]}
+    timed = {_contestant(record) for record in records if record["name"] in NAMES[:3] and record["samples"]}
+    reasons: dict[tuple[str, str], None] = {}
     for record in records:
         if record["name"] in LEFT_OUT:
-            given = record["parameters"]
-            if given.get("threads") is None and tuple(given[key] for key in who) in timed:
+            parameters = record["parameters"]
+            everywhere = parameters.get("threads") is None
+            if everywhere and _contestant(record) in timed:
                 continue  # it was not there then, and is now
-            key = (given["format"], given["precision"], given["provider"], given.get("threads"), True)
-            at = "" if given.get("threads") is None else f", batch {given['batch']}"
-            found[_empty(key)["name"] + at, str(record.get("reason", ""))] = None
-    return list(found)
+            where = "" if everywhere else f", batch {parameters['batch']}"
+            reasons[_name(*_contestant(record)) + where, str(record.get("reason", ""))] = None
+    return list(reasons)
+
+
+def difference(row: Row) -> str:
+    """The error that stands beside a speed-up, with the share of equal labels where some differ."""
+    labels = "" if row["agreement"] == 1.0 else f", {100 * row['agreement']:.1f} % of the labels"
+    return scientific(row["worst_difference"]) + (labels if row["worst_difference"] is not None else "")
+
+
+def single_sentence(row: Row) -> str:
+    """One clip a call: a contestant against eager PyTorch."""
+    return (
+        f"CPU, {pairing.told_threads(row['threads'])}, one clip a call: “{row['name']}” answers in "
+        f"{number(row['single']['p50'])} ms (median; 99 % within {number(row['single']['p99'])} ms), "
+        f"{number(row['over_eager'], 2)} times as fast as eager PyTorch with torchaudio's mel, its probabilities "
+        f"within {row['worst_difference']:.1e}."
+    )
+
+
+def files_sentence(ratio: tuple[Row, Row, float]) -> str:
+    """A folder of files: `infer` against an eager loop; `ratio` as of `files_ratio`."""
+    ours, loop, times = ratio
+    return (
+        f"A folder of {ours['files']:,} files: `infer` takes {number(ours['median_s'])} s and is {number(times, 2)} "
+        f"times as fast as a plain eager loop ({number(loop['median_s'])} s), with the same labels."
+    )
+
+
+def sentences(records: Sequence[dict]) -> list[str]:
+    """What the records say."""
+    every = rows(records)
+    lines = []
+    for threads in sorted({row["threads"] for row in every}):
+        here = [row for row in every if (row["threads"], row["provider"], row["precision"]) == (threads, "cpu", "fp32")]
+        if single := [row for row in here if row["over_eager"]]:
+            best = max(single, key=lambda row: row["over_eager"])
+            lines.append(single_sentence(best) + _disturbed(best["badge"] == "disturbed"))
+        if offline := [row for row in here if row["over_eager_offline"]]:
+            best = max(offline, key=lambda row: row["best"])
+            lines.append(
+                f"CPU, {pairing.told_threads(threads)}, many clips: “{best['name']}” answers {number(best['best'])} "
+                f"clips a second at batch {best['best_batch']}, {number(best['over_eager_offline'])} times as many as "
+                f"eager PyTorch at its best batch.{_disturbed(best['disturbed'].get(best['best_batch']))}"
+            )
+    if ratio := files_ratio(records):
+        lines.append(files_sentence(ratio) + _disturbed("disturbed" in (ratio[0]["badge"], ratio[1]["badge"])))
+    lines += [
+        f"python cli.py {row['what']} takes {number(row['median_s'])} s as a whole process (median of "
+        f"{len(row['samples'])}){': ' + row['badge'] if row['badge'] else ''}."
+        for row in waits(records, PROCESS)
+    ]
+    crossings = crossovers(every)
+    for crossing in crossings:
+        where = f"faster than every CPU contestant from batch {crossing['batch']} on (there {crossing['cpu']})"
+        never = "at no batch size that was measured faster than the CPU"
+        lines.append(f"{crossing['name']}: {never if crossing['batch'] is None else where}.")
+    return lines if crossings else [*lines, "GPU: not measured, and so no crossover between CPU and GPU."]
+
+
+def _disturbed(disturbed: bool | None) -> str:
+    return " (Disturbed: other programs used the processor meanwhile.)" if disturbed else ""
+
+
+def over_eager(row: Row, key: str = "over_eager") -> str:
+    """A contestant's speed-up over the baseline, which is 1 by definition."""
+    return "1" if row["format"] == BASELINE else number(row[key])
 
 
 def text(records: Sequence[dict]) -> str:
-    """The terminal's tables."""
-    from triadbench.bench.analysis.summary import number
-    from triadbench.core.commands.console import table
-
-    head = [
-        "format",
-        "precision",
-        "provider",
-        "threads",
-        "p50 ms",
-        "p99 ms",
-        "best clips/s",
-        "at batch",
-        "x eager",
-        "worst difference",
-        "",
-    ]
-    cells = []
-    for row in rows(records):
-        single = row["single"] or {}
-        difference = row["worst_difference"]
-        cells.append(
-            [
-                row["format"] + ("" if row["copies"] else ", no copies"),
-                row["precision"],
-                row["provider"],
-                row["threads"],
-                number(single.get("p50")),
-                number(single.get("p99")),
-                number(row["best"]),
-                row["best_batch"],
-                "1" if row["format"] == BASELINE else number(row["over_eager"]),
-                "—"
-                if difference is None
-                else f"{difference:.1e}"
-                + ("" if row["agreement"] == 1.0 else f", {100 * row['agreement']:.1f} % of the labels"),
-                row["badge"],
-            ]
-        )
-    parts = [table(head, cells)] if cells else []
-    fresh = loads(records)
-    if fresh:
-        head = ["fresh process", "load ms", "first call ms", "memory MB", f"batch {fresh[0]['batch']} MB", "n", ""]
-        cells = [
-            [
-                row["name"],
-                number(row["load_ms"]),
-                number(row["first_ms"]),
-                number(row["memory_mb"]),
-                number(row["batch_memory_mb"]),
-                row["n"],
-                row["badge"],
-            ]
-            for row in fresh
+    """The terminal's tables, the sentences, and what was not measured."""
+    cells = [
+        [
+            row["format"] + ("" if row["copies"] else ", no copies"),
+            *(row[name] for name in ("precision", "provider", "threads")),
+            *(number((row["single"] or {}).get(name)) for name in ("p50", "p99")),
+            number(row["best"]),
+            row["best_batch"],
+            over_eager(row),
+            difference(row),
+            row["badge"],
         ]
-        parts.append(table(head, cells))
-    ratio = files_ratio(records)
-    if ratio:
-        ours, loop, times = ratio
-        parts.append(
-            f"{ours['files']} files of 4 s: infer {number(ours['median_s'])} s, eager loop {number(loop['median_s'])} "
-            f"s: {number(times)} times as fast"
-        )
-    parts += [
-        f"python cli.py {row['what']}: {number(row['median_s'])} s, whole process, median of {len(row['samples'])}"
-        + (f" ({row['badge']})" if row["badge"] else "")
-        for row in waits(records, PROCESS)
+        for row in rows(records)
     ]
-    parts += [f"not measured: {name}: {reason}" for name, reason in left_out(records)]
-    return "\n\n".join(parts[:2]) + "\n" + "\n".join(parts[2:])
+    head = "format|precision|provider|threads|p50 ms|p99 ms|best clips/s|at batch|x eager|worst difference|".split("|")
+    parts = [table(head, cells)] if cells else []
+    if processes := loads(records):
+        batch = f"batch {processes[0]['batch']} MB"
+        figures = ("load_ms", "first_ms", "memory_mb", "batch_memory_mb")
+        cells = [[row["name"], *(number(row[key]) for key in figures), row["n"], row["badge"]] for row in processes]
+        parts.append(table(["fresh process", "load ms", "first call ms", "memory MB", batch, "n", ""], cells))
+    missing = [f"not measured: {name}: {reason}" for name, reason in left_out(records)]
+    return "\n\n".join([*parts, "\n".join([*(f"- {line}" for line in sentences(records)), *missing])])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from triadbench.core.timing import UNSTABLE_SPREAD, Timing
 
@@ -72,6 +72,13 @@ def number(value: float | None, digits: int = 3) -> str:
 def percent(share: float | None, decimals: int = 0) -> str:
     """A share as "12 %"; None is an em dash."""
     return "—" if share is None else f"{100 * share:.{decimals}f} %"
+
+
+def span(values: Iterable[float], digits: int = 2) -> str:
+    """Least and most, as "1.9 to 2.3", or one number where both read alike."""
+    values = list(values)
+    least, most = number(min(values), digits), number(max(values), digits)
+    return least if least == most else f"{least} to {most}"
 
 
 def scientific(value: float | None) -> str:

@@ -88,7 +88,7 @@ def data_size(**options) -> None:
 def _experiment(name: str, folder: Path | None, records: Path, data: Path | None, as_json: bool, **options) -> None:
     folder = folder or Path("runs") / name
     console.resume_hint(f"finished trials are kept in {folder}; the same command goes on from there")
-    from triadbench.bench.analysis import published_comparison
+    from triadbench.bench.analysis import experiments as analysis
     from triadbench.bench.study import experiments, protocol
 
     figures = protocol.make(name, **{key: value for key, value in options.items() if value != ()})
@@ -96,7 +96,7 @@ def _experiment(name: str, folder: Path | None, records: Path, data: Path | None
     if as_json:
         console.print_json(result)
     else:
-        click.echo(published_comparison.text(result["figures"]))
+        click.echo(analysis.text(result["figures"]))
         click.echo(f"Records: {records} ({result['appended']} new)")
 
 
@@ -127,7 +127,7 @@ def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, dat
       python cli.py experiment ladder --clips 128 --rounds 1 --json
     """
     console.resume_hint(f"finished epochs are kept in {folder}; the same command goes on from there")
-    from triadbench.bench.analysis import ladder_words
+    from triadbench.bench.analysis import ladder as analysis
     from triadbench.bench.study import ladder as ladders
     from triadbench.bench.study import protocol
 
@@ -138,9 +138,9 @@ def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, dat
     cases = [ladders.LadderCase(name, **options) for name in protocol.choose_devices(device)]
     result = ladders.run(cases, study_options.settings(folder, records, data))
     if as_json and not result["failed"]:
-        console.print_json({**result, "why": ladder_words.why(result["rungs"])})
+        console.print_json({**result, "why": analysis.explain(result["rungs"])})
     elif not as_json:
-        click.echo(ladder_words.text(result["rungs"], result["failed"]))
+        click.echo(analysis.text([*result["rungs"], *result["failed"]]))
         click.echo(f"Records: {records} ({result['appended']} new)")
     if result["failed"]:
         names = ", ".join(record["parameters"]["name"] for record in result["failed"])

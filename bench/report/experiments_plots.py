@@ -1,55 +1,47 @@
-"""Pictures of the experiments: every trial as a mark, a line through the means."""
+"""Figures of the experiments: every trial as a mark, a line through the means."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
 
 from triadbench.bench.analysis import pairing
-from triadbench.bench.analysis.experiments import THEIRS
-from triadbench.bench.analysis.summary import number
-from triadbench.bench.report.sections import layout, rounded
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from triadbench.bench.analysis.experiments import THEIRS, Row, who
+from triadbench.bench.analysis.summary import DEVICES, number
+from triadbench.bench.report.figures import layout, rounded, views
 
 _LOOKS = {
     (THEIRS, "cpu"): ("#8a8f98", "circle", "dot"),
-    (THEIRS, "gpu"): ("#8a8f98", "square", "dash"),
+    (THEIRS, "cuda"): ("#8a8f98", "square", "dash"),
     ("original", "cpu"): ("#d55e00", "diamond", "solid"),
-    ("original", "gpu"): ("#cc79a7", "triangle-up", "dash"),
+    ("original", "cuda"): ("#cc79a7", "triangle-up", "dash"),
     ("fast", "cpu"): ("#0072b2", "x", "solid"),
-    ("fast", "gpu"): ("#009e73", "star", "dash"),
+    ("fast", "cuda"): ("#009e73", "star", "dash"),
 }
 """(pipeline, device) -> colour, symbol, line: any two of them tell it."""
 _NAMES = {"batch_size": "clips a step (batch size)", "num_items": "clips in the set (70 % train, 30 % test)"}
 
 
-def times(rows: Sequence[dict], variable: str) -> tuple[go.Figure, list[dict]]:
+def times(rows: Sequence[Row], variable: str) -> tuple[go.Figure, list[dict]]:
     """Epoch time over `variable` ("batch_size" or "num_items"), one network and phase at a time."""
-    import plotly.graph_objects as go
-
-    figure, owners = go.Figure(), []
-    views = sorted(
-        {(row["task"], row["phase"]) for row in rows}, key=lambda view: (view[1] != "train", view[0] != "type")
-    )
-    ticks = sorted({row[variable] for row in rows})
+    figure, owners, ticks = go.Figure(), [], sorted({row[variable] for row in rows})
+    cases = sorted({(row["phase"] != "train", row["task"] != "type", row["task"], row["phase"]) for row in rows})
+    labels = {(task, phase): f"{task} network, {phase}ing" for *_, task, phase in cases}
     series = [key for key in _LOOKS if any((row["pipeline"], row["device"]) == key for row in rows)]
-    for view in views:
-        for i, key in enumerate(series):
-            mine = sorted(
-                (r for r in rows if (r["task"], r["phase"]) == view and (r["pipeline"], r["device"]) == key),
-                key=lambda row: row[variable],
-            )
+    for view in labels:
+        for index, key in enumerate(series):
+            mine = [row for row in rows if (row["task"], row["phase"], row["pipeline"], row["device"]) == (*view, *key)]
             if not mine:
                 continue
+            mine.sort(key=lambda row: row[variable])
             colour, symbol, dash = _LOOKS[key]
             # Categories stand at equal distances; who is shown stands a little beside the tick, so that none hides.
-            shift = 0.5 * (i - (len(series) - 1) / 2) / max(len(series), 2)
-            name = f"{'the original' if key[0] == THEIRS else 'ours, ' + key[0]}, {key[1].upper()}"
+            shift = 0.5 * (index - (len(series) - 1) / 2) / max(len(series), 2)
             places = [ticks.index(row[variable]) + shift for row in mine]
-            short = _kinds(mine, variable)
+            name = f"{'the original' if key[0] == THEIRS else 'ours, ' + key[0]}, {DEVICES[key[1]]}"
+            marks = [(place, value, row) for place, row in zip(places, mine, strict=True) for value in row["samples"]]
             figure.add_scatter(
                 x=places,
                 y=rounded([row["mean_s"] for row in mine]),
@@ -59,42 +51,27 @@ def times(rows: Sequence[dict], variable: str) -> tuple[go.Figure, list[dict]]:
                 line={"color": colour, "dash": dash, "width": 1.5},
                 showlegend=False,
                 hoverinfo="skip",
-                visible=view == views[0],
             )
-            owners.append(view)
             figure.add_scatter(
-                x=[x for x, row in zip(places, mine, strict=True) for _ in row["samples"]],
-                y=rounded([value for row in mine for value in row["samples"]]),
+                x=[place for place, _, _ in marks],
+                y=rounded([value for _, value, _ in marks]),
                 mode="markers",
                 legendgroup=name,
-                name=name + short,
+                name=name + _kinds(mine, variable),
                 marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.75},
-                customdata=[
-                    [f"{row[variable]:,}", row["badge"], _measured(row)] for row in mine for _ in row["samples"]
-                ],
+                customdata=[[f"{row[variable]:,}", row["badge"], _measured(row)] for *_, row in marks],
                 hovertemplate="%{customdata[0]}: %{y:.4g} s %{customdata[1]}%{customdata[2]}"
                 "<extra>%{fullData.name}</extra>",
-                visible=view == views[0],
             )
-            owners.append(view)
-    figure.update_layout(
-        **layout(480),
-        xaxis={
-            "title": {"text": _NAMES[variable]},
-            "tickvals": list(range(len(ticks))),
-            "ticktext": [f"{tick:,}" for tick in ticks],
-            "range": [-0.5, len(ticks) - 0.5],
-            "zeroline": False,
-        },
-        yaxis={"title": {"text": "seconds an epoch (log)"}, "type": "log", "automargin": True, "dtick": "D2"},
-    )
-    return figure, [
-        {"label": f"{task} network, {phase}ing", "args": [{"visible": [owner == (task, phase) for owner in owners]}]}
-        for task, phase in views
-    ]
+            owners += [view, view]
+    figure.update_layout(**layout(480))
+    figure.update_xaxes(title_text=_NAMES[variable], tickvals=list(range(len(ticks))), zeroline=False)
+    figure.update_xaxes(ticktext=[f"{tick:,}" for tick in ticks], range=[-0.5, len(ticks) - 0.5])
+    figure.update_yaxes(title_text="seconds an epoch (log)", type="log", automargin=True, dtick="D2")
+    return figure, views(figure, owners, labels)
 
 
-def _kinds(rows: Sequence[dict], variable: str) -> str:
+def _kinds(rows: Sequence[Row], variable: str) -> str:
     """ " (short run)", or " (some short runs)" where only some of the rows are; with the clips where these differ.
 
     Over batch sizes the published marks are of 8,192 clips, and seconds of fewer must not pass for faster.
@@ -108,77 +85,51 @@ def _kinds(rows: Sequence[dict], variable: str) -> str:
     return f" ({kinds[0]} run{of})" if every else f" (some {' and '.join(kinds)} runs{of})"
 
 
-def _measured(row: dict) -> str:
+def _measured(row: Row) -> str:
     """Threads and, of a run that is not the original's, how it differs; lines of a hover."""
     lines = [pairing.told_threads(row["threads"]), *row["short"].replace(": ", ":; ", 1).split("; ")]
     # A record's own text: plotly knows some tags.
     return "".join(f"<br>{line.replace('<', '&lt;')}" for line in lines if line)
 
 
-def ratios(found: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
+def ratios(pairs: Sequence[Row]) -> tuple[go.Figure, list[dict]]:
     """CPU time over GPU time of every setting: a mark a pair of trials, a bar at the ratio of means."""
-    import plotly.graph_objects as go
-
     figure, owners = go.Figure(), []
-    phases = [phase for phase in ("train", "test") if any(ratio["phase"] == phase for ratio in found)]
-    label = lambda r: f"{r['task']}, batch {r['batch_size']}, {r['num_items']:,}"  # noqa: E731
-    place = lambda r: (r["experiment"], r["task"], r["batch_size"], r["num_items"])  # noqa: E731
-    order = list(dict.fromkeys(label(r) for r in sorted(found, key=place)))
-    pipelines = [name for name in (THEIRS, "original", "fast") if any(r["pipeline"] == name for r in found)]
+    phases = [phase for phase in ("train", "test") if any(pair["phase"] == phase for pair in pairs)]
+    settings = sorted({(pair["experiment"], pair["task"], pair["batch_size"], pair["num_items"]) for pair in pairs})
+    order = list(dict.fromkeys(f"{task}, batch {batch}, {clips:,}" for _, task, batch, clips in settings))
+    pipelines = [name for name in (THEIRS, "original", "fast") if any(pair["pipeline"] == name for pair in pairs)]
     for phase in phases:
-        for i, pipeline in enumerate(pipelines):
-            mine = [r for r in found if (r["phase"], r["pipeline"]) == (phase, pipeline)]
+        for index, pipeline in enumerate(pipelines):
+            mine = [pair for pair in pairs if (pair["phase"], pair["pipeline"]) == (phase, pipeline)]
             colour, symbol, _ = _LOOKS[pipeline, "cpu"]
-            shift = 0.26 * (i - (len(pipelines) - 1) / 2)
-            name = pipeline if pipeline == THEIRS else f"ours, {pipeline} pipeline"
-            places = [order.index(label(r)) + shift for r in mine]
+            shift = 0.26 * (index - (len(pipelines) - 1) / 2)
+            rows = [f"{pair['task']}, batch {pair['batch_size']}, {pair['num_items']:,}" for pair in mine]
+            places = [order.index(row) + shift for row in rows]
+            shared = {"mode": "markers", "name": who(pipeline), "legendgroup": who(pipeline)}
             figure.add_scatter(
-                y=[y for y, r in zip(places, mine, strict=True) for _ in r["each"]],
-                x=rounded([value for r in mine for value in r["each"]]),
-                mode="markers",
-                name=name,
-                legendgroup=name,
+                y=[place for place, pair in zip(places, mine, strict=True) for _ in pair["each"]],
+                x=rounded([value for pair in mine for value in pair["each"]]),
                 marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.7},
-                visible=phase == phases[0],
                 hovertemplate="%{x:.3g} times<extra>one pair of trials, %{fullData.name}</extra>",
+                **shared,
             )
             figure.add_scatter(
                 y=places,
-                x=rounded([r["ratio"] for r in mine]),
-                mode="markers",
-                legendgroup=name,
+                x=rounded([pair["ratio"] for pair in mine]),
                 showlegend=False,
-                name=name,
                 marker={"symbol": "line-ns-open", "size": 16, "color": colour, "line": {"width": 3}},
-                visible=phase == phases[0],
-                customdata=[number(r["ratio"]) for r in mine],
+                customdata=[number(pair["ratio"]) for pair in mine],
                 hovertemplate="%{customdata} times by means<extra>%{fullData.name}</extra>",
+                **shared,
             )
             owners += [phase, phase]
-    figure.add_vline(x=1, line={"color": "#8a8f98", "dash": "dot", "width": 1})
-    figure.add_vline(x=5, line={"color": "#8a8f98", "dash": "dash", "width": 1})
-    figure.add_annotation(
-        x=math.log10(5),
-        y=1,
-        yref="paper",
-        text="hoped for: 5",
-        showarrow=False,
-        xanchor="left",
-        yanchor="top",
-        font={"size": 10},
-    )
-    figure.update_layout(
-        **layout(170 + 34 * len(order)),
-        xaxis={"title": {"text": "CPU time over GPU time (log)"}, "type": "log", "dtick": "D2"},
-        yaxis={
-            "tickvals": list(range(len(order))),
-            "ticktext": order,
-            "automargin": True,
-            "ticksuffix": "  ",
-            "range": [len(order) - 0.4, -0.6],
-            "zeroline": False,
-        },
-    )
-    return figure, [
-        {"label": f"{phase}ing", "args": [{"visible": [owner == phase for owner in owners]}]} for phase in phases
-    ]
+    for x, dash in ((1, "dot"), (5, "dash")):
+        figure.add_vline(x=x, line={"color": "#8a8f98", "dash": dash, "width": 1})
+    hope = {"text": "hoped for: 5", "showarrow": False, "xanchor": "left", "yanchor": "top", "font_size": 10}
+    figure.add_annotation(x=math.log10(5), y=1, yref="paper", **hope)
+    figure.update_layout(**layout(170 + 34 * len(order)))
+    figure.update_xaxes(title_text="CPU time over GPU time (log)", type="log", dtick="D2")
+    figure.update_yaxes(tickvals=list(range(len(order))), ticktext=order, ticksuffix="  ", automargin=True)
+    figure.update_yaxes(range=[len(order) - 0.4, -0.6], zeroline=False)
+    return figure, views(figure, owners, {phase: f"{phase}ing" for phase in phases})

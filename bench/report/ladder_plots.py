@@ -1,242 +1,172 @@
-"""The ladder's pictures: plotly figures that work in a light and in a dark page."""
+"""The ladder's figures, for a light and for a dark page."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from triadbench.bench.analysis import ladder as ladder_numbers
+import plotly.graph_objects as go
+
+from triadbench.bench.analysis import ladder
+from triadbench.bench.analysis.ladder import Row
 from triadbench.bench.analysis.summary import number
-from triadbench.bench.report.sections import DASHES, PARTS, SERIES, layout, rounded, thinned
+from triadbench.bench.report.figures import DASHES, LEGEND_ABOVE, PARTS, SERIES, layout, rounded, thinned
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-_TOTAL, _FASTER, _SLOWER = "#7d8590", "#0072b2", "#d55e00"
+_KINDS = {"whole epoch": ("#7d8590", ""), "saved": ("#0072b2", "/"), "added": ("#d55e00", "x")}
+"""Kind of a waterfall's bar -> colour and hatching."""
 _ROOM = 1.45  # what the longest bar leaves for its label
 _GREY = "rgba(128,128,128,.6)"
 
 
-def labels(rows: Sequence[dict]) -> list[str]:
+def labels(rows: Sequence[Row]) -> list[str]:
     """Short, and two of the same name stay apart."""
     return [f"{row['rung']} {row['name']}" for row in rows]
 
 
-def waterfall(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
+def _hatched(colour: str, shape: str, ink: str) -> dict:
+    pattern = {"shape": shape, "fillmode": "overlay", "fgcolor": ink, "fgopacity": 1, "size": 6, "solidity": 0.25}
+    return {"color": colour, "line": {"width": 1, "color": _GREY}, "pattern": pattern}
+
+
+def waterfall(rows: Sequence[Row]) -> tuple[go.Figure, list[dict]]:
     """A bar from the epoch before to the epoch after each rung; a mark for every epoch timed.
 
     Where the last epoch is far shorter than the first, a choice enlarges the short ones.
     """
-    import plotly.graph_objects as go
-
-    names = [*labels(rows), "all together"]
-    last = rows[-1]["median_s"]
-    figure = go.Figure()
-    before = [row["median_s"] for row in rows[:-1]]
-    after = [row["median_s"] for row in rows[1:]]
-    bars = {
-        "whole epoch": (_TOTAL, "", [(names[0], 0.0, rows[0]["median_s"], ""), (names[-1], 0.0, last, "")]),
-        "saved": (_FASTER, "/", []),
-        "added": (_SLOWER, "x", []),
-    }
-    for name, old, new in zip(names[1:-1], before, after, strict=True):
-        bars["saved" if new <= old else "added"][2].append(
-            (name, min(old, new), max(old, new), f"÷{number(old / new)}")
-        )
-    for kind, (colour, hatching, drawn) in bars.items():
-        if not drawn:
-            continue
-        figure.add_bar(
-            y=[name for name, *_ in drawn],
-            base=[low for _, low, _, _ in drawn],
-            x=[high - low for _, low, high, _ in drawn],
-            orientation="h",
-            name=kind,
-            marker={
-                "color": colour,
-                "line": {"width": 1, "color": _GREY},
-                "pattern": {
-                    "shape": hatching,
-                    "fillmode": "overlay",
-                    "fgcolor": "rgba(255,255,255,.55)",
-                    "fgopacity": 1,
-                    "size": 7,
-                    "solidity": 0.25,
-                },
-            },
-            customdata=[[number(low), number(high), word] for _, low, high, word in drawn],
-            hovertemplate="%{customdata[0]} to %{customdata[1]} s %{customdata[2]}<extra>%{y}</extra>",
-        )
-    for i, row in enumerate(rows):
+    figure, names, medians = go.Figure(), [*labels(rows), "all together"], [row["median_s"] for row in rows]
+    total = rows[-1]["over_original"]
+    bars = [("whole epoch", 0.0, medians[0], "", f"{number(medians[0])} s")]
+    for old, new in itertools.pairwise(medians):
+        ratio, kind = f"÷{number(old / new)}", "saved" if new <= old else "added"
+        bars.append((kind, min(old, new), max(old, new), ratio, f"{number(new)} s ({ratio})"))
+    end = f"{number(medians[-1])} s" + (f" (÷{number(total)})" if total else "")
+    bars.append(("whole epoch", 0.0, medians[-1], "", end))
+    for kind, (colour, shape) in _KINDS.items():
+        if drawn := [(name, *bar) for name, bar in zip(names, bars, strict=True) if bar[0] == kind]:
+            figure.add_bar(
+                y=[name for name, *_ in drawn],
+                base=[low for _, _, low, *_ in drawn],
+                x=[high - low for _, _, low, high, *_ in drawn],
+                orientation="h",
+                name=kind,
+                marker=_hatched(colour, shape, "rgba(255,255,255,.55)"),
+                customdata=[[number(low), number(high), ratio] for _, _, low, high, ratio, _ in drawn],
+                hovertemplate="%{customdata[0]} to %{customdata[1]} s %{customdata[2]}<extra>%{y}</extra>",
+            )
+    for name, row in zip(names, rows, strict=False):
         figure.add_scatter(
             x=rounded(row["samples"]),
-            y=[names[i]] * len(row["samples"]),
+            y=[name] * len(row["samples"]),
             mode="markers",
             name="one epoch",
             legendgroup="epochs",
-            showlegend=i == 0,
+            showlegend=name == names[0],
             marker={"symbol": "line-ns-open", "size": 13, "color": "#e69f00", "line": {"width": 2}},
             hovertemplate="%{x:.4g} s<extra>one epoch</extra>",
         )
-    ends = [rows[0]["median_s"], *(max(pair) for pair in zip(before, after, strict=True)), last]
-    words = [
-        f"{number(rows[0]['median_s'])} s",
-        *(f"{number(new)} s (÷{number(old / new)})" for old, new in zip(before, after, strict=True)),
-        f"{number(last)} s" + (f" (÷{number(rows[-1]['over_original'])})" if rows[-1]["over_original"] else ""),
+    # A label stands beyond the marks of single epochs, which may lie right of the bar.
+    ends = [
+        max([high, *(row["samples"] if row else [])]) for (_, _, high, *_), row in zip(bars, [*rows, None], strict=True)
     ]
-    most = max(value for row in rows for value in row["samples"])
-    figure.update_layout(
-        **layout(160 + 40 * len(names)),
-        barmode="overlay",
-        bargap=0.3,
-        xaxis={"title": {"text": "seconds an epoch"}, "range": [0, _ROOM * max(most, *ends)]},
-        yaxis={
-            "autorange": "reversed",
-            "automargin": True,
-            "ticksuffix": "  ",
-            "categoryorder": "array",
-            "categoryarray": names,
-        },
-        annotations=[
-            # Beyond the marks of single epochs, which may lie right of the bar.
-            {
-                "x": max([end, *(rows[i]["samples"] if i < len(rows) else [])]),
-                "y": name,
-                "text": word,
-                "xanchor": "left",
-                "showarrow": False,
-                "xshift": 8,
-                "font": {"size": 12},
-            }
-            for i, (name, end, word) in enumerate(zip(names, ends, words, strict=True))
-        ],
-    )
-    choices = [{"label": "every rung", "args": [{}, {"xaxis.range": [0, _ROOM * max(most, *ends)]}]}]
+    for name, x, (*_, words) in zip(names, ends, bars, strict=True):
+        figure.add_annotation(x=x, y=name, text=words, xanchor="left", showarrow=False, xshift=8, font_size=12)
+    whole, most = [0, _ROOM * max(ends)], max(value for row in rows for value in row["samples"])
+    figure.update_layout(**layout(160 + 40 * len(names)), barmode="overlay", bargap=0.3)
+    figure.update_xaxes(title_text="seconds an epoch", range=whole)
+    figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ", categoryorder="array")
+    figure.update_yaxes(categoryarray=names)
+    choices = [{"label": "every rung", "args": [{}, {"xaxis.range": whole}]}]
     short = [value for row in rows for value in row["samples"] if value < 0.3 * most]
-    if last < 0.15 * most and short:
+    if medians[-1] < 0.15 * most and short:
         choices.append({"label": "the fast end, enlarged", "args": [{}, {"xaxis.range": [0, _ROOM * max(short)]}]})
     return figure, choices
 
 
-def parts(rows: Sequence[dict], names: Sequence[str] | None = None) -> tuple[go.Figure, list[dict]]:
-    """Stacked bars of the parts of every rung: milliseconds a clip, seconds an epoch, or shares.
+def parts(rows: Sequence[Row], names: Sequence[str] | None = None) -> tuple[go.Figure, list[dict]]:
+    """Stacked bars of the parts of every row: milliseconds a clip, seconds an epoch, or shares.
 
     Args:
+        rows: of `ladder.epoch_row`.
         names: of the bars; None takes `labels`.
     """
-    import plotly.graph_objects as go
-
-    figure, values = go.Figure(), {"milliseconds a training clip": [], "seconds an epoch": [], "share in percent": []}
-    names = labels(rows) if names is None else list(names)
-    for part in dict.fromkeys(part for row in rows for part in ladder_numbers.parts_of(row)):
-        seconds = [ladder_numbers.split_s(row).get(part, 0.0) for row in rows]
-        clip_ms = rounded([1e3 * value / row["clips"] for value, row in zip(seconds, rows, strict=True)])
-        totals = [row["median_s"] for row in rows]
-        values["milliseconds a training clip"].append(clip_ms)
-        values["seconds an epoch"].append(rounded(seconds))
-        values["share in percent"].append(rounded([100 * v / t for v, t in zip(seconds, totals, strict=True)]))
-        colour, hatching = PARTS.get(part, ("#8a8f98", ""))
+    figure, names = go.Figure(), labels(rows) if names is None else list(names)
+    splits, kinds = [ladder.split_s(row) for row in rows], dict.fromkeys(part for row in rows for part in row["parts"])
+    factors = {
+        "milliseconds a training clip": [1e3 / row["clips"] for row in rows],
+        "seconds an epoch": [1.0 for _ in rows],
+        "share in percent": [100 / row["median_s"] for row in rows],
+    }
+    values = {
+        unit: [rounded([s.get(part, 0.0) * f for s, f in zip(splits, scales, strict=True)]) for part in kinds]
+        for unit, scales in factors.items()
+    }
+    unit = next(iter(values))
+    for part, clip_ms in zip(kinds, values[unit], strict=True):
         figure.add_bar(
             y=names,
             x=clip_ms,
             orientation="h",
             name=part,
-            marker={
-                "color": colour,
-                "line": {"width": 1, "color": _GREY},
-                "pattern": {
-                    "shape": hatching,
-                    "fillmode": "overlay",
-                    "fgcolor": "rgba(0,0,0,.35)",
-                    "fgopacity": 1,
-                    "size": 6,
-                    "solidity": 0.25,
-                },
-            },
+            marker=_hatched(*PARTS.get(part, ("#8a8f98", "")), "rgba(0,0,0,.35)"),
             hovertemplate="%{x:.3g} " + part + "<extra>%{y}</extra>",
         )
-    first = next(iter(values))
-    figure.update_layout(
-        **layout(220 + 34 * len(rows)),
-        barmode="stack",
-        bargap=0.3,
-        xaxis={"title": {"text": first}},
-        yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
-    )
-    # Above the bars: below them its lines, many on a phone, would lie on the axis title.
-    figure.update_layout(legend={"traceorder": "normal", "y": 1.02, "yanchor": "bottom"})
-    choices = [{"label": title, "args": [{"x": found}, {"xaxis.title.text": title}]} for title, found in values.items()]
-    return figure, choices
+    figure.update_layout(**layout(220 + 34 * len(rows)), barmode="stack", bargap=0.3)
+    figure.update_layout(legend=LEGEND_ABOVE)
+    figure.update_xaxes(title_text=unit)
+    figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ")
+    return figure, [{"label": unit, "args": [{"x": x}, {"xaxis.title.text": unit}]} for unit, x in values.items()]
 
 
-def losses(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
+def losses(rows: Sequence[Row]) -> tuple[go.Figure, list[dict]]:
     """Loss of every step of each rung over the original's, in a band of the tolerance; or the differences from it."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    reference = rows[0]["losses"]
+    figure, reference = go.Figure(), rows[0]["losses"]
     tolerance = next((row["tolerance"] for row in rows if row["tolerance"] is not None), None)
-    shown: dict[str, list] = {"losses": [], "difference from the original": []}
-    at = thinned(reference)
+    curves: list[list] = []
+    differences: list[list] = []
+
+    def add(steps: list[int], curve: list, difference: list, **look) -> None:
+        curves.append(curve)
+        differences.append(difference)
+        figure.add_scatter(x=[step + 1 for step in steps], y=curve, mode="lines", **look)
+
     if tolerance is not None:
-        for sign, fill in ((1, None), (-1, "tonexty")):
-            edge = rounded([reference[i] + sign * tolerance for i in at])
-            shown["losses"].append(edge)
-            shown["difference from the original"].append([sign * tolerance] * len(at))
-            figure.add_scatter(
-                x=[i + 1 for i in at],
-                y=edge,
-                mode="lines",
-                line={"width": 0.5, "color": _GREY},
-                fill=fill,
-                fillcolor="rgba(128,128,128,.22)",
-                name="tolerance",
-                legendgroup="tolerance",
-                showlegend=sign < 0,
-                hoverinfo="skip",
-            )
-    for k, curve in enumerate(rows[0]["losses_of_seeds"]):
-        steps = thinned(curve)
-        y = _finite([curve[i] for i in steps])
-        shown["losses"].append(y)
-        shown["difference from the original"].append([None] * len(y))
-        figure.add_scatter(
-            x=[i + 1 for i in steps],
-            y=y,
-            mode="lines",
-            line={"width": 1, "color": _GREY, "dash": "dot"},
+        steps = thinned(reference)
+        band = {"name": "tolerance", "legendgroup": "tolerance", "hoverinfo": "skip", "line_width": 0.5}
+        for edge in (tolerance, -tolerance):
+            fill = {"fill": "tonexty", "fillcolor": "rgba(128,128,128,.22)"} if edge < 0 else {"showlegend": False}
+            curve = rounded([reference[step] + edge for step in steps])
+            add(steps, curve, [edge] * len(steps), line_color=_GREY, **band, **fill)
+    for index, losses in enumerate(rows[0]["losses_of_seeds"]):
+        steps = thinned(losses)
+        add(
+            steps,
+            _finite([losses[step] for step in steps]),
+            [None] * len(steps),
             name="other seeds",
             legendgroup="seeds",
-            showlegend=k == 0,
+            showlegend=index == 0,
+            line={"width": 1, "color": _GREY, "dash": "dot"},
             hovertemplate="step %{x}: %{y:.6g}<extra>original, another seed</extra>",
         )
-    for i, row in enumerate(rows):
-        same = len(row["losses"]) == len(reference)
-        steps = thinned(row["losses"])
-        y = _finite([row["losses"][k] for k in steps])
-        shown["losses"].append(y)
-        shown["difference from the original"].append(
-            _finite([row["losses"][k] - reference[k] for k in steps]) if same else []
-        )
-        figure.add_scatter(
-            x=[k + 1 for k in steps],
-            y=y,
-            mode="lines",
-            name=f"{row['rung']} {row['name']}",
-            line={"color": SERIES[i % len(SERIES)], "dash": DASHES[i % len(DASHES)], "width": 3.5 if i == 0 else 1.5},
+    for index, (name, row) in enumerate(zip(labels(rows), rows, strict=True)):
+        losses, steps = row["losses"], thinned(row["losses"])
+        comparable = len(losses) == len(reference)
+        look = {"color": SERIES[index % len(SERIES)], "dash": DASHES[index % len(DASHES)]}
+        add(
+            steps,
+            _finite([losses[step] for step in steps]),
+            _finite([losses[step] - reference[step] for step in steps]) if comparable else [],
+            name=name,
+            line=look | {"width": 1.5 if index else 3.5},
             hovertemplate="step %{x}: %{y:.6g}<extra>%{fullData.name}</extra>",
         )
-    figure.update_layout(
-        **layout(460),
-        xaxis={"title": {"text": "step"}},
-        yaxis={"title": {"text": "loss"}, "automargin": True, "exponentformat": "power"},
-    )
-    titles = {"losses": "loss", "difference from the original": "loss minus the original's"}
-    choices = [
-        {"label": label, "args": [{"y": values}, {"yaxis.title.text": titles[label], "yaxis.autorange": True}]}
-        for label, values in shown.items()
+    figure.update_layout(**layout(460), xaxis_title_text="step")
+    figure.update_yaxes(title_text="loss", automargin=True, exponentformat="power")
+    views = {"losses": ("loss", curves), "difference from the original": ("loss minus the original's", differences)}
+    return figure, [
+        {"label": label, "args": [{"y": y}, {"yaxis.title.text": title, "yaxis.autorange": True}]}
+        for label, (title, y) in views.items()
     ]
-    return figure, choices
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:

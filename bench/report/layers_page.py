@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from triadbench.bench.analysis.summary import DEVICES, OTHER_PROGRAMS, number, percent, select
-from triadbench.bench.report.mel_plots import one_at_a_time
+from triadbench.bench.report.figures import layout, views
 from triadbench.bench.report.page import render
-from triadbench.bench.report.sections import layout
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -129,7 +128,6 @@ def _figure(
                 customdata=[[row["kind"], _shape(row)] for row in rows],
                 hovertemplate=f"%{{y}}: %{{x:.3~g}} {unit}<br>%{{customdata[0]}} %{{customdata[1]}}"
                 f"<extra>{bar}</extra>",
-                visible=index == 0,
             )
             owners.append(index)
         peak = record.get("peak_gflop_per_s")
@@ -141,7 +139,6 @@ def _figure(
                 line={"color": "#8a8f98", "dash": "dot", "width": 2},
                 name=f"this machine's best matrix product, {number(peak)} GFLOP/s",
                 hoverinfo="name",
-                visible=index == 0,
             )
             owners.append(index)
     figure.update_layout(
@@ -152,7 +149,7 @@ def _figure(
         yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  ", "type": "category"},
     )
     figure.update_layout(legend={"y": 1.0, "yanchor": "bottom", "traceorder": "normal"}, margin={"t": 40})
-    return figure, one_at_a_time([_variant(record) for record in records], owners)
+    return figure, views(figure, owners, dict(enumerate(map(_variant, records))))
 
 
 # --- table -----------------------------------------------------------------------------------------------------------

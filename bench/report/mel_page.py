@@ -11,8 +11,7 @@ from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.analysis.mel import case
 from triadbench.bench.analysis.summary import number, percent, scientific, select
 from triadbench.bench.report import mel_plots
-from triadbench.bench.report.page import render
-from triadbench.bench.report.sections import marked
+from triadbench.bench.report.page import marked, render
 from triadbench.core import timing
 
 _STATIC_COLUMNS = {

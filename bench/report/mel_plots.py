@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
 from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.analysis.mel import Case, case
 from triadbench.bench.analysis.summary import number, select
-from triadbench.bench.report.sections import layout
+from triadbench.bench.report.figures import layout, samples_box, views
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -42,14 +41,6 @@ def styles(rows: list[dict]) -> dict[str, dict]:
     }
 
 
-def one_at_a_time(labels: Sequence[str], owners: Sequence[int]) -> list[dict]:
-    """Choices that each show the traces of one label; `owners` has the index of every trace's label."""
-    return [
-        {"label": label, "args": [{"visible": [owner == index for owner in owners]}]}
-        for index, label in enumerate(labels)
-    ]
-
-
 def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
     """Achieved operations against operations a byte, under the roofs of the most threads; largest batch shown first."""
     import plotly.graph_objects as go
@@ -72,7 +63,6 @@ def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
                 showlegend=False,
                 line={"color": _GREY, "width": 2, "dash": "solid" if flat or name.startswith("memory") else "dot"},
                 hovertemplate=f"{name}<extra></extra>",
-                visible=index == 0,
             )
             owners.append(index)
         for name, look in style.items():
@@ -90,7 +80,6 @@ def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
                 ],
                 hovertemplate="%{customdata[0]}: %{y:.3g} GFLOP/s, %{customdata[2]} GB/s, %{customdata[1]} ms "
                 "%{customdata[3]}<extra>%{fullData.name}</extra>",
-                visible=index == 0,
             )
             owners.append(index)
     operations_a_byte = {
@@ -110,7 +99,7 @@ def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
         ],
     )
     labels = [f"batch {batch}, {Case('', batch, threads, device).place}" for threads, batch in cases]
-    return figure, one_at_a_time(labels, owners)
+    return figure, views(figure, owners, dict(enumerate(labels)))
 
 
 def _roof_lines(roofs: dict, device: str, threads: int) -> list[tuple[list, list, str, str]]:
@@ -220,33 +209,15 @@ def times(rows: list[dict], records: list[dict]) -> Figure:
     style, figure, owners = styles(rows), go.Figure(), []
     for record in select(records, "mel"):
         parameters = record["parameters"]
-        figure.add_box(
-            **samples_box(record["samples"], parameters["contestant"], style[parameters["contestant"]]["color"], "ms"),
-            visible=case(parameters) == first,
-        )
-        owners.append(cases.index(case(parameters)))
+        name = parameters["contestant"]
+        figure.add_box(**samples_box(record["samples"], name, style[name]["color"], "ms"))
+        owners.append(case(parameters))
     figure.update_layout(
         **layout(120 + 36 * len(style)),
         xaxis={"type": "log", "title": {"text": "milliseconds a call"}, "dtick": "D2"},
         yaxis={"autorange": "reversed", "automargin": True},
     )
-    return figure, one_at_a_time([one.label for one in cases], owners)
-
-
-def samples_box(samples: Sequence[float], name: str, colour: str, unit: str) -> dict:
-    """A box with a mark for every sample."""
-    return {
-        "x": samples,
-        "name": name,
-        "boxpoints": "all",
-        "jitter": 0.6,
-        "pointpos": 0,
-        "showlegend": False,
-        "marker": {"size": 4, "opacity": 0.6, "color": colour},
-        "line": {"width": 1.2},
-        "fillcolor": "rgba(128,128,128,0.12)",
-        "hovertemplate": f"%{{x:.4g}} {unit}<extra>%{{fullData.name}}</extra>",
-    }
+    return figure, views(figure, owners, {one: one.label for one in cases})
 
 
 def instruction_mix(analyses: list[tuple[str, dict]]) -> Figure:

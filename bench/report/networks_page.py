@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from triadbench.bench.analysis.summary import badge, disturbance, number, percent, scientific, select, steadiness
-from triadbench.bench.report.mel_plots import samples_box
-from triadbench.bench.report.page import render
-from triadbench.bench.report.sections import SERIES, layout, marked
+from triadbench.bench.report.figures import SERIES, layout, samples_box
+from triadbench.bench.report.page import marked, render
 from triadbench.core import timing
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from triadbench.bench.analysis.summary import number, scientific
 
 if TYPE_CHECKING:
     import jinja2
@@ -40,7 +42,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=lambda value: "—" if value is None else value,
     )
-    environment.filters["json"] = _json
+    environment.filters |= {"json": _json, "number": number, "scientific": scientific}
     environment.globals["plotly"] = lambda: Markup(get_plotlyjs())
     environment.globals["file"] = lambda name: Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
     return environment
@@ -61,6 +63,11 @@ def render(template: str, **values: object) -> Markup:
 def macro(name: str, *values: object, **named: object) -> Markup:
     """One of the macros in `templates/macros.html`, for chapters that are put together in Python."""
     return getattr(_environment().get_template("macros.html").module, name)(*values, **named)
+
+
+def marked(name: object, word: str) -> Markup:
+    """A name with a badge behind it, for cells that are put together in Python."""
+    return escape(name) + macro("badge", word)
 
 
 def page(title: str, lead: str, machines: Sequence[tuple[str, Sequence[Chapter]]]) -> str:

@@ -66,10 +66,11 @@ def figures(records: list[dict]) -> Iterator[tuple[str, str, go.Figure]]:
     if any(row["against_eager"] for row in timings):
         yield "mel-rivals", "Mel spectrograms: speed over torchaudio, one mark a case", mel_plots.speed_ups(timings)[0]
     ours = experiment_numbers.shown(experiment_numbers.ours(records))
-    for name, experiment in experiment_numbers.NAMES.items():
-        if any(row["experiment"] == experiment for row in ours):
-            rows = [row for row in [*experiment_numbers.published(), *ours] if row["experiment"] == experiment]
-            figure, _ = experiments_plots.times(rows, "batch_size" if experiment == 1 else "num_items")
+    for name, variable in experiment_numbers.NAMES.items():
+        if any(f"experiment {row['experiment']}" == name for row in ours):
+            rows = [*experiment_numbers.published_rows(), *ours]
+            rows = [row for row in rows if f"experiment {row['experiment']}" == name]
+            figure, _ = experiments_plots.times(rows, variable)
             yield name.replace(" ", "-"), "Training time of an epoch: the original's figures and ours", figure
 
 

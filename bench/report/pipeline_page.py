@@ -11,8 +11,7 @@ from triadbench.bench.analysis import ladder as ladder_numbers
 from triadbench.bench.analysis import pairing
 from triadbench.bench.analysis.summary import DEVICES, badge, number, percent, scientific
 from triadbench.bench.report import ladder_plots
-from triadbench.bench.report.page import render
-from triadbench.bench.report.sections import marked
+from triadbench.bench.report.page import marked, render
 
 NAME = "pipeline parts"
 _ORDER = ("original", "fast")
@@ -102,7 +101,7 @@ def _costs(rows: list[dict]) -> list[list[object]]:
     """Milliseconds a clip and share of each part, and of all together."""
     costs = [ladder_numbers.per_clip_ms(row) for row in rows]
     lines = []
-    for part in dict.fromkeys(part for row in rows for part in ladder_numbers.parts_of(row)):
+    for part in dict.fromkeys(part for row in rows for part in row["parts"]):
         line = [part]
         for cost in costs:
             line += [_ms(cost.get(part, 0.0)), percent(cost.get(part, 0.0) / sum(cost.values()), 1)]

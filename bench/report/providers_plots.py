@@ -1,38 +1,44 @@
-"""The pictures of `benchmark`: plotly figures that work in a light and in a dark page."""
+"""The figures of `benchmark`, for a light and for a dark page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from triadbench.bench.analysis import providers as providers_numbers
-from triadbench.bench.report.sections import DASHES, SERIES, SYMBOLS, layout, rounded, thinned
+import numpy as np
+import plotly.graph_objects as go
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from triadbench.bench.analysis import providers
+from triadbench.bench.analysis.pairing import told_threads
+from triadbench.bench.analysis.providers import Row
+from triadbench.bench.report.figures import (
+    DASHES,
+    LEGEND_ABOVE,
+    SERIES,
+    SYMBOLS,
+    layout,
+    rounded,
+    samples_box,
+    thinned,
+    views,
+)
 
-_ROWS_OF_LEGEND_PX = 22
-_GREY = "rgba(128,128,128,.6)"
+_ROW_OF_LEGEND_PX = 22
+_LOG_MS = {"type": "log", "title": {"text": "milliseconds (log)"}, "dtick": "D2"}
+_PERCENT = {"type": "linear", "title": {"text": "% of queries"}, "automargin": True, "range": [0, 101]}
+_SLOWER = {"type": "log", "title": {"text": "one query in so many is slower (log)"}, "dtick": 1, "autorange": True}
 
 
-def latencies(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
+def latencies(rows: Sequence[Row]) -> tuple[go.Figure, list[dict]]:
     """Share of queries answered within a time, a line for each contestant; or the time at each percentile, where the
     slowest thousandth has as much room as the fastest half. One thread count at a time."""
-    import numpy as np
-    import plotly.graph_objects as go
-
-    rows = [row for row in rows if row["single"]]
-    figure, curves, tails = go.Figure(), [], []
+    figure, curves, tails = _figure(rows), [], []
     for row in rows:
         ordered = sorted(row["samples"])
-        n = len(ordered)
-        at = thinned(ordered)
-        shares = [100 * (i + 1) / n for i in at]
-        curves.append((rounded([ordered[i] for i in at]), rounded(shares)))
+        n, steps = len(ordered), thinned(ordered)
+        curves.append((rounded([ordered[i] for i in steps]), rounded([100 * (i + 1) / n for i in steps])))
         # 1 in 2, 1 in 4, ... of the queries is slower.
-        slower = [2.0**-k for k in np.arange(0, np.log2(max(n, 2)) + 1e-9, 0.25)]
-        times = np.quantile(ordered, [1 - share for share in slower]).tolist()
-        tails.append((rounded([1 / share for share in slower]), rounded(times)))
+        slower = 2.0 ** np.arange(0, np.log2(max(n, 2)) + 1e-9, 0.25)
+        tails.append((rounded(slower.tolist()), rounded(np.quantile(ordered, 1 - 1 / slower).tolist())))
         figure.add_scatter(
             x=curves[-1][0],
             y=curves[-1][1],
@@ -40,46 +46,32 @@ def latencies(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
             **_look(rows, row, shape="hv"),
             hovertemplate="%{x:.3g}, %{y:.4g}<extra>%{fullData.name}</extra>",
         )
-    percent = {"type": "linear", "title": {"text": "% of queries"}, "automargin": True, "range": [0, 101]}
-    time_ms = {"type": "log", "title": {"text": "milliseconds (log)"}, "dtick": "D2"}
-    figure.update_layout(**_layout(rows, 420), xaxis=time_ms, yaxis=percent)
+    figure.update_layout(xaxis=_LOG_MS, yaxis=_PERCENT)
+    axes = {
+        "answered within": (curves, {"xaxis": _LOG_MS | {"autorange": True}, "yaxis": _PERCENT}),
+        "the slow tail": (tails, {"xaxis": _SLOWER, "yaxis": _LOG_MS | {"automargin": True, "autorange": True}}),
+    }
     choices = []
-    for threads in _threads(rows):
-        shown = [row["threads"] == threads for row in rows]
-        for words, drawn, x, y in (
-            ("answered within", curves, time_ms, percent),
-            (
-                "the slow tail",
-                tails,
-                {"type": "log", "title": {"text": "one query in so many is slower (log)"}, "dtick": 1},
-                {"type": "log", "title": {"text": "milliseconds (log)"}, "dtick": "D2", "automargin": True},
-            ),
-        ):
-            axes = {"xaxis": x | {"autorange": True}, "yaxis": y | ({} if "range" in y else {"autorange": True})}
-            data = {"x": [line[0] for line in drawn], "y": [line[1] for line in drawn], "visible": shown}
-            choices.append({"label": f"{_plural(threads)}: {words}", "args": [data, axes]})
-    for trace, shown in zip(figure.data, choices[0]["args"][0]["visible"] if choices else [], strict=True):
-        trace.visible = shown
+    for choice in _by_threads(figure, rows, [row["threads"] for row in rows]):
+        for words, (lines, layout_change) in axes.items():
+            change = {"x": [x for x, _ in lines], "y": [y for _, y in lines]} | choice["args"][0]
+            choices.append({"label": f"{choice['label']}: {words}", "args": [change, layout_change]})
     return figure, choices
 
 
-def throughput(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
+def throughput(rows: Sequence[Row]) -> tuple[go.Figure, list[dict]]:
     """Clips a second over the batch size, both logarithmic; a ring where a GPU passes every CPU contestant."""
-    import plotly.graph_objects as go
-
-    rows = [row for row in rows if row["offline"]]
-    figure, owners = go.Figure(), []
+    figure, owners = _figure(rows), [row["threads"] for row in rows]
     for row in rows:
         figure.add_scatter(
             x=list(row["offline"]),
             y=rounded(list(row["offline"].values())),
             mode="lines+markers",
-            **_look(rows, row, marker=True),
+            **_look(rows, row),
             customdata=[" (disturbed)" if row["disturbed"][batch] else "" for batch in row["offline"]],
             hovertemplate="batch %{x}: %{y:.4g} clips/s%{customdata}<extra>%{fullData.name}</extra>",
         )
-        owners.append(row["threads"])
-    for crossing in providers_numbers.crossovers(rows):
+    for crossing in providers.crossovers(rows):
         if crossing["batch"] is not None:
             row = crossing["row"]
             figure.add_scatter(
@@ -93,74 +85,36 @@ def throughput(rows: Sequence[dict]) -> tuple[go.Figure, list[dict]]:
             )
             owners.append(row["threads"])
     batches = sorted({batch for row in rows for batch in row["offline"]})
-    figure.update_layout(
-        **_layout(rows, 420),
-        xaxis={
-            "type": "log",
-            "title": {"text": "clips a call (log)"},
-            "tickvals": batches,
-            "ticktext": [str(batch) for batch in batches],
-        },
-        yaxis={"type": "log", "title": {"text": "clips a second (log)"}, "automargin": True, "dtick": "D2"},
-    )
-    choices = [
-        {"label": _plural(threads), "args": [{"visible": [owner == threads for owner in owners]}, {}]}
-        for threads in _threads(rows)
-    ]
-    for trace, shown in zip(figure.data, choices[0]["args"][0]["visible"] if choices else [], strict=True):
-        trace.visible = shown
-    return figure, choices
+    figure.update_xaxes(type="log", title_text="clips a call (log)", tickvals=batches, ticktext=list(map(str, batches)))
+    figure.update_yaxes(type="log", title_text="clips a second (log)", automargin=True, dtick="D2")
+    return figure, _by_threads(figure, rows, owners)
 
 
-def waits(rows: Sequence[dict]) -> go.Figure:
+def waits(rows: Sequence[Row]) -> go.Figure:
     """A box of each way's or command's seconds, and a mark for every one of them."""
-    import plotly.graph_objects as go
-
     figure = go.Figure()
-    for i, row in enumerate(rows):
-        figure.add_box(
-            x=rounded(row["samples"]),
-            y=[row["label"]] * len(row["samples"]),
-            orientation="h",
-            name=row["label"],
-            boxpoints="all",
-            jitter=0.5,
-            pointpos=0,
-            line={"color": SERIES[i % len(SERIES)], "width": 1.5},
-            marker={"size": 5, "opacity": 0.7},
-            fillcolor="rgba(128,128,128,0.12)",
-            hovertemplate="%{x:.4g} s<extra>%{fullData.name}</extra>",
-        )
-    figure.update_layout(
-        **layout(110 + 60 * len(rows), showlegend=False),
-        xaxis={"title": {"text": "seconds"}, "rangemode": "tozero"},
-        yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
-    )
+    for index, row in enumerate(rows):
+        figure.add_box(**samples_box(rounded(row["samples"]), row["label"], SERIES[index % len(SERIES)], "s"))
+    figure.update_layout(**layout(110 + 60 * len(rows)))
+    figure.update_xaxes(title_text="seconds", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ")
     return figure
 
 
-def _look(rows: Sequence[dict], row: dict, *, shape: str = "linear", marker: bool = False) -> dict:
+def _figure(rows: Sequence[Row]) -> go.Figure:
+    """On a phone the legend, above the lines, has as many rows as there are contestants."""
+    figure = go.Figure(layout=layout(420 + _ROW_OF_LEGEND_PX * len({row["name"] for row in rows})))
+    return figure.update_layout(legend=LEGEND_ABOVE)
+
+
+def _look(rows: Sequence[Row], row: Row, shape: str = "linear") -> dict:
     """A contestant has one colour, dash and symbol, with any number of threads."""
-    names = list(dict.fromkeys(other["name"] for other in rows))
-    i = names.index(row["name"])
-    look = {
-        "name": row["name"],
-        "line": {"color": SERIES[i % len(SERIES)], "dash": DASHES[i % len(DASHES)], "width": 2, "shape": shape},
-    }
-    return look | ({"marker": {"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 8}} if marker else {})
+    index = list(dict.fromkeys(other["name"] for other in rows)).index(row["name"])
+    line = {"color": SERIES[index % len(SERIES)], "dash": DASHES[index % len(DASHES)], "width": 2, "shape": shape}
+    return {"name": row["name"], "line": line, "marker": {"symbol": SYMBOLS[index % len(SYMBOLS)], "size": 8}}
 
 
-def _layout(rows: Sequence[dict], height: int) -> dict:
-    """The legend stands above the lines: on a phone it has as many rows as there are contestants."""
-    names = {row["name"] for row in rows}
-    found = layout(height + _ROWS_OF_LEGEND_PX * len(names))
-    found["legend"] |= {"y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
-    return found
-
-
-def _threads(rows: Sequence[dict]) -> list[int]:
-    return sorted({row["threads"] for row in rows})
-
-
-def _plural(threads: int) -> str:
-    return f"{threads} thread{'' if threads == 1 else 's'}"
+def _by_threads(figure: go.Figure, rows: Sequence[Row], owners: Sequence[int]) -> list[dict]:
+    return views(
+        figure, owners, {threads: told_threads(threads) for threads in sorted({row["threads"] for row in rows})}
+    )

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from triadbench.bench.analysis import experiments as experiment_numbers
 from triadbench.bench.analysis import findings as story
 from triadbench.bench.analysis import gather
@@ -29,9 +31,8 @@ from triadbench.bench.report import (
     providers_page,
 )
 from triadbench.bench.report.page import Chapter, page, render
-from triadbench.bench.report.sections import BROKEN, card
-from triadbench.bench.report.sections import text as escaped
 
+_CARD = Markup('<div class="card"><p>{}</p></div>')
 TITLE = "Why was it only twice as fast?"
 
 
@@ -171,13 +172,14 @@ def _chapters(
         try:
             body = build()
         # Records are files from anywhere: what a chapter stumbles over is said, and the others are still worth reading.
-        except BROKEN as error:
+        except story.MALFORMED as error:
             line = f"chapter “{title}”: its records are not as they should be ({type(error).__name__}: {error})"
             problems.append(f"{machine.label}: {line}")
-            body = card(f"<p>{escaped(line)}.</p>")
+            body = _CARD.format(Markup("{}.").format(line))
         if not body and command:
             missing.append(f"{title}: {command}")
-            body = card(f"<p>Not measured on this machine. <code>{escaped(command)}</code> makes the records.</p>")
+            words = Markup("Not measured on this machine. <code>{}</code> makes the records.").format(command)
+            body = _CARD.format(words)
         if body:
             chapters.append(Chapter(chapter_id, title, body))
 

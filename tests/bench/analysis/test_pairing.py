@@ -10,7 +10,6 @@ from tests.bench import report_records as made
 from triadbench.bench.analysis import experiments as experiment_numbers
 from triadbench.bench.analysis import gather, pairing
 from triadbench.bench.analysis import ladder as ladder_numbers
-from triadbench.bench.analysis import ladder_words as why
 from triadbench.bench.report.report import write_report
 
 FULL = {"protocol": "full", "trials": 6, "epochs": 5}
@@ -68,7 +67,7 @@ def test_ladders_of_different_threads_stay_apart(tmp_path):
     kept = gather.latest(every)
     assert len(kept) == len(every)
     assert [key[4] for key in ladder_numbers.ladders(kept)] == [2, 1, 1]
-    sentences = " ".join(why.why([*every[:7], *every[14:]]))
+    sentences = " ".join(ladder_numbers.sentences([*every[:7], *every[14:]]))
     assert "not compared" in sentences and "threads 2 and 1" in sentences and "the GPU is" not in sentences
     result = write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html")
     assert told(result)["gain"]["numbers"]["threads"] == 2

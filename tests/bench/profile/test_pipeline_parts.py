@@ -10,8 +10,7 @@ import pytest
 from tests.bench import report_records as made
 from triadbench.bench import records
 from triadbench.bench.profile import pipeline_parts
-from triadbench.bench.report import pipeline_page, profile_page
-from triadbench.bench.report import sections as pieces
+from triadbench.bench.report import figures, pipeline_page, profile_page
 from triadbench.bench.report.report import write_report
 from triadbench.core.constants import EPOCH_PARTS
 
@@ -118,7 +117,7 @@ def test_bars_and_table_are_the_shares_of_the_epochs_without_a_clock():
 
 
 def test_every_part_has_a_colour_of_its_own_and_a_hatching_or_a_neighbour_without():
-    assert set(pieces.PARTS) == set(EPOCH_PARTS) and len(set(pieces.PARTS.values())) == len(EPOCH_PARTS)
+    assert set(figures.PARTS) == set(EPOCH_PARTS) and len(set(figures.PARTS.values())) == len(EPOCH_PARTS)
     assert "hovertemplate" in pipeline_page.chapter(BOTH)
 
 

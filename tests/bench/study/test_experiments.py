@@ -15,7 +15,7 @@ import pytest
 
 from tests.bench.study.fakes import CLIPS, FakeTrainer, make_clips, run, small
 from triadbench.bench import records
-from triadbench.bench.analysis import published_comparison as compare
+from triadbench.bench.analysis import experiments as analysis
 from triadbench.bench.outputs import only_one
 from triadbench.bench.study.protocol import Case
 from triadbench.bench.study.session import make_trainer
@@ -106,7 +106,7 @@ def test_records_carry_the_label_and_are_appended_once(tmp_path, clips):
         "batch size 4 and 8, not 32 or 64 or 128 or 256"
     )
     assert {record["parameters"]["protocol"] for record in made} == {label} == {first["protocol"]}
-    assert label in compare.text(made)
+    assert label in analysis.text(made)
     wanted = {
         "experiment",
         "task",
@@ -204,51 +204,6 @@ def test_time_left_takes_the_nearest_kind_and_scales_with_clips():
     assert [duration(s) for s in (4.2, 90, 1500, 11_400)] == ["4.2 s", "90 s", "25 min", "3 h 10 min"]
 
 
-def test_the_table_stands_beside_the_originals():
-    def record(device, pipeline, phase, seconds):
-        given = {
-            "experiment": "batch-size",
-            "task": "type",
-            "batch_size": 32,
-            "num_items": 8192,
-            "device": device,
-            "pipeline": pipeline,
-            "phase": phase,
-            "protocol": "full",
-        }
-        return {"name": "experiment batch-size", "parameters": given, "samples": [seconds] * 5, "disturbed": False}
-
-    made = [
-        record("cpu", "original", "train", 40.0),
-        record("cpu", "fast", "train", 10.0),
-        record("cuda", "original", "train", 20.0),
-        record("cuda", "fast", "train", 0.1),
-    ]
-    (row,) = compare.beside(made)
-    assert row["fast_over_original"] == {"cpu": 4, "cuda": 200} and row["gpu_over_cpu"] == {"original": 2, "fast": 100}
-    assert row["published_ratio"] == pytest.approx(1.986, abs=1e-3)
-    assert row["ours_over_published"]["cpu", "original"] == pytest.approx(19.237 / 40, abs=1e-4)
-    text = compare.text(made)
-    assert all(word in text for word in ("4.00x", "200.00x", "100.00x", "19.237", "9.686", "1.99x", "Protocol full"))
-
-
-def test_rows_of_the_table_can_be_told_apart(tmp_path, clips):
-    made = run(tmp_path, clips, small(clips=(32, 64), batch_sizes=(8,), trials=2, task="type"))["figures"]
-    head, *rows = [line for line in compare.text(made).splitlines() if line.split()[0] in ("task", "type")]
-    assert "batch size" in head and "clips" in head
-    assert sorted(row.split()[:4] for row in rows) == [
-        ["type", phase, "8", n] for phase in ("test", "train") for n in ("32", "64")
-    ]
-    one = [record for record in made if record["parameters"]["num_items"] == 64]
-    assert "clips" not in compare.text(one).splitlines()[0]
-    by_data = [
-        {**record, "name": "experiment data-size", "parameters": {**record["parameters"], "experiment": "data-size"}}
-        for record in made
-    ]
-    assert "experiment" in compare.text(made + by_data).splitlines()[0]
-    assert "batch size" not in compare.text(by_data).splitlines()[0]
-
-
 def test_a_real_trial_end_to_end(tmp_path, clips):
     made = small(batch_sizes=(16,), trials=2, epochs=1, task="type")
     result = run(tmp_path, clips, made, make_trainer)
@@ -265,4 +220,4 @@ def test_a_real_trial_on_the_gpu(tmp_path, clips):
     losses = {(r["parameters"]["device"], r["parameters"]["pipeline"]): r["test_loss"] for r in result["figures"]}
     assert len(losses) == 4
     assert all(loss == pytest.approx(losses["cpu", "original"], abs=5e-3) for loss in losses.values())
-    assert "GPU/CPU fast" in compare.text(result["figures"])
+    assert "GPU/CPU fast" in analysis.text(result["figures"])

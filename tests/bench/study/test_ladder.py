@@ -10,7 +10,7 @@ import pytest
 from tests.bench.study.fakes import CLIPS, FakeTrainer, make_clips, run_ladder, settings
 from tests.bench.study.test_experiments import counted, kill, start, wait_for_lines
 from triadbench.bench import records
-from triadbench.bench.analysis import ladder_words as why
+from triadbench.bench.analysis import ladder as analysis
 from triadbench.bench.study import ladder
 from triadbench.bench.study.session import make_trainer
 from triadbench.core.constants import EPOCH_PARTS
@@ -67,14 +67,14 @@ def test_the_record_says_which_epochs_were_disturbed(tmp_path, clips, monkeypatc
     (record,) = result["rungs"]
     assert record["disturbed"] and record["disturbed_epochs"] == {"timed": [], "instrumented": [1]}
     assert (record["other_cores"], record["instrumented_other_cores"]) == (0.0, 64.0)
-    assert "Other programs used the processor during epochs of original (1 instrumented)." in why.text([record])
+    assert "Other programs used the processor during epochs of original (1 instrumented)." in analysis.text([record])
     kept[:] = [None] * 2
     (quiet,) = run_ladder(tmp_path / "other", clips, rungs=lambda device: given(device), rounds=1)["rungs"]
     assert quiet["disturbed_epochs"] == {"timed": [], "instrumented": [0]}
     kept[:] = [None] * 4
     (quiet,) = run_ladder(tmp_path / "quiet", clips, rungs=given)["rungs"]
     assert not quiet["disturbed"] and quiet["disturbed_epochs"] == {"timed": [], "instrumented": []}
-    assert "Other programs" not in why.text([quiet])
+    assert "Other programs" not in analysis.text([quiet])
 
 
 def test_another_learning_rate_fails_and_is_not_timed(tmp_path, clips):
@@ -88,7 +88,7 @@ def test_another_learning_rate_fails_and_is_not_timed(tmp_path, clips):
     assert failed["name"] == "ladder left out" and failed["samples"] == [] and not failed["passes"]
     assert failed["max_difference"] > failed["tolerance"]
     assert any("wrong: not the original's loss" in note for note in notes)
-    assert "wrong: left out" in why.text(result["rungs"], result["failed"])
+    assert "wrong: left out" in analysis.text([*result["rungs"], *result["failed"]])
 
 
 @pytest.mark.parametrize("rate", [1e-12, 1e-4], ids=["learns nothing", "ten times too fast"])
@@ -144,57 +144,6 @@ def test_bad_cases(changes, message):
         ladder.LadderCase("cpu", **changes)
 
 
-def made_rung(device, number, seconds, parts, mel="clip", n_clips=1000):
-    given = {
-        "rung": number,
-        "name": f"rung {number}",
-        "device": device,
-        "task": "type",
-        "batch_size": 32,
-        "num_items": CLIPS,
-        "protocol": "full",
-        "switches": {"mel": mel},
-    }
-    return {
-        "name": "ladder",
-        "parameters": given,
-        "samples": [seconds],
-        "parts": parts,
-        "n_clips": n_clips,
-        "first_call": seconds,
-        "max_difference": 0.0,
-        "overhead": 1.1,
-        "losses": [1.0],
-        "spread_of_seeds": 0.1,
-        "tolerance": 0.1,
-        "seeds": [0, 1, 2],
-    }
-
-
-def test_why_is_computed_from_the_parts():
-    cpu = [
-        made_rung("cpu", 0, 10.0, {"reading": 1, "mel": 1, "forward": 3, "backward": 5}),
-        made_rung("cpu", 1, 5.0, {"forward": 2, "backward": 3}, "batch"),
-    ]
-    only_cpu = " ".join(why.why(cpu))
-    assert "20 % of an epoch on preparing clips one by one (reading 10 %, mel 10 %), 80 % in the network" in only_cpu
-    assert "2.0 times as fast (10.00 ms to 5.00 ms a clip)" in only_cpu and "rung 1 (5.00 ms a clip)" in only_cpu
-    assert "only 5.0 times as fast" in only_cpu and "GPU: not measured" in only_cpu
-    # With the clock in, 8 s: shares count, and the seconds are those without it.
-    gpu = [
-        made_rung("cuda", 0, 4.0, {"reading": 2, "mel": 4, "forward": 1, "idle": 1}),
-        made_rung("cuda", 1, 0.05, {"mel": 0.025, "forward": 0.025}, "batch"),
-    ]
-    both = " ".join(why.why(cpu + gpu))
-    assert (
-        "the GPU is 2.5 times as fast as the CPU: its network runs 16.0 times as fast, but preparing clips only" in both
-    )
-    assert "0.7 times, and that is 75 % of its epoch" in both and "still be only 3.3 times as fast" in both
-    assert "mel takes 2000 us a clip when clips come one by one and 25.0 us in batches: 99 % of it" in both
-    assert "With the fast pipeline the GPU is 100 times as fast as the CPU." in both and "not measured" not in both
-    assert why.why([]) == []
-
-
 @pytest.mark.gpu
 def test_every_rung_passes_on_the_gpu(tmp_path, clips):
     cases = [ladder.LadderCase(device, num_items=CLIPS, batch_size=8, rounds=1) for device in ("cpu", "cuda")]
@@ -203,4 +152,4 @@ def test_every_rung_passes_on_the_gpu(tmp_path, clips):
     assert len(result["rungs"]) == sum(len(ladder.rungs_of(device)) for device in ("cpu", "cuda"))
     for record in result["rungs"]:
         assert sum(record["parts"].values()) == pytest.approx(record["instrumented_s"], rel=1e-3)
-    assert any("With the fast pipeline the GPU is" in sentence for sentence in why.why(result["rungs"]))
+    assert any("With the fast pipeline the GPU is" in sentence for sentence in analysis.sentences(result["rungs"]))
