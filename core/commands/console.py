@@ -38,7 +38,7 @@ json_option = click.option(
 
 
 class Group(click.Group):
-    """A click group that ends in one line: exit code 1 for a `UserError`, 130 for Ctrl-C.
+    """A click group that ends in one line: exit code 1 for a `UserError` or a missing extra, 130 for Ctrl-C.
 
     Commands of other modules are imported when they are called, not for `--help` or for another command.
     """
@@ -56,6 +56,12 @@ class Group(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except ModuleNotFoundError as error:
+            from triadbench.core import extras
+
+            if line := extras.missing(error, ctx.invoked_subcommand or "this command"):
+                raise click.ClickException(line) from error
+            raise
         except KeyboardInterrupt:
             hint = ctx.meta.get(_RESUME, "no finished output was changed; the same command starts anew")
             click.echo(f"\nInterrupted: {hint}", err=True)

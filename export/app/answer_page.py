@@ -7,7 +7,7 @@ from html import escape
 from triadbench.export.app.drawings import chord_words, keyboard, notes, printed, symbol
 from triadbench.export.app.spectrogram import picture
 from triadbench.export.app.uploads import Heard, clock
-from triadbench.export.predict.window_votes import WINDOW_S
+from triadbench.export.predict.bulk import WINDOW_S
 
 
 def answer(heard: Heard, predictor) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from triadbench.core.constants import PROVIDERS
 from triadbench.core.errors import UserError
-from triadbench.export.predict.predictor import PRETRAINED, STEM, ChordPredictor, file_name
+from triadbench.core.pretrained import pretrained_path
+from triadbench.export.predict.predictor import ChordPredictor, file_name
 
 SHIPPED = {"shipped model": "fp32", "shipped model, int8": "int8", "shipped model, fp16": "fp16"}
 _KEPT = 6
@@ -80,7 +81,7 @@ class Predictors:
 
 
 def _is_there(precision: str) -> bool:
-    return any((PRETRAINED / file_name(provider, precision, stem=STEM)).is_file() for provider in ("cpu", "cuda"))
+    return any(pretrained_path(file_name(provider, precision)).is_file() for provider in ("cpu", "cuda"))
 
 
 def _offered() -> list[str]:

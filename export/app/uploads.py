@@ -12,7 +12,7 @@ import numpy as np
 from triadbench.core.audio.io import AudioError, iter_blocks, read_header
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.export.predict.window_votes import HOP_S, Hearing, loudness, windows
+from triadbench.export.predict.bulk import HOP_S, WindowVotes, loudness, windows
 
 CLIP_LIMIT_S = 60.0
 ALTERNATIVES = 5
@@ -30,7 +30,7 @@ class Limits:
 @dataclass(frozen=True)
 class Heard:
     """Attributes:
-    answer: as of `export.predict.window_votes.Hearing.answer`.
+    answer: as of `export.predict.bulk.WindowVotes.result`.
     window: float32 (64000,), the loudest that the model was given. start_s: where it begins.
     read_ms, model_ms: what reading the file and answering took.
     """
@@ -89,14 +89,14 @@ def hear(path: str | None, predictor, limits: Limits) -> Heard:
     begin = time.perf_counter()
     way_out = "drop it on the tab Song"
     path = checked(path, limits, CLIP_LIMIT_S, way_out)
-    hearing = Hearing()
+    votes = WindowVotes()
     blocks = until(iter_blocks(path, CLIP_LIMIT_S / 4, name="this file"), CLIP_LIMIT_S, way_out)
-    batch = np.stack(list(windows(hearing.counted(blocks))))
+    batch = np.stack(list(windows(votes.counted(blocks))))
     read = time.perf_counter()
     shares, scores = loudness(batch), predictor(batch)
     for joint, share, silent in zip(scores.joint, shares, scores.silent, strict=True):
-        hearing.add(joint, float(share), bool(silent))
-    answer = hearing.answer(ALTERNATIVES)
+        votes.add(joint, float(share), bool(silent))
+    answer = votes.result(ALTERNATIVES)
     done = time.perf_counter()
     loudest = int(shares.argmax())
     return Heard(answer, batch[loudest], loudest * HOP_S, 1e3 * (read - begin), 1e3 * (done - read))

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from triadbench.core.commands import console
-
-_PROVIDERS = ("cpu", "cuda", "tensorrt", "torchscript", "torch")
+from triadbench.core.constants import PROVIDERS
 
 
 @click.command()
@@ -17,7 +16,7 @@ _PROVIDERS = ("cpu", "cuda", "tensorrt", "torchscript", "torch")
 @click.option(
     "--model", type=click.Path(path_type=Path), help="Exported model or checkpoint.  [default: the shipped models]"
 )
-@click.option("--provider", type=click.Choice(_PROVIDERS), default="cpu", help="The first in the page's menu.")
+@click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", help="The first in the page's menu.")
 @click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads for one answer.")
 @click.option("--max-mb", type=click.FloatRange(0.1, 4000), default=100.0, help="Largest file that is taken.")
 @click.option("--max-minutes", type=click.FloatRange(0.1, 600), default=30.0, help="Longest song that is taken.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -10,23 +12,19 @@ from triadbench.core.commands import console
 from triadbench.core.constants import PRECISIONS
 
 _PATH = click.Path(path_type=Path)
-_EVERY_PRECISION = "fp32,fp16,int8"
 
 
 def _precisions(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
     """ "fp32,int8" as ("fp32", "int8"), each once."""
     if text is None:
         return None
-    valid = _EVERY_PRECISION.split(",")
-    given = [part.strip().lower() for part in text.split(",")]
-    if not any(given):
-        raise click.BadParameter(f"no precision was named; choose from {', '.join(valid)}")
-    if not all(given):
-        raise click.BadParameter(f"{text!r} has an empty name beside a comma; choose from {', '.join(valid)}")
-    for each in given:
-        if each not in valid:
-            raise click.BadParameter(f"{each!r} is no precision; choose from {', '.join(valid)}")
-    return tuple(dict.fromkeys(given))
+    names = [part.strip().lower() for part in text.split(",")]
+    unknown = [f"{name!r} is no precision" for name in names if name not in PRECISIONS]
+    if not all(names):
+        unknown = [f"{text!r} has an empty name beside a comma" if any(names) else "no precision was named"]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]}; choose from {', '.join(PRECISIONS)}")
+    return tuple(dict.fromkeys(names))
 
 
 @click.command()
@@ -37,7 +35,7 @@ def _precisions(context: click.Context, parameter: click.Parameter, text: str | 
     "precisions",
     callback=_precisions,
     metavar="NAME,NAME",
-    help="fp32, fp16, int8. Those that are named must hold; otherwise those that hold are written.  [default: all]",
+    help=f"{', '.join(PRECISIONS)}. Those named must hold; otherwise those that hold are written.  [default: all]",
 )
 @click.option("--model", type=_PATH, help="Checkpoint.  [default: the shipped model]")
 @click.option("--out", type=_PATH, default=Path("runs/export"), help="Folder to write into.")
@@ -72,15 +70,16 @@ def export(
     from triadbench.export.commands import export_table
     from triadbench.export.formats import exporter
 
-    formats = [name for name, given in (("onnx", onnx), ("torchscript", torchscript)) if given] or exporter.FORMATS
-    wanted = precisions or PRECISIONS
+    formats = [name for name, chosen in (("onnx", onnx), ("torchscript", torchscript)) if chosen] or exporter.FORMATS
     try:
-        exporter.check(formats, wanted)
+        exporter.check(formats, precisions or exporter.PRECISIONS)
     except UserError as error:
         raise click.UsageError(str(error)) from error
     console.resume_hint(f"verified files are kept in {out}; the same command writes all of them anew")
     with _stages() as progress:
-        rows = exporter.export_files(model, out, formats, wanted, banks=banks, progress=progress)
+        rows = exporter.export_files(
+            model, out, formats, precisions or exporter.PRECISIONS, banks=banks, progress=progress
+        )
         times = export_table.time_files(rows, model, lambda *at: progress("time", *at))
     if as_json:
         console.print_json(export_table.as_json(rows, times, out))
@@ -91,21 +90,17 @@ def export(
         raise UserError("; ".join(f"{row.file} was not written, {row.status}" for row in lost))
 
 
-def _stages():
+@contextlib.contextmanager
+def _stages() -> Iterator[Callable[[str, int, int], None]]:
     """One progress bar after another: a new stage closes the last one's."""
-    import contextlib
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, Callable[[int, int], None]] = {}
 
-    @contextlib.contextmanager
-    def bars():
-        with contextlib.ExitStack() as stack:
-            at: dict = {}
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                stack.close()
+                bars.clear()
+                bars[stage] = stack.enter_context(console.progress(f"export: {stage}"))
+            bars[stage](done, total)
 
-            def report(stage: str, done: int, total: int) -> None:
-                if at.get("stage") != stage:
-                    stack.close()
-                    at.update(stage=stage, update=stack.enter_context(console.progress(f"export: {stage}")))
-                at["update"](done, total)
-
-            yield report
-
-    return bars()
+        yield report

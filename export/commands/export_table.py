@@ -7,6 +7,7 @@ beside them. `benchmark` measures at length.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,115 +15,64 @@ from triadbench.core import timing
 from triadbench.core.commands.console import table
 from triadbench.export.formats.exporter import Row
 
-_OFFLINE = 32
-_ROUNDS = {1: 20, _OFFLINE: 4}
+_ROUNDS = {1: 20, 32: 4}  # by batch
+_HEADERS = ["file", "format", "precision", "status", "MB", "network MB", "type %", "root %", "worst difference"]
 
 
-def time_files(
-    rows: Sequence[Row], model: Path | None, progress: Callable[[int, int], None] | None = None
-) -> dict[str, dict]:
+def time_files(rows: Sequence[Row], model: Path | None, progress: Callable[[int, int], None]) -> dict[str, dict]:
     """{file: {"ms", "clips_per_s", "disturbed"}} of the files that are there: median time of a clip alone, clips a
     second in batches of 32, and whether other work wanted the same cores (see `core.timing`)."""
     import numpy as np
+    import torch
 
     from triadbench.core.constants import CLIP_SAMPLES
     from triadbench.core.models.predictor import Predictor
+    from triadbench.export.predict.providers import OnnxModel
+    from triadbench.export.predict.torch_models import TorchScriptModel
 
-    predictor = Predictor.load(model)
-    runs = {row.file: (_runner(row, predictor), row.front_end == "none") for row in rows if row.ok}
-    times: dict[str, dict] = {name: {} for name in runs}
-    for done, batch in enumerate((1, _OFFLINE)):
-        if progress is not None:
-            progress(done, 2)
+    predictor, threads = Predictor.load(model), torch.get_num_threads()
+    runs: dict[str, Callable] = {}
+    for row in rows:
+        if row.format == "checkpoint":
+            runs[row.file] = predictor
+        elif row.path is not None:
+            opener = OnnxModel if row.format == "onnx" else TorchScriptModel
+            runs[row.file] = opener(Path(row.path), threads=threads).run
+    times: dict[str, dict] = {name: {"disturbed": False} for name in runs}
+    for done, (batch, rounds) in enumerate(_ROUNDS.items()):
+        progress(done, len(_ROUNDS))
         waveforms = (0.1 * np.random.default_rng(0).standard_normal((batch, CLIP_SAMPLES))).astype(np.float32)
-        mel = _mel(predictor, waveforms)
-        bound = {
-            name: (lambda run=run, given=mel if takes_mel else waveforms: run(given))
-            for name, (run, takes_mel) in runs.items()
-        }
-        measured = timing.measure(bound, rounds=_ROUNDS[batch], min_time_s=0.0, warmup=3)
-        for name, each in measured.items():
-            times[name]["ms" if batch == 1 else "clips_per_s"] = (
-                each.p50_ms if batch == 1 else 1e3 * batch / each.p50_ms
-            )
-            times[name]["disturbed"] = times[name].get("disturbed", False) or each.disturbed
-    if progress is not None:
-        progress(2, 2)
+        with torch.inference_mode():
+            mel = predictor.mel(torch.from_numpy(waveforms)).numpy()
+        inputs = {row.file: mel if row.front_end == "none" else waveforms for row in rows}
+        bound = {name: functools.partial(run, inputs[name]) for name, run in runs.items()}
+        for name, measured in timing.measure(bound, rounds=rounds, min_time_s=0.0, warmup=3).items():
+            cost = {"ms": measured.p50_ms} if batch == 1 else {"clips_per_s": 1e3 * batch / measured.p50_ms}
+            times[name] |= cost | {"disturbed": times[name]["disturbed"] or measured.disturbed}
+    progress(len(_ROUNDS), len(_ROUNDS))
     return times
 
 
 def text(rows: Sequence[Row], times: dict[str, dict]) -> str:
     """The table, and what its columns mean."""
-    lines = [_line(row, times.get(row.file, {})) for row in rows]
-    headers = [
-        "file",
-        "format",
-        "precision",
-        "status",
-        "MB",
-        "network MB",
-        "type %",
-        "root %",
-        "worst difference",
-        "ms",
-        "clips/s",
-    ]
     notes = [f"{row.file}: {row.status}" for row in rows if not row.ok]
-    if any(each.get("disturbed") for each in times.values()):
+    if any(cost.get("disturbed") for cost in times.values()):
         notes.append("Other work kept the cores busy meanwhile: compare the times with one another at most.")
-    return "\n".join([table(headers, lines), *notes])
+    return "\n".join([table([*_HEADERS, "ms", "clips/s"], [_line(row, times.get(row.file)) for row in rows]), *notes])
 
 
 def as_json(rows: Sequence[Row], times: dict[str, dict], out: Path) -> dict:
     """The same for programs."""
     untimed = dict.fromkeys(("ms", "clips_per_s", "disturbed"))
-    return {
-        "out": str(out),
-        "files": [{**dataclasses.asdict(row), **untimed, **times.get(row.file, {})} for row in rows],
-    }
+    files = [{**dataclasses.asdict(row), **untimed, **times.get(row.file, {})} for row in rows]
+    return {"out": str(out), "files": files}
 
 
-def _line(row: Row, times: dict) -> list:
+def _line(row: Row, cost: dict | None) -> list:
     return [
-        row.file,
-        row.format,
-        row.precision,
-        row.status.split(":")[0],
+        *(row.file, row.format, row.precision, row.status.split(":")[0]),
         *(None if size is None else f"{size / 1e6:.2f}" for size in (row.bytes, row.network_bytes)),
         *(None if share is None else f"{100 * share:.2f}" for share in (row.type_accuracy, row.root_accuracy)),
         None if row.worst_difference is None else f"{row.worst_difference:.1e}",
-        f"{times['ms']:.2f}" if times else None,
-        round(times["clips_per_s"]) if times else None,
+        *((f"{cost['ms']:.2f}", round(cost["clips_per_s"])) if cost else (None, None)),
     ]
-
-
-def _runner(row: Row, predictor) -> Callable:
-    import torch
-
-    if row.format == "checkpoint":
-        return predictor
-    if row.format == "onnx":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(row.path, options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return lambda given: session.run(None, {name: given})
-    from triadbench.export.formats.torchscript_model import load
-
-    module = load(row.path)
-
-    def run(given):
-        with torch.inference_mode():
-            return module(torch.from_numpy(given))
-
-    return run
-
-
-def _mel(predictor, waveforms):
-    import torch
-
-    with torch.inference_mode():
-        return predictor.mel(torch.from_numpy(waveforms)).numpy()

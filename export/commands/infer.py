@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from triadbench.core.commands import console
-from triadbench.core.constants import usable_cores
+from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS, PROVIDERS, TIMELINE_FORMATS, usable_cores
 from triadbench.core.errors import UserError
-from triadbench.export.commands.timeline import FORMATS
 
-_PROVIDERS = ("cpu", "cuda", "tensorrt", "torchscript", "torch")
-_PRECISIONS = ("fp32", "fp16", "int8")
+if TYPE_CHECKING:
+    from triadbench.export.predict.predictor import ChordPredictor
+
 _GPU_BATCH = 64
 _SPOOL_BYTES = 1 << 20
+_SONG = "progression-in-g-major.ogg"
+_COLUMNS = "file chord type root confidence type_confidence root_confidence agreement duration_s windows error".split()
 
 
 def _refuse_device(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -30,14 +35,14 @@ def _refuse_device(context: click.Context, parameter: click.Parameter, value: st
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILES|DIRS...")
+@click.argument("files", nargs=-1, metavar="[FILES|DIRS...]")
 @click.option(
     "--provider",
-    type=click.Choice(_PROVIDERS),
+    type=click.Choice(PROVIDERS),
     help="What computes: ONNX Runtime on the CPU, with CUDA or with TensorRT; PyTorch on an exported or on a trained "
     "model.  [default: cpu; torch for a checkpoint]",
 )
-@click.option("--precision", type=click.Choice(_PRECISIONS), default="fp32", help="Of the network.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="Of the network.")
 @click.option(
     "--model", type=click.Path(path_type=Path), help="Exported model or checkpoint.  [default: the shipped model]"
 )
@@ -58,7 +63,7 @@ def _refuse_device(context: click.Context, parameter: click.Parameter, value: st
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(FORMATS),
+    type=click.Choice(TIMELINE_FORMATS),
     multiple=True,
     help="With --timeline and a folder: what is written there; may be repeated.  [default: lab]",
 )
@@ -80,13 +85,15 @@ def infer(
     """Name the chord in FILES: wav, flac, ogg or mp3 of any rate, length and channel count, folders with all below
     them, or - for standard input.
 
-    A long file is heard in windows of 4 s; "agree" is the share of its sound that says the same chord. Silence is
+    A long file is cut into windows of 4 s; "agree" is the share of its sound that says the same chord. Silence is
     answered N, no chord. A file that cannot be read is reported, the rest goes on, and the exit code is 1.
 
-    With --timeline, a song of any length is heard in windows of half a second, and each chord is told with its times.
+    With --timeline, a song of any length is cut into windows of half a second, and each chord is printed with its
+    times. Without FILES, the chords of the shipped examples are named.
 
     \b
     Examples:
+      python cli.py infer --provider cuda
       python cli.py infer chord.wav
       python cli.py infer recordings --jsonl > chords.jsonl
       python cli.py infer one.mp3 two.flac --json --alternatives 5
@@ -97,183 +104,142 @@ def infer(
     """
     if as_csv + as_json + as_jsonl > 1:
         raise click.UsageError("choose --csv, --json or --jsonl")
-    _check_timeline(timeline, out, formats, as_csv, alternatives)
-    from triadbench.core.audio.io import find_files
-
-    found = find_files(files)
-    provider, note = (provider, None) if provider else _provider_of(model)
-    if timeline:
-        settings = {"model": model, "provider": provider, "precision": precision, "threads": threads or usable_cores()}
-        _timelines(found, settings, out, formats, note, as_json, as_jsonl)
-        return
-    show: Callable[[Iterable[dict]], None]
-    if as_json:
-        show = _Object({"model": str(model or "shipped"), "provider": provider})
-    elif as_jsonl:
-        show = _each(lambda result: console.json_text(result) + "\n")
-    elif as_csv:
-        show = _each(_csv_line(with_alternatives=alternatives is not None))
-    else:
-        show = _each(_table_line(found, 2 if alternatives is None else alternatives))
-    alternatives = 3 if alternatives is None else alternatives
-    console.resume_hint(
-        "nothing was printed" if as_json else "what was done by then is printed; give the other files to go on"
-    )
-    with contextlib.closing(_answers(found, provider, precision, model, threads, alternatives, note)) as results:
-        failed = _Failed(results, len(found))
-        try:
-            show(failed)
-        finally:
-            failed.report()
-    if failed.lines:
-        raise UserError(f"{len(failed.lines)} of {failed.n} files failed")
-
-
-def _check_timeline(
-    timeline: bool, out: tuple[Path, ...], formats: tuple[str, ...], as_csv: bool, alternatives: int | None
-) -> None:
     if not timeline and (out or formats):
         raise click.UsageError(f"{'--out' if out else '--format'} is for --timeline; without it, redirect the output")
     if timeline and as_csv:
         raise click.UsageError("a timeline as CSV is a file: give --out FILE.csv")
     if timeline and alternatives is not None:
         raise click.UsageError("--alternatives is of single chords; a timeline names one chord at a time")
+    from triadbench.core.audio.io import find_files
 
+    paths = find_files(files or _examples(timeline))
+    if timeline:
+        from triadbench.export.commands import timeline as timelines
 
-def _timelines(
-    found: list[str],
-    settings: dict,
-    out: tuple[Path, ...],
-    formats: tuple[str, ...],
-    note: str | None,
-    as_json: bool,
-    as_jsonl: bool,
-) -> None:
-    from triadbench.export.commands import timeline as timeline_command
+        timelines.check(paths, out, formats)
+    from triadbench.export.predict.predictor import ChordPredictor
 
-    timeline_command.check(found, out, formats)
-    console.resume_hint("finished recordings are printed and written; give the other files to go on")
-    results = timeline_command.timelines(found, settings, out, formats, note)
-    described = {"model": str(settings["model"] or "shipped"), "provider": settings["provider"]}
-    failed = timeline_command.show(results, len(found), described, as_json, as_jsonl)
-    for line in failed:
-        console.note(f"failed: {line}")
+    provider, note = (provider, None) if provider else _provider_of(model)
+    threads = threads or usable_cores()
+    # On a CPU each thread answers for files of its own, all alone: that wastes less than several for one answer.
+    alone = provider == "cpu" and len(paths) > 1 and not timeline
+    predictor = ChordPredictor(model, provider, precision=precision, threads=1 if alone else threads)
+    if note:
+        console.note(note)
+    if timeline:
+        console.resume_hint("finished recordings are printed and written; give the other files to go on")
+        results = timelines.timelines(paths, predictor, out, formats, as_text=not (as_json or as_jsonl))
+    else:
+        done = "nothing was printed" if as_json else "what was done by then is printed; give the other files to go on"
+        console.resume_hint(done)
+        results = _name_clips(predictor, paths, 3 if alternatives is None else alternatives, threads, alone)
+    texts: Callable[[Iterable[dict]], Iterator[str]]
+    if as_json:
+        texts = functools.partial(_object, described={"model": str(model or "shipped"), "provider": provider})
+    elif as_jsonl:
+        texts = _json_lines
+    elif timeline:
+        texts = functools.partial(_timeline_texts, with_names=len(paths) > 1)
+    elif as_csv:
+        texts = functools.partial(_csv_lines, with_alternatives=alternatives is not None)
+    else:
+        texts = functools.partial(_table, files=paths, n_others=2 if alternatives is None else alternatives)
+    failed: list[str] = []
+    try:
+        for text in texts(_noting_errors(results, failed)):
+            console.write(text)
+    finally:
+        results.close()
+        for line in failed:
+            console.note(f"failed: {line}")
     if failed:
-        raise UserError(f"{len(failed)} of {len(found)} files failed")
+        raise UserError(f"{len(failed)} of {len(paths)} files failed")
+
+
+def _examples(song: bool) -> list[str]:
+    """The paths of the shipped sounds: a song, or clips of one chord each; with a line that says so."""
+    folder = resources.files("triadbench.export") / "app" / "examples"
+    names = sorted(entry.name for entry in folder.iterdir() if (entry.name == _SONG) == song)
+    console.note(f"No files were given: these are the shipped examples, in {folder}")
+    return [str(folder / name) for name in names if name.endswith(".ogg")]
 
 
 def _provider_of(model: Path | None) -> tuple[str, str | None]:
-    """By the kind of file; with what to tell the user where it is not the usual one."""
-    name = "" if model is None else model.name.lower()
-    if name.endswith(".torchscript.pt"):
-        return "torchscript", f"{model} is TorchScript: answered by PyTorch (--provider torchscript)"
-    if name.endswith((".safetensors", ".pt", ".pth")):
-        return "torch", f"{model} is a checkpoint: answered by PyTorch (--provider torch); `export` makes it faster"
-    return "cpu", None
+    """By the kind of file; with a line for the user where PyTorch answers."""
+    from triadbench.export.predict.predictor import file_kind
+
+    if model is None:
+        return "cpu", None
+    kind, (provider, *_), _ = file_kind(model)
+    if provider in ONNX_PROVIDERS:
+        return provider, None
+    faster = "; `export` makes it faster" if provider == "torch" else ""
+    return provider, f"{model} is {kind}: answered by PyTorch (--provider {provider}){faster}"
 
 
-def _answers(
-    found: list[str],
-    provider: str,
-    precision: str,
-    model: Path | None,
-    threads: int | None,
-    alternatives: int,
-    note: str | None,
-) -> Iterator[dict]:
+def _name_clips(
+    predictor: ChordPredictor, paths: Sequence[str], alternatives: int, threads: int, at_once: bool
+) -> Generator[dict, None, None]:
+    """Results of `infer_files`, with progress and the predictor's note on stderr."""
     from triadbench.export.predict.bulk import BATCH, infer_files
-    from triadbench.export.predict.predictor import ChordPredictor
 
-    threads = threads or usable_cores()
-    # On a CPU each thread answers for files of its own, all alone: that wastes less than several for one answer.
-    at_once = provider == "cpu" and len(found) > 1
-    predictor = ChordPredictor(model, provider, precision=precision, threads=1 if at_once else threads)
-    results = infer_files(
-        predictor,
-        found,
-        alternatives,
-        workers=min(threads, len(found)),
-        batch=_GPU_BATCH if provider in ("cuda", "tensorrt") else BATCH,
-        at_once=at_once,
-    )
-    with contextlib.closing(results):
-        for result in results:
-            if note is not None:
-                console.note(note)
-                note = None
+    batch = _GPU_BATCH if predictor.provider in ("cuda", "tensorrt") else BATCH
+    workers, noted = min(threads, len(paths)), None
+    results = infer_files(predictor, paths, alternatives, workers=workers, batch=batch, at_once=at_once)
+    with contextlib.closing(results), contextlib.ExitStack() as stack:
+        progress = stack.enter_context(console.progress("infer", "files")) if len(paths) > 1 else None
+        for done, result in enumerate(results, 1):
+            if predictor.note != noted:
+                noted = predictor.note
+                console.note(f"{noted}")
             yield result
+            if progress is not None:
+                progress(done, len(paths))
 
 
-class _Failed:
-    """Results passed on as they are, with the failed ones' reasons kept and progress reported on stderr."""
-
-    def __init__(self, results: Iterable[dict], total: int):
-        self.lines: list[str] = []
-        self.n = 0
-        self._results, self._total = results, total
-
-    def __iter__(self) -> Iterator[dict]:
-        with console.progress("infer", "files") if self._total > 1 else contextlib.nullcontext() as progress:
-            for result in self._results:
-                self.n += 1
-                if "error" in result:
-                    self.lines.append(result["error"])
-                yield result
-                if progress is not None:
-                    progress(self.n, self._total)
-
-    def report(self) -> None:
-        for line in self.lines:
-            console.note(f"failed: {line}")
+def _noting_errors(results: Iterable[dict], failed: list[str]) -> Iterator[dict]:
+    for result in results:
+        if "error" in result:
+            failed.append(result["error"])
+        yield result
 
 
-# --- ways to print ---------------------------------------------------------------------------------------------------
+# --- ways to print: texts of results, each as soon as it can be ------------------------------------------------------
 
 
-def _each(text: Callable[[dict], str]) -> Callable[[Iterable[dict]], None]:
-    """Print every result as soon as it comes."""
-
-    def show(results: Iterable[dict]) -> None:
+def _object(results: Iterable[dict], described: dict) -> Iterator[str]:
+    """One JSON object at the end; until then results wait as text, beyond a megabyte in a file, not in memory."""
+    n = failed = 0
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as kept:
         for result in results:
-            if line := text(result):
-                console.write(line)
-
-    return show
-
-
-def _table_line(found: list[str], others: int) -> Callable[[dict], str]:
-    from triadbench.core.commands.tables import ChordTable
-
-    return ChordTable(found, others).line
+            kept.write((", " if n else "") + json.dumps(result, allow_nan=False))
+            n += 1
+            failed += "error" in result
+        yield json.dumps(described | {"n": n, "failed": failed})[:-1] + ', "results": ['
+        kept.seek(0)
+        while part := kept.read(_SPOOL_BYTES):
+            yield part
+        yield "]}\n"
 
 
-def _csv_line(with_alternatives: bool) -> Callable[[dict], str]:
-    columns = [
-        "file",
-        "chord",
-        "type",
-        "root",
-        "confidence",
-        "type_confidence",
-        "root_confidence",
-        "agreement",
-        "duration_s",
-        "windows",
-        "error",
-    ]
-    columns += ["alternatives"] if with_alternatives else []
-    first = True
+def _json_lines(results: Iterable[dict]) -> Iterator[str]:
+    return (console.json_text(result) + "\n" for result in results)
 
-    def line(result: dict) -> str:
-        nonlocal first
+
+def _timeline_texts(results: Iterable[dict], with_names: bool) -> Iterator[str]:
+    for result in results:
+        if "text" in result:
+            yield f"{result['file']}\n{result['text']}\n" if with_names else result["text"]
+
+
+def _csv_lines(results: Iterable[dict], with_alternatives: bool) -> Iterator[str]:
+    columns = [*_COLUMNS, "alternatives"] if with_alternatives else _COLUMNS
+    for n, result in enumerate(results):
+        if n == 0:
+            yield _csv_row(columns)
         others = result.get("alternatives", [])
         row = result | {"alternatives": " ".join(f"{o['chord']}:{o['confidence']:.6f}" for o in others)}
-        text = _csv_row(row.get(column) for column in columns)
-        if first:
-            text, first = _csv_row(columns) + text, False
-        return text
-
-    return line
+        yield _csv_row(row.get(column) for column in columns)
 
 
 def _csv_row(values: Iterable) -> str:
@@ -283,22 +249,28 @@ def _csv_row(values: Iterable) -> str:
     return out.getvalue().removesuffix("\r\n") + "\n"
 
 
-class _Object:
-    """One JSON object at the end; until then results wait as text, beyond a megabyte in a file, not in memory."""
+def _table(results: Iterable[dict], files: Sequence[str], n_others: int) -> Iterator[str]:
+    """For reading: the columns' widths are known beforehand, and a file that failed has no line."""
+    widths = [max(len("file"), *(len(_printable(file)) for file in files)), 5, 7, 7, 7, 7, 0]
 
-    def __init__(self, described: dict):
-        self._described = described
+    def row(texts: Sequence[str]) -> str:
+        return "  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=True)).rstrip() + "\n"
 
-    def __call__(self, results: Iterable[dict]) -> None:
-        n = failed = 0
-        with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as kept:
-            for result in results:
-                kept.write((", " if n else "") + json.dumps(result, allow_nan=False))
-                n += 1
-                failed += "error" in result
-            described = json.dumps(self._described | {"n": n, "failed": failed})
-            console.write(described[:-1] + ', "results": [')
-            kept.seek(0)
-            while part := kept.read(_SPOOL_BYTES):
-                console.write(part)
-            console.write("]}\n")
+    head = row(["file", "chord", "type", "root", "agree", "seconds", "or" if n_others else ""])
+    head += row([*("-" * width for width in widths[:-1]), "-" * 12 * n_others])
+    for result in results:
+        if "error" not in result:
+            others = [f"{other['chord']} {_percent(other['confidence'])}" for other in result["alternatives"]]
+            shares = [_percent(result[key]) for key in ("type_confidence", "root_confidence", "agreement")]
+            named = [_printable(result["file"]), result["chord"], *shares, f"{result['duration_s']:.2f}"]
+            yield head + row([*named, ", ".join(others[:n_others])])
+            head = ""
+
+
+def _printable(name: str) -> str:
+    """A file name as one line that a terminal takes for text."""
+    return name if name.isprintable() else "".join(char if char.isprintable() else "?" for char in name)
+
+
+def _percent(share: float | None) -> str:
+    return "—" if share is None else f"{100 * share:.1f} %"

@@ -13,10 +13,15 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS
 from triadbench.core.errors import UserError
@@ -25,8 +30,11 @@ from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.predictor import SHIPPED
 from triadbench.export.formats import verification_clips as verification
-from triadbench.export.formats.verify import Reference, Report, VerificationError, compare, run_fresh, verify
+from triadbench.export.formats.verify import Reference, VerificationError, compare, run_fresh, verify
 from triadbench.export.predict.metadata import ExportInfo, sealed
+
+if TYPE_CHECKING:
+    import onnx
 
 FORMATS = ("onnx", "torchscript")
 _ONNX_FRONT_ENDS = {"fp32": ("each", "batch", "none"), "fp16": ("batch",), "int8": ("each", "none")}
@@ -70,12 +78,11 @@ class Row:
 
 def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
     """Raises UserError for a format or a precision that does not exist, or where nothing is left to write."""
-    for given, valid, what in ((formats, FORMATS, "format"), (precisions, PRECISIONS, "precision")):
-        for each in given:
-            if each not in valid:
-                raise UserError(f"unknown {what} {each!r}; choose from {', '.join(valid)}")
-        if not given:
-            raise UserError(f"no {what} was named; choose from {', '.join(valid)}")
+    for names, valid, what in ((formats, FORMATS, "format"), (precisions, PRECISIONS, "precision")):
+        unknown = [name for name in names if name not in valid]
+        if unknown or not names:
+            wrong = f"unknown {what} {unknown[0]!r}" if unknown else f"no {what} was named"
+            raise UserError(f"{wrong}; choose from {', '.join(valid)}")
     if list(formats) == ["torchscript"] and "fp32" not in precisions:
         raise UserError(f"TorchScript files are fp32, not {', '.join(precisions)}; add fp32, or --onnx")
 
@@ -113,9 +120,10 @@ def export_files(
     with _scratch() as folder:
         clips = verification.verification_clips(banks, n_clips, report)
         reference = Reference(checkpoint, clips, folder, lambda *at: report("PyTorch", *at))
-        work = _Export(checkpoint, _info(checkpoint, path), path.stem, out_dir, reference, banks)
-        jobs = work.jobs(formats, precisions)
-        rows = [_reference_row(path, reference)]
+        jobs = _Export(checkpoint, path, out_dir, reference, banks).jobs(formats, precisions)
+        accuracies = _accuracy_columns(reference.expected_accuracies())
+        row = Row(path.name, "checkpoint", "fp32", "kernel", "reference", str(path), path.stat().st_size)
+        rows = [dataclasses.replace(row, agreement=1.0, **accuracies)]
         for done, job in enumerate(jobs):
             report("export", done, len(jobs))
             rows.append(job())
@@ -126,19 +134,32 @@ def export_files(
 class _Export:
     """One checkpoint's files; the network is exported once for all of them."""
 
-    def __init__(self, checkpoint: Checkpoint, info: ExportInfo, stem: str, out_dir: Path, reference: Reference, banks):
-        self.checkpoint, self.info, self.stem, self.out_dir = checkpoint, info, stem, out_dir
+    def __init__(self, checkpoint: Checkpoint, path: Path, out_dir: Path, reference: Reference, banks: str | Path):
+        self.checkpoint, self.stem, self.out_dir = checkpoint, path.stem, out_dir
         self.reference, self.banks = reference, banks
-        self._networks: dict = {}
+        config = checkpoint.training.get("config", {}) if isinstance(checkpoint.training, dict) else {}
+        self.info = ExportInfo(
+            architecture=checkpoint.architecture,
+            task=checkpoint.task,
+            kind="onnx",
+            front_end="none",
+            precision="fp32",
+            mel_settings=checkpoint.spec.to_dict(),
+            log=checkpoint.architecture == "chordnet",
+            samples=None if checkpoint.architecture == "chordnet" else CLIP_SAMPLES,
+            checkpoint_sha256=file_digest(path),
+            training={key: config[key] for key in _RECORDED if isinstance(config, dict) and key in config},
+        )
+        self._networks: dict[str, onnx.ModelProto] = {}
 
     def jobs(self, formats: Sequence[str], precisions: Sequence[str]) -> list[Callable[[], Row]]:
-        jobs = []
+        asked = [precision for precision in PRECISIONS if precision in precisions]
+        jobs: list[Callable[[], Row]] = []
         if "onnx" in formats:
-            for precision in PRECISIONS:
-                if precision in precisions:
-                    for front_end in _ONNX_FRONT_ENDS[precision]:
-                        jobs.append(lambda p=precision, f=front_end: self.onnx_file(p, f))
-        if "torchscript" in formats and "fp32" in precisions:
+            jobs += [
+                functools.partial(self.onnx_file, p, front_end) for p in asked for front_end in _ONNX_FRONT_ENDS[p]
+            ]
+        if "torchscript" in formats and "fp32" in asked:
             jobs.append(self.torchscript_file)
         return jobs
 
@@ -147,41 +168,40 @@ class _Export:
 
         mark = "" if precision == "fp32" else f".{precision}"
         name = f"{self.stem}{_MARKS[front_end]}{mark}.onnx"
-        info = dataclasses.replace(self.info, kind="onnx", precision=precision, front_end=front_end)
         network = self._network(precision)
 
         def build(info: ExportInfo) -> bytes:
-            model = type(network)()
-            model.CopyFrom(network)
-            if front_end != "none":
-                model = with_mel(model, info)
+            model = copy.deepcopy(network) if front_end == "none" else with_mel(network, info)
             describe(model, info)
             return sealed(model.SerializeToString())
 
+        info = dataclasses.replace(self.info, precision=precision, front_end=front_end)
         return self._file(name, info, build, network.ByteSize())
 
     def torchscript_file(self) -> Row:
         from triadbench.export.formats import torchscript_model as torchscript
 
-        info = dataclasses.replace(self.info, kind="torchscript", precision="fp32", front_end="stft")
+        info = dataclasses.replace(self.info, kind="torchscript", front_end="stft")
         module = torchscript.waveform_module(self.checkpoint, info)
         network_bytes = len(torchscript.to_bytes(torchscript.network_module(self.checkpoint, info), info))
-        name = f"{self.stem}.torchscript.pt"
-        return self._file(name, info, lambda info: torchscript.to_bytes(module, info), network_bytes)
+        build = functools.partial(torchscript.to_bytes, module)
+        return self._file(f"{self.stem}.torchscript.pt", info, build, network_bytes)
 
     def _file(self, name: str, info: ExportInfo, build: Callable[[ExportInfo], bytes], network_bytes: int) -> Row:
         row = Row(name, info.kind, info.precision, info.front_end, "verified")
+        path = self.out_dir / name
         try:
             info = dataclasses.replace(info, accuracies=self._accuracies(info, build))
-            path = self.out_dir / name
             with atomic_path(path) as temporary:
                 temporary.write_bytes(build(info))
                 report = verify(temporary, info, self.reference)
                 size = temporary.stat().st_size
         except VerificationError as error:
-            held = "failed" if info.precision == "fp32" else "refused"
-            return dataclasses.replace(row, status=f"{held}: {error}")
-        return dataclasses.replace(row, path=str(path), bytes=size, network_bytes=network_bytes, **_columns(report))
+            outcome = "failed" if info.precision == "fp32" else "refused"
+            return dataclasses.replace(row, status=f"{outcome}: {error}")
+        differences = {"worst_difference": report.worst_difference, "agreement": report.agreement}
+        columns = _accuracy_columns(report.accuracies) | differences
+        return dataclasses.replace(row, path=str(path), bytes=size, network_bytes=network_bytes, **columns)
 
     def _accuracies(self, info: ExportInfo, build: Callable[[ExportInfo], bytes]) -> dict:
         """What the file will measure: fp32 answers as PyTorch does, or fails; the others are tried first."""
@@ -192,73 +212,33 @@ class _Export:
         outputs, _ = run_fresh(draft, info, self.reference)
         return compare(outputs, info, self.reference).accuracies
 
-    def _network(self, precision: str):
+    def _network(self, precision: str) -> onnx.ModelProto:
         from triadbench.export.formats.onnx_model import network_model
         from triadbench.export.formats.precision import to_fp16, to_int8
 
         if precision not in self._networks:
             if precision == "fp32":
-                self._networks[precision] = network_model(
-                    self.checkpoint, dataclasses.replace(self.info, front_end="none")
-                )
+                network = network_model(self.checkpoint, self.info)
             elif precision == "fp16":
-                self._networks[precision] = to_fp16(self._network("fp32"))
+                network = to_fp16(self._network("fp32"))
             else:
-                self._networks[precision] = to_int8(self._network("fp32"), self._calibration_mels())
+                network = to_int8(self._network("fp32"), self._calibration_mels())
+            self._networks[precision] = network
         return self._networks[precision]
 
-    def _calibration_mels(self) -> Iterator:
+    def _calibration_mels(self) -> Iterator[np.ndarray]:
         clips = verification.calibration_clips(self.banks)
         for start in range(0, len(clips), _CALIBRATION_BATCH):
             yield self.reference.mel(clips.waveforms(start, start + _CALIBRATION_BATCH))
 
 
-def _info(checkpoint: Checkpoint, path: Path) -> ExportInfo:
-    config = checkpoint.training.get("config", {}) if isinstance(checkpoint.training, dict) else {}
-    return ExportInfo(
-        architecture=checkpoint.architecture,
-        task=checkpoint.task,
-        kind="onnx",
-        front_end="none",
-        precision="fp32",
-        spec=checkpoint.spec,
-        log=checkpoint.architecture == "chordnet",
-        samples=None if checkpoint.architecture == "chordnet" else CLIP_SAMPLES,
-        checkpoint_sha256=file_digest(path),
-        training={key: config[key] for key in _RECORDED if isinstance(config, dict) and key in config},
-    )
-
-
-def _reference_row(path: Path, reference: Reference) -> Row:
-    accuracies = reference.expected_accuracies()
-    return Row(
-        path.name,
-        "checkpoint",
-        "fp32",
-        "kernel",
-        "reference",
-        str(path),
-        path.stat().st_size,
-        None,
-        accuracies.get("type_accuracy"),
-        accuracies.get("root_accuracy"),
-        None,
-        1.0,
-    )
-
-
-def _columns(report: Report) -> dict:
-    return {
-        "type_accuracy": report.accuracies.get("type_accuracy"),
-        "root_accuracy": report.accuracies.get("root_accuracy"),
-        "worst_difference": report.worst_difference,
-        "agreement": report.agreement,
-    }
+def _accuracy_columns(accuracies: dict) -> dict[str, float | None]:
+    return {name: accuracies.get(name) for name in ("type_accuracy", "root_accuracy")}
 
 
 def _check_writable(folder: Path) -> None:
     """Raises UserError where nothing could be written: better now than after a minute."""
-    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
             pass

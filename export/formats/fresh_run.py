@@ -1,4 +1,4 @@
-"""Answers of one exported file, from a process that has nothing of ours.
+"""Outputs of one exported file, from a process that has nothing of ours.
 
     python -I fresh_run.py JOB RESULT       (export/formats/verify.py starts it)
 
@@ -19,15 +19,13 @@ import numpy as np
 def main(job_path: str, result_path: str) -> None:
     with open(job_path, encoding="utf-8") as file:
         job = json.load(file)
-    answer, about = {"onnx": _onnx, "torchscript": _torchscript}[job["kind"]](job["model"])
-    results, arrays = {}, {}
+    run, about = {"onnx": _onnx, "torchscript": _torchscript}[job["kind"]](job["model"])
+    results = {}
     for i, (path, start, stop) in enumerate(job["batches"]):
-        if path not in arrays:
-            arrays[path] = np.load(path, mmap_mode="r", allow_pickle=False)
-        rows = np.ascontiguousarray(arrays[path][start:stop])
+        rows = np.ascontiguousarray(np.load(path, mmap_mode="r", allow_pickle=False)[start:stop])
         if rows.dtype == np.int16:
             rows = rows.astype(np.float32) / np.float32(32768)
-        for j, output in enumerate(answer(rows)):
+        for j, output in enumerate(run(rows)):
             results[f"{i}/{j}"] = output
     about["modules"] = sorted({name.split(".")[0] for name in sys.modules})
     np.savez(result_path, about=json.dumps(about), **results)
@@ -40,14 +38,14 @@ def _onnx(model: str):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
+    (model_input,), outputs = session.get_inputs(), session.get_outputs()
     about = {
-        "inputs": {given.name: given.shape},
-        "outputs": {output.name: output.shape for output in session.get_outputs()},
-        "types": sorted({value.type for value in (given, *session.get_outputs())}),
+        "inputs": {model_input.name: model_input.shape},
+        "outputs": {output.name: output.shape for output in outputs},
+        "types": sorted({value.type for value in (model_input, *outputs)}),
         "metadata": dict(session.get_modelmeta().custom_metadata_map),
     }
-    return (lambda rows: session.run(None, {given.name: rows})), about
+    return (lambda rows: session.run(None, {model_input.name: rows})), about
 
 
 def _torchscript(model: str):
@@ -61,11 +59,11 @@ def _torchscript(model: str):
     text = extra["triadbench.json"]
     about = {"metadata": {"triadbench": text.decode() if isinstance(text, bytes) else text}}
 
-    def answer(rows):
+    def run(rows):
         with torch.inference_mode():
             return [output.numpy() for output in module(torch.from_numpy(rows))]
 
-    return answer, about
+    return run, about
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from triadbench.core.errors import UserError
+from triadbench.export.predict.providers import check_choice
 from triadbench.kernels.matmul_plan import Plan, make_plan
 from triadbench.kernels.spec import LOG_EPS, MelSpec
 
@@ -47,8 +48,7 @@ def mel_graph(spec: MelSpec, *, log: bool, layout: str) -> onnx.ModelProto:
     Raises:
         UserError: a setting that the graph lacks.
     """
-    if layout not in LAYOUTS:
-        raise UserError(f"layout={layout!r} must be one of {', '.join(LAYOUTS)}")
+    check_choice("layout", layout, LAYOUTS)
     if spec.window == "custom" or (spec.center and spec.pad_mode not in _PAD_MODES):
         raise UserError(
             f"no graph for window={spec.window!r}, pad_mode={spec.pad_mode!r}; it has every window with a formula and "
@@ -60,23 +60,14 @@ def mel_graph(spec: MelSpec, *, log: bool, layout: str) -> onnx.ModelProto:
         nodes.add("Unsqueeze", ["clip", nodes.ints(0)], "clips")
         write(nodes, spec, log, "clips", "mels")
         nodes.add("Squeeze", ["mels", nodes.ints(0)], "clip_mel")
-        body = helper.make_graph(
-            nodes.nodes,
-            "mel_of_a_clip",
-            [_value("clip", ["samples"])],
-            [_value("clip_mel", [spec.n_mels, "frames"])],
-        )
+        clip, clip_mel = _value("clip", ["samples"]), _value("clip_mel", [spec.n_mels, "frames"])
+        body = helper.make_graph(nodes.nodes, "mel_of_a_clip", [clip], [clip_mel])
         outer = [helper.make_node("Scan", ["waveform"], ["mel"], name="mel/each", body=body, num_scan_inputs=1)]
     else:
         write(nodes, spec, log, "waveform", "mel")
         outer = nodes.nodes
-    graph = helper.make_graph(
-        outer,
-        "mel",
-        [_value("waveform", ["batch", "samples"])],
-        [_value("mel", ["batch", spec.n_mels, "frames"])],
-        nodes.constants,
-    )
+    waveform, mel = _value("waveform", ["batch", "samples"]), _value("mel", ["batch", spec.n_mels, "frames"])
+    graph = helper.make_graph(outer, "mel", [waveform], [mel], nodes.constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 

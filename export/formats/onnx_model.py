@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import torch
@@ -26,7 +28,7 @@ class NetworkWithProbabilities(nn.Module):
 
     def __init__(self, checkpoint: Checkpoint):
         super().__init__()
-        self.model = checkpoint.model.eval()
+        self.model: Any = checkpoint.model.eval()
         self.both = checkpoint.task == "both"
 
     def forward(self, mel: Tensor) -> tuple[Tensor, ...]:
@@ -47,8 +49,7 @@ def network_model(checkpoint: Checkpoint, info: ExportInfo) -> onnx.ModelProto:
     mel = torch.zeros(2, info.spec.n_mels, frames)
     dynamic = torch.export.Dim.DYNAMIC
     shapes = {"mel": {0: dynamic} if info.samples else {0: dynamic, 2: dynamic}}
-    with warnings.catch_warnings(), _quiet("torch.onnx"), torch.inference_mode(False):
-        warnings.simplefilter("ignore")  # of the exporter's own insides
+    with quiet("torch.onnx"), torch.inference_mode(False):
         program = torch.onnx.export(
             NetworkWithProbabilities(checkpoint),
             (mel,),
@@ -59,15 +60,14 @@ def network_model(checkpoint: Checkpoint, info: ExportInfo) -> onnx.ModelProto:
             opset_version=OPSET,
             verbose=False,
         )
+    assert program is not None
     model = program.model_proto
     _forget_where_it_was_made(model)
     model.ir_version = IR_VERSION
-    names = ("batch", "n_frames")
     for value in (*model.graph.input, *model.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        for axis, dim in enumerate(dims):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_param:
-                dim.dim_param = names[0] if axis == 0 else names[1]
+                dim.dim_param = "n_frames" if axis else "batch"
     return model
 
 
@@ -98,11 +98,14 @@ def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet(name: str):
-    logger = logging.getLogger(name)
+def quiet(logger_name: str | None = None) -> Iterator[None]:
+    """Without the warnings of exporters and converters, and of a logger (None: all) nothing but errors."""
+    logger = logging.getLogger(logger_name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)

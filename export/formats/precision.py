@@ -7,16 +7,15 @@ as it is, and so do the probabilities behind the logits. Inputs and outputs are 
 
 from __future__ import annotations
 
-import contextlib
-import logging
+import copy
 import tempfile
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from triadbench.export.formats.onnx_model import quiet
 from triadbench.export.predict.providers import load_onnxruntime
 
 
@@ -25,10 +24,10 @@ def to_fp16(network: onnx.ModelProto) -> onnx.ModelProto:
     load_onnxruntime()
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(network)
-    with _quietly():
-        half = convert_float_to_float16(copy, keep_io_types=True, node_block_list=kept_in_float32(network))
+    with quiet():  # it warns of numbers too small for fp16
+        half = convert_float_to_float16(
+            copy.deepcopy(network), keep_io_types=True, node_block_list=kept_in_float32(network)
+        )
     _without_detours(half)
     _sort(half)
     _restore(half, network)
@@ -39,15 +38,9 @@ def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelP
     """The network with its convolutions in int8 (weights by channel, of 7 bits: pairs of 8-bit products overflow the
     16-bit sums of CPUs without VNNI), scaled by what it sees in `mels`, batches (batch, n_mels, n_frames) float32."""
     load_onnxruntime()
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime import quantization
 
-    class Mels(CalibrationDataReader):
+    class Mels(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.batches = iter(mels)
 
@@ -55,21 +48,19 @@ def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelP
             batch = next(self.batches, None)
             return None if batch is None else {"mel": batch}
 
-    with tempfile.TemporaryDirectory() as folder, _quietly():
+    with tempfile.TemporaryDirectory() as folder, quiet():  # it logs advice
         out = Path(folder) / "int8.onnx"
-        copy = onnx.ModelProto()
-        copy.CopyFrom(network)
-        quantize_static(
-            copy,
+        quantization.quantize_static(
+            copy.deepcopy(network),
             out,
             Mels(),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
             op_types_to_quantize=["Conv"],
-            calibrate_method=CalibrationMethod.MinMax,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
         )
         small = onnx.load(out)
     _sort(small)
@@ -80,18 +71,12 @@ def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelP
 def kept_in_float32(network: onnx.ModelProto) -> list[str]:
     """Names of the nodes before the first convolution and behind the logits."""
     nodes = list(network.graph.node)
-    makers = {output: node for node in nodes for output in node.output}
+    before, behind = {next(node for node in nodes if node.op_type == "Conv").input[0]}, {"logits"}
     kept: set[str] = set()
-
-    def with_all_before(tensor: str) -> None:
-        node = makers.get(tensor)
-        if node is not None and node.name not in kept:
+    for node in reversed(nodes):  # each stands behind those that make its inputs
+        if before & set(node.output):
             kept.add(node.name)
-            for each in node.input:
-                with_all_before(each)
-
-    with_all_before(next(node for node in nodes if node.op_type == "Conv").input[0])
-    behind = {"logits"}
+            before |= set(node.input)
     for node in nodes:
         if behind & set(node.input):
             kept.add(node.name)
@@ -104,16 +89,15 @@ def _without_detours(model: onnx.ModelProto) -> None:
     mel spectrogram that is to stay float32."""
     makers = {output: node for node in model.graph.node for output in node.output}
 
-    def casts_to(node: onnx.NodeProto | None, dtype: int) -> bool:
-        return node is not None and node.op_type == "Cast" and node.attribute[0].i == dtype
+    def before_cast(tensor: str | None, dtype: int) -> str | None:
+        node = makers.get(tensor)
+        is_cast = node is not None and node.op_type == "Cast" and node.attribute[0].i == dtype
+        return node.input[0] if is_cast else None
 
     for node in model.graph.node:
         for i, tensor in enumerate(node.input):
-            back = makers.get(tensor)
-            if casts_to(back, onnx.TensorProto.FLOAT):
-                down = makers.get(back.input[0])
-                if casts_to(down, onnx.TensorProto.FLOAT16):
-                    node.input[i] = down.input[0]
+            if source := before_cast(before_cast(tensor, onnx.TensorProto.FLOAT), onnx.TensorProto.FLOAT16):
+                node.input[i] = source
     while True:
         used = {tensor for node in model.graph.node for tensor in node.input}
         used |= {output.name for output in model.graph.output}
@@ -147,17 +131,3 @@ def _restore(model: onnx.ModelProto, network: onnx.ModelProto) -> None:
     del model.graph.input[:], model.graph.output[:]
     model.graph.input.extend(network.graph.input)
     model.graph.output.extend(network.graph.output)
-
-
-@contextlib.contextmanager
-def _quietly():
-    """The converters log advice and warn of numbers too small for fp16."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.setLevel(level)

@@ -1,19 +1,17 @@
 """A checkpoint as TorchScript: waveform in, probabilities and logits out, in a process that has torch alone.
 
-The mel spectrogram is torch.stft and blocks of filters: faster than the matrix products of export/formats/mel_graph.py (one
-thread: twice at batch 1, four times at batch 32), because torch brings a fast FFT for the CPU and for the GPU. The
+The mel spectrogram is torch.stft and blocks of filters: faster than the matrix products of export/formats/mel_graph.py
+(one thread: twice at batch 1, four times at batch 32), because torch brings a fast FFT for the CPU and for the GPU. The
 network is traced and its batch normalisation folded into its convolutions; the part around it is scripted, so that it
 can refuse a wrong shape in words. Weights stay parameters: `.to("cuda")` moves all of it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
-import os
-import warnings
 import zipfile
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from triadbench.core.errors import UserError
 from triadbench.core.models.checkpoint import Checkpoint
-from triadbench.export.formats.onnx_model import CLIP_FRAMES, NetworkWithProbabilities
+from triadbench.export.formats.onnx_model import CLIP_FRAMES, NetworkWithProbabilities, quiet
 from triadbench.export.predict.metadata import KEY, ExportInfo
 from triadbench.kernels.spec import LOG_EPS
 
@@ -41,7 +39,7 @@ def waveform_module(checkpoint: Checkpoint, info: ExportInfo) -> torch.jit.Scrip
     """
     if info.spec.window == "custom":
         raise UserError("no TorchScript for window='custom'; it has every window with a formula")
-    with _without_warnings():
+    with quiet():
         network = network_module(checkpoint, info)
         return torch.jit.script(_WaveformModel(network, info)).eval()
 
@@ -52,45 +50,37 @@ def network_module(checkpoint: Checkpoint, info: ExportInfo) -> torch.jit.Script
         Checkpoint(_folded(checkpoint.model), checkpoint.architecture, checkpoint.task, checkpoint.spec)
     )
     mel = torch.zeros(2, info.spec.n_mels, CLIP_FRAMES if info.samples else 63)
-    with _without_warnings(), torch.no_grad():
+    with quiet(), torch.no_grad():
         return torch.jit.trace(network.eval(), (mel,), check_trace=False)
 
 
 def to_bytes(module: torch.jit.ScriptModule, info: ExportInfo) -> bytes:
     """The file, with `info` in it."""
     buffer = io.BytesIO()
-    with _without_warnings():
+    with quiet():
         torch.jit.save(module, buffer, _extra_files={EXTRA_FILE: info.metadata()[KEY]})
     return _forget_where_it_was_made(buffer.getvalue())
 
 
-def load(path: str | os.PathLike) -> torch.jit.ScriptModule:
-    """The module of a file, on the CPU, without torch's announcement of its end."""
-    with _without_warnings():
-        return torch.jit.load(str(path), map_location="cpu").eval()
-
-
 class _WaveformModel(nn.Module):
+    if TYPE_CHECKING:  # TorchScript would read them, as text
+        window: Tensor
+        filters: Tensor
+        bins: Tensor
+
     def __init__(self, network: nn.Module, info: ExportInfo):
         super().__init__()
         spec = info.spec
         filterbank = spec.filterbank()
-        used = np.flatnonzero(filterbank.any(axis=0))
-        self.first_bin = int(used[0]) if len(used) else 0
-        self.n_bins = int(used[-1]) - self.first_bin + 1 if len(used) else 1
+        self.first_bin, stop = _used(filterbank)
+        self.n_bins = stop - self.first_bin
         self.n_fft, self.hop_length, self.pad, self.power = spec.n_fft, spec.hop_length, spec.pad, spec.power
         self.edge = spec.n_fft // 2 if spec.center else 0
-        self.pad_mode = spec.pad_mode
-        self.n_mels = spec.n_mels
-        self.log = info.log
-        self.log_eps = LOG_EPS
-        self.samples = info.samples or 0
-        self.min_samples = info.min_samples
-        self.sample_rate = spec.sample_rate
+        self.pad_mode, self.n_mels, self.log, self.log_eps = spec.pad_mode, spec.n_mels, info.log, LOG_EPS
+        self.samples, self.min_samples, self.sample_rate = info.samples or 0, info.min_samples, spec.sample_rate
+        filters, bins = filter_blocks(filterbank[:, self.first_bin : stop])
         # float64 until here, rounded once.
-        window = torch.from_numpy(spec.frame_window(spec.window_array())).float()
-        filters, bins = filter_blocks(filterbank[:, self.first_bin : self.first_bin + self.n_bins])
-        self.register_buffer("window", window)
+        self.register_buffer("window", torch.from_numpy(spec.frame_window(spec.window_array())).float())
         self.register_buffer("filters", torch.from_numpy(filters).float())
         self.register_buffer("bins", torch.from_numpy(bins))
         self.network = network
@@ -149,14 +139,19 @@ def filter_blocks(filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         that they weigh.
     """
     parts = np.split(filterbank, range(_FILTERS_A_BLOCK, len(filterbank), _FILTERS_A_BLOCK))
-    weighed = [np.flatnonzero(part.any(axis=0)) for part in parts]
-    ends = [(int(bins[0]), int(bins[-1]) + 1) if len(bins) else (0, 1) for bins in weighed]
+    ends = [_used(part) for part in parts]
     width = max(stop - start for start, stop in ends)
     blocks = np.zeros((len(parts), _FILTERS_A_BLOCK, width))
     starts = [min(start, filterbank.shape[1] - width) for start, _ in ends]
     for block, part, start in zip(blocks, parts, starts, strict=True):
         block[: len(part)] = part[:, start : start + width]
     return blocks, np.concatenate([np.arange(start, start + width) for start in starts])
+
+
+def _used(filters: np.ndarray) -> tuple[int, int]:
+    """The first bin that filters (n, n_bins) weigh, and the bin after the last; a single one if they weigh none."""
+    bins = np.flatnonzero(filters.any(axis=0))
+    return (int(bins[0]), int(bins[-1]) + 1) if len(bins) else (0, 1)
 
 
 def _forget_where_it_was_made(file: bytes) -> bytes:
@@ -184,11 +179,3 @@ def _folded(model: nn.Module) -> nn.Module:
             if isinstance(layer, nn.Conv1d | nn.Conv2d) and isinstance(following, nn.BatchNorm1d | nn.BatchNorm2d):
                 part[i], part[i + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
     return model.float().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def _without_warnings():
-    """torch announces the end of TorchScript at every use, and traces warn of Python's shapes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -24,6 +24,9 @@ N_VERIFICATION = len(STYLES_HEARD) * _KEYS
 N_CALIBRATION = 288
 _CHUNK = 48
 
+Progress = Callable[[str, int, int], None]
+"""Called with (what is done, done, total)."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelledClips:
@@ -43,17 +46,17 @@ class LabelledClips:
         return self.clips[start:stop].astype(np.float32) / np.float32(32768)
 
 
-def verification_clips(banks: str | Path, n: int = N_VERIFICATION, progress=None) -> LabelledClips:
+def verification_clips(banks: str | Path, n: int = N_VERIFICATION, progress: Progress | None = None) -> LabelledClips:
     """`n` clips, a third each clean, in rooms, and with everything; as many of each type, root, octave and volume.
 
-    `banks` is the folder that keeps the instruments; `progress` is called with (what is done, done, total).
+    `banks` is the folder that keeps the instruments.
     """
     return _render("verification", VERIFICATION_INSTRUMENTS, STYLES_HEARD, n, 5, banks, progress)
 
 
-def calibration_clips(banks: str | Path, n: int = N_CALIBRATION, progress=None) -> LabelledClips:
+def calibration_clips(banks: str | Path, n: int = N_CALIBRATION) -> LabelledClips:
     """Clips with everything that training has, by other instruments than those verified on."""
-    return _render("calibration", CALIBRATION_INSTRUMENTS, ("wild",), n, 6, banks, progress)
+    return _render("calibration", CALIBRATION_INSTRUMENTS, ("wild",), n, 6, banks, None)
 
 
 def _render(
@@ -63,7 +66,7 @@ def _render(
     n: int,
     seed: int,
     folder: str | Path,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Progress | None,
 ) -> LabelledClips:
     report = progress or (lambda *_: None)
     paths = build_banks(instruments, folder, progress=lambda *at: report("instruments", *at))
@@ -73,15 +76,13 @@ def _render(
         # Clean clips as the data set has them; the others in every voicing.
         voicings = ("root",) if style == "clean" else None
         weights = STYLES[style].voicings if style == "wild" else (1, 1, 1, 1, 1)
-        planned = (
-            plan(len(rows), banks, seed=seed + 10 * number, voicings=voicings, voicing_weights=weights)
-            if len(rows)
-            else []
-        )
+        if not len(rows):
+            continue
+        planned = plan(len(rows), banks, seed=seed + 10 * number, voicings=voicings, voicing_weights=weights)
         renderer = Renderer(banks, STYLES[style], seed + 10 * number)
-        for row, each in zip(rows, planned, strict=True):
-            clips[row] = to_int16(renderer.clip(each))
-            names.append(each.name)
+        for row, clip in zip(rows, planned, strict=True):
+            clips[row] = to_int16(renderer.clip(clip))
+            names.append(clip.name)
             if len(names) % _CHUNK == 0 or len(names) == n:
                 report("render", len(names), n)
     return LabelledClips(

@@ -1,7 +1,7 @@
 """Is an exported file the model that it was made of? Asked of the file itself, in a fresh process.
 
-Checked, on all of `export.formats.verification_clips.verification_clips` and on awkward waveforms (silence, constants, very quiet, shortest,
-10 s), in batches and lengths that the file was not traced with:
+Checked, on all of `export.formats.verification_clips` and on awkward waveforms (silence, constants, very quiet,
+shortest, 10 s), in batches and lengths that the file was not traced with:
 
 - names, types and open axes of inputs and outputs, the metadata, and ONNX's own checker;
 - every output finite, probabilities that sum to 1;
@@ -15,11 +15,13 @@ Checked, on all of `export.formats.verification_clips.verification_clips` and on
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +69,21 @@ class Reference:
         folder: for the arrays that the fresh process reads.
     """
 
-    def __init__(self, checkpoint: Checkpoint, clips: LabelledClips, folder: str | Path, progress=None):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        clips: LabelledClips,
+        folder: str | Path,
+        progress: Callable[[int, int], None] | None = None,
+    ):
         self.checkpoint, self.clips, self.folder = checkpoint, clips, Path(folder)
         self.predictor = Predictor(checkpoint)
         self.tasks = ("type", "root") if checkpoint.task == "both" else (checkpoint.task,)
         self.n = len(clips)
+        self._waveform_cases: list[Case] = []
+        self._mel_cases: list[Case] = []
         try:
-            self._write(progress)
+            self._write(progress or (lambda done, total: None))
         except OSError as error:
             raise UserError(f"{self.folder}: no room for the verification ({error.strerror or error})") from error
 
@@ -85,43 +95,46 @@ class Reference:
         """Of the labelled clips' probabilities, in batches: {"set", "n", "type_accuracy", "root_accuracy"}."""
         measured: dict = {"set": self.clips.name, "n": self.n}
         for i, task in enumerate(self.tasks):
-            answers = np.concatenate([batch[i] for batch in outputs]).argmax(axis=1)
-            truth = self.clips.types if task == "type" else self.clips.roots
-            counted = np.ones(self.n, bool) if task == "type" else self.clips.root_defined
-            measured[f"{task}_accuracy"] = float(np.mean((answers == truth)[counted]))
+            labels = np.concatenate([batch[i] for batch in outputs]).argmax(axis=1)
+            right = labels == (self.clips.types if task == "type" else self.clips.roots)
+            measured[f"{task}_accuracy"] = float(np.mean(right if task == "type" else right[self.clips.root_defined]))
         return measured
 
     def expected_accuracies(self) -> dict:
         """Of the PyTorch model."""
         return self.accuracies([case.expected for case in self._waveform_cases if case.name == "clips"])
 
-    def _write(self, progress) -> None:
+    def _write(self, progress: Callable[[int, int], None]) -> None:
         np.save(self.folder / "clips.npy", self.clips.clips)
         spec = self.checkpoint.spec
         # Not memory-mapped: on a full disk that would kill the process without a word.
         mels = np.empty((self.n, spec.n_mels, spec.n_frames(CLIP_SAMPLES)), np.float32)
-        self._waveform_cases, self._mel_cases = [], []
-        for start, stop in _batches(self.n):
-            waveforms = self.clips.waveforms(start, stop)
-            mels[start:stop] = self.mel(waveforms)
-            self._add("clips", "clips.npy", "mels.npy", (start, stop), self._answer(waveforms), mels[start:stop])
-            if progress is not None:
-                progress(stop, self.n)
+        stop = 0
+        for size in itertools.cycle(_BATCHES):
+            start, stop = stop, min(stop + size, self.n)
+            if start == stop:
+                break
+            mels[start:stop] = self._add("clips", ("clips.npy", "mels.npy"), start, self.clips.waveforms(start, stop))
+            progress(stop, self.n)
         np.save(self.folder / "mels.npy", mels)
         for name, waveforms, comparable in self._awkward():
             files = f"{name}.npy", f"{name}-mel.npy"
             np.save(self.folder / files[0], waveforms)
-            mel = self.mel(waveforms)
-            np.save(self.folder / files[1], mel)
-            self._add(name, *files, (0, len(waveforms)), self._answer(waveforms), mel, comparable)
+            np.save(self.folder / files[1], self._add(name, files, 0, waveforms, comparable))
 
-    def _add(self, name, waveform_file, mel_file, rows, expected, mel, comparable: bool = True) -> None:
-        slack = self._slack(mel)
-        self._waveform_cases.append(Case(name, waveform_file, rows, expected, comparable, slack))
-        self._mel_cases.append(Case(name, mel_file, rows, expected, comparable, slack))
+    def _add(
+        self, name: str, files: tuple[str, str], start: int, waveforms: np.ndarray, comparable: bool = True
+    ) -> np.ndarray:
+        """A case for files that take waveforms and one for those that take the mel spectrograms, which are returned."""
+        mel, scores = self.mel(waveforms), self.predictor(waveforms)
+        expected = tuple(values for values in (scores.types, scores.roots, scores.joint) if values is not None)
+        rows, slack = (start, start + len(waveforms)), self._slack(mel)
+        for cases, file in zip((self._waveform_cases, self._mel_cases), files, strict=True):
+            cases.append(Case(name, file, rows, expected, comparable, slack))
+        return mel
 
     def _slack(self, mel: np.ndarray) -> np.ndarray:
-        """1 for our network, which does not hear levels. The original's logits grow with the sound's power, without
+        """1 for our network, on which levels have no effect. The original's logits grow with the sound's power, without
         bound, and float32 sums hold them to a millionth of their size."""
         if self.checkpoint.architecture != "original":
             return np.ones(len(mel))
@@ -132,10 +145,6 @@ class Reference:
         with torch.inference_mode():
             logits = NetworkWithProbabilities(self.checkpoint)(torch.from_numpy(mel))[-1].numpy()
         return np.maximum(1.0, 1e-6 / FP32_LIMIT * np.abs(logits).max(axis=1))
-
-    def _answer(self, waveforms: np.ndarray) -> tuple[np.ndarray, ...]:
-        scores = self.predictor(waveforms)
-        return tuple(each for each in (scores.types, scores.roots, scores.joint) if each is not None)
 
     def mel(self, waveforms: np.ndarray) -> np.ndarray:
         """(Log) mel spectrograms of waveforms, as the PyTorch model takes them."""
@@ -183,18 +192,26 @@ def verify(path: str | Path, info: ExportInfo, reference: Reference) -> Report:
     Raises:
         VerificationError: with what is wrong.
     """
-    name = f"{info.kind} {info.front_end} {info.precision}"
     if info.kind == "onnx":
-        _check_onnx(path, name)
+        _check_onnx(path, info)
     outputs, about = run_fresh(path, info, reference)
     if info.kind == "onnx":
-        _check_sealed(path, about["metadata"], name)
-    _check_about(about, info, name)
+        _check_sealed(path, about["metadata"], info)
+    _check_about(about, info)
     report = compare(outputs, info, reference)
     hold(report, info, reference)
-    if report.accuracies != info.accuracies:
-        raise VerificationError(f"{name}: its metadata say {info.accuracies}, measured were {report.accuracies}")
+    different = f"its metadata say {info.accuracies}, measured were {report.accuracies}"
+    _require(report.accuracies == info.accuracies, info, different)
     return report
+
+
+def _refusal(info: ExportInfo, reason: str, case: str = "") -> VerificationError:
+    return VerificationError(f"{info.kind} {info.front_end} {info.precision}{case}: {reason}")
+
+
+def _require(holds: bool, info: ExportInfo, otherwise: str, case: str = "") -> None:
+    if not holds:
+        raise _refusal(info, otherwise, case)
 
 
 def run_fresh(path: str | Path, info: ExportInfo, reference: Reference) -> tuple[list[tuple], dict]:
@@ -214,23 +231,17 @@ def run_fresh(path: str | Path, info: ExportInfo, reference: Reference) -> tuple
             job_path, result = Path(folder) / "job.json", Path(folder) / "result.npz"
             job_path.write_text(json.dumps(job), encoding="utf-8")
             # -I: neither the folder that we run in nor the environment's paths lead to anything of ours.
-            done = subprocess.run(
-                [sys.executable, "-I", str(_WORKER), str(job_path), str(result)],
-                capture_output=True,
-                text=True,
-                timeout=_TIME_LIMIT_S,
-                cwd=folder,
-            )
-            if done.returncode != 0:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise VerificationError(f"{info.kind} {info.front_end} {info.precision}: does not run ({last[:300]})")
-            with np.load(result, allow_pickle=False) as found:
-                about = json.loads(str(found["about"]))
-                outputs = [tuple(found[f"{i}/{j}"] for j in range(len(info.output_names))) for i in range(len(cases))]
+            command = [sys.executable, "-I", str(_WORKER), str(job_path), str(result)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIME_LIMIT_S, cwd=folder)
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            _require(done.returncode == 0, info, f"does not run ({last[:300]})")
+            with np.load(result, allow_pickle=False) as arrays:
+                about = json.loads(str(arrays["about"]))
+                outputs = [tuple(arrays[f"{i}/{j}"] for j in range(len(info.output_names))) for i in range(len(cases))]
         except subprocess.TimeoutExpired as error:
-            raise VerificationError(f"{info.kind} {info.front_end}: no answer in {_TIME_LIMIT_S} s") from error
+            raise _refusal(info, f"no answer in {_TIME_LIMIT_S} s") from error
         except (OSError, KeyError) as error:
-            raise VerificationError(f"{info.kind} {info.front_end}: its outputs cannot be read ({error})") from error
+            raise _refusal(info, f"its outputs cannot be read ({error})") from error
     return outputs, about
 
 
@@ -241,8 +252,8 @@ def compare(outputs: list[tuple], info: ExportInfo, reference: Reference) -> Rep
         VerificationError: wrong shapes, values that are no probabilities, or logits that do not belong to them.
     """
     worst, limited, same, clips = 0.0, 0.0, 0, []
-    for case, found in zip(reference.cases(info.front_end), outputs, strict=True):
-        probabilities = _probabilities(found, case, info)
+    for case, values in zip(reference.cases(info.front_end), outputs, strict=True):
+        probabilities = _probabilities(values, case, info)
         if case.name == "clips":
             clips.append(probabilities)
             same += int((_labels(probabilities[-1]) == _labels(case.expected[-1])).sum())
@@ -256,93 +267,79 @@ def compare(outputs: list[tuple], info: ExportInfo, reference: Reference) -> Rep
 
 def hold(report: Report, info: ExportInfo, reference: Reference) -> None:
     """Raises VerificationError where a report misses the limits of the file's precision."""
-    name = f"{info.kind} {info.front_end} {info.precision}"
+    agreement = f"{100 * report.agreement:.2f} % of the labels are"
     if info.precision == "fp32":
-        if not report.against_limit <= FP32_LIMIT:
-            raise VerificationError(
-                f"{name}: a probability differs by {report.worst_difference:.2g} from PyTorch's, limit {FP32_LIMIT:g}"
-            )
-        if report.agreement < 1.0:
-            raise VerificationError(f"{name}: {100 * report.agreement:.2f} % of the labels are PyTorch's, not all")
+        difference = f"a probability differs by {report.worst_difference:.2g} from PyTorch's, limit {FP32_LIMIT:g}"
+        _require(report.against_limit <= FP32_LIMIT, info, difference)
+        _require(report.agreement == 1.0, info, f"{agreement} PyTorch's, not all")
         return
-    if report.agreement < LEAST_AGREEMENT:
-        raise VerificationError(
-            f"{name}: {100 * report.agreement:.2f} % of the labels are fp32's, below {100 * LEAST_AGREEMENT:g} %"
-        )
+    least = f"{agreement} fp32's, below {100 * LEAST_AGREEMENT:g} %"
+    _require(report.agreement >= LEAST_AGREEMENT, info, least)
     for key, expected in reference.expected_accuracies().items():
-        if key.endswith("accuracy") and report.accuracies[key] < expected - MOST_ACCURACY_LOST:
-            raise VerificationError(
-                f"{name}: {key} {100 * report.accuracies[key]:.2f} %, fp32 has {100 * expected:.2f} %; "
-                f"at most {100 * MOST_ACCURACY_LOST:g} points may be lost"
+        if key.endswith("accuracy"):
+            lost = (
+                f"{key} {100 * report.accuracies[key]:.2f} %, fp32 has {100 * expected:.2f} %; at most "
+                f"{100 * MOST_ACCURACY_LOST:g} points may be lost"
             )
+            _require(report.accuracies[key] >= expected - MOST_ACCURACY_LOST, info, lost)
 
 
-def _probabilities(found: tuple, case: Case, info: ExportInfo) -> tuple[np.ndarray, ...]:
+def _probabilities(outputs: tuple, case: Case, info: ExportInfo) -> tuple[np.ndarray, ...]:
     """The outputs' probabilities, and of a model of both tasks those that its logits give to every chord."""
-    name = f"{info.kind} {info.front_end} {info.precision}, {case.name}"
-    *probabilities, logits = found
-    wanted = [expected.shape for expected in case.expected]
-    shapes = [each.shape for each in probabilities] + ([logits.shape] if info.task == "both" else [])
-    if shapes != wanted or any(each.dtype != np.float32 for each in found):
-        raise VerificationError(f"{name}: outputs {shapes}, expected float32 {wanted}")
-    if not all(np.isfinite(each).all() for each in found):
-        raise VerificationError(f"{name}: outputs that are not finite")
-    if any(np.abs(each.sum(axis=1) - 1).max() > 1e-3 for each in probabilities):
-        raise VerificationError(f"{name}: probabilities that do not sum to 1")
+    require = functools.partial(_require, info=info, case=f", {case.name}")
+    *probabilities, logits = outputs
+    both = info.task == "both"
+    expected = [values.shape for values in case.expected]
+    shapes = [values.shape for values in probabilities] + ([logits.shape] if both else [])
+    is_float32 = all(values.dtype == np.float32 for values in outputs)
+    require(shapes == expected and is_float32, otherwise=f"outputs {shapes}, expected float32 {expected}")
+    require(all(np.isfinite(values).all() for values in outputs), otherwise="outputs that are not finite")
+    sums = [np.abs(values.sum(axis=1) - 1).max() for values in probabilities]
+    require(max(sums) <= 1e-3, otherwise="probabilities that do not sum to 1")
     flat = logits.reshape(len(logits), -1).astype(np.float64)
     joint = np.exp(flat - flat.max(axis=1, keepdims=True))
     joint = (joint / joint.sum(axis=1, keepdims=True)).reshape(logits.shape)
-    made = (joint.sum(axis=1), joint.sum(axis=2)) if info.task == "both" else (joint,)
-    if any(np.abs(a - b).max() > 1e-3 for a, b in zip(made, probabilities, strict=True)):
-        raise VerificationError(f"{name}: logits that are not those of the probabilities")
-    return (*probabilities, joint) if info.task == "both" else tuple(probabilities)
+    of_logits = (joint.sum(axis=1), joint.sum(axis=2)) if both else (joint,)
+    apart = [np.abs(a - b).max() for a, b in zip(of_logits, probabilities, strict=True)]
+    require(max(apart) <= 1e-3, otherwise="logits that are not those of the probabilities")
+    return (*probabilities, joint) if both else tuple(probabilities)
 
 
 def _labels(probabilities: np.ndarray) -> np.ndarray:
     return probabilities.reshape(len(probabilities), -1).argmax(axis=1)
 
 
-def _check_onnx(path: str | Path, name: str) -> None:
+def _check_onnx(path: str | Path, info: ExportInfo) -> None:
     import onnx
 
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise VerificationError(f"{name}: ONNX's checker refuses it ({' '.join(str(error).split())[:200]})") from error
+        raise _refusal(info, f"ONNX's checker refuses it ({' '.join(str(error).split())[:200]})") from error
 
 
-def _check_sealed(path: str | Path, metadata: dict, name: str) -> None:
-    if SEAL not in metadata:
-        raise VerificationError(f"{name}: its metadata lack {SEAL}")
+def _check_sealed(path: str | Path, metadata: dict[str, str], info: ExportInfo) -> None:
+    _require(SEAL in metadata, info, f"its metadata lack {SEAL}")
     try:
         check_seal(Path(path), metadata)
     except UserError as error:
-        raise VerificationError(f"{name}: {error}") from error
+        raise _refusal(info, str(error)) from error
 
 
-def _check_about(about: dict, info: ExportInfo, name: str) -> None:
-    strangers = set(about["modules"]) & (_OURS | _FOREIGN[info.kind])
-    if strangers:
-        raise VerificationError(f"{name}: it was not run alone; {', '.join(sorted(strangers))} was imported")
+def _check_about(about: dict, info: ExportInfo) -> None:
+    foreign = ", ".join(sorted(set(about["modules"]) & (_OURS | _FOREIGN[info.kind])))
+    _require(not foreign, info, f"it was not run alone; {foreign} was imported")
+    metadata, names = about["metadata"], info.output_names
     if info.kind == "onnx":
         frames = "n_frames" if info.samples is None else info.spec.n_frames(info.samples)
         axes = ["batch", info.spec.n_mels, frames] if info.front_end == "none" else ["batch", "samples"]
-        if about["inputs"] != {info.input_name: axes}:
-            raise VerificationError(f"{name}: inputs {about['inputs']}, expected {info.input_name!r} {axes}")
-        if list(about["outputs"]) != info.output_names or about["types"] != ["tensor(float)"]:
-            raise VerificationError(f"{name}: outputs {list(about['outputs'])} of {about['types']}")
-        if any(shape[0] != "batch" for shape in about["outputs"].values()):
-            raise VerificationError(f"{name}: the batch is not open in {about['outputs']}")
-        about["metadata"].pop(SEAL, None)
-        if about["metadata"] != info.metadata():
-            raise VerificationError(f"{name}: its metadata are not those written")
-    if ExportInfo.from_metadata({KEY: about["metadata"][KEY]}, name) != info:
-        raise VerificationError(f"{name}: its metadata are not those written")
-
-
-def _batches(n: int) -> Iterator[tuple[int, int]]:
-    start = i = 0
-    while start < n:
-        stop = min(start + _BATCHES[i % len(_BATCHES)], n)
-        yield start, stop
-        start, i = stop, i + 1
+        inputs, outputs = about["inputs"], about["outputs"]
+        _require(inputs == {info.input_name: axes}, info, f"inputs {inputs}, expected {info.input_name!r} {axes}")
+        as_named = list(outputs) == names and about["types"] == ["tensor(float)"]
+        _require(as_named, info, f"outputs {list(outputs)} of {about['types']}")
+        is_open = all(shape[0] == "batch" for shape in outputs.values())
+        _require(is_open, info, f"the batch is not open in {outputs}")
+        metadata.pop(SEAL, None)
+    written = metadata if info.kind == "torchscript" else info.metadata()
+    same = metadata == written and ExportInfo.from_metadata({KEY: metadata[KEY]}, "the file") == info
+    _require(same, info, "its metadata are not those written")

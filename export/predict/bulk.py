@@ -1,8 +1,8 @@
 """Name the chord in many audio files at once; a bad file is reported and the rest goes on.
 
-Threads take a few files each, decode them and hand their windows to the predictor in batches: libsndfile, soxr, NumPy's
-loops and the predictor work outside of Python's lock. One thread does all of a file's steps, so that a window stays in
-its core's cache and nothing waits for another thread.
+A file is cut into windows of 4 s, whose chords vote. Threads take a few files each, decode them and hand their windows
+to the predictor in batches: libsndfile, soxr, NumPy's loops and the predictor work outside of Python's lock. One thread
+does all of a file's steps, so that a window stays in its core's cache and nothing waits for another thread.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
-from triadbench.core.audio.io import AUDIO_SUFFIXES, STDIN, iter_blocks
+from triadbench.core.audio.io import AUDIO_SUFFIXES, STDIN, Source, iter_blocks
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.models.prediction import Scores
-from triadbench.export.predict.window_votes import Hearing, loudness, windows
+from triadbench.core.models.chords import TYPES, chord_symbol
+from triadbench.core.models.prediction import Scores, name_chord, no_chord
+from triadbench.export.predict.metadata import ExportInfo
 
+WINDOW_S = CLIP_SAMPLES / SAMPLE_RATE
+HOP_S = WINDOW_S / 2
 BATCH = 16
 """Windows that the predictor is given at once: 4 MB, and more do not make it faster on a CPU."""
 WARM_AFTER = 200
@@ -30,16 +35,25 @@ _BLOCK_S = 30.0
 _AHEAD = 4
 """Groups of files given out for each thread: one in work, and enough others that none waits for the next."""
 _KEPT = 4096
-"""Results kept at most while an earlier, longer file is still being heard."""
+"""Results kept at most while an earlier, longer file is still being read."""
 _JOIN_S = 1.0
 """A thread ends after the batch that it is at; one that waits for a pipe is left to end with the program."""
 
 Result = tuple[int, dict]
 
 
+class Predictor(Protocol):
+    """What names the windows; one with a method `warm_kernel` is told when there is enough to do."""
+
+    @property
+    def info(self) -> ExportInfo: ...
+
+    def __call__(self, waveforms: np.ndarray) -> Scores: ...
+
+
 def infer_files(
-    predictor: Callable[[np.ndarray], Scores],
-    files: Iterable[str | os.PathLike],
+    predictor: Predictor,
+    files: Iterable[str | os.PathLike[str]],
     alternatives: int = 3,
     *,
     workers: int = 1,
@@ -48,11 +62,11 @@ def infer_files(
 ) -> Iterator[dict]:
     """One result a file, in order: {"file", "duration_s", "windows", "agreement", "chord", ...}, or {"file", "error"}.
 
-    A file longer than a clip is heard in windows of 4 s, half over each other (see `export.predict.window_votes.Hearing`). Memory
-    grows neither with a file's length nor with the number of files.
+    A file longer than a clip is cut into windows of 4 s, half over each other (see `WindowVotes`). Memory grows neither
+    with a file's length nor with the number of files.
 
     Args:
-        predictor: of waveforms (batch, 64000); one with a method `warm_kernel` is told when there is enough to do.
+        predictor: of waveforms (batch, 64000).
         files: "-" is standard input. From an iterator, the first is answered before the second is asked for.
         alternatives: the next likely chords to name.
         workers: threads.
@@ -62,27 +76,25 @@ def infer_files(
     Raises:
         UserError: the predictor answers for one task only, or fails.
     """
-    task = (predictor.info if hasattr(predictor, "info") else predictor.checkpoint).task
-    if task != "both":
-        raise UserError(f"this model answers for the {task} only; `infer` needs one for both")
+    if predictor.info.task != "both":
+        raise UserError(f"this model answers for the {predictor.info.task} only; `infer` needs one for both")
     known = len(files) if isinstance(files, Sequence) else None
-    predict = _Turns(predictor, at_once, known or 0)
-    numbered = enumerate(map(os.fspath, files))
-    if known is None or known == 1:
-        for one in numbered:
-            yield from (result for _, result in _hear([one], predict, batch, alternatives))
-            break
-    yield from _in_order(predict, numbered, 1 if known is None or known == 1 else 0, workers, batch, alternatives)
+    predict = _SharedPredictor(predictor, at_once, known or 0)
+    numbered = enumerate(os.fspath(file) for file in files)
+    alone = known is None or known == 1
+    for numbered_file in itertools.islice(numbered, int(alone)):
+        yield from (result for _, result in _name_group([numbered_file], predict, batch, alternatives))
+    yield from _in_order(predict, numbered, int(alone), workers, batch, alternatives)
 
 
-class _Turns:
+class _SharedPredictor:
     """The predictor, called by one thread after another if need be, and told when there is enough to do.
 
     Attributes:
         stopped: nobody waits for answers any more.
     """
 
-    def __init__(self, predictor: Callable[[np.ndarray], Scores], at_once: bool, expected: int):
+    def __init__(self, predictor: Predictor, at_once: bool, expected: int):
         self.stopped = False
         self._predictor = predictor
         self._turn = contextlib.nullcontext() if at_once else threading.Lock()
@@ -108,73 +120,83 @@ class _Stopped(Exception):
     """Ends a thread in the midst of a file."""
 
 
-def _hear(
-    group: Sequence[tuple[int, str]], predict: Callable[[np.ndarray], Scores], batch: int, alternatives: int
+def _name_group(
+    group: Sequence[tuple[int, str]], predict: _SharedPredictor, batch: int, alternatives: int
 ) -> Iterator[Result]:
     """Results of a few numbered files, each as soon as it is known; their windows share the predictor's batches."""
-    open_files: list[tuple[int, str, Hearing]] = []
-    waiting: list[tuple[np.ndarray, Hearing]] = []
+    complete: list[tuple[int, str, WindowVotes]] = []
+    waiting: list[tuple[np.ndarray, WindowVotes]] = []
 
-    def answer() -> None:
-        stacked = np.stack([window for window, _ in waiting])
-        scores = predict(stacked)
-        for (_, hearing), *scored in zip(waiting, scores.joint, loudness(stacked), scores.silent, strict=True):
-            hearing.add(*scored)
-        waiting.clear()
-
-    def close() -> Iterator[Result]:
-        for number, file, hearing in open_files:
-            yield number, {"file": file, **hearing.answer(alternatives)}
-        open_files.clear()
+    def predict_waiting() -> Iterator[Result]:
+        """Vote with all windows that wait; no file that was read to its end waits for more."""
+        if waiting:
+            stacked = np.stack([window for window, _ in waiting])
+            scores = predict(stacked)
+            assert scores.joint is not None  # the predictor names both, type and root
+            for (_, votes), *vote in zip(waiting, scores.joint, loudness(stacked), scores.silent, strict=True):
+                votes.add(*vote)
+            waiting.clear()
+        for number, file, votes in complete:
+            yield number, {"file": file, **votes.result(alternatives)}
+        complete.clear()
 
     for number, file in group:
-        hearing = Hearing()
+        votes = WindowVotes()
         try:
-            for window in windows(hearing.counted(_blocks(file))):
-                waiting.append((window, hearing))
+            for window in windows(votes.counted(_blocks(file))):
+                waiting.append((window, votes))
                 if len(waiting) == batch:
-                    answer()
-                    yield from close()
+                    yield from predict_waiting()
         except _FileError as error:
-            waiting[:] = [(window, other) for window, other in waiting if other is not hearing]
+            waiting[:] = [(window, other) for window, other in waiting if other is not votes]
             yield number, {"file": file, "error": str(error)}
         else:
-            open_files.append((number, file, hearing))
+            complete.append((number, file, votes))
             if not waiting:
-                yield from close()
-    if waiting:
-        answer()
-    yield from close()
+                yield from predict_waiting()
+    yield from predict_waiting()
 
 
 class _FileError(Exception):
-    """A file that cannot be heard; the others can."""
+    """A file that cannot be read; the others can."""
 
 
 def _blocks(file: str) -> Iterator[np.ndarray]:
     try:
-        if file == STDIN:
-            yield from iter_blocks(_stdin(), _BLOCK_S, name="standard input")
-            return
-        if os.path.isdir(file):
-            os.listdir(file)
-            raise UserError(f"{file}: no audio file in this folder (looked for {', '.join(AUDIO_SUFFIXES)})")
-        yield from iter_blocks(file, _BLOCK_S)
+        source, name = source_of(file)
+        yield from iter_blocks(source, _BLOCK_S, name=name)
     except UserError as error:
         raise _FileError(" ".join(str(error).split())) from error
     except OSError as error:
         raise _FileError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
-def _stdin():
-    source = getattr(sys.stdin, "buffer", None)
-    if source is None or sys.stdin.isatty():
-        raise UserError("standard input: no sound comes from there; pipe a file into it, as in `infer - < chord.wav`")
-    return source
+def source_of(file: str) -> tuple[Source, str | None]:
+    """What `core.audio.io` reads for a path or "-", and the name in its messages, None for the path itself.
+
+    Raises:
+        UserError: a folder without any audio file, or nothing is piped into standard input.
+    """
+    if file == STDIN:
+        source = getattr(sys.stdin, "buffer", None)
+        if source is None or sys.stdin.isatty():
+            raise UserError(
+                "standard input: no sound comes from there; pipe a file into it, as in `infer - < chord.wav`"
+            )
+        return source, "standard input"
+    if os.path.isdir(file):
+        os.listdir(file)
+        raise UserError(f"{file}: no audio file in this folder (looked for {', '.join(AUDIO_SUFFIXES)})")
+    return file, None
 
 
 def _in_order(
-    predict: _Turns, numbered: Iterator[tuple[int, str]], first: int, workers: int, batch: int, alternatives: int
+    predict: _SharedPredictor,
+    numbered: Iterator[tuple[int, str]],
+    first: int,
+    workers: int,
+    batch: int,
+    alternatives: int,
 ) -> Iterator[dict]:
     """Results of all numbered files from number `first` on, in their order, from `workers` threads.
 
@@ -186,7 +208,7 @@ def _in_order(
     def work() -> None:
         try:
             while (group := tasks.get()) is not None:
-                for result in _hear(group, predict, batch, alternatives):
+                for result in _name_group(group, predict, batch, alternatives):
                     done.put(result)
         except BaseException as error:  # for the main thread to raise
             done.put(error)
@@ -223,3 +245,75 @@ def _in_order(
             tasks.put(None)
         for thread in threads:
             thread.join(_JOIN_S)
+
+
+# ---- the windows of one file
+
+
+def windows(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Windows (64000,) of a waveform that comes in blocks (samples,) of any length, each half over the one before.
+
+    The last window is padded with zeros; it is left out if all its samples have been in the one before. Windows may
+    share memory with one another and with the blocks.
+    """
+    hop = CLIP_SAMPLES // 2
+    rest = np.zeros(0, dtype=np.float32)
+    full = False
+    for block in blocks:
+        rest = np.concatenate([rest, block]) if len(rest) else block
+        while len(rest) >= CLIP_SAMPLES:
+            yield rest[:CLIP_SAMPLES]
+            rest, full = rest[hop:], True
+    if not full or len(rest) > hop:
+        yield np.concatenate([rest, np.zeros(CLIP_SAMPLES - len(rest), dtype=np.float32)])
+
+
+def loudness(batch: np.ndarray) -> np.ndarray:
+    """Root mean square of the deviation from the mean, (batch,), of windows (batch, samples)."""
+    shares = np.empty(len(batch), dtype=np.float32)
+    deviation = np.empty(batch.shape[1], dtype=np.float32)  # of one window, which stays in the cache
+    for i, window in enumerate(batch):
+        np.subtract(window, window.mean(), out=deviation)
+        np.square(deviation, out=deviation)
+        shares[i] = np.sqrt(deviation.mean())
+    return shares
+
+
+class WindowVotes:
+    """The votes of one file's windows, in order; memory does not grow with their number.
+
+    The windows' probabilities are averaged, each by its share of the sound.
+
+    Attributes:
+        samples: at 16 kHz, read so far.
+        windows: that have voted so far.
+    """
+
+    def __init__(self) -> None:
+        self.samples = self.windows = 0
+        self._total, self._weight = np.zeros((12, 4)), 0.0
+        self._votes: dict[str, float] = {}
+
+    def counted(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The blocks (samples,) themselves, their samples counted."""
+        for block in blocks:
+            self.samples += len(block)
+            yield block
+
+    def add(self, joint: np.ndarray, share: float, silent: bool) -> None:
+        """Probabilities (12, 4) of the next window, its loudness, and whether there is nothing to name in it."""
+        self.windows += 1
+        if not silent:
+            self._total += share * joint
+            self._weight += share
+            chord = chord_symbol(*divmod(int(joint.argmax()), len(TYPES)))
+            self._votes[chord] = self._votes.get(chord, 0.0) + share
+
+    def result(self, alternatives: int) -> dict:
+        """{"duration_s", "windows", "agreement", "chord", ...}. `agreement` is the share of sound whose own window says
+        the same chord: a low one means that more than one chord is in the file."""
+        length = {"duration_s": round(self.samples / SAMPLE_RATE, 3), "windows": self.windows}
+        if self._weight == 0:
+            return {**length, "agreement": None, **no_chord()}
+        named = name_chord(self._total / self._weight, alternatives)
+        return {**length, "agreement": float(self._votes.get(named["chord"], 0.0) / self._weight), **named}

@@ -7,78 +7,86 @@ first, or compiled on a machine that has never done so. So the graph answers at 
 from __future__ import annotations
 
 import atexit
+import functools
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from triadbench.core import timing
 from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS
 from triadbench.core.errors import UserError
 from triadbench.export.predict.metadata import ExportInfo
-from triadbench.export.predict.providers import OnnxModel
+from triadbench.export.predict.providers import Model, OnnxModel, Outputs
 
 _MEASURED_CLIPS = 4
 _ROUNDS = 3
 _MOST_WEIGHTS = 1 << 24  # of a filterbank
 
 
-class KernelModel:
-    """Waveforms in, outputs as of `OnnxModel`: mel spectrograms by kernels/cpu/numpy_entry.py, then the network.
+class KernelModel(Model):
+    """The network alone behind mel spectrograms by kernels/cpu/numpy_entry.py.
 
     Raises:
         UserError: the kernel is not to be had here, or the network is not the one asked for.
     """
 
-    def __init__(self, network: OnnxModel):
-        from triadbench.kernels.cpu import numpy_entry as numpy_mel
+    front_end = "kernel"
 
-        self.network, self.info = network, network.info
-        if self.info.spec.n_fft * self.info.spec.n_mels > _MOST_WEIGHTS:  # made up: it would fill the memory
-            raise UserError(f"{network.path}: damaged metadata ({self.info.spec}); make it again with `export`")
-        if reason := numpy_mel.why_unavailable(self.info.spec):
+    def __init__(self, network: OnnxModel):
+        from triadbench.kernels.cpu import numpy_entry
+
+        self.network, self.path, self.info = network, network.path, network.info
+        spec = self.info.spec
+        if spec.n_fft * spec.n_mels > _MOST_WEIGHTS:  # made up: it would fill the memory
+            raise UserError(f"{self.path}: damaged metadata ({spec}); make it again with `export`")
+        if reason := numpy_entry.why_unavailable(spec):
             raise UserError(f"the mel kernel: {reason}; or use the front end of the graph")
         if self.info.input_name != "mel":
-            raise UserError(f"{network.path.name} takes waveforms; the kernel needs the network alone (.mel.onnx)")
-        numpy_mel.load(self.info.spec)
-        self._mel = numpy_mel.mel
+            raise UserError(f"{self.path.name} takes waveforms; the kernel needs the network alone (.mel.onnx)")
+        numpy_entry.load(spec)
+        self._mel = functools.partial(numpy_entry.mel, spec=spec, log=self.info.log)
 
-    def run(self, waveforms: np.ndarray) -> dict[str, np.ndarray]:
+    @classmethod
+    def beside(cls, path: Path, info: ExportInfo | None, open_network: Callable[[Path], OnnxModel]) -> KernelModel:
+        """Of the network in the file beside `path`, which must be that of the file with `info`; None: any.
+
+        Raises:
+            UserError: there is no such file, or it is of another model.
+        """
+        beside = network_beside(path)
+        if not beside.is_file():
+            raise UserError(f"{beside.name} is not beside {path.name}; make both with `export`, or use the graph")
+        network = open_network(beside)
+        for name in ("checkpoint_sha256", "precision", "mel_settings", "task", "samples", "log"):
+            if info is not None and getattr(network.info, name) != getattr(info, name):
+                raise UserError(
+                    f"{beside.name} is of another model than the file beside it ({name} differs); make both with one "
+                    "`export`"
+                )
+        return cls(network)
+
+    def run(self, values: np.ndarray) -> Outputs:
         """Outputs by name for waveforms (batch, samples) float32, contiguous."""
-        return self.network.run(self._mel(waveforms, self.info.spec, log=self.info.log))
+        return self.network.run(self._mel(values))
 
 
 def network_beside(path: Path) -> Path:
     """The file of the network alone that goes with an exported file: chord.onnx -> chord.mel.onnx."""
     stem, precision = path.name.removesuffix(".onnx"), ""
-    for known in PRECISIONS:
-        if stem.endswith(f".{known}"):
-            stem, precision = stem.removesuffix(f".{known}"), f".{known}"
+    for suffix in (f".{name}" for name in PRECISIONS):
+        if stem.endswith(suffix):
+            stem, precision = stem.removesuffix(suffix), suffix
     return path.with_name(f"{stem.removesuffix('.batch')}.mel{precision}.onnx")
 
 
-def check_same(network: OnnxModel, info: ExportInfo) -> None:
-    """Raises UserError where a network is not that of the file with `info`."""
-    for name in ("checkpoint_sha256", "precision", "spec", "task", "samples", "log"):
-        if getattr(network.info, name) != getattr(info, name):
-            raise UserError(
-                f"{network.path.name} is of another model than the file beside it ({name} differs); make both with "
-                "one `export`"
-            )
-
-
-def seconds_a_clip(contestants: dict[str, Callable[[np.ndarray], object]], samples: int | None) -> dict[str, float]:
+def seconds_a_clip(contestants: Mapping[str, Model], samples: int | None) -> dict[str, float]:
     """The best of a few rounds, alternated, on the same noise."""
     waveforms = np.random.default_rng(0).standard_normal((_MEASURED_CLIPS, samples or CLIP_SAMPLES), np.float32)
-    best = dict.fromkeys(contestants, float("inf"))
-    for round_ in range(_ROUNDS + 1):  # the first is to warm up
-        for name, run in contestants.items():
-            begin = time.perf_counter()
-            run(waveforms)
-            if round_:
-                best[name] = min(best[name], (time.perf_counter() - begin) / _MEASURED_CLIPS)
-    return best
+    runs = {name: functools.partial(model.run, waveforms) for name, model in contestants.items()}
+    timings = timing.measure(runs, rounds=_ROUNDS, min_time_s=0.0, warmup=0)
+    return {name: min(measured.samples_ms) / 1e3 / _MEASURED_CLIPS for name, measured in timings.items()}
 
 
 class Background:

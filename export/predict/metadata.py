@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from triadbench.core.constants import PRECISIONS, VERSION
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
-from triadbench.kernels.spec import MelSpec
+
+if TYPE_CHECKING:
+    from triadbench.kernels.spec import MelSpec
 
 FORMAT = "triadbench-export-1"
 KEY = "triadbench"  # of the JSON object; the other keys repeat it for people
@@ -19,6 +23,8 @@ _SEAL_HEAD = b"\x72\x4a\x0a\x06" + SEAL.encode() + b"\x12\x40"
 """How an ONNX file's entry of metadata begins (ModelProto's field 14, of 74 bytes) that maps SEAL to 64 characters."""
 LICENCE = "MIT"
 FRONT_ENDS = ("each", "batch", "stft", "none")
+_LABELS = {"types": list(TYPES), "roots": list(ROOTS)}
+_AGAIN = "make it again with `export`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +36,8 @@ class ExportInfo:
         kind: "onnx" or "torchscript".
         front_end: how the file makes mel spectrograms of waveforms (export/formats/mel_graph.py); "none": it takes mel.
         precision: of the network; the mel spectrogram is float32 in all.
-        spec: of the mel spectrogram. log: whether the network takes log mel.
+        mel_settings: of the mel spectrogram, as of `MelSpec.to_dict`.
+        log: whether the network takes log mel.
         samples: the only length that the network takes, or None for any from `min_samples` on.
         checkpoint_sha256: of the file that was exported.
         accuracies: what was measured when it was verified: {"set", "n", "type_accuracy", "root_accuracy", ...}.
@@ -42,7 +49,7 @@ class ExportInfo:
     kind: str
     front_end: str
     precision: str
-    spec: MelSpec
+    mel_settings: dict
     log: bool
     samples: int | None
     checkpoint_sha256: str
@@ -50,6 +57,20 @@ class ExportInfo:
     training: dict = dataclasses.field(default_factory=dict)
     version: str = VERSION
     licence: str = LICENCE
+
+    @functools.cached_property
+    def spec(self) -> MelSpec:
+        """Of the mel spectrogram. Imported here: a file that takes waveforms needs no spec to be run.
+
+        Raises:
+            UserError: there is no such mel spectrogram.
+        """
+        from triadbench.kernels.spec import MelSpec
+
+        try:
+            return MelSpec.from_dict(self.mel_settings)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"damaged metadata ({error}); {_AGAIN}") from error
 
     @property
     def input_name(self) -> str:
@@ -63,25 +84,27 @@ class ExportInfo:
         return [*(f"{task}_probabilities" for task in tasks), "logits"]
 
     @property
+    def sample_rate(self) -> int:
+        """Of the waveforms, in Hz."""
+        return self.mel_settings["sample_rate"]
+
+    @property
     def min_samples(self) -> int:
         """Shortest waveform."""
-        return self.spec.n_fft
+        return self.mel_settings["n_fft"]
 
     def metadata(self) -> dict[str, str]:
         """Keys and values for the file's metadata: one JSON object for programs, and single lines for people."""
-        described = dataclasses.asdict(self) | {
-            "format": FORMAT,
-            "spec": self.spec.to_dict(),
-            "labels": {"types": list(TYPES), "roots": list(ROOTS)},
-            "sample_rate": self.spec.sample_rate,
-            "min_samples": self.min_samples,
-        }
+        described = dataclasses.asdict(self)
+        described["spec"] = described.pop("mel_settings")
+        described |= {"format": FORMAT, "labels": _LABELS}
+        described |= {"sample_rate": self.sample_rate, "min_samples": self.min_samples}
         return {
             KEY: json.dumps(described, sort_keys=True, allow_nan=False),
             "types": ",".join(TYPES),
             "roots": ",".join(ROOTS),
-            "sample_rate": str(self.spec.sample_rate),
-            "mel_spec": json.dumps(self.spec.to_dict(), sort_keys=True),
+            "sample_rate": str(self.sample_rate),
+            "mel_spec": json.dumps(self.mel_settings, sort_keys=True),
             "accuracies": json.dumps(self.accuracies, sort_keys=True, allow_nan=False),
             "version": self.version,
             "licence": self.licence,
@@ -98,18 +121,19 @@ class ExportInfo:
             raise UserError(f"{name}: no model of triadbench (its metadata lack {KEY!r}); make one with `export`")
         try:
             described = json.loads(metadata[KEY])
-            found = described["format"]
-            if found != FORMAT:
-                raise UserError(f"{name}: format {found!r}, this version reads {FORMAT!r}; make it again with `export`")
-            if described["labels"] != {"types": list(TYPES), "roots": list(ROOTS)}:
-                raise UserError(f"{name}: other labels than this version's; make it again with `export`")
-            fields = {field.name: described[field.name] for field in dataclasses.fields(cls)}
-            info = cls(**fields | {"spec": MelSpec.from_dict(described["spec"])})
+            if described["format"] != FORMAT:
+                raise UserError(f"{name}: format {described['format']!r}, this version reads {FORMAT!r}; {_AGAIN}")
+            if described["labels"] != _LABELS:
+                raise UserError(f"{name}: other labels than this version's; {_AGAIN}")
+            described["mel_settings"] = described["spec"]
+            info = cls(**{field.name: described[field.name] for field in dataclasses.fields(cls)})
             if info.front_end not in FRONT_ENDS or info.precision not in PRECISIONS:
                 raise ValueError(f"front end {info.front_end!r}, precision {info.precision!r}")
+            if min(info.sample_rate, info.min_samples) < 1:
+                raise ValueError(f"mel spectrogram {info.mel_settings}")
             return info
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{name}: damaged metadata ({error}); make it again with `export`") from error
+            raise UserError(f"{name}: damaged metadata ({error}); {_AGAIN}") from error
 
 
 def sealed(model: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """The predictor for users: a waveform in, a chord out, on the provider of your choice; PyTorch only where asked for.
 
-    from triadbench.export.predict.predictor import ChordPredictor
+    from triadbench.export.predict import ChordPredictor
     predictor = ChordPredictor()
     print(predictor.name(waveform)["chord"])        # float32 (samples,) at 16 kHz in [-1, 1]
 
@@ -14,28 +14,37 @@ import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from triadbench.core.constants import CLIP_SAMPLES, ONNX_PROVIDERS, PRECISIONS, PROVIDERS, SAMPLE_RATE, usable_cores
 from triadbench.core.errors import UserError
 from triadbench.core.files import check_model_file, pretrained_path
-from triadbench.core.models.prediction import Scores, is_silent, name_chord, no_chord
-from triadbench.export.predict.front_end import Background, KernelModel, check_same, network_beside, seconds_a_clip
+from triadbench.core.models.prediction import Scores, name_chord, no_chord
 from triadbench.export.predict.metadata import ExportInfo
-from triadbench.export.predict.placement import Placement
 from triadbench.export.predict.providers import (
     Bound,
+    Model,
     OnnxModel,
-    check_provider,
+    Placement,
+    check_choice,
     checked_threads,
     whole_number,
 )
 
-FRONT_ENDS = ("auto", "graph", "kernel")
-PRETRAINED = pretrained_path()
+if TYPE_CHECKING:
+    from triadbench.export.predict.front_end import Background, KernelModel
+
 STEM = "chordnet"
-_CHECKPOINTS = (".safetensors", ".pth", ".pt")
+FRONT_ENDS = ("auto", "graph", "kernel")
+_KINDS = {  # of model files, by the end of their names: what it is, the providers that take it, and what else to do
+    ".torchscript.pt": ("TorchScript", ("torchscript",), "use --provider torchscript"),
+    ".safetensors": ("a checkpoint", ("torch",), "use --provider torch, or `export` it"),
+    ".pth": ("a checkpoint", ("torch", "torchscript"), "use --provider torch, or `export` it"),
+    ".pt": ("a checkpoint", ("torch", "torchscript"), "use --provider torch, or `export` it"),
+    ".onnx": ("an ONNX model", tuple(ONNX_PROVIDERS), "use --provider cpu or cuda"),
+}
 _PART_SAMPLES = {"cpu": 8 * CLIP_SAMPLES, "cuda": 512 * CLIP_SAMPLES, "tensorrt": 512 * CLIP_SAMPLES}
 """A batch is computed in parts of so many samples (64 clips elsewhere): memory does not grow with the batch. On a CPU
 larger parts are no faster, and small ones are shared among the threads."""
@@ -84,29 +93,32 @@ class ChordPredictor:
         options: dict[str, str] | None = None,
         engine_cache: str | Path | None = None,
     ):
-        check_provider(provider, PROVIDERS)
-        for name, value, choices in (("precision", precision, PRECISIONS), ("front_end", front_end, FRONT_ENDS)):
-            if value not in choices:
-                raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
+        check_choice("provider", provider, PROVIDERS)
+        check_choice("precision", precision, PRECISIONS)
+        check_choice("front_end", front_end, FRONT_ENDS)
         _check_settings(provider, device, options, engine_cache)
-        self.provider, self.note, self.seconds_a_clip = provider, None, {}
-        self._asked, self._background, self._warming = front_end, None, threading.Lock()
+        self.provider = provider
+        self.note: str | None = None
+        self.seconds_a_clip: dict[str, float] = {}
+        self._asked, self._warming = front_end, threading.Lock()
+        self._background: Background | None = None
+        self._threads = checked_threads(threads)
         # One thread inside a session: two spent a fifth more CPU time a clip (waiting awake: twice as much), and were
         # no faster even for one clip.
-        self._options = {"threads": 1, "options": options, "engine_cache": engine_cache}
-        self._threads = checked_threads(threads)
+        self._open = functools.partial(
+            OnnxModel, provider=provider, threads=1, options=options, engine_cache=engine_cache
+        )
         self.path = _shipped(provider, precision) if model is None else _given(Path(model), provider)
-        # (name, model): replaced as one, so that a call in another thread sees either.
-        self._front = self._load(front_end, device, model is None)
-        self._graph = self._front[1] if isinstance(self._front[1], OnnxModel) else None
-        self.info: ExportInfo = self._front[1].info
+        self._model = self._load(device, model is None)
+        self._graph = self._model if isinstance(self._model, OnnxModel) else None
+        self.info: ExportInfo = self._model.info
         if model is not None and precision not in ("fp32", self.info.precision):
             raise UserError(f"precision={precision!r}: {self.path.name} is {self.info.precision}; leave it out")
 
     @property
     def front_end(self) -> str:
-        """Who makes the mel spectrograms now: "graph" (the file itself) or "kernel"."""
-        return self._front[0]
+        """What makes the mel spectrograms now: "graph" (the file itself) or "kernel"."""
+        return self._model.front_end
 
     def __call__(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Scores:
         """Scores of waveforms (batch, samples), float32 in [-1, 1] at 16 kHz; any length from `info.min_samples` on.
@@ -115,16 +127,21 @@ class ChordPredictor:
             UserError: another sample rate, shape, kind of number or length, or values that are not finite.
         """
         waveforms = self.check(waveforms, sample_rate)
-        parts = self._parts(waveforms)
+        n = len(waveforms)
+        # Of no clip at all, the shapes are those of one.
+        parts = self._parts(waveforms if n else np.zeros((1, waveforms.shape[1]), np.float32))
+        model = self._model  # the same for all parts, whatever `warm_kernel` finds meanwhile
         shared = self.provider == "cpu" and self._sharing > 1 and waveforms.shape[1] <= _PART_SAMPLES["cpu"]
         if len(parts) > 1 and shared:  # long ones are not: the memory of each would be taken at once
-            scores = list(self._pool.map(self._scores, parts))
+            scores = list(self._pool.map(model.scores, parts))
         else:
-            scores = [self._scores(part) for part in parts] or [_no_scores(self.info)]
-        types, roots, joint, silent = (
-            None if of[0] is None else np.concatenate(of) if len(of) > 1 else of[0] for of in zip(*scores, strict=True)
-        )
-        return Scores(types, roots, joint, silent)
+            scores = [model.scores(part) for part in parts]
+
+        def joined(name: str):
+            values = [getattr(part, name) for part in scores]
+            return None if values[0] is None else (np.concatenate(values) if len(values) > 1 else values[0])[:n]
+
+        return Scores(joined("types"), joined("roots"), joined("joint"), joined("silent"))
 
     def name(self, waveform: np.ndarray, alternatives: int = 3, sample_rate: int = SAMPLE_RATE) -> dict:
         """The chord of one waveform (samples,): `core.models.prediction.name_chord`, or `no_chord` for silence.
@@ -141,13 +158,15 @@ class ChordPredictor:
         if self.info.task != "both":
             raise UserError(f"this model answers for the {self.info.task} only; naming a chord needs one for both")
         scores = self(waveform[None], sample_rate)
-        return no_chord() if scores.silent[0] else name_chord(scores.joint[0], alternatives)
+        if scores.joint is None or scores.silent[0]:
+            return no_chord()
+        return name_chord(scores.joint[0], alternatives)
 
     def check(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-        """The waveforms as float32, contiguous, once they are found to be what the model takes; see `__call__`."""
-        if sample_rate != self.info.spec.sample_rate:
+        """The waveforms as float32, contiguous; raises UserError where the model does not take them, as `__call__`."""
+        if sample_rate != self.info.sample_rate:
             raise UserError(
-                f"sample_rate={sample_rate} Hz: the model takes {self.info.spec.sample_rate}; resample the waveform "
+                f"sample_rate={sample_rate} Hz: the model takes {self.info.sample_rate}; resample the waveform "
                 "(triadbench.core.audio.io reads files at that rate)"
             )
         waveforms = np.asarray(waveforms)
@@ -186,9 +205,7 @@ class ChordPredictor:
         """
         model = self._graph or self._onnx("bind")
         if model.info.input_name != "waveform":
-            raise UserError(
-                f"bind: {model.path.name} takes mel; give the file that takes waveforms, or front_end='graph'"
-            )
+            raise UserError(f"bind: {model.path.name} takes mel; give the file that takes waveforms")
         return model.bind(self.check(waveforms))
 
     def describe_placement(self) -> Placement:
@@ -207,14 +224,30 @@ class ChordPredictor:
         graph = self._graph
         if graph is None or self._asked != "auto" or self.provider != "cpu":
             return
+        from triadbench.core import extras
+
+        if not extras.importable("numba"):
+            self.note = f"many files are faster with our mel kernel; {extras.way_out('numba')}"
+            return
+        from triadbench.export.predict.front_end import Background, seconds_a_clip
+
+        kernels: list[KernelModel] = []
+
+        def load() -> None:
+            kernels.append(self._kernel(graph.info))
+
+        def choose() -> None:
+            self.seconds_a_clip = seconds_a_clip({"graph": graph, "kernel": kernels[0]}, graph.info.samples)
+            if self.seconds_a_clip["kernel"] < self.seconds_a_clip["graph"]:
+                self._model = kernels[0]
+
+        def failed(error: Exception) -> None:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self.note = f"the graph goes on without the mel kernel: {reason}"
+
         with self._warming:
             if self._background is None:
-                found: list[KernelModel] = []
-                self._background = Background(
-                    lambda: found.append(self._kernel(graph.info)),
-                    lambda: self._choose(graph, found[0]),
-                    failed=self._failed,
-                )
+                self._background = Background(load, choose, failed=failed)
         if wait:
             self._background.wait()
 
@@ -232,100 +265,57 @@ class ChordPredictor:
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._sharing, thread_name_prefix="predictor")
 
-    def _load(self, front_end: str, device: str, shipped: bool) -> tuple[str, OnnxModel | KernelModel]:
+    def _load(self, device: str, shipped: bool) -> Model:
+        asked = self._asked
         if self.provider in ("torch", "torchscript"):
             from triadbench.export.predict.torch_models import CheckpointModel, TorchScriptModel
 
-            kind, name = (CheckpointModel, "kernel") if self.provider == "torch" else (TorchScriptModel, "graph")
-            if front_end not in ("auto", name):
-                raise UserError(f"front_end={front_end!r}: provider {self.provider} has {name} alone; leave it out")
-            return name, kind(self.path, device, self._threads)
-        if front_end == "kernel" and shipped:
-            return "kernel", self._kernel(None)
-        model = OnnxModel(self.path, self.provider, **self._options)
+            kind = CheckpointModel if self.provider == "torch" else TorchScriptModel
+            if asked not in ("auto", kind.front_end):
+                raise UserError(
+                    f"front_end={asked!r}: provider {self.provider} has {kind.front_end} alone; leave it out"
+                )
+            return kind(self.path, device, self._threads)
+        if asked == "kernel" and shipped:
+            return self._kernel(None)
+        model = self._open(self.path)
         if model.info.input_name == "waveform":
-            return ("kernel", self._kernel(model.info)) if front_end == "kernel" else ("graph", model)
-        if front_end == "graph":
+            return self._kernel(model.info) if asked == "kernel" else model
+        if asked == "graph":
             raise UserError(f"{self.path.name} is the network alone, which takes mel; use front_end='kernel'")
-        return "kernel", KernelModel(model)
+        from triadbench.export.predict.front_end import KernelModel
+
+        return KernelModel(model)
 
     def _kernel(self, info: ExportInfo | None) -> KernelModel:
         """Of the network alone in the file beside this one, which is that with `info`; None: the shipped ones."""
-        path = network_beside(self.path)
-        if not path.is_file():
-            raise UserError(f"{path.name} is not beside {self.path.name}; make both with `export`, or use the graph")
-        network = OnnxModel(path, self.provider, **self._options)
-        if info is not None:
-            check_same(network, info)
-        return KernelModel(network)
+        from triadbench.export.predict.front_end import KernelModel
 
-    def _choose(self, graph: OnnxModel, kernel: KernelModel) -> None:
-        self.seconds_a_clip = seconds_a_clip({"graph": graph.run, "kernel": kernel.run}, graph.info.samples)
-        if self.seconds_a_clip["kernel"] < self.seconds_a_clip["graph"]:
-            self._front = "kernel", kernel
+        return KernelModel.beside(self.path, info, self._open)
 
-    def _failed(self, error: Exception) -> None:
-        self.note = f"the graph goes on without the mel kernel: {' '.join(str(error).split()) or type(error).__name__}"
-
-    def _onnx(self, what: str) -> OnnxModel:
-        model = self._front[1]
-        model = getattr(model, "network", model)
+    def _onnx(self, method: str) -> OnnxModel:
+        model = getattr(self._model, "network", self._model)
         if not isinstance(model, OnnxModel):
-            raise UserError(f"{what}: provider {self.provider} is not ONNX Runtime's; use cpu, cuda or tensorrt")
+            raise UserError(f"{method}: provider {self.provider} is not ONNX Runtime's; use cpu, cuda or tensorrt")
         return model
 
-    def _scores(self, waveforms: np.ndarray) -> tuple:
-        """(types, roots, joint, silent)."""
-        model, silent = self._front[1], is_silent(waveforms)
-        if self.provider == "torch":
-            scores = model.scores(waveforms)
-            return scores.types, scores.roots, scores.joint, silent
-        return *_scores_of(model.run(waveforms), self.info, len(waveforms), self.path.name), silent
 
-
-def _scores_of(outputs: dict[str, np.ndarray], info: ExportInfo, n: int, name: str) -> tuple:
-    """(types, roots, joint) of a model's outputs for `n` clips, as float32."""
-    asked, shape = ("logits", (n, 12, 4)) if info.task == "both" else (f"{info.task}_probabilities", None)
-    shape = shape or (n, 4 if info.task == "type" else 12)
-    values = np.asarray(outputs[asked], np.float32)
-    if values.shape != shape or not np.isfinite(values).all():
-        what = "numbers that are not finite" if values.shape == shape else f"shape {values.shape}, not {shape}"
-        raise UserError(f"{name}: a damaged model file (it answers {what}); get it anew, or make it with `export`")
-    if info.task != "both":
-        return (values, None, None) if info.task == "type" else (None, values, None)
-    joint = np.exp(values - values.max(axis=(1, 2), keepdims=True))
-    joint /= joint.sum(axis=(1, 2), keepdims=True)
-    return joint.sum(axis=1), joint.sum(axis=2), joint
-
-
-def _no_scores(info: ExportInfo) -> tuple:
-    """(types, roots, joint, silent) of no waveform."""
-    none = np.zeros(0, bool)
-    types, roots, joint = (np.zeros((0, *shape), np.float32) for shape in ((4,), (12,), (12, 4)))
-    if info.task == "both":
-        return types, roots, joint, none
-    return (types, None, None, none) if info.task == "type" else (None, roots, None, none)
-
-
-def file_name(provider: str, precision: str = "fp32", mel: bool = False, stem: str = STEM) -> str:
-    """Of the exported file that a provider uses: {stem}[.batch|.mel][.fp16|.int8].onnx, and its like."""
+def file_name(provider: str, precision: str = "fp32", stem: str = STEM) -> str:
+    """Of the exported file that a provider uses: {stem}[.batch][.fp16|.int8].onnx, and its like."""
     if provider == "torch":
         return f"{stem}.safetensors"
     if provider == "torchscript":
         return f"{stem}.torchscript.pt"
-    layout = ".mel" if mel else "" if provider == "cpu" else ".batch"
-    return f"{stem}{layout}{'' if precision == 'fp32' else '.' + precision}.onnx"
+    return f"{stem}{'' if provider == 'cpu' else '.batch'}{'' if precision == 'fp32' else '.' + precision}.onnx"
 
 
 def _check_settings(provider: str, device: str, options: dict | None, engine_cache: str | Path | None) -> None:
     """Raises UserError for settings that the provider would pass over."""
     if device != "cpu" and provider in ONNX_PROVIDERS:
-        gpu, _, number = device.partition(":") if isinstance(device, str) else ("", "", "")
-        ways = {"": "leave it out", "cuda": "for a GPU use provider='cuda'"}
-        way = (
-            f"use options={{'device_id': {number!r}}} of provider cuda" if number else ways[gpu if gpu in ways else ""]
-        )
-        raise UserError(f"device={device!r} is of providers torch and torchscript alone; {way}")
+        way_out = "for a GPU use provider='cuda'" if device == "cuda" else "leave it out"
+        if isinstance(device, str) and device.startswith("cuda:"):
+            way_out = f"use options={{'device_id': {device[5:]!r}}} of provider cuda"
+        raise UserError(f"device={device!r} is of providers torch and torchscript alone; {way_out}")
     if options and provider not in ("cuda", "tensorrt"):
         raise UserError(f"options={options!r}: provider {provider} has none; leave them out, or use cuda or tensorrt")
     if engine_cache is not None and provider != "tensorrt":
@@ -341,26 +331,25 @@ def _shipped(provider: str, precision: str) -> Path:
     if (precision, provider == "cpu") in (("fp16", True), ("int8", False)):  # `export` makes no such files
         what, way = ("CPUs", "cpu") if precision == "int8" else ("GPUs", "cuda or tensorrt")
         raise UserError(f"precision={precision!r} is for {what}: use --provider {way}, or another precision")
-    path = PRETRAINED / file_name(provider, precision)
+    path = pretrained_path(file_name(provider, precision))
     if not path.is_file():
-        others = sorted(file.name for file in PRETRAINED.glob(f"{STEM}*.onnx"))
+        others = ", ".join(sorted(file.name for file in path.parent.glob(f"{STEM}*.onnx"))) or "no exported file"
         raise UserError(
-            f"{path.name} is not in {PRETRAINED} (there: {', '.join(others) or 'no exported file'}); make it with "
-            "`export`, or give another precision or --model FILE"
+            f"{path.name} is not in {path.parent} (there: {others}); make it with `export`, or give another precision "
+            "or --model FILE"
         )
     return path
 
 
+def file_kind(path: Path) -> tuple[str, tuple[str, ...], str]:
+    """What a model file is by its name, the providers that take it, and what else to do."""
+    endings = (ending for ending in _KINDS if path.name.lower().endswith(ending))
+    return _KINDS[next(endings, ".onnx")]
+
+
 def _given(path: Path, provider: str) -> Path:
     check_model_file(path)
-    if path.name.endswith(".torchscript.pt") and provider != "torchscript":
-        raise UserError(f"{path} is TorchScript, which provider {provider} does not take; use --provider torchscript")
-    if path.suffix in _CHECKPOINTS and provider in ONNX_PROVIDERS:
-        raise UserError(
-            f"{path} is a checkpoint, which provider {provider} does not take; use --provider torch, or `export` it"
-        )
-    if path.suffix == ".safetensors" and provider == "torchscript":
-        raise UserError(f"{path} is a checkpoint; use --provider torch, or `export --torchscript` it")
-    if path.suffix == ".onnx" and provider not in ONNX_PROVIDERS:
-        raise UserError(f"{path} is an ONNX model, which provider {provider} does not take; use --provider cpu or cuda")
+    kind, providers, way_out = file_kind(path)
+    if provider not in providers and path.name.endswith(tuple(_KINDS)):
+        raise UserError(f"{path} is {kind}, which provider {provider} does not take; {way_out}")
     return path

@@ -16,28 +16,73 @@ import numbers
 import os
 import re
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from triadbench.core.constants import ONNX_PROVIDERS, usable_cores
+from triadbench.core.constants import CLIP_SAMPLES, ONNX_PROVIDERS, usable_cores
 from triadbench.core.errors import UserError
 from triadbench.core.files import check_model_file
+from triadbench.core.models.prediction import Scores, is_silent
 from triadbench.export.predict.metadata import ExportInfo, check_seal
-from triadbench.export.predict.placement import Placement, placement_of
 
 _WAY_OUT = "use --provider cpu"
+_SHAPE_TYPES = {"int64", "int32", "bool"}
 _SILENT = 4  # ONNX Runtime's severity "fatal": what goes wrong is told by our own errors
 _PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
 
 
-def check_provider(provider: str, choices) -> None:
-    """Raises UserError for a provider that does not exist."""
-    if provider not in choices:
-        raise UserError(f"provider={provider!r} must be one of {', '.join(choices)}")
+Outputs = dict[str, np.ndarray]
 
 
-class OnnxModel:
+class Model:
+    """What answers for waveforms: an exported file, or a checkpoint.
+
+    Attributes:
+        path: of the file. info: what it says of itself.
+        front_end: what makes its mel spectrograms: "graph" (the file itself) or "kernel".
+    """
+
+    path: Path
+    info: ExportInfo
+    front_end = "graph"
+
+    def run(self, values: np.ndarray) -> Outputs:
+        """Outputs by name for "waveform" (batch, samples) or "mel" (batch, n_mels, n_frames), float32, contiguous.
+
+        Raises:
+            UserError: what runs the model fails (no memory left, for one).
+        """
+        raise NotImplementedError
+
+    def scores(self, waveforms: np.ndarray) -> Scores:
+        """Of waveforms (batch, samples) float32, contiguous.
+
+        Raises:
+            UserError: as `run`; or it answers with another shape or with numbers that are not finite.
+        """
+        outputs, n, task, silent = self.run(waveforms), len(waveforms), self.info.task, is_silent(waveforms)
+        shapes = {"both": (n, 12, 4), "type": (n, 4), "root": (n, 12)}
+        values = np.asarray(outputs["logits" if task == "both" else f"{task}_probabilities"], np.float32)
+        if values.shape != shapes[task] or not np.isfinite(values).all():
+            same = values.shape == shapes[task]
+            what = "numbers that are not finite" if same else f"shape {values.shape}, not {shapes[task]}"
+            raise UserError(
+                f"{self.path.name}: a damaged model file (it answers {what}); get it anew, or make it with `export`"
+            )
+        if task != "both":
+            return Scores(values, None, None, silent) if task == "type" else Scores(None, values, None, silent)
+        joint = np.exp(values - values.max(axis=(1, 2), keepdims=True))
+        joint /= joint.sum(axis=(1, 2), keepdims=True)
+        return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent)
+
+
+class OnnxModel(Model):
     """One exported ONNX file, open on one provider.
 
     Args:
@@ -61,12 +106,11 @@ class OnnxModel:
         options: dict[str, str] | None = None,
         engine_cache: str | Path | None = None,
     ):
-        check_provider(provider, ONNX_PROVIDERS)
+        check_choice("provider", provider, ONNX_PROVIDERS)
         self.path, self.provider, self.threads = Path(path), provider, checked_threads(threads)
         runtime = load_onnxruntime()
-        if provider != "cpu":
-            if reason := why_unavailable(provider):
-                raise UserError(f"provider {provider}: {reason}; {_WAY_OUT}")
+        if provider != "cpu" and (reason := why_unavailable(provider)):
+            raise UserError(f"provider {provider}: {reason}; {_WAY_OUT}")
         self._providers = _providers(provider, options or {}, engine_cache, ".fp16" in self.path.name)
         self._placement: Placement | None = None
         if provider == "cpu":
@@ -79,14 +123,8 @@ class OnnxModel:
                     f"give the file made for GPUs (chordnet.batch.onnx), or {_WAY_OUT}"
                 )
         self.info = _info_of(self.session, self.path)
-        self.input, self.outputs = self.info.input_name, self.info.output_names
 
-    def run(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs by name for "waveform" (batch, samples) or "mel" (batch, n_mels, n_frames), float32.
-
-        Raises:
-            UserError: ONNX Runtime fails (no memory left, for one).
-        """
+    def run(self, values: np.ndarray) -> Outputs:
         return self._run(self.session, self.info, values)
 
     def bind(self, values: np.ndarray) -> Bound:
@@ -100,17 +138,17 @@ class OnnxModel:
         except Exception as error:  # as in `run`
             raise UserError(f"{self.path.name} on {self.provider}: {_first_line(error)}") from error
 
-    def describe_placement(self, values: np.ndarray | None = None) -> Placement:
+    def describe_placement(self) -> Placement:
         """Where each node ran, in the session's first run; on the CPU in that of a second session, opened for this.
 
         Raises:
             UserError: the temporary folder takes no file.
         """
         if self._placement is None:
-            _, self._placement = self._open_and_watch(values)
+            _, self._placement = self._open_and_watch()
         return self._placement
 
-    def _open(self, settings):
+    def _open(self, settings: Any) -> Any:
         runtime = load_onnxruntime()
         settings.intra_op_num_threads = self.threads or usable_cores()
         settings.inter_op_num_threads = 1
@@ -127,16 +165,15 @@ class OnnxModel:
                     f"{self.path}: not an ONNX model that can be run ({reason}); get it anew, or make it with `export`"
                 ) from error
             raise UserError(f"{self.path} on {self.provider}: {reason}; {_WAY_OUT}") from error
-        wanted, runs = ONNX_PROVIDERS[self.provider], session.get_providers()
-        if runs[0] != wanted:
+        asked, first = ONNX_PROVIDERS[self.provider], session.get_providers()[0]
+        if first != asked:
             raise UserError(
-                f"provider {self.provider}: ONNX Runtime would run on {runs[0]} and not on {wanted}; it could not "
-                f"start it; {_WAY_OUT}"
+                f"provider {self.provider}: ONNX Runtime could not start {asked} and would run on {first}; {_WAY_OUT}"
             )
         return session
 
-    def _open_and_watch(self, values: np.ndarray | None = None) -> tuple[object, Placement]:
-        """A session after its first run, on `values` or a clip of silence, and where that ran."""
+    def _open_and_watch(self) -> tuple[Any, Placement]:
+        """A session after its first run, on a clip of silence, and where that ran."""
         settings = load_onnxruntime().SessionOptions()
         settings.enable_profiling = True
         try:
@@ -145,7 +182,7 @@ class OnnxModel:
                 session = self._open(settings)
                 try:
                     info = _info_of(session, self.path)
-                    self._run(session, info, _example(info) if values is None else values)
+                    self._run(session, info, _example(info))
                 finally:
                     profile = session.end_profiling()
                 events = json.loads(Path(profile).read_text())
@@ -153,12 +190,12 @@ class OnnxModel:
             raise UserError(f"no profile of the first run ({error}); set TMPDIR to a folder with room") from error
         return session, placement_of(events, self.provider)
 
-    def _run(self, session, info: ExportInfo, values: np.ndarray) -> dict[str, np.ndarray]:
+    def _run(self, session: Any, info: ExportInfo, values: np.ndarray) -> Outputs:
         try:
-            found = session.run(info.output_names, {info.input_name: values})
+            outputs = session.run(info.output_names, {info.input_name: values})
         except Exception as error:  # its exceptions have no common class of their own
             raise UserError(f"{self.path.name} on {self.provider}: {_first_line(error)}") from error
-        return dict(zip(info.output_names, found, strict=True))
+        return dict(zip(info.output_names, outputs, strict=True))
 
 
 class Bound:
@@ -169,8 +206,8 @@ class Bound:
         self._model, device = model, "cpu" if model.provider == "cpu" else "cuda"
         self._input = runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values, np.float32), device, 0)
         self._binding = model.session.io_binding()
-        self._binding.bind_ortvalue_input(model.input, self._input)
-        for name in model.outputs:
+        self._binding.bind_ortvalue_input(model.info.input_name, self._input)
+        for name in model.info.output_names:
             self._binding.bind_output(name, device, 0)
 
     def __call__(self) -> None:
@@ -178,9 +215,71 @@ class Bound:
         self._model.session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
 
-    def outputs(self) -> dict[str, np.ndarray]:
+    def outputs(self) -> Outputs:
         """Those of the last run, copied to the CPU's memory."""
-        return dict(zip(self._model.outputs, self._binding.copy_outputs_to_cpu(), strict=True))
+        return dict(zip(self._model.info.output_names, self._binding.copy_outputs_to_cpu(), strict=True))
+
+
+# ---- where nodes ran
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the nodes of one session ran.
+
+    Attributes:
+        nodes: {provider: number of nodes}, by our names ("cpu", "cuda", "tensorrt"). TensorRT's engine is one node.
+        shape_nodes: of those, nodes on the CPU that work on shapes alone, beside a GPU provider.
+        memcpy: number of Memcpy nodes, which copy between CPU and GPU inside the graph.
+        strangers: names of nodes that compute elsewhere than on the provider asked for.
+    """
+
+    nodes: dict[str, int]
+    shape_nodes: int
+    memcpy: int
+    strangers: tuple[str, ...] = ()
+
+
+def placement_of(events: list[dict], provider: str) -> Placement:
+    """Of the events in ONNX Runtime's profile of a session on `provider`."""
+    ours = {theirs: name for name, theirs in ONNX_PROVIDERS.items()}
+    ran: dict[tuple[str, str], dict] = {}
+    for event in events:
+        arguments = event.get("args", {})
+        if event.get("cat") == "Node" and "provider" in arguments and event["name"].endswith("_kernel_time"):
+            ran.setdefault((event["name"], arguments.get("op_name", "")), arguments)
+    allowed = {ONNX_PROVIDERS[provider]}
+    if provider == "tensorrt":
+        allowed.add(ONNX_PROVIDERS["cuda"])  # it hands to CUDA what it cannot build an engine of
+    nodes: Counter[str] = Counter()
+    shape_nodes, memcpy, strangers = 0, 0, []
+    for (name, operator), arguments in ran.items():
+        where = arguments["provider"]
+        nodes[ours.get(where, where)] += 1
+        if operator.startswith("Memcpy"):
+            memcpy += 1
+        elif where in allowed:
+            continue
+        elif where == ONNX_PROVIDERS["cpu"] and _works_on_shapes(operator, arguments):
+            shape_nodes += 1
+        else:
+            strangers.append(f"{name.removesuffix('_kernel_time')} ({operator}) on {ours.get(where, where)}")
+    if not nodes:
+        strangers.append("no node was seen to run")
+    elif provider not in nodes and not strangers:
+        strangers.append(f"no node runs on {provider}")
+    return Placement(dict(nodes), shape_nodes, memcpy, tuple(strangers))
+
+
+def _works_on_shapes(operator: str, arguments: dict) -> bool:
+    """A node that asks for a shape, or has integers and single numbers alone coming in and going out."""
+    values = [
+        (kind, shape)
+        for key in ("input_type_shape", "output_type_shape")
+        for entry in arguments.get(key, [])
+        for kind, shape in entry.items()
+    ]
+    return operator in ("Shape", "Size") or all(kind in _SHAPE_TYPES or set(shape) <= {1} for kind, shape in values)
 
 
 # ---- what a provider needs
@@ -230,8 +329,8 @@ def _preload() -> None:
     if hasattr(runtime, "preload_dlls"):
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # it prints what it misses
             runtime.preload_dlls()
-    found = importlib.util.find_spec("tensorrt_libs")
-    for folder in found.submodule_search_locations or () if found else ():
+    spec = importlib.util.find_spec("tensorrt_libs")
+    for folder in spec.submodule_search_locations or () if spec else ():
         for pattern in ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*"):
             for library in Path(folder).glob(pattern):
                 with contextlib.suppress(OSError):  # told by the provider's own library
@@ -242,7 +341,7 @@ def _providers(provider: str, options: dict[str, str], engine_cache: str | Path 
     # TF32 rounds products to 10 bits of mantissa: labels hold, but not the 1e-5 that the exports promise. Lengths
     # vary, and an exhaustive search for convolutions starts anew with each: the heuristic is near it and at once.
     cuda = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-    cpu = (ONNX_PROVIDERS["cpu"], {})
+    cpu: tuple[str, dict[str, str]] = (ONNX_PROVIDERS["cpu"], {})
     if provider == "cpu":
         return [(ONNX_PROVIDERS["cpu"], options)]
     if provider == "cuda":
@@ -262,13 +361,13 @@ def _providers(provider: str, options: dict[str, str], engine_cache: str | Path 
 
 
 @functools.cache
-def load_onnxruntime():
-    """The module, which prints nothing and reports nothing over the network.
+def load_onnxruntime() -> ModuleType:
+    """The module, kept from printing and from reporting anything over the network.
 
     Raises:
         UserError: it cannot be imported.
     """
-    # It would report its use over the network; a predictor that works offline has nothing to tell.
+    # Otherwise it reports its use over the network.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -284,7 +383,7 @@ def load_onnxruntime():
 # ---- small parts
 
 
-def _info_of(session, path: Path) -> ExportInfo:
+def _info_of(session: Any, path: Path) -> ExportInfo:
     try:
         metadata = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
@@ -302,11 +401,16 @@ def _info_of(session, path: Path) -> ExportInfo:
 
 
 def _example(info: ExportInfo) -> np.ndarray:
-    if info.input_name == "mel":
-        return np.zeros(
-            (1, info.spec.n_mels, info.spec.n_frames(info.samples or info.spec.sample_rate * 4)), np.float32
-        )
-    return np.zeros((1, info.samples or info.spec.sample_rate * 4), np.float32)
+    """Silence of the length that the network takes, one clip."""
+    samples = info.samples or CLIP_SAMPLES
+    shape = (samples,) if info.input_name == "waveform" else (info.spec.n_mels, info.spec.n_frames(samples))
+    return np.zeros((1, *shape), np.float32)
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raises UserError for a value that is none of the choices."""
+    if value not in (valid := tuple(choices)):
+        raise UserError(f"{name}={value!r} must be one of {', '.join(valid)}")
 
 
 def checked_threads(threads: int | None) -> int | None:

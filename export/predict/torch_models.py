@@ -10,16 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
+from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 from triadbench.core.files import file_digest
 from triadbench.core.models.prediction import Scores
 from triadbench.export.predict.metadata import KEY, ExportInfo
+from triadbench.export.predict.providers import Model, Outputs
 
 _METADATA = f"extra/{KEY}.json"
 _MOST_METADATA = 10_000_000  # bytes
 
 
-class TorchScriptModel:
+class TorchScriptModel(Model):
     """A TorchScript file of `export`, on "cpu" or "cuda".
 
     Raises:
@@ -34,7 +36,8 @@ class TorchScriptModel:
         from triadbench.core.device import torch_device
 
         self.device = torch_device(device)
-        _set_threads(threads)
+        if threads is not None:
+            torch.set_num_threads(threads)  # of the process: torch has no other
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch announces the end of TorchScript at every use
@@ -42,47 +45,51 @@ class TorchScriptModel:
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{path}: not a TorchScript file that can be loaded ({_last_line(error)})") from error
 
-    def run(self, waveforms: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, values: np.ndarray) -> Outputs:
         """Outputs by name for waveforms (batch, samples) float32."""
         import torch
 
         try:
             with torch.inference_mode():
-                found = self.module(torch.from_numpy(waveforms).to(self.device))
+                outputs = self.module(torch.from_numpy(values).to(self.device))
         except (RuntimeError, AttributeError, torch.jit.Error) as error:  # AttributeError: it has no `forward`
             raise UserError(f"{self.path.name} on torchscript: {_last_line(error)}") from error
         names = self.info.output_names
         if (
-            not isinstance(found, (tuple, list))
-            or len(found) != len(names)
-            or not all(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in found)
+            not isinstance(outputs, (tuple, list))
+            or len(outputs) != len(names)
+            or not all(isinstance(output, torch.Tensor) and output.dtype.is_floating_point for output in outputs)
         ):
             raise UserError(
-                f"{self.path.name}: its answer ({_kind_of(found)}) is not what its metadata say, tensors of floats "
+                f"{self.path.name}: its answer ({_kind_of(outputs)}) is not what its metadata say, tensors of floats "
                 f"for {', '.join(names)}; make it again with `export`"
             )
-        return {name: value.float().cpu().numpy() for name, value in zip(names, found, strict=True)}
+        return {name: output.float().cpu().numpy() for name, output in zip(names, outputs, strict=True)}
 
 
-class CheckpointModel:
+class CheckpointModel(Model):
     """A checkpoint, with `core.models.predictor.Predictor`."""
 
+    front_end = "kernel"
+
     def __init__(self, path: Path, device: str = "cpu", threads: int | None = None):
+        import torch
+
         from triadbench.core.models.predictor import Predictor
 
         self.path, self.predictor = path, Predictor.load(path, device)
-        _set_threads(threads)
+        if threads is not None:
+            torch.set_num_threads(threads)
         checkpoint = self.predictor.checkpoint
-        samples = None if checkpoint.architecture == "chordnet" else _clip_samples()
         self.info = ExportInfo(
             architecture=checkpoint.architecture,
             task=checkpoint.task,
             kind="checkpoint",
             front_end=self.predictor.mel.backend,
             precision="fp32",
-            spec=checkpoint.spec,
+            mel_settings=checkpoint.spec.to_dict(),
             log=self.predictor.log,
-            samples=samples,
+            samples=None if checkpoint.architecture == "chordnet" else CLIP_SAMPLES,
             checkpoint_sha256=file_digest(path),
         )
 
@@ -91,29 +98,15 @@ class CheckpointModel:
         return self.predictor(waveforms)
 
 
-def _clip_samples() -> int:
-    from triadbench.core.constants import CLIP_SAMPLES
-
-    return CLIP_SAMPLES
-
-
-def _set_threads(threads: int | None) -> None:
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)  # of the process: torch has no other
-
-
 def _metadata_of(path: Path) -> ExportInfo:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if entry.filename.endswith(f"/{_METADATA}")]
             if len(entries) != 1:
                 raise ValueError("its metadata are missing" if not entries else "its metadata are there twice")
-            entry = entries[0]
-            if entry.file_size > _MOST_METADATA:
-                raise ValueError(f"metadata of {entry.file_size} bytes")
-            text = archive.read(entry).decode()
+            if entries[0].file_size > _MOST_METADATA:
+                raise ValueError(f"metadata of {entries[0].file_size} bytes")
+            text = archive.read(entries[0]).decode()
             json.loads(text)
             if damaged := archive.testzip():  # torch itself looks at no checksum
                 raise ValueError(f"{damaged.split('/', 1)[-1]} is damaged")
@@ -122,11 +115,11 @@ def _metadata_of(path: Path) -> ExportInfo:
     return ExportInfo.from_metadata({KEY: text}, str(path))
 
 
-def _kind_of(answer) -> str:
-    if isinstance(answer, (tuple, list)):
-        return f"{len(answer)} of {', '.join(sorted({_kind_of(each) for each in answer})) or 'nothing'}"
-    dtype = getattr(answer, "dtype", None)
-    return type(answer).__name__ if dtype is None else f"a tensor of {str(dtype).removeprefix('torch.')}"
+def _kind_of(output: object) -> str:
+    if isinstance(output, (tuple, list)):
+        return f"{len(output)} of {', '.join(sorted({_kind_of(part) for part in output})) or 'nothing'}"
+    dtype = getattr(output, "dtype", None)
+    return type(output).__name__ if dtype is None else f"a tensor of {str(dtype).removeprefix('torch.')}"
 
 
 def _last_line(error: Exception) -> str:

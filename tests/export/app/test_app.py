@@ -23,7 +23,6 @@ from tests.export.app.conftest import start
 from tests.odd_files import BAD, SILENT, pcm
 from triadbench.core.files import pretrained_path
 from triadbench.export.app import sounds
-from triadbench.export.predict.predictor import PRETRAINED
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of other packages, while they are imported
@@ -124,7 +123,7 @@ def test_an_unknown_menu_entry(client):
             client.predict(path, model, provider, api_name="/name_chord")
 
 
-@pytest.mark.skipif(not (PRETRAINED / "chordnet.int8.onnx").is_file(), reason="no int8 model is shipped")
+@pytest.mark.skipif(not (pretrained_path() / "chordnet.int8.onnx").is_file(), reason="no int8 model is shipped")
 def test_another_model(client):
     said = name(client, sounds.example("C major"), "shipped model, int8", "cpu")
     assert said["chord"] == "C" and said["model"] == "chordnet.int8.onnx"

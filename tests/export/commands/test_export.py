@@ -32,8 +32,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(exporter.verification, "verification_clips", lambda *_: sine_clips())
     monkeypatch.setattr(exporter.verification, "calibration_clips", lambda *_: sine_clips())
     monkeypatch.setattr(onnx_model, "network_model", lambda *_: bare_network())
-    monkeypatch.setattr(export_table, "_OFFLINE", 2)
-    monkeypatch.setattr(export_table, "_ROUNDS", {1: 1, 2: 1})
+    monkeypatch.setattr(export_table, "_ROUNDS", {1: 1, 2: 1})  # of a batch of 2, not 32
 
 
 def run(*arguments, code=0):

@@ -120,8 +120,8 @@ def test_infer_prints_in_one_way(sounds, options):
 
 
 def test_infer_without_the_shipped_model(sounds, monkeypatch, tmp_path):
-    monkeypatch.setattr(runtime, "PRETRAINED", tmp_path)
-    assert_one_line(run("infer", sounds, code=1), "chordnet.onnx is not in pretrained/")
+    monkeypatch.setattr(runtime, "pretrained_path", lambda name: tmp_path / name)
+    assert_one_line(run("infer", sounds, code=1), f"chordnet.onnx is not in {tmp_path}")
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,15 @@ def test_a_network_is_exported(architecture):
         else Checkpoint(OriginalNet(4).eval(), "original", "type", ORIGINAL)
     )
     info = ExportInfo(
-        architecture, checkpoint.task, "onnx", "each", "fp32", checkpoint.spec, ours, None if ours else 64_000, ""
+        architecture,
+        checkpoint.task,
+        "onnx",
+        "each",
+        "fp32",
+        checkpoint.spec.to_dict(),
+        ours,
+        None if ours else 64_000,
+        "",
     )
     model = with_mel(network_model(checkpoint, info), info)
     describe(model, info)

@@ -21,12 +21,12 @@ from triadbench.export.formats.torchscript_model import (
     EXTRA_FILE,
     _WaveformModel,
     filter_blocks,
-    load,
     network_module,
     to_bytes,
     waveform_module,
 )
 from triadbench.export.predict.metadata import KEY, ExportInfo
+from triadbench.export.predict.torch_models import TorchScriptModel
 from triadbench.kernels.mel_reference import mel_spectrogram
 from triadbench.kernels.spec import CHORD, ORIGINAL, WHISPER, MelSpec
 
@@ -63,6 +63,10 @@ print(json.dumps([answers, json.loads(extra["triadbench.json"])]))
 """
 
 
+def load(path):
+    return TorchScriptModel(path).module
+
+
 def noise(batch, samples):
     return (0.1 * np.random.default_rng(samples).standard_normal((batch, samples))).astype(np.float32)
 
@@ -70,7 +74,15 @@ def noise(batch, samples):
 def info_for(checkpoint, samples=None):
     log = checkpoint.architecture == "chordnet"
     return ExportInfo(
-        checkpoint.architecture, checkpoint.task, "torchscript", "stft", "fp32", checkpoint.spec, log, samples, "0"
+        checkpoint.architecture,
+        checkpoint.task,
+        "torchscript",
+        "stft",
+        "fp32",
+        checkpoint.spec.to_dict(),
+        log,
+        samples,
+        "0",
     )
 
 

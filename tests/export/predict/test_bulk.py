@@ -14,10 +14,11 @@ from tests.core.toys import chord, save_original, template_net
 from tests.export.fakes import Fake
 from triadbench.core.audio.io import AudioError
 from triadbench.core.errors import UserError
-from triadbench.core.models.checkpoint import Checkpoint, load
+from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.predictor import Predictor
 from triadbench.export.predict import bulk as infer
 from triadbench.export.predict.bulk import infer_files
+from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.kernels.spec import CHORD
 
 CLIP_SAMPLES = 64_000
@@ -28,7 +29,9 @@ FORMATS = soundfile.available_formats()
 
 @pytest.fixture(scope="module")
 def predictor():
-    return Predictor(Checkpoint(template_net(), "chordnet", "both", CHORD))
+    predictor = Predictor(Checkpoint(template_net(), "chordnet", "both", CHORD))
+    predictor.info = predictor.checkpoint
+    return predictor
 
 
 @pytest.fixture
@@ -216,7 +219,7 @@ def test_memory_does_not_grow_with_the_length(predictor, tmp_path, monkeypatch):
     inner = infer.iter_blocks
     monkeypatch.setattr(infer, "iter_blocks", counted)
     monkeypatch.setattr(infer, "_BLOCK_S", 5.0)
-    watched.checkpoint = predictor.checkpoint
+    watched.info = predictor.info
     soundfile.write(tmp_path / "x.wav", np.tile(chord(*C_MAJOR, seconds=1, rate=4_000), 120), 4_000)
     [result] = infer_files(watched, [tmp_path / "x.wav"])
     assert result["windows"] == 59 and [size for size, _ in sizes] == [16, 16, 16, 11]
@@ -259,7 +262,7 @@ def test_results_come_one_by_one(predictor, tmp_path):
 
 
 def test_a_model_of_one_task_is_refused(tmp_path):
-    predictor = Predictor(load(save_original(tmp_path / "m.safetensors", "root")))
+    predictor = ChordPredictor(save_original(tmp_path / "m.safetensors", "root"), "torch")
     with pytest.raises(UserError, match="this model answers for the root only; `infer` needs one for both"):
         next(infer_files(predictor, []))
 

@@ -20,6 +20,7 @@ from triadbench.export.predict import front_end
 from triadbench.export.predict import predictor as runtime
 from triadbench.export.predict.front_end import Background
 from triadbench.export.predict.predictor import MAX_SAMPLES, ChordPredictor, file_name
+from triadbench.export.predict.providers import Model
 from triadbench.kernels.cpu import numpy_entry as numpy_mel
 
 PRETRAINED = pretrained_path()
@@ -260,8 +261,8 @@ def test_names_of_the_files():
 
 
 def test_a_shipped_file_that_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(runtime, "PRETRAINED", tmp_path)
-    with pytest.raises(UserError, match=r"chordnet.int8.onnx is not in .*pretrained \(there: no exported file\)"):
+    monkeypatch.setattr(runtime, "pretrained_path", lambda name: tmp_path / name)
+    with pytest.raises(UserError, match=r"chordnet.int8.onnx is not in .*\(there: no exported file\)"):
         ChordPredictor(precision="int8")
 
 
@@ -308,7 +309,7 @@ def _copied(tmp_path, changes):
 @pytest.mark.parametrize(("kernel_s", "expected"), [(1.0, "kernel"), (3.0, "graph")])
 def test_the_faster_one_is_used(monkeypatch, kernel_s, expected):
     measured = {"graph": 2.0, "kernel": kernel_s}
-    monkeypatch.setattr(runtime, "seconds_a_clip", lambda contestants, samples: measured)
+    monkeypatch.setattr(front_end, "seconds_a_clip", lambda contestants, samples: measured)
     predictor = ChordPredictor(threads=1)
     before = predictor(chord(1, 1)[None]).joint
     assert predictor.front_end == "graph" and predictor.seconds_a_clip == {}
@@ -337,10 +338,20 @@ def test_answers_go_on_meanwhile(monkeypatch):
 
 def test_what_is_measured():
     calls = []
-    runs = {name: lambda waveforms, name=name: calls.append((name, waveforms.shape)) for name in ("a", "b")}
-    runs["b"] = lambda waveforms: (calls.append(("b", waveforms.shape)), time.sleep(0.02))
-    best = front_end.seconds_a_clip(runs, None)
-    assert best["a"] < best["b"] and [name for name, _ in calls] == ["a", "b"] * 4
+
+    class Watched(Model):
+        def __init__(self, name, seconds):
+            self.name, self.seconds = name, seconds
+
+        def run(self, values):
+            calls.append((self.name, values.shape))
+            time.sleep(self.seconds)
+            return {}
+
+    best = front_end.seconds_a_clip({"a": Watched("a", 0.002), "b": Watched("b", 0.02)}, None)
+    assert best["a"] < best["b"] and best["b"] > 0.02 / 4
+    names = [name for name, _ in calls]
+    assert names.count("a") == names.count("b") > 3 and "a" in names[-2:] and "b" in names[-2:]
     assert {shape for _, shape in calls} == {(4, 64000)}
 
 
@@ -365,7 +376,7 @@ def test_a_kernel_that_fails_is_told_and_the_graph_goes_on(monkeypatch, tmp_path
 
 
 def test_bind_is_the_graph_whatever_is_in_use(monkeypatch, kernel):
-    monkeypatch.setattr(runtime, "seconds_a_clip", lambda contestants, samples: {"graph": 2.0, "kernel": 1.0})
+    monkeypatch.setattr(front_end, "seconds_a_clip", lambda contestants, samples: {"graph": 2.0, "kernel": 1.0})
     predictor, waveforms = ChordPredictor(threads=1), chord(1, 1)[None]
     predictor.warm_kernel(wait=True)
     assert predictor.front_end == "kernel"

@@ -1,6 +1,7 @@
 """The promise: a session runs on the provider that was asked for, node by node, or one line says why not."""
 
 import ctypes
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,8 +16,7 @@ from triadbench.core.constants import ONNX_PROVIDERS
 from triadbench.core.errors import UserError
 from triadbench.core.files import pretrained_path
 from triadbench.export.predict import providers
-from triadbench.export.predict.placement import Placement, placement_of
-from triadbench.export.predict.providers import OnnxModel, why_unavailable
+from triadbench.export.predict.providers import OnnxModel, Placement, placement_of, why_unavailable
 from triadbench.kernels import CHORD
 from triadbench.kernels import object_cache
 from triadbench.kernels.cpu import numpy_entry as numpy_mel
@@ -368,10 +368,9 @@ def test_a_graph_with_the_stft_operator_is_refused_on_cuda(tmp_path):
     """ONNX Runtime has no CUDA kernel for it, and would run it on the CPU without a word."""
     from triadbench.core.models.checkpoint import load
     from triadbench.export.formats import onnx_model
-    from triadbench.export.predict.metadata import ExportInfo
 
     shipped = OnnxModel(NETWORK, threads=1).info
-    info = ExportInfo(**{**vars(shipped), "front_end": "stft"})
+    info = dataclasses.replace(shipped, front_end="stft")
     checkpoint = load(PRETRAINED / "chordnet.safetensors")
     model = onnx_model.with_mel(onnx_model.network_model(checkpoint, info), info)
     onnx_model.describe(model, info)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triadbench.core.constants import CLIP_SAMPLES
-from triadbench.export.predict.window_votes import Hearing, loudness, windows
+from triadbench.export.predict.bulk import WindowVotes, loudness, windows
 
 HOP = CLIP_SAMPLES // 2
 
@@ -47,17 +47,17 @@ def joint(**chances):
 
 
 def test_the_loud_windows_decide_and_silent_ones_do_not_count():
-    heard = Hearing()
-    list(heard.counted([np.zeros(40_000), np.zeros(8_000)]))
-    heard.add(joint(Am=0.9), 1.0, False)
-    heard.add(joint(C=0.9), 3.0, False)
-    heard.add(joint(Cm=0.9), 100.0, True)
-    answer = heard.answer(2)
+    votes = WindowVotes()
+    list(votes.counted([np.zeros(40_000), np.zeros(8_000)]))
+    votes.add(joint(Am=0.9), 1.0, False)
+    votes.add(joint(C=0.9), 3.0, False)
+    votes.add(joint(Cm=0.9), 100.0, True)
+    answer = votes.result(2)
     assert (answer["chord"], answer["windows"], answer["duration_s"]) == ("C", 3, 3.0)
     assert answer["agreement"] == pytest.approx(0.75) and answer["alternatives"][0]["chord"] == "Am"
 
 
 def test_nothing_but_silence():
-    heard = Hearing()
-    heard.add(joint(C=0.9), 0.0, True)
-    assert heard.answer(3)["chord"] == "N" and heard.answer(3)["agreement"] is None
+    votes = WindowVotes()
+    votes.add(joint(C=0.9), 0.0, True)
+    assert votes.result(3)["chord"] == "N" and votes.result(3)["agreement"] is None

@@ -1,0 +1,34 @@
+"""Which extra of the package brings a library that only some commands need: `pip install "triadbench[study]"`."""
+
+from __future__ import annotations
+
+import importlib.util
+
+_STUDY = "torch torchaudio numba llvmlite scipy safetensors plotly jinja2 line_profiler psutil onnx onnxscript mir_eval"
+EXTRAS = {"study": _STUDY.split(), "app": ["gradio"], "rivals": ["librosa", "nnAudio", "rocket_fft"]}
+"""Import packages of each extra in pyproject.toml, those that are named in more than one under the first."""
+_NAMES = {"torch": "PyTorch", "gradio": "Gradio"}
+
+
+def extra_of(package: str) -> str | None:
+    """The extra that installs an import package; None for one that is no part of any."""
+    return next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+
+
+def way_out(package: str) -> str:
+    """The command that installs what is missing."""
+    return f'pip install "triadbench[{extra_of(package)}]"'
+
+
+def importable(package: str) -> bool:
+    """Whether a package is installed, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def missing(error: ModuleNotFoundError, command: str) -> str | None:
+    """One line for the user where `command` failed for a package of an extra; None where it is another package."""
+    package = (error.name or "").split(".")[0]
+    return f"{command} needs {_NAMES.get(package, package)}; {way_out(package)}" if extra_of(package) else None
