@@ -19,7 +19,7 @@ import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -232,7 +232,7 @@ class _Export:
             yield self.reference.mel(clips.waveforms(start, start + _CALIBRATION_BATCH))
 
 
-def _accuracy_columns(accuracies: dict) -> dict[str, float | None]:
+def _accuracy_columns(accuracies: dict) -> dict[str, Any]:
     return {name: accuracies.get(name) for name in ("type_accuracy", "root_accuracy")}
 
 

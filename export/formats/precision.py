@@ -91,8 +91,9 @@ def _without_detours(model: onnx.ModelProto) -> None:
 
     def before_cast(tensor: str | None, dtype: int) -> str | None:
         node = makers.get(tensor)
-        is_cast = node is not None and node.op_type == "Cast" and node.attribute[0].i == dtype
-        return node.input[0] if is_cast else None
+        if node is None or node.op_type != "Cast" or node.attribute[0].i != dtype:
+            return None
+        return node.input[0]
 
     for node in model.graph.node:
         for i, tensor in enumerate(node.input):

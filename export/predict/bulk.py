@@ -13,12 +13,12 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from triadbench.core.audio.io import AUDIO_SUFFIXES, STDIN, Source, iter_blocks
+from triadbench.core.audio.io import AUDIO_SUFFIXES, STDIN, iter_blocks
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import TYPES, chord_symbol
@@ -59,7 +59,7 @@ def infer_files(
     workers: int = 1,
     batch: int = BATCH,
     at_once: bool = False,
-) -> Iterator[dict]:
+) -> Generator[dict, None, None]:
     """One result a file, in order: {"file", "duration_s", "windows", "agreement", "chord", ...}, or {"file", "error"}.
 
     A file longer than a clip is cut into windows of 4 s, half over each other (see `WindowVotes`). Memory grows neither
@@ -171,7 +171,7 @@ def _blocks(file: str) -> Iterator[np.ndarray]:
         raise _FileError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
-def source_of(file: str) -> tuple[Source, str | None]:
+def source_of(file: str) -> tuple[str | BinaryIO, str | None]:
     """What `core.audio.io` reads for a path or "-", and the name in its messages, None for the path itself.
 
     Raises:

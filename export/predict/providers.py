@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -361,7 +360,7 @@ def _providers(provider: str, options: dict[str, str], engine_cache: str | Path 
 
 
 @functools.cache
-def load_onnxruntime() -> ModuleType:
+def load_onnxruntime() -> Any:
     """The module, kept from printing and from reporting anything over the network.
 
     Raises:

@@ -164,6 +164,29 @@ def test_infer_on_a_gpu_that_is_not_there(sounds):
     assert_one_line(done, "provider cuda: ", "use --provider cpu")
 
 
+@pytest.mark.parametrize("options", [[], ["--timeline"]])
+def test_without_files_the_shipped_examples_are_named(options):
+    result, done = run_json("infer", *options)
+    names = {Path(each["file"]).name: each for each in result["results"]}
+    assert done.stderr.splitlines()[0].startswith("No files were given: these are the shipped examples, in ")
+    if options:
+        assert list(names) == ["progression-in-g-major.ogg"] and result["results"][0]["key"] == "G major"
+    else:
+        assert len(names) == 4 and names["c-major.ogg"]["chord"] == "C" and done.stderr.count("\n") == 1
+        assert names["f-minor-first-inversion.ogg"]["chord"] == "Fm"
+
+
+@pytest.mark.parametrize("options", [[], ["--timeline"]])
+def test_the_command_of_the_card_is_refused_honestly_without_a_gpu(options):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    note, error = run("infer", "--provider", "cuda", *options, code=1).stderr.splitlines()
+    assert "the shipped examples" in note and error.startswith("Error: provider cuda: ")
+    assert error.endswith("use --provider cpu")
+
+
 def test_infer_says_that_a_checkpoint_needs_pytorch(model, sounds):
     done = run("infer", "--model", model, sounds / "c.wav")
     assert "a checkpoint: answered by PyTorch (--provider torch)" in done.stderr and " C " in done.stdout
