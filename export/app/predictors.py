@@ -8,7 +8,7 @@ from pathlib import Path
 
 from triadbench.core.constants import PROVIDERS
 from triadbench.core.errors import UserError
-from triadbench.core.pretrained import pretrained_path
+from triadbench.core.files import pretrained_path
 from triadbench.export.predict.predictor import ChordPredictor, file_name
 
 SHIPPED = {"shipped model": "fp32", "shipped model, int8": "int8", "shipped model, fp16": "fp16"}

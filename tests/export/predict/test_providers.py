@@ -17,8 +17,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import pretrained_path
 from triadbench.export.predict import providers
 from triadbench.export.predict.providers import OnnxModel, Placement, placement_of, why_unavailable
-from triadbench.kernels import CHORD
-from triadbench.kernels import object_cache
+from triadbench.kernels import CHORD, object_cache
 from triadbench.kernels.cpu import numpy_entry as numpy_mel
 
 ROOT = Path(__file__).resolve().parents[3]
