@@ -19,9 +19,10 @@ import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
 
 from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS
 from triadbench.core.errors import UserError
@@ -29,12 +30,12 @@ from triadbench.core.files import atomic_path, file_digest
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.predictor import SHIPPED
+from triadbench.export.formats import onnx_model
+from triadbench.export.formats import precision as converters
+from triadbench.export.formats import torchscript_model as torchscript
 from triadbench.export.formats import verification_clips as verification
 from triadbench.export.formats.verify import Reference, VerificationError, compare, run_fresh, verify
 from triadbench.export.predict.metadata import ExportInfo, sealed
-
-if TYPE_CHECKING:
-    import onnx
 
 FORMATS = ("onnx", "torchscript")
 _ONNX_FRONT_ENDS = {"fp32": ("each", "batch", "none"), "fp16": ("batch",), "int8": ("each", "none")}
@@ -164,23 +165,19 @@ class _Export:
         return jobs
 
     def onnx_file(self, precision: str, front_end: str) -> Row:
-        from triadbench.export.formats.onnx_model import describe, with_mel
-
         mark = "" if precision == "fp32" else f".{precision}"
         name = f"{self.stem}{_MARKS[front_end]}{mark}.onnx"
         network = self._network(precision)
 
         def build(info: ExportInfo) -> bytes:
-            model = copy.deepcopy(network) if front_end == "none" else with_mel(network, info)
-            describe(model, info)
+            model = copy.deepcopy(network) if front_end == "none" else onnx_model.with_mel(network, info)
+            onnx_model.describe(model, info)
             return sealed(model.SerializeToString())
 
         info = dataclasses.replace(self.info, precision=precision, front_end=front_end)
         return self._file(name, info, build, network.ByteSize())
 
     def torchscript_file(self) -> Row:
-        from triadbench.export.formats import torchscript_model as torchscript
-
         info = dataclasses.replace(self.info, kind="torchscript", front_end="stft")
         module = torchscript.waveform_module(self.checkpoint, info)
         network_bytes = len(torchscript.to_bytes(torchscript.network_module(self.checkpoint, info), info))
@@ -213,16 +210,13 @@ class _Export:
         return compare(outputs, info, self.reference).accuracies
 
     def _network(self, precision: str) -> onnx.ModelProto:
-        from triadbench.export.formats.onnx_model import network_model
-        from triadbench.export.formats.precision import to_fp16, to_int8
-
         if precision not in self._networks:
             if precision == "fp32":
-                network = network_model(self.checkpoint, self.info)
+                network = onnx_model.network_model(self.checkpoint, self.info)
             elif precision == "fp16":
-                network = to_fp16(self._network("fp32"))
+                network = converters.to_fp16(self._network("fp32"))
             else:
-                network = to_int8(self._network("fp32"), self._calibration_mels())
+                network = converters.to_int8(self._network("fp32"), self._calibration_mels())
             self._networks[precision] = network
         return self._networks[precision]
 
@@ -250,13 +244,9 @@ def _check_writable(folder: Path) -> None:
 def _scratch() -> Iterator[Path]:
     """A folder for what the fresh processes read."""
     try:
-        folder = tempfile.TemporaryDirectory(prefix="triadbench-")
+        with tempfile.TemporaryDirectory(prefix="triadbench-") as folder:
+            yield Path(folder)
     except OSError as error:
-        raise UserError(f"no temporary folder ({error.strerror}); set TMPDIR to a disk with room") from error
-    with folder as name:
-        try:
-            yield Path(name)
-        except OSError as error:
-            raise UserError(
-                f"temporary files cannot be written ({error.strerror or error}); set TMPDIR to a disk with room"
-            ) from error
+        raise UserError(
+            f"temporary files cannot be written ({error.strerror or error}); set TMPDIR to a disk with room"
+        ) from error

@@ -1,4 +1,4 @@
-"""Is an exported file the model that it was made of? Asked of the file itself, in a fresh process.
+"""Whether an exported file is the model that it was made of: the file itself is run, in a fresh process.
 
 Checked, on all of `export.formats.verification_clips` and on awkward waveforms (silence, constants, very quiet,
 shortest, 10 s), in batches and lengths that the file was not traced with:
@@ -25,11 +25,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
+import torch
 
 from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.predictor import Predictor
+from triadbench.export.formats.onnx_model import NetworkWithProbabilities
 from triadbench.export.formats.verification_clips import LabelledClips
 from triadbench.export.predict.metadata import KEY, SEAL, ExportInfo, check_seal
 
@@ -49,7 +52,7 @@ class VerificationError(UserError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """A batch: rows of a file, what the PyTorch model answers, whether answers must be its own, and how many times
+    """A batch: rows of a file, the PyTorch model's outputs, whether others must be the same, and how many times
     `FP32_LIMIT` each clip's may differ, (batch,)."""
 
     name: str
@@ -61,7 +64,7 @@ class Case:
 
 
 class Reference:
-    """What the PyTorch model answers, made once for all files of a checkpoint.
+    """The PyTorch model's outputs, computed once for all files of a checkpoint.
 
     Args:
         checkpoint: what was exported.
@@ -138,18 +141,12 @@ class Reference:
         bound, and float32 sums hold them to a millionth of their size."""
         if self.checkpoint.architecture != "original":
             return np.ones(len(mel))
-        import torch
-
-        from triadbench.export.formats.onnx_model import NetworkWithProbabilities
-
         with torch.inference_mode():
             logits = NetworkWithProbabilities(self.checkpoint)(torch.from_numpy(mel))[-1].numpy()
         return np.maximum(1.0, 1e-6 / FP32_LIMIT * np.abs(logits).max(axis=1))
 
     def mel(self, waveforms: np.ndarray) -> np.ndarray:
         """(Log) mel spectrograms of waveforms, as the PyTorch model takes them."""
-        import torch
-
         with torch.inference_mode():
             return self.predictor.mel(torch.from_numpy(waveforms)).numpy()
 
@@ -192,11 +189,18 @@ def verify(path: str | Path, info: ExportInfo, reference: Reference) -> Report:
     Raises:
         VerificationError: with what is wrong.
     """
-    if info.kind == "onnx":
-        _check_onnx(path, info)
+    try:
+        if info.kind == "onnx":
+            onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise _refusal(info, f"ONNX's checker refuses it ({' '.join(str(error).split())[:200]})") from error
     outputs, about = run_fresh(path, info, reference)
     if info.kind == "onnx":
-        _check_sealed(path, about["metadata"], info)
+        _require(SEAL in about["metadata"], info, f"its metadata lack {SEAL}")
+        try:
+            check_seal(Path(path), about["metadata"])
+        except UserError as error:
+            raise _refusal(info, str(error)) from error
     _check_about(about, info)
     report = compare(outputs, info, reference)
     hold(report, info, reference)
@@ -287,8 +291,7 @@ def hold(report: Report, info: ExportInfo, reference: Reference) -> None:
 def _probabilities(outputs: tuple, case: Case, info: ExportInfo) -> tuple[np.ndarray, ...]:
     """The outputs' probabilities, and of a model of both tasks those that its logits give to every chord."""
     require = functools.partial(_require, info=info, case=f", {case.name}")
-    *probabilities, logits = outputs
-    both = info.task == "both"
+    (*probabilities, logits), both = outputs, info.task == "both"
     expected = [values.shape for values in case.expected]
     shapes = [values.shape for values in probabilities] + ([logits.shape] if both else [])
     is_float32 = all(values.dtype == np.float32 for values in outputs)
@@ -309,36 +312,19 @@ def _labels(probabilities: np.ndarray) -> np.ndarray:
     return probabilities.reshape(len(probabilities), -1).argmax(axis=1)
 
 
-def _check_onnx(path: str | Path, info: ExportInfo) -> None:
-    import onnx
-
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise _refusal(info, f"ONNX's checker refuses it ({' '.join(str(error).split())[:200]})") from error
-
-
-def _check_sealed(path: str | Path, metadata: dict[str, str], info: ExportInfo) -> None:
-    _require(SEAL in metadata, info, f"its metadata lack {SEAL}")
-    try:
-        check_seal(Path(path), metadata)
-    except UserError as error:
-        raise _refusal(info, str(error)) from error
-
-
 def _check_about(about: dict, info: ExportInfo) -> None:
     foreign = ", ".join(sorted(set(about["modules"]) & (_OURS | _FOREIGN[info.kind])))
     _require(not foreign, info, f"it was not run alone; {foreign} was imported")
-    metadata, names = about["metadata"], info.output_names
+    metadata = about["metadata"]
     if info.kind == "onnx":
         frames = "n_frames" if info.samples is None else info.spec.n_frames(info.samples)
         axes = ["batch", info.spec.n_mels, frames] if info.front_end == "none" else ["batch", "samples"]
         inputs, outputs = about["inputs"], about["outputs"]
         _require(inputs == {info.input_name: axes}, info, f"inputs {inputs}, expected {info.input_name!r} {axes}")
-        as_named = list(outputs) == names and about["types"] == ["tensor(float)"]
+        as_named = list(outputs) == info.output_names and about["types"] == ["tensor(float)"]
         _require(as_named, info, f"outputs {list(outputs)} of {about['types']}")
-        is_open = all(shape[0] == "batch" for shape in outputs.values())
-        _require(is_open, info, f"the batch is not open in {outputs}")
+        has_batch = all(shape[0] == "batch" for shape in outputs.values())
+        _require(has_batch, info, f"the batch is not open in {outputs}")
         metadata.pop(SEAL, None)
     written = metadata if info.kind == "torchscript" else info.metadata()
     same = metadata == written and ExportInfo.from_metadata({KEY: metadata[KEY]}, "the file") == info

@@ -23,15 +23,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import check_model_file, pretrained_path
 from triadbench.core.models.prediction import Scores, name_chord, no_chord
 from triadbench.export.predict.metadata import ExportInfo
-from triadbench.export.predict.providers import (
-    Bound,
-    Model,
-    OnnxModel,
-    Placement,
-    check_choice,
-    checked_threads,
-    whole_number,
-)
+from triadbench.export.predict.providers import Bound, Model, OnnxModel, Placement, check_choice, whole_number
 
 if TYPE_CHECKING:
     from triadbench.export.predict.front_end import Background, KernelModel
@@ -102,7 +94,8 @@ class ChordPredictor:
         self.seconds_a_clip: dict[str, float] = {}
         self._asked, self._warming = front_end, threading.Lock()
         self._background: Background | None = None
-        self._threads = checked_threads(threads)
+        self._threads = None if threads is None else whole_number("threads", threads, 1)
+        self._sharing = self._threads or usable_cores()
         # One thread inside a session: two spent a fifth more CPU time a clip (waiting awake: twice as much), and were
         # no faster even for one clip.
         self._open = functools.partial(
@@ -151,9 +144,7 @@ class ChordPredictor:
         """
         waveform = np.asarray(waveform)
         if waveform.ndim != 1:
-            raise UserError(
-                f"waveform of shape {waveform.shape}: expected (samples,), one channel; average the channels"
-            )
+            raise UserError(f"waveform of shape {waveform.shape}: expected (samples,); average the channels")
         alternatives = whole_number("alternatives", alternatives, 0)
         if self.info.task != "both":
             raise UserError(f"this model answers for the {self.info.task} only; naming a chord needs one for both")
@@ -176,10 +167,8 @@ class ChordPredictor:
             raise UserError(f"waveforms of {waveforms.dtype}: expected float32 in [-1, 1]; {way_out}")
         least, only = self.info.min_samples, self.info.samples
         if waveforms.ndim != 2 or waveforms.shape[1] < least:
-            raise UserError(
-                f"waveforms of shape {waveforms.shape}: expected (batch, samples), at least {least} samples; pad with "
-                "zeros"
-            )
+            expected = f"expected (batch, samples), at least {least} samples; pad with zeros"
+            raise UserError(f"waveforms of shape {waveforms.shape}: {expected}")
         if only is not None and waveforms.shape[1] != only:
             raise UserError(f"the original network takes {only} samples, not {waveforms.shape[1]}")
         if waveforms.shape[1] > MAX_SAMPLES:
@@ -258,10 +247,6 @@ class ChordPredictor:
         return [waveforms[i : i + most] for i in range(0, len(waveforms), most)]
 
     @functools.cached_property
-    def _sharing(self) -> int:
-        return self._threads or usable_cores()
-
-    @functools.cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._sharing, thread_name_prefix="predictor")
 
@@ -271,10 +256,8 @@ class ChordPredictor:
             from triadbench.export.predict.torch_models import CheckpointModel, TorchScriptModel
 
             kind = CheckpointModel if self.provider == "torch" else TorchScriptModel
-            if asked not in ("auto", kind.front_end):
-                raise UserError(
-                    f"front_end={asked!r}: provider {self.provider} has {kind.front_end} alone; leave it out"
-                )
+            if asked not in ("auto", only := kind.front_end):
+                raise UserError(f"front_end={asked!r}: provider {self.provider} has {only} alone; leave it out")
             return kind(self.path, device, self._threads)
         if asked == "kernel" and shipped:
             return self._kernel(None)
@@ -319,10 +302,8 @@ def _check_settings(provider: str, device: str, options: dict | None, engine_cac
     if options and provider not in ("cuda", "tensorrt"):
         raise UserError(f"options={options!r}: provider {provider} has none; leave them out, or use cuda or tensorrt")
     if engine_cache is not None and provider != "tensorrt":
-        raise UserError(
-            f"engine_cache={str(engine_cache)!r}: provider {provider} keeps no engines; leave it out, or use "
-            "provider='tensorrt'"
-        )
+        kept = f"provider {provider} keeps no engines; leave it out, or use provider='tensorrt'"
+        raise UserError(f"engine_cache={str(engine_cache)!r}: {kept}")
 
 
 def _shipped(provider: str, precision: str) -> Path:

@@ -31,6 +31,7 @@ from triadbench.core.models.prediction import Scores, is_silent
 from triadbench.export.predict.metadata import ExportInfo, check_seal
 
 _WAY_OUT = "use --provider cpu"
+_ANEW = "get it anew, or make it with `export`"
 _SHAPE_TYPES = {"int64", "int32", "bool"}
 _SILENT = 4  # ONNX Runtime's severity "fatal": what goes wrong is told by our own errors
 _PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
@@ -69,11 +70,9 @@ class Model:
         shapes = {"both": (n, 12, 4), "type": (n, 4), "root": (n, 12)}
         values = np.asarray(outputs["logits" if task == "both" else f"{task}_probabilities"], np.float32)
         if values.shape != shapes[task] or not np.isfinite(values).all():
-            same = values.shape == shapes[task]
-            what = "numbers that are not finite" if same else f"shape {values.shape}, not {shapes[task]}"
-            raise UserError(
-                f"{self.path.name}: a damaged model file (it answers {what}); get it anew, or make it with `export`"
-            )
+            shape = f"shape {values.shape}, not {shapes[task]}"
+            what = "numbers that are not finite" if values.shape == shapes[task] else shape
+            raise UserError(f"{self.path.name}: a damaged model file (its answer has {what}); {_ANEW}")
         if task != "both":
             return Scores(values, None, None, silent) if task == "type" else Scores(None, values, None, silent)
         joint = np.exp(values - values.max(axis=(1, 2), keepdims=True))
@@ -106,7 +105,8 @@ class OnnxModel(Model):
         engine_cache: str | Path | None = None,
     ):
         check_choice("provider", provider, ONNX_PROVIDERS)
-        self.path, self.provider, self.threads = Path(path), provider, checked_threads(threads)
+        self.path, self.provider = Path(path), provider
+        self.threads = usable_cores() if threads is None else whole_number("threads", threads, 1)
         runtime = load_onnxruntime()
         if provider != "cpu" and (reason := why_unavailable(provider)):
             raise UserError(f"provider {provider}: {reason}; {_WAY_OUT}")
@@ -149,7 +149,7 @@ class OnnxModel(Model):
 
     def _open(self, settings: Any) -> Any:
         runtime = load_onnxruntime()
-        settings.intra_op_num_threads = self.threads or usable_cores()
+        settings.intra_op_num_threads = self.threads
         settings.inter_op_num_threads = 1
         # Threads that wait awake took twice the CPU time of those that sleep, for operators as small as these.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -158,12 +158,10 @@ class OnnxModel(Model):
         try:
             session = runtime.InferenceSession(str(self.path), settings, providers=self._providers, enable_fallback=0)
         except Exception as error:  # whatever its reader or the provider meets
-            reason = _first_line(error)
+            reason = f"{self.path} on {self.provider}: {_first_line(error)}; {_WAY_OUT}"
             if self.provider == "cpu":
-                raise UserError(
-                    f"{self.path}: not an ONNX model that can be run ({reason}); get it anew, or make it with `export`"
-                ) from error
-            raise UserError(f"{self.path} on {self.provider}: {reason}; {_WAY_OUT}") from error
+                reason = f"{self.path}: not an ONNX model that can be run ({_first_line(error)}); {_ANEW}"
+            raise UserError(reason) from error
         asked, first = ONNX_PROVIDERS[self.provider], session.get_providers()[0]
         if first != asked:
             raise UserError(
@@ -410,11 +408,6 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Raises UserError for a value that is none of the choices."""
     if value not in (valid := tuple(choices)):
         raise UserError(f"{name}={value!r} must be one of {', '.join(valid)}")
-
-
-def checked_threads(threads: int | None) -> int | None:
-    """Raises UserError for what is no number of threads."""
-    return None if threads is None else whole_number("threads", threads, 1)
 
 
 def whole_number(name: str, value: int, least: int) -> int:
