@@ -48,7 +48,8 @@ def make_labels(batch: int, device: str = "cpu") -> tuple[torch.Tensor, torch.Te
     import torch
 
     generator = torch.Generator().manual_seed(SEED)
-    return tuple(torch.randint(0, n, (batch,), generator=generator).to(device) for n in (4, 12))
+    types = torch.randint(0, 4, (batch,), generator=generator)
+    return types.to(device), torch.randint(0, 12, (batch,), generator=generator).to(device)
 
 
 def check_counts(batches: Sequence[int], threads: Sequence[int], most_batch: int) -> tuple[int, ...]:

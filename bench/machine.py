@@ -77,9 +77,8 @@ def run_process(command: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str:
     Raises:
         ProcessError: it fails, is not there or does not end in time.
     """
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
-        done = subprocess.run(command, text=True, timeout=timeout_s, **options)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired as error:
         raise ProcessError(f"did not end within {timeout_s} s") from error
     except OSError as error:

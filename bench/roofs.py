@@ -44,8 +44,8 @@ def measure(threads: int, min_time_s: float, device: str = "cpu") -> dict[str, d
             for name, size in cache_sizes(threads).items() if device == "cpu" else ():
                 contestants[name], work[name] = _cache_sweep(size, threads, pool)
         # Whoever has run for `min_time_s` sits out, so that a matrix product does not run as often as a cache's loop.
-        limits = {"min_time_s": min_time_s, "share_s": min_time_s, "max_time_s": float("inf")}
-        timed = timing.measure(contestants, rounds=1, min_sample_s=0.0, warmup=0, device=device, **limits)
+        share = functools.partial(timing.measure, share_s=min_time_s, min_time_s=min_time_s, max_time_s=float("inf"))
+        timed = share(contestants, rounds=1, min_sample_s=0.0, warmup=0, device=device)
     return {name: {"samples_ms": list(timed[name].samples_ms), **work[name]} for name in timed}
 
 

@@ -35,19 +35,14 @@ class Setting(NamedTuple):
 @functools.cache
 def load() -> dict[tuple[Setting, str], tuple[float, ...]]:
     """(setting, device "cpu" or "cuda") to the mean epoch seconds of its five kept trials, in order."""
-    found: dict[tuple[Setting, str], list[float]] = {}
+    trials: dict[tuple[Setting, str], list[float]] = {}
     with open(FILE, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            setting = Setting(
-                EXPERIMENTS[int(row["experiment"])],
-                row["task"],
-                int(row["batch_size"]),
-                int(row["num_items"]),
-                row["phase"],
-            )
+            sizes = int(row["batch_size"]), int(row["num_items"])
+            setting = Setting(EXPERIMENTS[int(row["experiment"])], row["task"], *sizes, row["phase"])
             device = {"cpu": "cpu", "gpu": "cuda"}[row["device"]]
-            found.setdefault((setting, device), []).append(float(row["mean_epoch_seconds"]))
-    return {key: tuple(values) for key, values in found.items()}
+            trials.setdefault((setting, device), []).append(float(row["mean_epoch_seconds"]))
+    return {key: tuple(values) for key, values in trials.items()}
 
 
 def seconds(setting: Setting, device: str) -> float | None:
@@ -64,26 +59,26 @@ def gpu_over_cpu(setting: Setting) -> float | None:
 
 def ratio_range(phase: str) -> tuple[float, float]:
     """Smallest and largest GPU over CPU of a phase, over all settings: 1.99 and 2.27 for training."""
-    ratios = [gpu_over_cpu(setting) for setting, device in load() if device == "cpu" and setting.phase == phase]
+    settings = dict.fromkeys(setting for setting, _ in load() if setting.phase == phase)
+    ratios = [ratio for setting in settings if (ratio := gpu_over_cpu(setting))]
     return min(ratios), max(ratios)
 
 
 def table(experiment: str) -> list[dict]:
     """The original's table of an experiment, one row a setting: its fields, `cpu`, `cuda` (seconds), `ratio`."""
-    rows = []
-    for setting in dict.fromkeys(setting for setting, _ in load() if setting.experiment == experiment):
-        found = {device: seconds(setting, device) for device in ("cpu", "cuda")}
-        rows.append({**setting._asdict(), **found, "ratio": gpu_over_cpu(setting)})
+    settings = dict.fromkeys(setting for setting, _ in load() if setting.experiment == experiment)
+    rows = [
+        {**x._asdict(), "cpu": seconds(x, "cpu"), "cuda": seconds(x, "cuda"), "ratio": gpu_over_cpu(x)}
+        for x in settings
+    ]
     return sorted(rows, key=lambda row: (row["task"], row["phase"], row["num_items"], row["batch_size"]))
 
 
 def clip_ms(setting: Setting, device: str) -> float | None:
     """Milliseconds a clip of the phase: the seconds over the clips that train or test."""
-    total = seconds(setting, device)
-    if total is None:
-        return None
-    n_train = int(TRAIN_SHARE * setting.num_items)
-    return 1e3 * total / (n_train if setting.phase == "train" else setting.num_items - n_train)
+    total, n_train = seconds(setting, device), int(TRAIN_SHARE * setting.num_items)
+    n_clips = n_train if setting.phase == "train" else setting.num_items - n_train
+    return None if total is None else 1e3 * total / n_clips
 
 
 def hint() -> str:
@@ -94,9 +89,9 @@ def hint() -> str:
     """
     train = Setting("batch-size", "type", 32, 8192, "train")
     test = train._replace(phase="test")
-    shares = {device: clip_ms(test, device) / clip_ms(train, device) for device in ("cpu", "cuda")}
+    gpu, cpu = (100 * (clip_ms(test, name) or 0.0) / (clip_ms(train, name) or 1.0) for name in ("cuda", "cpu"))
     return (
         f"In the original's own figures ({train.task} network, batch {train.batch_size}), testing a clip on the GPU "
-        f"takes {100 * shares['cuda']:.0f} % of the time of training on it, although backward pass and optimizer are "
-        f"missing (on the CPU {100 * shares['cpu']:.0f} %): what both share, preparing the clip, is nearly all of it."
+        f"takes {gpu:.0f} % of the time of training on it, although backward pass and optimizer are missing (on the "
+        f"CPU {cpu:.0f} %): what both share, preparing the clip, is nearly all of it."
     )

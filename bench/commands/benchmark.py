@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ def _words(context: click.Context, parameter: click.Parameter, text: str | None)
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
 
 
-def _names(option: str, name: str, choices) -> click.decorators.FC:
+def _names(option: str, name: str, choices: Iterable[str]) -> Callable:
     """An option with names out of `choices`."""
     text = f"Of {', '.join(choices)}; commas between.  [default: all that are there]"
     return click.option(option, name, callback=_words, metavar="LIST", help=text)

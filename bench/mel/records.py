@@ -97,7 +97,7 @@ class Store:
 
     def make(self, name: str, parameters: dict, samples: Iterable[float] = (), **more: Any) -> dict:
         """A record of this run, in milliseconds; not yet in the file."""
-        run = {"environment": self.environment, "effort": self._effort}
+        run: dict[str, Any] = {"environment": self.environment, "effort": self._effort}
         return records.make(name, parameters=parameters, unit="ms", samples=samples, **run, **more)
 
     def add(self, *made: dict) -> None:

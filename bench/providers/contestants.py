@@ -11,6 +11,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -168,10 +169,11 @@ def _eager(contestant: Contestant, threads: int):
     is_baseline = contestant.format == BASELINE
     mel = torchaudio_mel(checkpoint.spec) if is_baseline else MelSpectrogram.from_spec(checkpoint.spec, log=True)
     mel = mel.to(contestant.device)
+    model: Any = checkpoint.model
 
     def forward(waveforms):
         features = torch.log(mel(waveforms) + LOG_EPS) if is_baseline else mel(waveforms)
-        logits = checkpoint.model.joint(features)
+        logits = model.joint(features)
         joint = torch.softmax(logits.flatten(1), dim=1).reshape(logits.shape)
         return joint.sum(dim=1), joint.sum(dim=2), logits
 

@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def main(job: str) -> None:
     opened(waveforms)
     after_mb = _gpu_free_mb(contestant)
     times_ms = [1e3 * (end - start) for start, end in zip(marks, marks[1:], strict=False)]
-    result = dict(zip(("load_ms", "first_call_ms", "second_call_ms"), times_ms, strict=True))
+    result: dict[str, Any] = dict(zip(("load_ms", "first_call_ms", "second_call_ms"), times_ms, strict=True))
     result |= {"memory_mb": one_mb, "batch_memory_mb": _peak_mb() - before_mb}
     result["gpu_memory_mb"] = None if free_mb is None or after_mb is None else free_mb - after_mb
     result["outputs"] = {name: values.astype(float).tolist() for name, values in outputs.items()}

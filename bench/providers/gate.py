@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,12 +72,13 @@ def expected(predictor: Predictor, clips: np.ndarray) -> dict[str, np.ndarray]:
     """The PyTorch model's answers: `types` (n, 4), `roots` (n, 12), `logits` (n, 12, 4), `labels` (n,)."""
     import torch
 
+    model: Any = predictor.model
     scores, logits = [], []
     for start in range(0, len(clips), _CHUNK):
         part = clips[start : start + _CHUNK]
         scores.append(predictor(part))
         with torch.inference_mode():  # the predictor keeps them for itself
-            logits.append(predictor.model.joint(predictor.mel(torch.from_numpy(part))).numpy())
+            logits.append(model.joint(predictor.mel(torch.from_numpy(part))).numpy())
     joint = np.concatenate([part.joint for part in scores])
     return {
         "types": np.concatenate([part.types for part in scores]),

@@ -135,7 +135,7 @@ class _Benchmark:
     def _load(self, contestant: Contestant) -> None:
         """Fresh processes."""
         runs, batch, others = [], self.effort.fresh_batch, timing.OtherWork()
-        case = {"threads": 1, "batch": batch}
+        case: dict[str, Any] = {"threads": 1, "batch": batch}
         for _ in range(self.effort.fresh):
             try:
                 run, outputs = fresh.measure(contestant, 1, self.scratch / "clips.npy", batch)
@@ -205,7 +205,7 @@ class _Benchmark:
             entry, contestant = entries[name], entries[name].contestant
             case = {"threads": threads, "batch": batch, "copies": entry.copies}
             energy = (used_j, why_no_joules) if contestant.device == "cuda" else (None, None)
-            more = {"placement": placements[contestant.name], "clips": batch * len(samples_ms)}
+            more: dict[str, Any] = {"placement": placements[contestant.name], "clips": batch * len(samples_ms)}
             more |= {"energy_j": energy[0], "energy_note": energy[1], **timing.load_fields(other_cores, threads)}
             more |= {"error": entry.check.error(), "first_call": entry.first_ms}
             made.append(self._make(NAMES[part], contestant.parameters() | case, samples_ms, **more))
@@ -213,7 +213,8 @@ class _Benchmark:
 
     def _entries(self, part: str, ready: Opened, threads: int, batch: int) -> dict[str, _Entry]:
         """A contestant after its check on every clip that will be timed: none, itself, and without copies."""
-        contestant, case = ready.contestant, {"threads": threads, "batch": batch}
+        contestant = ready.contestant
+        case: dict[str, Any] = {"threads": threads, "batch": batch}
         if contestant.name in self._dropped or self._is_too_large(part, contestant, threads, batch):
             return {}
         pool = self.clips[: self.effort.pool if part == "single" else batch]
@@ -306,7 +307,7 @@ class _Benchmark:
             for name, case in cases.items()
         )
 
-    def _compare(self, part: str, contestant: Contestant, outputs: dict[str, np.ndarray], **case: int):
+    def _compare(self, part: str, contestant: Contestant, outputs: dict[str, np.ndarray], **case: Any):
         """The check against the PyTorch model's answers to the first clips; None if it fails: a wrong contestant is
         timed nowhere any more."""
         reference = {name: values[: len(outputs["logits"])] for name, values in self._reference.items()}
@@ -317,18 +318,18 @@ class _Benchmark:
         self._fail(part, contestant, f"wrong: {check.reason}", error, **case)
         return None
 
-    def _fail(self, part: str, contestant: Contestant, reason: str, error: dict | None = None, **case: int) -> None:
+    def _fail(self, part: str, contestant: Contestant, reason: str, error: dict | None = None, **case: Any) -> None:
         self._dropped.add(contestant.name)
         self.failed.append(f"{contestant.name}: {reason}")
         self.note(f"dropped {contestant.name}: {reason}")
         self._add([self._left_out(part, contestant, reason, error, **case)])
 
-    def _left_out(self, part: str, contestant: Contestant, reason: str, error: dict | None = None, **case: int) -> dict:
+    def _left_out(self, part: str, contestant: Contestant, reason: str, error: dict | None = None, **case: Any) -> dict:
         parameters = contestant.parameters() | case
         return self._make(f"{NAMES[part]} left out", parameters, [], error=error, reason=reason)
 
     def _make(self, name: str, parameters: dict, samples: Iterable[float], unit: str = "ms", **more: Any) -> dict:
-        run = {"environment": self._environment, "effort": self.effort.name}
+        run: dict[str, Any] = {"environment": self._environment, "effort": self.effort.name}
         return records.make(name, parameters=parameters, unit=unit, samples=samples, **run, **more)
 
     def _add(self, made: Iterable[dict]) -> None:

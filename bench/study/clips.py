@@ -106,6 +106,7 @@ def _as_wavs(pack: Dataset, n: int, folder: Path, report: Report) -> Dataset:
     from triadbench.core.data.dataset import open_dataset
 
     # File by file: an interrupted copy goes on, and a later study of more clips adds only what is missing.
+    assert pack.rows is not None, "a pack has rows"
     members = [clip.member for clip in pack.clips[:n]]
     for row, member in enumerate(members):
         if not (folder / member).exists():
