@@ -35,7 +35,7 @@ class Network(NamedTuple):
     module: torch.nn.Module
     front_end: Callable[[torch.Tensor], torch.Tensor]
     forward: Callable[[torch.Tensor], torch.Tensor]
-    answer_loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    answer_loss: Callable[..., torch.Tensor]
     learning_rate: float
 
     def loss(self, inputs: torch.Tensor, types: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from triadbench.bench.commands import study_options
+from triadbench.bench.commands.study import PATH, data_option, device_option, records_option, settings
 from triadbench.core.commands import console
 from triadbench.core.errors import UserError
 
@@ -20,16 +20,14 @@ def _common(function):
     pipelines = click.Choice(["original", "fast", "both"])
     for option in (
         console.json_option,
-        study_options.records,
-        click.option(
-            "--run", "folder", type=study_options.PATH, help="Folder of finished trials.  [default: runs/EXPERIMENT]"
-        ),
-        study_options.data,
+        records_option,
+        click.option("--run", "folder", type=PATH, help="Folder of finished trials.  [default: runs/EXPERIMENT]"),
+        data_option,
         click.option("--epochs", type=click.IntRange(1), default=5, help="Epochs a trial."),
         click.option(
             "--trials", type=click.IntRange(1), default=6, help="Trials of each figure; the first is dropped."
         ),
-        study_options.device,
+        device_option,
         click.option("--pipeline", type=pipelines, default="both", help="Which to measure."),
     ):
         function = option(function)
@@ -92,7 +90,7 @@ def _experiment(name: str, folder: Path | None, records: Path, data: Path | None
     from triadbench.bench.study import experiments, protocol
 
     figures = protocol.make(name, **{key: value for key, value in options.items() if value != ()})
-    result = experiments.run(figures, study_options.settings(folder, records, data))
+    result = experiments.run(figures, settings(folder, records, data))
     if as_json:
         console.print_json(result)
     else:
@@ -106,12 +104,10 @@ def _experiment(name: str, folder: Path | None, records: Path, data: Path | None
 @click.option("--batch-size", type=click.IntRange(1), default=32, help="Clips a step.")
 @_task(type=click.Choice(["type", "root"]), default="type")
 @click.option("--rounds", type=click.IntRange(1), default=3, help="Timed epochs of each rung.")
-@study_options.device
-@study_options.data
-@click.option(
-    "--run", "folder", type=study_options.PATH, default=Path("runs/ladder"), help="Folder of finished epochs."
-)
-@study_options.records
+@device_option
+@data_option
+@click.option("--run", "folder", type=PATH, default=Path("runs/ladder"), help="Folder of finished epochs.")
+@records_option
 @console.json_option
 def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, data, as_json: bool, **options) -> None:
     """From the original pipeline to the fast one, a rung at a time: what each saves, and that it changes speed only.
@@ -136,7 +132,7 @@ def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, dat
         raise click.UsageError("choose --full or --clips")
     options["num_items"] = ladders.FULL_CLIPS if full else clips
     cases = [ladders.LadderCase(name, **options) for name in protocol.choose_devices(device)]
-    result = ladders.run(cases, study_options.settings(folder, records, data))
+    result = ladders.run(cases, settings(folder, records, data))
     if as_json and not result["failed"]:
         console.print_json({**result, "why": analysis.explain(result["rungs"])})
     elif not as_json:

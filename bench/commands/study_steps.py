@@ -9,7 +9,6 @@ twice; other code or another machine measures anew. The report is always written
 from __future__ import annotations
 
 import contextlib
-import functools
 import tempfile
 import time
 import uuid
@@ -35,16 +34,7 @@ _WAY_OUT = "choose --quick, or the steps that fit with --step"
 
 @dataclass(frozen=True)
 class Study:
-    """What a study is run with.
-
-    Attributes:
-        folder: of everything it writes: `records.jsonl`, trials, pages.
-        progress: makes a context with a callback from a label.
-        device: "cpu", "cuda" or "all".
-        quick: few clips, trials and epochs, labelled as that.
-        data: the user's clips, or None to render a set.
-        note: called with a line for the reader.
-    """
+    """What a study is run with: `folder` is of everything it writes, the rest as `bench.study.session.Settings`."""
 
     folder: Path
     progress: Callable[[str], contextlib.AbstractContextManager]
@@ -55,7 +45,7 @@ class Study:
 
     @property
     def records(self) -> Path:
-        """The record file of all steps."""
+        """Of all steps."""
         return self.folder / "records.jsonl"
 
     @property
@@ -87,14 +77,6 @@ def _mel(study: Study) -> None:
         mel_command.run(study.folder / "mel.html", study.records, mel.make_contest(effort), effort, **options)
 
 
-def _experiment(step: str, study: Study) -> None:
-    experiments.run(study.protocol(step), study.settings(step))
-
-
-def _check_experiment(step: str, study: Study) -> None:
-    experiments.check_memory(study.protocol(step).cases(), _WAY_OUT)
-
-
 def _ladder(study: Study) -> None:
     for record in ladder.run(study.ladder(), study.settings("ladder"))["failed"]:
         study.note(f"{record['parameters']['name']}: its loss is not the original's, so it is not timed")
@@ -105,24 +87,18 @@ def _check_ladder(study: Study) -> None:
         ladder.check_memory(case, ladder.rungs_of(case.device), _WAY_OUT)
 
 
-def _lines(study: Study) -> None:
+def _lines(study: Study, device: str, environment: dict, progress: Callable) -> list[dict]:
     from triadbench.bench.profile import line_targets, lines
 
-    def measure(device: str, environment: dict, progress) -> list[dict]:
-        with tempfile.TemporaryDirectory() as folder:
-            targets = line_targets.make_targets(Path(folder), device=device)
-            return lines.run(targets, environment, rounds=2 if study.quick else 5, progress=progress)
-
-    _once(study, "lines", measure)
+    with tempfile.TemporaryDirectory() as folder:
+        targets = line_targets.make_targets(Path(folder), device=device)
+        return lines.run(targets, environment, rounds=2 if study.quick else 5, progress=progress)
 
 
-def _layers(study: Study) -> None:
+def _layers(study: Study, device: str, environment: dict, progress: Callable) -> list[dict]:
     from triadbench.bench.profile import layers
 
-    def measure(device: str, environment: dict, progress) -> list[dict]:
-        return layers.run(environment, study.folder, device=device, progress=progress)
-
-    _once(study, "layers", measure)
+    return layers.run(environment, study.folder, device=device, progress=progress)
 
 
 def _report(study: Study) -> None:
@@ -141,7 +117,7 @@ def _once(study: Study, step: str, measure: Callable) -> None:
         if line is None:
             begun, run = time.perf_counter(), uuid.uuid4().hex
             with study.progress(step) as progress:
-                made = measure(device, environment, progress)
+                made = measure(study, device, environment, progress)
             made = [{**record, "id": f"{run}-{number}"} for number, record in enumerate(made)]
             # Before the records: killed between the two, the next run finds here what it has to append.
             line = log.add(key, [time.perf_counter() - begun], records=made)
@@ -168,18 +144,23 @@ class Step(NamedTuple):
     check: Callable[[Study], None] = lambda study: None
 
 
-def _experiment_step(name: str) -> Step:
-    run, check = (functools.partial(function, name) for function in (_experiment, _check_experiment))
+def _experiment(name: str) -> Step:
+    def run(study: Study) -> None:
+        experiments.run(study.protocol(name), study.settings(name))
+
+    def check(study: Study) -> None:
+        experiments.check_memory(study.protocol(name).cases(), _WAY_OUT)
+
     return Step(run, trials=name, check=check)
 
 
 STEPS = {
     "mel": Step(_mel, page="mel.html"),
-    "batch-size": _experiment_step("batch-size"),
-    "data-size": _experiment_step("data-size"),
+    "batch-size": _experiment("batch-size"),
+    "data-size": _experiment("data-size"),
     "ladder": Step(_ladder, trials="ladder", check=_check_ladder),
-    "lines": Step(_lines, trials="steps"),
-    "layers": Step(_layers, trials="steps"),
+    "lines": Step(lambda study: _once(study, "lines", _lines), trials="steps"),
+    "layers": Step(lambda study: _once(study, "layers", _layers), trials="steps"),
     "report": Step(_report, page="report.html"),
 }
 """In the order in which the whole study runs them."""

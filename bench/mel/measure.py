@@ -23,7 +23,7 @@ from triadbench.bench import machine, records, roofs
 from triadbench.bench.cases import SEED, check_counts, make_waveform, tilted_tones
 from triadbench.bench.mel import records as mel_records
 from triadbench.bench.mel import rivals, static_analysis, warm_start
-from triadbench.bench.mel.records import Contest, Group
+from triadbench.bench.mel.records import Contest, Group, Store
 from triadbench.bench.mel.rivals import Rival
 from triadbench.core import timing
 from triadbench.core.constants import CLIP_SAMPLES
@@ -81,11 +81,7 @@ def make_contest(
         if name not in SPECS:
             raise UserError(f"spec {name!r} is unknown; choose of {', '.join(SPECS)}")
     threads = check_counts(batches, threads, most_batch=65_536)
-    return Contest(
-        tuple(dict.fromkeys(specs)) or tuple(SPECS),
-        tuple(sorted(set(batches))) or effort.batches,
-        threads,
-    )
+    return Contest(tuple(dict.fromkeys(specs or SPECS)), tuple(sorted(set(batches or effort.batches))), threads)
 
 
 def measure(
@@ -101,23 +97,18 @@ def measure(
 
     Args:
         records_path: JSON Lines file to read finished groups from and to append to.
-        contest: from `make_contest`.
-        effort: how long to measure.
         fresh: measure everything again.
         progress: called with (steps done, steps in all).
         note: called with a line about what is skipped.
 
     Returns:
         (the contest's records, the environment, how many groups the file had already).
-
-    Raises:
-        UserError: the records cannot be read or written.
     """
     import torch
 
     contestants = rivals.all_rivals()
     environment = mel_records.environment(contestants)
-    store = mel_records.Store(records_path, environment, effort.name, fresh=fresh)
+    store = Store(records_path, environment, effort.name, fresh=fresh)
     groups = contest.groups(["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
     missing = [group for group in groups if not store.has_group(group, contestants)]
     skipped = len(groups) - len(missing)
@@ -144,13 +135,7 @@ class WrongResult(Exception):
 
 
 class Ready(NamedTuple):
-    """A contestant that is prepared and right on the timed inputs.
-
-    Attributes:
-        compute: the call to time.
-        prepare_s, first_call_s, second_call_s: making it, its first call, and the next.
-        error: comparison with float64, for the record.
-    """
+    """A contestant that is prepared and right on the timed inputs: the call to time, and what it took before."""
 
     compute: Callable[[], Any]
     prepare_s: float
@@ -162,9 +147,7 @@ class Ready(NamedTuple):
 class _Run:
     """One run of a contest: the inputs that its groups share, and the budget that is left."""
 
-    def __init__(
-        self, store: mel_records.Store, contestants: dict[str, Rival], effort: Effort, groups: list[Group]
-    ) -> None:
+    def __init__(self, store: Store, contestants: dict[str, Rival], effort: Effort, groups: list[Group]) -> None:
         self._store, self._contestants, self._effort = store, contestants, effort
         self._waiting, self._left_s = list(groups), effort.budget_s
         self._unit_s = effort.budget_s / max(1.0, sum(group.batch**_WEIGHT for group in groups))
@@ -175,14 +158,12 @@ class _Run:
     def add_roofs(self, threads: int, device: str) -> None:
         """Append the roofs of the machine."""
         others = timing.OtherWork()
-        found = roofs.measure(threads, self._effort.peak_s, device)
-        load, place = others.fields(threads), {"threads": threads, "device": device, "dtype": "float32"}
-        self._store.add(
-            *(
-                self._store.make("mel roof", {"roof": name, **place}, roof.pop("samples_ms"), **roof, **load)
-                for name, roof in found.items()
-            )
-        )
+        measured = roofs.measure(threads, self._effort.peak_s, device)
+        load, made = others.fields(threads), []
+        for name, roof in measured.items():
+            case = {"roof": name, "threads": threads, "device": device, "dtype": "float32"}
+            made.append(self._store.make("mel roof", case, roof.pop("samples_ms"), **roof, **load))
+        self._store.add(*made)
 
     def add_group(self, group: Group) -> None:
         """Append one group's records, in its share of the budget."""
@@ -237,20 +218,12 @@ class _Run:
         self._seen.add(key)
         case = {"contestant": rival.name, "ours": rival.ours, **group._asdict(), "dtype": "float32", "seed": SEED}
         fields = records.timing_fields(timed, group.batch) | {"first_call": 1e3 * ready.first_call_s}
-        return self._store.make(
-            "mel",
-            case,
-            timed.samples_ms,
-            prepare_ms=1e3 * ready.prepare_s,
-            first_in_process=first_in_process,
-            error={**ready.error, "tilted_log": self._tilted_error(rival, group)},
-            what=rival.what,
-            threads_by=rival.threads,
-            versions=rival.versions(),
-            **fields,
-            flops=operation_count.flops(spec, group.batch, CLIP_SAMPLES),
-            bytes_moved=operation_count.fused_bytes(spec, group.batch, CLIP_SAMPLES),
-        )
+        fields |= {"error": {**ready.error, "tilted_log": self._tilted_error(rival, group)}}
+        fields |= {"prepare_ms": 1e3 * ready.prepare_s, "first_in_process": first_in_process}
+        fields |= {"what": rival.what, "threads_by": rival.threads, "versions": rival.versions()}
+        fields["flops"] = operation_count.flops(spec, group.batch, CLIP_SAMPLES)
+        fields["bytes_moved"] = operation_count.fused_bytes(spec, group.batch, CLIP_SAMPLES)
+        return self._store.make("mel", case, timed.samples_ms, **fields)
 
     def _tilted_error(self, rival: Rival, group: Group) -> float | None:
         """The worst difference of natural logs on tones with an 80 dB tilt either way; measured once, then looked up.
@@ -305,7 +278,7 @@ def _array(mel: Any) -> np.ndarray:
     return mel.detach().cpu().numpy() if hasattr(mel, "cpu") else mel
 
 
-def _why_skip(rival: Rival, group: Group, effort: Effort, group_s: float, store: mel_records.Store) -> str | None:
+def _why_skip(rival: Rival, group: Group, effort: Effort, group_s: float, store: Store) -> str | None:
     if rival.slow and group.batch > effort.reference_batch:
         return f"a definition, not a contestant: timed up to batch {effort.reference_batch}"
     if rival.slow_start and not effort.slow_starts:

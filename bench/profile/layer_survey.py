@@ -53,8 +53,7 @@ def survey(
 
     Args:
         module: gradients of its parameters are overwritten.
-        forward: one forward pass of `module`.
-        loss: scalar, of what `forward` gave.
+        forward, loss: one forward pass of `module`, and the scalar of its answer.
 
     Returns:
         {"layer", "kind", "params", "output_shape", "activation_bytes", "saved_bytes", "flops", "backward_flops"}:

@@ -49,9 +49,7 @@ def run(
     """One record "layers" a network and memory layout, and beside the page its trace for Perfetto.
 
     Args:
-        environment: `bench.machine.environment()`.
         folder: of the page; gets `layers-OriginalNet-contiguous-cpu.trace.json.gz` and so on.
-        device: "cpu" or "cuda".
         batch: clips of a step.
         steps: profiled steps, and as many without the profiler.
         layouts: some of `LAYOUTS`, of weights and four-dimensional inputs.
@@ -99,19 +97,11 @@ def _profile_network(
             inputs = inputs.contiguous(memory_format=torch.channels_last)
     types, roots = make_labels(batch, device)
     forward = functools.partial(network.forward, inputs)
-    rate, mine = network.learning_rate, [torch.cuda.current_device()] if device == "cuda" else []
+    loss = functools.partial(network.answer_loss, types=types, roots=roots)
+    mine = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=mine):  # dropout must not change what a caller's later training draws
         torch.manual_seed(SEED)
-        return profile(
-            module,
-            forward,
-            lambda answer: network.answer_loss(answer, types, roots),
-            rate,
-            device,
-            steps,
-            trace,
-            max_time_s,
-        )
+        return profile(module, forward, loss, network.learning_rate, device, steps, trace, max_time_s)
 
 
 def profile(
@@ -127,11 +117,8 @@ def profile(
     """Times, work and memory of every layer of a training step.
 
     Args:
-        module: on `device`, in training mode; its parameters are trained.
-        forward: one forward pass of `module`.
-        loss: scalar, of what `forward` gave.
-        learning_rate: of Adam.
-        device: "cpu" or "cuda".
+        module: on `device`, in training mode; its parameters are trained by Adam.
+        forward, loss: one forward pass of `module`, and the scalar of its answer.
         steps: profiled steps, and as many without the profiler (and one more, the first call).
         trace: file for Perfetto or chrome://tracing, gzipped JSON of one further step; None writes none.
         max_time_s: fewer steps are taken when it is over, but two at least.

@@ -61,14 +61,9 @@ def run(
     """One record "lines" a target.
 
     Args:
-        targets: what to profile, in order.
-        environment: `bench.machine.environment()`.
         rounds: calls of each target's work with the profiler, and as many without.
         max_time_s: for each target's rounds; fewer are taken when it is over, but one of each at least.
         progress: called with (targets done, targets).
-
-    Raises:
-        UserError: a function that is not there, or that the work never called.
     """
     made = []
     for done, target in enumerate(targets):

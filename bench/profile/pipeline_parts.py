@@ -46,10 +46,7 @@ def run(
 
     Args:
         folder: empty; gets the clips.
-        environment: `bench.machine.environment()`.
-        device: "cpu" or "cuda".
         clips: of the set; 70 % of them train.
-        batch_size: clips a step.
         rounds: epochs of each pipeline without the clock, and as many with it.
         max_time_s: for the rounds; fewer are run when it is over, but one of either kind.
         progress: called with (epochs done, epochs in all).

@@ -77,11 +77,7 @@ def make_plan(
     batches: Sequence[int] = (),
     parts: Sequence[str] = (),
 ) -> Plan:
-    """Fill in what was not asked for and check what was.
-
-    Raises:
-        UserError: an unknown name, a number out of range, a provider that was asked for and cannot be had.
-    """
+    """Fill in what was not asked for and check what was. Raises UserError for what is unknown or cannot be had."""
     from triadbench.core.models.predictor import SHIPPED
 
     checkpoint = Path(checkpoint or SHIPPED)
@@ -100,12 +96,7 @@ def make_plan(
 def grid(
     checkpoint: Path, folder: Path, providers: Sequence[str] = (), precisions: Sequence[str] = ()
 ) -> tuple[list[Contestant], list[tuple[Contestant, str]]]:
-    """All contestants that can be had, and (contestant, reason) of the others.
-
-    Args:
-        checkpoint: of the model; its stem is that of the exported files.
-        folder: of the exported files.
-        providers, precisions: to measure; none: all that there are.
+    """All contestants that can be had, and (contestant, reason) of the others; of no names, all that there are.
 
     Raises:
         UserError: an unknown name, or a provider that was asked for by name and cannot be had.

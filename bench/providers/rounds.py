@@ -14,12 +14,7 @@ lose a core to them."""
 
 
 class Samples(NamedTuple):
-    """What was measured of one contestant.
-
-    Attributes:
-        samples_ms: of every call, in the order made.
-        energy_j: of the GPU over all of them, None where that is not measured.
-    """
+    """One contestant's calls in the order made, and the joules of the GPU over all of them (None: not measured)."""
 
     samples_ms: list[float]
     energy_j: float | None

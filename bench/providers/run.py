@@ -44,14 +44,9 @@ def measure(
     progress: Callable[[int, int | None], None] = lambda done, total: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[dict], list[str]]:
-    """Measure, and append every finished group to the file.
+    """Measure, and append every finished group to the file: (records made, failed checks in words).
 
-    Args:
-        progress: called with (steps done, steps in all).
-        note: called with a line about what is left out.
-
-    Returns:
-        (records made, failed checks in words).
+    `progress` is called with (steps done, steps in all), `note` with a line about what is left out.
     """
     import torch
 
@@ -269,8 +264,8 @@ class _Benchmark:
             return
         (self.scratch / "wavs").mkdir()
         wavs = end_to_end.write_wavs(self.clips[:n], self.scratch / "wavs")
-        rounds_of_files = self.effort.rounds
-        waits, front_end = end_to_end.files(model, self.plan.checkpoint, wavs, threads, rounds_of_files, self._step)
+        repeats, checkpoint = self.effort.rounds, self.plan.checkpoint
+        waits, front_end = end_to_end.files(model, checkpoint, wavs, threads, repeats, self._step)
         cases = {way: {"way": way, "files": n, "threads": threads} for way in end_to_end.ways(threads)}
         errors = dict.fromkeys(cases, {"reference": "the other ways", "other_labels": 0})
         self._add_waits("files", waits, cases, errors, clips=n, front_end=front_end)
@@ -293,19 +288,10 @@ class _Benchmark:
     def _add_waits(
         self, part: str, waits: end_to_end.Waits, cases: dict[str, dict], errors: dict[str, dict], **more: Any
     ) -> None:
-        self._add(
-            self._make(
-                NAMES[part],
-                case,
-                waits.samples_s[name],
-                unit="s",
-                first_call=waits.first_s[name],
-                error=errors.get(name),
-                **more,
-                **waits.load,
-            )
-            for name, case in cases.items()
-        )
+        more |= waits.load
+        for name, case in cases.items():
+            apart = {"first_call": waits.first_s[name], "error": errors.get(name)}
+            self._add([self._make(NAMES[part], case, waits.samples_s[name], unit="s", **apart, **more)])
 
     def _compare(self, part: str, contestant: Contestant, outputs: dict[str, np.ndarray], **case: Any):
         """The check against the PyTorch model's answers to the first clips; None if it fails: a wrong contestant is

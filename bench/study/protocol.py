@@ -110,11 +110,7 @@ class Protocol:
         return turns
 
     def label(self, num_items: int | None = None) -> str:
-        """ "full" where trials, epochs and clips are the original's, else "short: ..." with what differs.
-
-        Args:
-            num_items: of one figure; None speaks of all.
-        """
+        """ "full" where trials, epochs and clips (of one figure, or all) are the original's; "short: ..." elsewhere."""
         data_size = self.experiment == "data-size"
         known, sizes = (CLIPS, (32,)) if data_size else ((8192,), BATCH_SIZES)
         clips = self.clips if num_items is None else (num_items,)
@@ -142,11 +138,7 @@ def _joined(numbers: Sequence[int], word: str) -> str:
 
 
 def choose_devices(name: str) -> tuple[str, ...]:
-    """The devices that "cpu", "cuda" or "all" (every one there is) means here.
-
-    Raises:
-        UserError: an unknown name, or a GPU that is not there.
-    """
+    """The devices that "cpu", "cuda" or "all" means here. Raises UserError for another name or an absent GPU."""
     from triadbench.core.device import torch_device
 
     if name == "all":
@@ -173,11 +165,7 @@ def make(
 
     Args:
         task: "type", "root" or "both"; None is the original's: both for batch sizes, the type for data sizes.
-        device: "cpu", "cuda" or "all".
         pipeline: "original", "fast" or "both".
-
-    Raises:
-        UserError: as `Protocol` and `choose_devices`.
     """
     by_batch = experiment == "batch-size"
     task = task or ("both" if by_batch else "type")

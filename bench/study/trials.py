@@ -28,9 +28,6 @@ def fingerprint(environment: dict, data: str) -> str:
     Processor, cores, threads, GPU and driver, versions of torch and its like, the sources of core and kernels, and the
     clips. A changed report or command line leaves it as it is.
 
-    Args:
-        environment: `bench.machine.environment()`.
-        data: a digest of the clips.
     """
     digest = hashlib.sha256()
     for path in sorted([*(PACKAGE / "core").rglob("*.py"), *(PACKAGE / "kernels").rglob("*.py")]):
@@ -41,13 +38,7 @@ def fingerprint(environment: dict, data: str) -> str:
 
 
 class TrialLog:
-    """The finished trials of one folder.
-
-    Args:
-        folder: where `trials.jsonl` is or will be.
-        fingerprint: see above.
-        note: called with a line for the reader: half lines, trials of other code or another machine.
-    """
+    """The finished trials of one folder; `note` is called with a line about half lines and what does not count."""
 
     def __init__(self, folder: Path, fingerprint: str, note: Callable[[str], None] = lambda _: None) -> None:
         self.path, self.fingerprint = Path(folder) / FILE, fingerprint
