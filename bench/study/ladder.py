@@ -124,14 +124,10 @@ def check_memory(case: LadderCase, rungs: Sequence[Rung], way_out: str = "choose
 
 
 def spread_of_seeds(curves: Sequence[Sequence[float]]) -> float:
-    """How far apart the loss curves of one pipeline lie when only the seed differs.
+    """How far apart the loss curves of one pipeline (losses of every step) lie when only the seed differs.
 
-    Args:
-        curves: losses of every step, one curve a seed.
-
-    Returns:
-        The largest less the smallest loss at a step, at the step where a tenth of the steps have less: nearly the
-        tightest, for by the widest even a network that learns nothing would pass.
+    The largest less the smallest loss at a step, at the step where a tenth of the steps have less: nearly the tightest,
+    for by the widest even a network that learns nothing would pass.
     """
     if len(curves) < 2:
         raise ValueError(f"{len(curves)} curve has no spread; give those of at least two seeds")
@@ -170,6 +166,20 @@ def part_fields(samples_s: Sequence[float], instrumented: Sequence[tuple[float, 
     return {"parts": parts, "instrumented_s": seconds, "overhead": seconds / median(samples_s)}
 
 
+class _Epoch(NamedTuple):
+    """An epoch of a rung.
+
+    Attributes:
+        kind: "first" (of each rung), "seed" (the original's with another seed), "control" (with a doubled learning
+            rate), "timed" or "instrumented".
+        number: of the round, or the seed.
+    """
+
+    rung: Rung
+    kind: str
+    number: int = 0
+
+
 class _Ladder:
     """One device's ladder: which epochs are missing, and running them in order."""
 
@@ -178,46 +188,61 @@ class _Ladder:
         self._session, self._log, self._report = session, session.log, report
         self._trainers: dict[int, StudyTrainer] = {}
         self._last_s: dict[int, float] = {}
+        seeds = [_Epoch(rungs[0], "seed", seed) for seed in SEEDS[1:]]
+        self._checks = [*seeds, _Epoch(rungs[0], "control"), *(_Epoch(rung, "first") for rung in rungs)]
+        kinds, rounds = ("timed", "instrumented"), range(case.rounds)
+        self._epochs = self._checks + [_Epoch(rung, kind, n) for rung in rungs for kind in kinds for n in rounds]
 
     def measure(self) -> None:
         """Every epoch that is missing."""
-        original = self.rungs[0]
         if self._missing():
             check_memory(self.case, self.rungs)
         self._watch()
-        for seed in SEEDS[1:]:
-            if self._is_missing(original, "seed", seed):
-                self._keep(original, "seed", seed, self._trainer(original, seed).train_epoch())
-        if self._is_missing(original, "control", 0):
-            wrong = self._trainer(original, SEED, learning_rate=2 * LEARNING_RATE)
-            self._keep(original, "control", 0, wrong.train_epoch())
-        for rung in self.rungs:
-            if self._is_missing(rung, "first", 0):
-                self._trainers[rung.number] = self._trainer(rung, SEED)
-                self._keep(rung, "first", 0, self._trainers[rung.number].train_epoch())
-        sound = [rung for rung in self.rungs if self._passes(rung)]
+        for epoch in self._checks:
+            if self._log.find(self._key(epoch)) is None:
+                self._keep(epoch, self._trainer(epoch).train_epoch())
+        self._compare_losses()
+        sound = [rung for rung in self.rungs if self.differences[rung.number] <= self.tolerance]
         for rung in self.rungs:
             if rung not in sound:
-                difference = f"not the original's loss ({self._difference(rung):.2g} apart), so not timed"
+                difference = f"not the original's loss ({self.differences[rung.number]:.2g} apart), so not timed"
                 self._session.settings.note(f"{rung.name}: {difference}")
                 self._trainers.pop(rung.number, None)
         for kind in ("timed", "instrumented"):
             for number, rung in timing.alternate(sound, self.case.rounds, seed=SEED):
-                if self._is_missing(rung, kind, number):
-                    trainer, others = self._warm_trainer(rung), timing.OtherWork()
-                    result = run_epoch(trainer, with_clock=kind == "instrumented")
-                    self._keep(rung, kind, number, result, others.cores())
+                epoch = _Epoch(rung, kind, number)
+                if self._log.find(self._key(epoch)) is None:
+                    if rung.number not in self._trainers:  # of a resumed run the first epoch is done again, untimed
+                        self._trainer(_Epoch(rung, "first")).train_epoch()
+                    others = timing.OtherWork()
+                    result = run_epoch(self._trainers[rung.number], with_clock=kind == "instrumented")
+                    self._keep(epoch, result, others.cores())
         self._trainers.clear()
+
+    def _compare_losses(self) -> None:
+        """How far each rung's first epoch is from the original's, and how far it may be: as far as seeds lie apart,
+        or half as far as the wrong control where that is less."""
+        curves: dict[str, list[list[float]]] = {"first": [], "seed": [], "control": []}
+        for epoch in self._checks:
+            curves[epoch.kind].append(self._log[self._key(epoch)]["losses"])
+        self.losses, self.seed_losses, (control,) = curves.values()
+        self.differences = [largest_difference(losses, self.losses[0]) for losses in self.losses]
+        self.spread = spread_of_seeds([self.losses[0], *self.seed_losses])
+        self.tolerance = min(self.spread, largest_difference(control, self.losses[0]) / 2)
 
     def record(self, rung: Rung) -> dict:
         """The record of a rung: "ladder", or "ladder left out" where the loss is not the original's."""
-        case, passes, first = self.case, self._passes(rung), self._line(rung, "first", 0)
+        case, first = self.case, self._log[self._key(_Epoch(rung, "first"))]
+        passes = self.differences[rung.number] <= self.tolerance
         rounds = range(case.rounds if passes else 0)
-        lines = {kind: [self._line(rung, kind, n) for n in rounds] for kind in ("timed", "instrumented")}
-        timed, instrumented = lines["timed"], lines["instrumented"]
-        disturbed = {kind: [n for n in rounds if lines[kind][n]["disturbed"]] for kind in lines}
-        samples, difference = [line["samples"][0] for line in timed], _finite(self._difference(rung))
-        busy = {kind: max((line["other_cores"] for line in lines[kind]), default=None) for kind in lines}
+        timed, instrumented = (
+            [self._log[self._key(_Epoch(rung, kind, n))] for n in rounds] for kind in ("timed", "instrumented")
+        )
+        disturbed = {
+            kind: [n for n in rounds if lines[n]["disturbed"]]
+            for kind, lines in (("timed", timed), ("instrumented", instrumented))
+        }
+        samples, difference = [line["samples"][0] for line in timed], _finite(self.differences[rung.number])
         return records.make(
             "ladder" if passes else "ladder left out",
             parameters={"rung": rung.number, **case.parameters(rung), "protocol": case.protocol()},
@@ -225,108 +250,66 @@ class _Ladder:
             samples=samples,
             first_call=first["samples"][0],
             environment=(timed[-1] if timed else first)["environment"],
-            error={"max_difference": difference, "allowed": self._tolerance()},
+            error={"max_difference": difference, "allowed": self.tolerance},
             passes=passes,
             max_difference=difference,
-            spread_of_seeds=self._spread(),
-            tolerance=self._tolerance(),
-            losses=self._losses(rung),
-            losses_of_seeds=self._other_seeds() if rung.number == 0 else [],
+            spread_of_seeds=self.spread,
+            tolerance=self.tolerance,
+            losses=self.losses[rung.number],
+            losses_of_seeds=self.seed_losses if rung.number == 0 else [],
             seeds=list(SEEDS),
             sentence=rung.sentence,
             n_clips=first["n_clips"],
             prepared_s=first["prepared_s"],
             **part_fields(samples, [(line["samples"][0], line["parts"]) for line in instrumented]),
             # Seconds are the timed epochs', parts the instrumented ones': which of them, by their rounds from 0.
-            other_cores=busy["timed"],
-            instrumented_other_cores=busy["instrumented"],
+            other_cores=max((line["other_cores"] for line in timed), default=None),
+            instrumented_other_cores=max((line["other_cores"] for line in instrumented), default=None),
             disturbed=any(disturbed.values()),
             disturbed_epochs=disturbed,
             **self._session.data_fields(),
         )
 
-    def _passes(self, rung: Rung) -> bool:
-        return self._difference(rung) <= self._tolerance()
+    def _trainer(self, epoch: _Epoch) -> StudyTrainer:
+        """A trainer for an epoch of the checks; that of a rung's first epoch is kept for the timed ones."""
+        case, rung, seed = self.case, epoch.rung, epoch.number if epoch.kind == "seed" else SEED
+        options = {"task": case.task, "batch_size": case.batch_size, "device": case.device, **rung.options}
+        if epoch.kind == "control":
+            options["learning_rate"] = 2 * LEARNING_RATE
+        trainer = self._session.trainer(rung.switches, case.num_items, seed=seed, **options)
+        if epoch.kind == "first":
+            self._trainers[rung.number] = trainer
+        return trainer
 
-    def _difference(self, rung: Rung) -> float:
-        """The largest difference of a rung's first epoch from the original's with the same seed."""
-        return largest_difference(self._losses(rung), self._losses(self.rungs[0]))
+    def _key(self, epoch: _Epoch) -> dict:
+        fields = {"experiment": "ladder", "more": epoch.rung.options, "kind": epoch.kind, "number": epoch.number}
+        return {**self.case.parameters(epoch.rung), **fields}
 
-    def _spread(self) -> float:
-        return spread_of_seeds([self._losses(self.rungs[0]), *self._other_seeds()])
-
-    def _tolerance(self) -> float:
-        """The spread of seeds, or half of the wrong control's difference where that is less."""
-        control = self._line(self.rungs[0], "control", 0)["losses"]
-        return min(self._spread(), largest_difference(control, self._losses(self.rungs[0])) / 2)
-
-    def _losses(self, rung: Rung) -> list[float]:
-        return self._line(rung, "first", 0)["losses"]
-
-    def _other_seeds(self) -> list[list[float]]:
-        return [self._line(self.rungs[0], "seed", seed)["losses"] for seed in SEEDS[1:]]
-
-    def _trainer(self, rung: Rung, seed: int, **options: Any) -> StudyTrainer:
-        case = self.case
-        options = {"task": case.task, "batch_size": case.batch_size, "device": case.device, **rung.options, **options}
-        return self._session.trainer(rung.switches, case.num_items, seed=seed, **options)
-
-    def _warm_trainer(self, rung: Rung) -> StudyTrainer:
-        """A rung's trainer with its first epoch behind it; of a resumed run that epoch is done again, untimed."""
-        if rung.number not in self._trainers:
-            self._trainers[rung.number] = self._trainer(rung, SEED)
-            self._trainers[rung.number].train_epoch()
-        return self._trainers[rung.number]
-
-    def _key(self, rung: Rung, kind: str, number: int) -> dict:
-        epoch = {"experiment": "ladder", "more": rung.options, "kind": kind, "number": number}
-        return {**self.case.parameters(rung), **epoch}
-
-    def _is_missing(self, rung: Rung, kind: str, number: int) -> bool:
-        return self._log.find(self._key(rung, kind, number)) is None
-
-    def _line(self, rung: Rung, kind: str, number: int) -> dict:
-        return self._log[self._key(rung, kind, number)]
-
-    def _keep(self, rung: Rung, kind: str, number: int, result: EpochResult, other_cores: float = 0.0) -> None:
-        self._log.add(
-            self._key(rung, kind, number),
-            [result.seconds],
-            n_clips=result.n_clips,
-            losses=[_finite(loss) for loss in result.losses],
-            prepared_s=result.prepared_s,
-            parts=result.parts,
-            **timing.load_fields(other_cores),
-        )
+    def _keep(self, epoch: _Epoch, result: EpochResult, other_cores: float = 0.0) -> None:
+        losses = [_finite(loss) for loss in result.losses]
+        fields = {"n_clips": result.n_clips, "prepared_s": result.prepared_s, "parts": result.parts, "losses": losses}
+        self._log.add(self._key(epoch), [result.seconds], **fields, **timing.load_fields(other_cores))
         self.measured += 1
-        self._last_s[rung.number] = result.seconds
+        self._last_s[epoch.rung.number] = result.seconds
         self._watch()
         if self.measured == 1:
             text = f"the first epoch took {duration(result.seconds)}; all will take {self._left()}"
             self._session.settings.note(text)
 
-    def _epochs(self) -> list[tuple[Rung, str, int]]:
-        """(rung, kind, number) of every epoch."""
-        original, rounds = self.rungs[0], range(self.case.rounds)
-        epochs = [*((original, "seed", seed) for seed in SEEDS[1:]), (original, "control", 0)]
-        for rung in self.rungs:
-            epochs += [(rung, "first", 0), *((rung, kind, n) for kind in ("timed", "instrumented") for n in rounds)]
-        return epochs
-
-    def _missing(self) -> list[int]:
-        """Rungs of the epochs still to run, each as often as it is missing."""
-        return [epoch[0].number for epoch in self._epochs() if self._is_missing(*epoch)]
+    def _missing(self) -> list[_Epoch]:
+        return [epoch for epoch in self._epochs if self._log.find(self._key(epoch)) is None]
 
     def _left(self) -> str:
         # A rung not seen yet is taken for as slow as the nearest below it: later rungs are faster.
         seconds = 0.0
-        for number in self._missing():
-            seconds += next((self._last_s[below] for below in range(number, -1, -1) if below in self._last_s), 0.0)
+        for epoch in self._missing():
+            below = range(epoch.rung.number, -1, -1)
+            seconds += next((self._last_s[number] for number in below if number in self._last_s), 0.0)
         return f"at most about {duration(seconds)}"
 
     def _watch(self) -> None:
-        total, text = len(self._epochs()), f"{self._left()} left" if self._last_s else ""
-        self._report(total - len(self._missing()), total, text)
+        text = f"{self._left()} left" if self._last_s else ""
+        self._report(len(self._epochs) - len(self._missing()), len(self._epochs), text)
 
 
 def _finite(value: float) -> float:
