@@ -1,1 +1,4 @@
-"""The chords of a song over time: windows, beats, decoding, harmony, files."""
+"""The chords of a song over time: windows, onsets, decoding, harmony, files."""
+
+FORMATS = ("lab", "json", "csv", "mid", "html")
+"""Files that `export.songs.files.write` writes, by suffix."""

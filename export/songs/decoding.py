@@ -1,4 +1,4 @@
-"""The most likely course of chords: Viterbi over 48 chords and silence, with changes that are cheap at onsets."""
+"""The most likely sequence of chords: Viterbi over 48 chords and silence, with changes that are cheap at onsets."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ def viterbi(scores: np.ndarray, change_cost: np.ndarray) -> np.ndarray:
     memory is a bit for each frame and state.
 
     Args:
-        scores: log likelihoods, float (frames, states). change_cost: (frames,), of a change between the frame before
-            and this one; the first is not used.
+        scores: log likelihoods, float (frames, states).
+        change_cost: (frames,), of a change between the frame before and this one; the first is not used.
     """
     n, states = scores.shape
-    stayed = np.ones((n, states), dtype=bool)
+    stays = np.ones((n, states), dtype=bool)
     origin = np.zeros(n, dtype=np.int16)
     total = scores[0].astype(np.float64)
     for k in range(1, n):
-        best = int(total.argmax())
-        origin[k] = best
-        moved = total[best] - change_cost[k]
-        stay = total >= moved
-        stayed[k] = stay
-        total = np.where(stay, total, moved) + scores[k]
+        origin[k] = total.argmax()
+        after_change = total[origin[k]] - change_cost[k]
+        stays[k] = total >= after_change
+        total = np.maximum(total, after_change) + scores[k]
     path = np.empty(n, dtype=np.int16)
-    path[-1] = int(total.argmax())
+    path[-1] = total.argmax()
     for k in range(n - 1, 0, -1):
-        path[k - 1] = path[k] if stayed[k, path[k]] else origin[k]
+        path[k - 1] = path[k] if stays[k, path[k]] else origin[k]
     return path

@@ -1,7 +1,4 @@
-"""A timeline as a file: .lab (MIREX), JSON, CSV, MIDI, a plot, or a table to read.
-
-Every format is written by one function of the timeline; `FORMATS` names them, and `write` puts the file in place whole.
-"""
+"""A timeline as a file: .lab (MIREX), JSON, CSV, MIDI or a plot; and as a table to read."""
 
 from __future__ import annotations
 
@@ -10,36 +7,43 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
-from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
+from triadbench.export.songs import FORMATS
 from triadbench.export.songs.timeline import Segment, Timeline
 
-_LAB_TYPES = dict(zip(TYPES, ("maj", "min", "dim", "aug"), strict=True))
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_MIREX_TYPES = dict(zip(TYPES, ("maj", "min", "dim", "aug"), strict=True))
 _TICKS = 480
 _ASSUMED_BPM = 120.0
 _VELOCITY = 72
 _BASS_MIDI, _LOWEST_MIDI = 36, 55
 """The root sounds below C3, the triad from G3 up."""
-_TYPE_COLOURS = dict(zip(TYPES, ("#0b63b0", "#b3420f", "#6d3aa8", "#1a7a4c"), strict=True))
-_NO_CHORD_COLOUR = "#666c76"
+_MIDI_MINOR_KEYS = {"Db": "C#", "Gb": "F#"}
+"""Minor keys that MIDI spells otherwise."""
+_COLOURS = dict(zip((*TYPES, None), ("#0b63b0", "#b3420f", "#6d3aa8", "#1a7a4c", "#666c76"), strict=True))
 _SHOWN_S, _NAMED_S = 40.0, 0.9
-"""Seconds of the plot shown at first; from what length on a stretch has room for its name then."""
+"""Seconds of the plot shown at first; the shortest segment that has room for its name then."""
 
 
-def lab_label(segment: Segment) -> str:
-    """The chord in MIREX syntax (Harte, 2010): C:maj, Ab:min, B:dim, F:aug, N."""
-    return "N" if segment.root is None else f"{segment.root}:{_LAB_TYPES[segment.type]}"
+def mirex_label(root: str | None, chord_type: str | None) -> str:
+    """A chord in MIREX syntax (Harte, 2010): C:maj, Ab:min, B:dim, F:aug, N."""
+    return NO_CHORD if root is None or chord_type is None else f"{root}:{_MIREX_TYPES[chord_type]}"
 
 
 def lab(timeline: Timeline) -> str:
     """A line a segment: start and end in seconds, chord; separated by tabs."""
-    return "".join(f"{s.start_s:.3f}\t{s.end_s:.3f}\t{lab_label(s)}\n" for s in timeline.segments)
+    rows = ((s.start_s, s.end_s, mirex_label(s.root, s.type)) for s in timeline.segments)
+    return "".join(f"{start_s:.3f}\t{end_s:.3f}\t{label}\n" for start_s, end_s, label in rows)
 
 
 def json_text(timeline: Timeline) -> str:
-    """All that is known, one object."""
+    """The whole timeline, one object."""
     return json.dumps(timeline.as_dict(), indent=1, allow_nan=False) + "\n"
 
 
@@ -47,7 +51,7 @@ def csv_text(timeline: Timeline) -> str:
     """A row a segment, with a header."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["start_s", "end_s", "chord", "root", "type", "roman", "confidence"])
+    writer.writerow("start_s end_s chord root type roman confidence".split())
     for s, numeral in zip(timeline.segments, timeline.roman, strict=True):
         confidence = "" if s.confidence is None else f"{s.confidence:.4f}"
         writer.writerow([f"{s.start_s:.3f}", f"{s.end_s:.3f}", s.chord, s.root, s.type, numeral, confidence])
@@ -60,41 +64,39 @@ def text(timeline: Timeline) -> str:
     for s, numeral in zip(timeline.segments, timeline.roman, strict=True):
         confidence = "" if s.confidence is None else f"{100 * s.confidence:.1f} %"
         rows.append((clock(s.start_s), clock(s.end_s), s.chord, numeral or "", confidence))
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        f"{a.rjust(widths[0])}  {b.rjust(widths[1])}  {c.ljust(widths[2])}  {d.ljust(widths[3])}  "
-        f"{e.rjust(widths[4])}".rstrip()
-        for a, b, c, d, e in rows
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, ">><<>", widths, strict=True)).rstrip()
+        for row in rows
     ]
-    return "\n".join([*lines, "", *summary(timeline)]) + "\n"
+    return "\n".join([*lines, "", *_summary(timeline)]) + "\n"
 
 
-def summary(timeline: Timeline) -> list[str]:
-    """Lines about all of the recording: key, tempo, the most common progressions."""
+def _summary(timeline: Timeline) -> list[str]:
+    """Lines about the whole recording: key, tempo, the most common progressions."""
     lines = [f"length       {clock(timeline.duration_s)}"]
     if timeline.key is not None:
-        lines.append(f"key          {timeline.key} ({100 * timeline.key_confidence:.0f} %)")
+        confidence = "" if timeline.key_confidence is None else f" ({100 * timeline.key_confidence:.0f} %)"
+        lines.append(f"key          {timeline.key}{confidence}")
     if timeline.tempo_bpm is not None:
         lines.append(f"tempo        {timeline.tempo_bpm:.0f} beats a minute")
     for k, entry in enumerate(timeline.progressions):
-        head = "progressions" if k == 0 else ""
-        times = f"{entry['count']} times"
-        lines.append(f"{head:12} {' '.join(entry['roman'])}   ({' '.join(entry['chords'])}; {times})")
+        label = "progressions" if k == 0 else ""
+        lines.append(f"{label:12} {' '.join(entry['roman'])}   ({' '.join(entry['chords'])}; {entry['count']} times)")
     return lines
 
 
 def clock(seconds: float) -> str:
     """Minutes and seconds, as 3:07.25; with hours from one on."""
-    hundredths = round(seconds * 100)
-    minutes, rest = divmod(hundredths, 6000)
+    minutes, hundredths = divmod(round(seconds * 100), 6000)
     hours, minutes = divmod(minutes, 60)
-    clock_text = f"{minutes:02d}:{rest / 100:05.2f}" if hours else f"{minutes}:{rest / 100:05.2f}"
-    return f"{hours}:{clock_text}" if hours else clock_text
+    rest = f"{hundredths / 100:05.2f}"
+    return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
 
 
 def chord_midi(segment: Segment) -> list[int]:
     """MIDI numbers that sound a segment: the root in the bass, and the triad close above G3; none for "N"."""
-    if segment.root is None:
+    if segment.root is None or segment.type is None:
         return []
     pitch_class = root_pitch_class(ROOTS.index(segment.root))
     steps = TYPE_INTERVALS[TYPES.index(segment.type)]
@@ -106,88 +108,71 @@ def _write_midi(timeline: Timeline, path: Path) -> None:
     import mido
 
     bpm = timeline.tempo_bpm or _ASSUMED_BPM
-    midi = mido.MidiFile(type=0, ticks_per_beat=_TICKS)
-    track = mido.MidiTrack()
-    midi.tracks.append(track)
-    track.append(mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm)))
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm))])
     if timeline.key is not None:
         tonic, mode = timeline.key.split()
-        track.append(mido.MetaMessage("key_signature", key=_signature(tonic, mode)))
+        signature = _MIDI_MINOR_KEYS.get(tonic, tonic) + "m" if mode == "minor" else tonic
+        track.append(mido.MetaMessage("key_signature", key=signature))
     now = 0
 
-    def tick(seconds: float) -> int:
-        return round(seconds * bpm / 60 * _TICKS)
+    def add(message: type, seconds: float, **fields: object) -> None:
+        nonlocal now
+        tick = max(now, round(seconds * bpm / 60 * _TICKS))
+        track.append(message(time=tick - now, **fields))
+        now = tick
 
     for segment in timeline.segments:
-        start, end, notes = tick(segment.start_s), tick(segment.end_s), chord_midi(segment)
-        if segment.root is not None:
-            track.append(mido.MetaMessage("marker", text=segment.chord, time=start - now))
-            now = start
+        if segment.root is None:
+            continue
+        notes = chord_midi(segment)
+        add(mido.MetaMessage, segment.start_s, type="marker", text=segment.chord)
         for note in notes:
-            track.append(mido.Message("note_on", note=note, velocity=_VELOCITY, time=start - now))
-            now = start
+            add(mido.Message, segment.start_s, type="note_on", note=note, velocity=_VELOCITY)
         for note in notes:
-            track.append(mido.Message("note_off", note=note, velocity=0, time=end - now))
-            now = end
-    track.append(mido.MetaMessage("end_of_track", time=max(0, tick(timeline.duration_s) - now)))
-    midi.save(path)
+            add(mido.Message, segment.end_s, type="note_off", note=note, velocity=0)
+    add(mido.MetaMessage, timeline.duration_s, type="end_of_track")
+    mido.MidiFile(type=0, ticks_per_beat=_TICKS, tracks=[track]).save(path)
 
 
-def _signature(tonic: str, mode: str) -> str:
-    """As MIDI knows it: keys that it lacks are spelt with their other name."""
-    if mode == "minor":
-        return {"Db": "C#", "Gb": "F#"}.get(tonic, tonic) + "m"
-    return tonic
-
-
-def _write_plot(timeline: Timeline, path: Path) -> None:
-    figure(timeline).write_html(path, include_plotlyjs=True, config={"displaylogo": False, "responsive": True})
-
-
-def figure(timeline: Timeline):
+def figure(timeline: Timeline) -> go.Figure:
     """A plotly figure: chords over time, one row a root (around the circle of fifths), one colour a type."""
     import plotly.graph_objects as go
 
     circle = [ROOTS[(ROOTS.index("C") + 7 * k) % 12] for k in range(12)]
-    rows = [*circle, "N"] if any(s.root is None for s in timeline.segments) else circle
-    page = go.Figure()
-    for kind, colour in [*_TYPE_COLOURS.items(), (None, _NO_CHORD_COLOUR)]:
-        chosen = [(s, r) for s, r in zip(timeline.segments, timeline.roman, strict=True) if s.type == kind]
-        if not chosen:
+    rows = [*circle, NO_CHORD] if any(s.root is None for s in timeline.segments) else circle
+    plot = go.Figure()
+    for kind, colour in _COLOURS.items():
+        bars = [(s, r) for s, r in zip(timeline.segments, timeline.roman, strict=True) if s.type == kind]
+        if not bars:
             continue
-        page.add_trace(
-            go.Bar(
-                base=[s.start_s for s, _ in chosen],
-                x=[s.end_s - s.start_s for s, _ in chosen],
-                y=[s.root or "N" for s, _ in chosen],
-                orientation="h",
-                name=kind or "no chord",
-                marker={"color": colour, "line": {"width": 0}},
-                width=0.85,
-                hovertext=[s.chord for s, _ in chosen],
-                customdata=[
-                    [clock(s.start_s), clock(s.end_s), r or "", "" if s.confidence is None else f"{s.confidence:.1%}"]
-                    for s, r in chosen
-                ],
-                hovertemplate="<b>%{hovertext}</b> %{customdata[2]}<br>%{customdata[0]} to %{customdata[1]}<br>"
-                "%{customdata[3]}<extra></extra>",
-            )
+        plot.add_bar(
+            base=[s.start_s for s, _ in bars],
+            x=[s.end_s - s.start_s for s, _ in bars],
+            y=[s.root or NO_CHORD for s, _ in bars],
+            orientation="h",
+            name=kind or "no chord",
+            marker={"color": colour, "line": {"width": 0}},
+            width=0.85,
+            hovertext=[s.chord for s, _ in bars],
+            customdata=[
+                (clock(s.start_s), clock(s.end_s), r or "", "" if s.confidence is None else f"{s.confidence:.1%}")
+                for s, r in bars
+            ],
+            hovertemplate="<b>%{hovertext}</b> %{customdata[2]}<br>%{customdata[0]} to %{customdata[1]}<br>"
+            "%{customdata[3]}<extra></extra>",
         )
-    # Written as a trace of their own: inside bars that have a base, plotly puts texts where they do not belong.
+    # The names are a trace of their own: plotly misplaces texts inside bars that have a base.
     named = [s for s in timeline.segments if s.end_s - s.start_s >= _NAMED_S]
-    page.add_trace(
-        go.Scatter(
-            x=[(s.start_s + s.end_s) / 2 for s in named],
-            y=[s.root or "N" for s in named],
-            text=[s.chord for s in named],
-            mode="text",
-            textfont={"color": "white", "size": 12},
-            hoverinfo="skip",
-            showlegend=False,
-        )
+    plot.add_scatter(
+        x=[(s.start_s + s.end_s) / 2 for s in named],
+        y=[s.root or NO_CHORD for s in named],
+        text=[s.chord for s in named],
+        mode="text",
+        textfont={"color": "white", "size": 12},
+        hoverinfo="skip",
+        showlegend=False,
     )
-    shown = min(timeline.duration_s, _SHOWN_S)
-    page.update_layout(
+    plot.update_layout(
         title={"text": "Chords" + ("" if timeline.key is None else f" in {timeline.key}")},
         template="plotly_white",
         barmode="overlay",
@@ -195,26 +180,17 @@ def figure(timeline: Timeline):
         margin={"l": 50, "r": 20, "t": 70, "b": 40},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
     )
-    page.update_xaxes(title={"text": "seconds"}, range=[0, shown], rangeslider={"visible": True, "thickness": 0.08})
-    page.update_yaxes(categoryorder="array", categoryarray=rows[::-1], title={"text": "root"}, fixedrange=True)
-    return page
+    seconds = [0, min(timeline.duration_s, _SHOWN_S)]
+    plot.update_xaxes(title={"text": "seconds"}, range=seconds, rangeslider={"visible": True, "thickness": 0.08})
+    plot.update_yaxes(categoryorder="array", categoryarray=rows[::-1], title={"text": "root"}, fixedrange=True)
+    return plot
 
 
-def _text_writer(make: Callable[[Timeline], str]) -> Callable[[Timeline, Path], None]:
-    def put(timeline: Timeline, path: Path) -> None:
-        path.write_text(make(timeline), encoding="utf-8", newline="\n")
-
-    return put
+def _write_plot(timeline: Timeline, path: Path) -> None:
+    figure(timeline).write_html(path, include_plotlyjs=True, config={"displaylogo": False, "responsive": True})
 
 
-_WRITERS: dict[str, Callable[[Timeline, Path], None]] = {
-    "lab": _text_writer(lab),
-    "json": _text_writer(json_text),
-    "csv": _text_writer(csv_text),
-    "mid": _write_midi,
-    "html": _write_plot,
-}
-FORMATS = tuple(_WRITERS)
+_TEXTS: dict[str, Callable[[Timeline], str]] = {"lab": lab, "json": json_text, "csv": csv_text}
 
 
 def format_of(path: str | Path) -> str:
@@ -225,7 +201,7 @@ def format_of(path: str | Path) -> str:
     """
     suffix = Path(path).suffix.lower().lstrip(".")
     suffix = {"midi": "mid", "htm": "html"}.get(suffix, suffix)
-    if suffix not in _WRITERS:
+    if suffix not in FORMATS:
         raise UserError(f"{path}: give a name that ends in {', '.join('.' + name for name in FORMATS)}")
     return suffix
 
@@ -240,7 +216,10 @@ def write(timeline: Timeline, path: str | Path, format: str | None = None) -> No
         UserError: an unknown format, or the place cannot be written.
     """
     format = format or format_of(path)
-    if format not in _WRITERS:
+    if format not in FORMATS:
         raise UserError(f"format={format!r} must be one of {', '.join(FORMATS)}")
     with atomic_path(path) as temporary:
-        _WRITERS[format](timeline, temporary)
+        if format in _TEXTS:
+            temporary.write_text(_TEXTS[format](timeline), encoding="utf-8", newline="\n")
+        else:
+            (_write_midi if format == "mid" else _write_plot)(timeline, temporary)

@@ -1,4 +1,4 @@
-"""Key, Roman numerals and common progressions of a course of chords."""
+"""Key, Roman numerals and common progressions of a sequence of chords."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPE_SYMBOLS, TYPES, root_pitch_class
+from triadbench.core.models.chords import (
+    NO_CHORD,
+    ROOTS,
+    TYPE_INTERVALS,
+    TYPE_SYMBOLS,
+    TYPES,
+    root_index,
+    root_pitch_class,
+)
 
 MODES = ("major", "minor")
 # How well each of the twelve notes fits a key, from its tonic up, as listeners rated it (Krumhansl and Kessler, 1982).
@@ -48,32 +56,35 @@ def parse_chord(symbol: str) -> tuple[int, int] | None:
 def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | None]:
     """The likeliest of 24 keys, as "C major", and its probability among them; (None, None) where there is no chord.
 
-    A key is good where its profile correlates with the time that each note sounds, where the chords are its own, and
-    where its tonic triad is heard much, first or last.
+    A key scores high if its profile correlates with the time that each note sounds, if the chords are its own, and
+    if its tonic triad sounds for long, first or last.
 
     Args:
         chords: (symbol, seconds) in order.
     """
-    heard = [(*parsed, seconds) for symbol, seconds in chords if (parsed := parse_chord(symbol)) and seconds > 0]
+    heard = [
+        (root_pitch_class(chord[0]), chord[1], seconds)
+        for symbol, seconds in chords
+        if (chord := parse_chord(symbol)) and seconds > 0
+    ]
     if not heard:
         return None, None
-    total = sum(seconds for *_, seconds in heard)
-    notes = np.zeros(12)
-    for root, kind, seconds in heard:
-        for interval in TYPE_INTERVALS[kind]:
-            notes[(root_pitch_class(root) + interval) % 12] += seconds / total
+    shares = np.zeros((12, len(TYPES)))  # of the time, by pitch class of the root and type
+    for pitch_class, kind, seconds in heard:
+        shares[pitch_class, kind] += seconds
+    shares /= shares.sum()
+    intervals = [(kind, step) for kind, steps in enumerate(TYPE_INTERVALS) for step in steps]
+    notes = np.sum([np.roll(shares[:, kind], step) for kind, step in intervals], axis=0)
     scores = np.empty((2, 12))
-    for mode in range(2):
-        for tonic in range(12):
-            degrees = [((root_pitch_class(root) - tonic) % 12, kind) for root, kind, _ in heard]
-            own = sum(s for d, (*_, s) in zip(degrees, heard, strict=True) if d in _OWN[mode]) / total
-            home = sum(s for d, (*_, s) in zip(degrees, heard, strict=True) if d == (0, mode)) / total
-            ends = (degrees[0] == (0, mode)) + (degrees[-1] == (0, mode))
-            fit = np.corrcoef(np.roll(_PROFILES[mode], tonic), notes)[0, 1] if notes.std() > 0 else 0.0
-            scores[mode, tonic] = fit + own + 0.3 * home + 0.1 * ends
+    for mode, tonic in np.ndindex(2, 12):
+        degrees = np.roll(shares, -tonic, axis=0)
+        own = sum(degrees[degree] for degree in _OWN[mode])
+        ends = sum(chord[:2] == (tonic, mode) for chord in (heard[0], heard[-1]))
+        fit = np.corrcoef(np.roll(_PROFILES[mode], tonic), notes)[0, 1] if notes.std() > 0 else 0.0
+        scores[mode, tonic] = fit + own + 0.3 * degrees[0, mode] + 0.1 * ends
     likelihood = np.exp(_CERTAINTY * (scores - scores.max()))
     mode, tonic = divmod(int(scores.argmax()), 12)
-    return f"{_name(tonic)} {MODES[mode]}", float(likelihood.max() / likelihood.sum())
+    return f"{ROOTS[root_index(tonic)]} {MODES[mode]}", float(likelihood.max() / likelihood.sum())
 
 
 def roman_numeral(symbol: str, key: str | None) -> str | None:
@@ -81,9 +92,9 @@ def roman_numeral(symbol: str, key: str | None) -> str | None:
     parsed = parse_chord(symbol)
     if parsed is None or key is None:
         return None
-    tonic, mode = _parse_key(key)
+    tonic, _, mode = key.partition(" ")
     root, kind = parsed
-    numeral = _NUMERALS[mode][(root_pitch_class(root) - tonic) % 12]
+    numeral = _NUMERALS[MODES.index(mode)][(root - ROOTS.index(tonic)) % 12]
     if TYPES[kind] in ("minor", "diminished"):
         letters = numeral.lstrip("b#")
         numeral = numeral[: len(numeral) - len(letters)] + letters.lower()
@@ -93,12 +104,12 @@ def roman_numeral(symbol: str, key: str | None) -> str | None:
 def find_progressions(
     chords: Sequence[str], roman: Sequence[str | None], *, lengths: Sequence[int] = (4, 3), most: int = 5
 ) -> list[dict]:
-    """The most common successions of chords, without "N" in between: {"roman", "chords", "count"}, most common first.
+    """The most common sequences of chords, without "N" in between: {"roman", "chords", "count"}, most common first.
 
-    Those that are the same circle begun elsewhere (I V vi IV and V vi IV I) count as one, begun as it most often is;
-    those that occur once are left out. Shorter ones are listed only where no longer one holds them.
+    Rotations of one circle (I V vi IV and V vi IV I) count as one, written as it most often begins; sequences that
+    occur once are left out, and so are shorter ones that a longer one holds.
     """
-    found: list[dict] = []
+    progressions: list[dict] = []
     for length in lengths:
         counts: Counter = Counter()
         for start in range(len(chords) - length + 1):
@@ -106,21 +117,10 @@ def find_progressions(
             if NO_CHORD not in window and len(set(window)) > 1:
                 counts[window, tuple(roman[start : start + length])] += 1
         seen: set[tuple] = set()
-        for (window, numerals), count in sorted(counts.items(), key=lambda item: -item[1]):
-            turns = {window[k:] + window[:k] for k in range(length)}
-            inside = any(" ".join(window) in f"{' '.join(f['chords'])} {' '.join(f['chords'])}" for f in found)
-            if count < 2 or turns & seen or inside:
-                continue
-            seen.add(window)
-            found.append({"roman": list(numerals), "chords": list(window), "count": count})
-    return sorted(found, key=lambda entry: (-entry["count"], -len(entry["chords"])))[:most]
-
-
-def _name(pitch_class: int) -> str:
-    return next(name for index, name in enumerate(ROOTS) if root_pitch_class(index) == pitch_class)
-
-
-def _parse_key(key: str) -> tuple[int, int]:
-    """(pitch class of the tonic, mode) of "C major"."""
-    name, _, mode = key.partition(" ")
-    return root_pitch_class(ROOTS.index(name)), MODES.index(mode)
+        for (window, numerals), count in counts.most_common():
+            rotations = {window[k:] + window[:k] for k in range(length)}
+            inside = any(" ".join(window) in " ".join(2 * entry["chords"]) for entry in progressions)
+            if count >= 2 and not rotations & seen and not inside:
+                seen.add(window)
+                progressions.append({"roman": list(numerals), "chords": list(window), "count": count})
+    return sorted(progressions, key=lambda entry: (-entry["count"], -len(entry["chords"])))[:most]

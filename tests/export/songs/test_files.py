@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import mido
 import numpy as np
@@ -10,12 +12,12 @@ import pytest
 
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPE_SYMBOLS, TYPES
-from triadbench.export.songs import files as timeline_files
-from triadbench.export.songs.files import FORMATS, chord_midi, clock, format_of, lab_label, text, write
+from triadbench.export.songs import FORMATS, files
+from triadbench.export.songs.files import chord_midi, clock, format_of, mirex_label, text, write
 from triadbench.export.songs.timeline import Segment, Timeline
 
 
-def made(rows, duration=None, key="C major", tempo=120.0, roman=None):
+def timeline(rows, duration=None, key="C major", tempo=120.0, roman=None):
     segments = [Segment(*row) for row in rows]
     return Timeline(
         segments,
@@ -40,12 +42,12 @@ ROWS = (
 
 @pytest.fixture
 def song():
-    return made(ROWS)
+    return timeline(ROWS)
 
 
 @pytest.fixture
 def nothing():
-    return made([(0.0, 3.0, "N", None, None, None)], key=None, tempo=None)
+    return timeline([(0.0, 3.0, "N", None, None, None)], key=None, tempo=None)
 
 
 def test_lab_is_mirex(song, tmp_path):
@@ -65,7 +67,7 @@ def test_lab_is_read_by_mir_eval(song, tmp_path):
 
 def test_mir_eval_tells_all_four_types_apart():
     chord = pytest.importorskip("mir_eval").chord
-    labels = [lab_label(Segment(0, 1, "", "C", kind, 1.0)) for kind in TYPES]
+    labels = [mirex_label("C", kind) for kind in TYPES]
     for k, label in enumerate(labels):
         assert chord.triads([label] * 4, labels).tolist() == [float(k == other) for other in range(4)]
 
@@ -95,28 +97,28 @@ def test_csv(song, tmp_path):
 
 def sounding(path):
     """[(start, end, notes)] of a MIDI file's chords, in seconds, and its tempo."""
-    midi, now, begun, found = mido.MidiFile(path), 0.0, {}, {}
+    midi, now, begun, chords = mido.MidiFile(path), 0.0, {}, {}
     tempos = [m.tempo for track in midi.tracks for m in track if m.type == "set_tempo"]
     for message in midi:
         now += message.time
         if message.type == "note_on":
             begun[message.note] = now
         elif message.type == "note_off":
-            found.setdefault((round(begun.pop(message.note), 3), round(now, 3)), []).append(message.note)
+            chords.setdefault((round(begun.pop(message.note), 3), round(now, 3)), []).append(message.note)
     assert not begun
-    return [(*span, sorted(notes)) for span, notes in sorted(found.items())], mido.tempo2bpm(tempos[0]), midi.length
+    return [(*span, sorted(notes)) for span, notes in sorted(chords.items())], mido.tempo2bpm(tempos[0]), midi.length
 
 
 @pytest.mark.parametrize("bpm", [120.0, 87.3, None])
 def test_midi_sounds_the_chords_at_their_times(bpm, tmp_path):
-    write(made(ROWS, tempo=bpm), tmp_path / "x.mid")
+    write(timeline(ROWS, tempo=bpm), tmp_path / "x.mid")
     chords, tempo, length = sounding(tmp_path / "x.mid")
     assert tempo == pytest.approx(bpm or 120, abs=0.01) and length == pytest.approx(64.125, abs=0.01)
     assert len(chords) == 4
     for (start, end, notes), row in zip(chords, ROWS[1:], strict=True):
         assert (start, end) == pytest.approx(row[:2], abs=0.005)
-        wanted = {"C": {0, 4, 7}, "Am": {9, 0, 4}, "Abdim": {8, 11, 2}, "Faug": {5, 9, 1}}[row[2]]
-        assert {note % 12 for note in notes} == wanted and len(notes) == 4
+        pitch_classes = {"C": {0, 4, 7}, "Am": {9, 0, 4}, "Abdim": {8, 11, 2}, "Faug": {5, 9, 1}}[row[2]]
+        assert {note % 12 for note in notes} == pitch_classes and len(notes) == 4
 
 
 def test_midi_of_all_chords_and_keys(tmp_path):
@@ -125,7 +127,7 @@ def test_midi_of_all_chords_and_keys(tmp_path):
             notes = chord_midi(Segment(0, 1, root + symbol, root, kind, 1.0))
             assert notes[0] % 12 == (8 + ROOTS.index(root)) % 12 and notes == sorted(set(notes)) and notes[-1] < 72
         for mode in ("major", "minor"):
-            write(made([(0.0, 1.0, root, root, "major", 1.0)], key=f"{root} {mode}"), tmp_path / "x.mid")
+            write(timeline([(0.0, 1.0, root, root, "major", 1.0)], key=f"{root} {mode}"), tmp_path / "x.mid")
             assert sounding(tmp_path / "x.mid")[0]
 
 
@@ -133,7 +135,7 @@ def test_plot_fetches_nothing_and_names_every_chord(song, tmp_path):
     write(song, tmp_path / "x.html")
     page = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert 'src="http' not in page and "<link" not in page
-    shown = timeline_files.figure(song)
+    shown = files.figure(song)
     bars = [trace for trace in shown.data if trace.type == "bar"]
     assert {name for bar in bars for name in bar.hovertext} == {row[2] for row in ROWS}
     spans = sorted((b, b + w) for bar in bars for b, w in zip(bar.base, bar.x, strict=True))
@@ -178,3 +180,11 @@ def test_refusals_leave_nothing_behind(song, tmp_path):
     with pytest.raises(ValueError):
         write(song, tmp_path / "x.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_timeline_needs_no_heavy_library():
+    code = """import sys
+from triadbench.export.songs import files, timeline
+print(*sorted({"torch", "scipy", "plotly", "mido", "pandas", "numba", "onnx"} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -27,8 +27,8 @@ def course(text, seconds=2.0):
     ],
 )
 def test_keys(chords, key):
-    found, confidence = find_key(course(chords))
-    assert found == key and 1 / 24 < confidence <= 1
+    result, confidence = find_key(course(chords))
+    assert result == key and 1 / 24 < confidence <= 1
 
 
 def test_every_key_of_every_common_progression():
@@ -40,11 +40,11 @@ def test_every_key_of_every_common_progression():
                 key = f"{chord_symbol(root_index(tonic), 0)} {mode}"
                 relative = root_index(tonic + (9 if mode == "major" else 3))
                 alike = f"{chord_symbol(relative, 0)} {'minor' if mode == 'major' else 'major'}"
-                found, _ = find_key([(c, 1.0) for c in chords])
-                if found != key:
-                    wrong.append((row, found, alike))
+                result, _ = find_key([(c, 1.0) for c in chords])
+                if result != key:
+                    wrong.append((row, result, alike))
     # Where a song sits between a key and its relative, either is right; any other is not.
-    assert all(found == alike for _, found, alike in wrong)
+    assert all(result == alike for _, result, alike in wrong)
     assert len(wrong) <= 0.2 * 12 * sum(map(len, COMMON.values()))
 
 
@@ -110,8 +110,8 @@ def common(text, key="C major"):
 
 
 def test_the_most_common_progression_comes_first():
-    found = common("C G Am F " * 4 + "Dm G C")
-    assert found[0] == {"roman": ["I", "V", "vi", "IV"], "chords": ["C", "G", "Am", "F"], "count": 4}
+    result = common("C G Am F " * 4 + "Dm G C")
+    assert result[0] == {"roman": ["I", "V", "vi", "IV"], "chords": ["C", "G", "Am", "F"], "count": 4}
 
 
 def test_turns_of_a_circle_are_one_progression():
