@@ -9,6 +9,7 @@ import click
 from triadbench.core.commands import console
 from triadbench.core.errors import UserError
 
+_DEFAULT_SOURCE = "font:FluidR3_GM.sf2:0"
 _PATH = click.Path(path_type=Path)
 
 
@@ -18,9 +19,10 @@ _PATH = click.Path(path_type=Path)
     "--instrument",
     "sources",
     multiple=True,
+    default=(_DEFAULT_SOURCE,),
     metavar="SOURCE",
     help="synth:SEED, font:FILE:PROGRAM, font:FILE:BANK:PROGRAM or notes:FOLDER; repeat for more.  [default: "
-    "font:FluidR3_GM.sf2:0]",
+    f"{_DEFAULT_SOURCE}]",
 )
 @click.option("-n", "--songs", type=click.IntRange(1, 10_000), default=24, help="Songs of each instrument.")
 @click.option("--bars", type=click.IntRange(2, 1000), default=16, help="Length of a song.")
@@ -34,14 +36,12 @@ _PATH = click.Path(path_type=Path)
 @console.json_option
 def evaluate_songs(
     sources: tuple[str, ...],
-    songs: int,
-    bars: int,
-    seed: int,
     degraded: bool | None,
     model: Path | None,
     banks: Path,
     records_path: Path | None,
     as_json: bool,
+    **plan: int,
 ) -> None:
     """Score `infer --timeline` with mir_eval on songs rendered with known chords.
 
@@ -64,23 +64,14 @@ def evaluate_songs(
         outputs.check_writable(records_path, "--records", appended=True)
     predictor = ChordPredictor(model)
     rows = []
-    for worse in (False, True) if degraded is None else (degraded,):
-        with console.progress("degraded songs" if worse else "songs", "songs") as progress:
-            rows += scoring.score_songs(
-                sources or ("font:FluidR3_GM.sf2:0",),
-                predictor,
-                songs=songs,
-                bars=bars,
-                seed=seed,
-                degraded=worse,
-                cache=banks,
-                progress=progress,
-            )
+    for degrade in (False, True) if degraded is None else (degraded,):
+        with console.progress("degraded songs" if degrade else "songs", "songs") as progress:
+            rows += scoring.score_songs(sources, predictor, **plan, degraded=degrade, cache=banks, progress=progress)
     if records_path is not None:
-        settings = {"songs": songs, "bars": bars, "seed": seed, "model": model.name if model else "shipped"}
+        settings = {**plan, "model": model.name if model else "shipped"}
         records.append_all(scoring.to_records(rows, settings), records_path)
         console.note(f"Records: {records_path}")
     if as_json:
-        console.print_json({"rows": rows, "songs": songs, "bars": bars, "seed": seed})
+        console.print_json({"rows": rows, **plan})
     else:
         click.echo(console.table(scoring.HEADERS, scoring.table(rows)))
