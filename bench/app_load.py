@@ -14,9 +14,9 @@ import random
 import statistics
 import time
 
-from triadbench.core.files import PACKAGE
+from triadbench.export.app.example_sounds import example
 
-CLIP = PACKAGE / "export" / "app" / "examples" / "c-major.ogg"
+CLIP = example("C major")
 
 
 async def measure(url: str, visitors: int, seconds: float, pause_s: float) -> dict:

@@ -1,5 +1,11 @@
 """The app in the browser: clips, songs, ear training and practice. `server.serve` starts it.
 
-`predictors`, `hearing`, `spectrogram`, `drawings`, `sounds`, `games` and `timeline_page` know nothing of Gradio;
-the `*_tab` modules are the page, and `server` is who may fetch what, for how long.
+The modules `*_tab`, `page`, `components` and `api` draw the page with Gradio; `server` decides who may fetch what, and
+for how long. The others know nothing of Gradio.
 """
+
+from triadbench.core.files import PACKAGE
+
+FOLDER = PACKAGE / "export" / "app"
+"""Holds the templates, style sheets, script and examples."""
+EXAMPLES = FOLDER / "examples"

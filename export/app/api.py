@@ -4,42 +4,45 @@ from __future__ import annotations
 
 import gradio as gr
 
-from triadbench.export.app import song_tab
-from triadbench.export.app.handlers import Handlers, raised
+from triadbench.export.app.components import own_files_only
+from triadbench.export.app.recognition import Recogniser
+from triadbench.export.app.uploads import visitor_message
 
 
-def draw(handlers: Handlers) -> None:
+def draw(recogniser: Recogniser) -> None:
     """Add the endpoints to the open gr.Blocks; their components are not on the page."""
 
     def name_chord(audio, model, provider):
+        """The chord of a clip of at most a minute. model and provider: as in the menus, or empty."""
         try:
-            heard, predictor = handlers.hear(audio, model, provider)
+            answer = recogniser.name_clip(audio, model, provider)
         except Exception as error:
-            raise raised(error) from None
-        timing = {"read_ms": round(heard.read_ms, 3), "model_ms": round(heard.model_ms, 3)}
-        return {**heard.answer, "model": predictor.path.name, "provider": predictor.provider, **timing}
+            raise _api_error(error) from None
+        source = {"model": answer.predictor.path.name, "provider": answer.predictor.provider}
+        return answer.chord | source | {"read_ms": round(answer.read_ms, 3), "model_ms": round(answer.model_ms, 3)}
 
     def timeline(audio, model, provider):
-        return song_tab.answer_call(handlers, audio, model, provider)
+        """The chords of a song over time, and files of every format."""
+        try:
+            answer = recogniser.name_song(audio, model, provider)
+            return answer.timeline.as_dict() | {"seconds": round(answer.seconds, 3)}, answer.files
+        except Exception as error:
+            raise _api_error(error) from None
 
     with gr.Row(visible=False):
-        audio = handlers.upload(gr.Audio(type="filepath", label="audio"))
-        model, provider = gr.Textbox("", label="model"), gr.Textbox("", label="provider")
+        audio = own_files_only(gr.Audio(type="filepath", label="audio"))
+        inputs = [audio, gr.Textbox("", label="model"), gr.Textbox("", label="provider")]
         answer, files = gr.JSON(label="answer"), gr.File(file_count="multiple", label="files")
         gr.Button().click(
             name_chord,
-            [audio, model, provider],
+            inputs,
             answer,
             api_name="name_chord",
             concurrency_id="clip",
-            concurrency_limit=handlers.at_once,
-            api_description="The chord of a clip of at most a minute. model and provider: as in the menus, or empty.",
+            concurrency_limit=recogniser.at_once,
         )
-        gr.Button().click(
-            timeline,
-            [audio, model, provider],
-            [answer, files],
-            api_name="timeline",
-            concurrency_limit=None,
-            api_description="The chords of a song over time, and files of every format.",
-        )
+        gr.Button().click(timeline, inputs, [answer, files], api_name="timeline", concurrency_limit=None)
+
+
+def _api_error(error: Exception) -> gr.Error:
+    return gr.Error(visitor_message(error), print_exception=False, title="Not answered")

@@ -2,86 +2,62 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gradio as gr
 
+from triadbench.core.audio.io import write_wav
 from triadbench.core.models.chords import ROOTS, TYPES
-from triadbench.export.app import answer_page, drawings, games, sounds
-from triadbench.export.app.handlers import Handlers
+from triadbench.export.app import chord_spelling, example_sounds, html, quiz
+from triadbench.export.app.components import event_options
+from triadbench.export.app.recognition import Recogniser
 
 _HINT = "Press “Play a chord”, listen, and choose what you heard."
 
 
-def draw(handlers: Handlers) -> None:
+def draw(recogniser: Recogniser) -> None:
     """Draw the tab inside the open gr.Blocks. Question and score live in the visitor's session alone."""
-    question, score = gr.State(None), gr.State(games.Score())
+    question, score = gr.State(None), gr.State(quiz.Score())
     with gr.Row(elem_classes="tb-columns"):
         with gr.Column(scale=2, min_width=300):
-            level = gr.Radio(
-                [("the type", "type"), ("type and root", "type and root")],
-                value="type",
-                label="What to name",
-                elem_id="ear-level",
-            )
+            levels = [("the type", "type"), ("type and root", "type and root")]
+            level = gr.Radio(levels, value="type", label="What to name", elem_id="ear-level")
             play = gr.Button("Play a chord", variant="primary", elem_id="ear-play")
             sound = gr.Audio(
                 interactive=False, autoplay=True, label="The chord", elem_id="ear-sound", buttons=[], type="filepath"
             )
         with gr.Column(scale=3, min_width=300):
-            chosen_type = gr.Radio(list(TYPES), label="Type", elem_id="ear-type")
-            chosen_root = gr.Radio(
-                [(drawings.printed(root), root) for root in ROOTS], label="Root", elem_id="ear-root", visible=False
-            )
+            type_choice = gr.Radio(list(TYPES), label="Type", elem_id="ear-type")
+            roots = [(chord_spelling.printed(root), root) for root in ROOTS]
+            root_choice = gr.Radio(roots, label="Root", elem_id="ear-root", visible=False)
             check = gr.Button("Check", elem_id="ear-check", interactive=False)
-            page = gr.HTML(answer_page.hint(_HINT), elem_id="ear-answer")
+            page = gr.HTML(html.hint(_HINT), elem_id="ear-answer")
 
     def new_question(before):
-        asked = games.ask(before)
-        waveform = sounds.triad(asked.root, asked.type, asked.octave, asked.instrument)
-        path = _write(handlers, waveform)
-        waiting = answer_page.hint("Listen, then choose and press Check.")
-        return asked, path, None, None, gr.Button(interactive=True), waiting
+        chord = quiz.ask(before)
+        path = recogniser.new_folder() / "chord.wav"  # a name that says nothing of the chord
+        write_wav(path, example_sounds.triad(chord.root, chord.type, chord.octave, chord.instrument))
+        line = html.hint("Listen, then choose and press Check.")
+        return chord, str(path), None, None, gr.Button(interactive=True), line
 
-    def check_answer(asked, kept, level, kind, root):
-        if asked is None:
-            return asked, kept, answer_page.hint(_HINT), gr.Button(interactive=False)
-        if kind is None or (level != "type" and root is None):
-            return asked, kept, answer_page.mistake("choose an answer first"), gr.Button(interactive=True)
-        if asked.answered:
-            return asked, kept, answer_page.hint("This chord has been answered; play another."), gr.Button()
-        right = games.check(asked, level, kind, root)
-        kept = kept.counted(right)
-        said = drawings.chord_words(root, kind) if level != "type" else kind
-        verdict = "Right" if right else f"Not {said}"
-        html = (
-            f'<section class="tb-answer {"tb-right" if right else "tb-wrong"}" role="status">'
-            f'<p class="tb-verdict">{"✓" if right else "✗"} {verdict}: it was '
-            f"{drawings.chord_words(asked.root, asked.type)}.</p>{drawings.keyboard(asked.root, asked.type)}"
-            f'<p class="tb-score">Your score: {kept.words()}.</p></section>'
-        )
-        return games.done(asked), kept, html, gr.Button(interactive=False)
+    def check_answer(chord, total, level, kind, root):
+        type_only = level == "type"
+        if chord is None:
+            return chord, total, html.hint(_HINT), gr.Button(interactive=False)
+        if kind is None or (root is None and not type_only):
+            return chord, total, html.mistake("choose an answer first"), gr.Button(interactive=True)
+        if chord.answered:
+            return chord, total, html.hint("This chord has been answered; play another."), gr.Button()
+        is_right = chord.is_right(kind, root, type_only)
+        total = total.counted(is_right)
+        answer = kind if type_only else chord_spelling.chord_words(root, kind)
+        solution = f"it was {chord_spelling.chord_words(chord.root, chord.type)}"
+        words = f"Right: {solution}" if is_right else f"Not {answer}: {solution}"
+        page = html.verdict(is_right, words, chord.root, chord.type, total)
+        return dataclasses.replace(chord, answered=True), total, page, gr.Button(interactive=False)
 
-    options = {"api_visibility": "private", "concurrency_id": "game", "concurrency_limit": handlers.at_once}
-    level.change(lambda level: gr.Radio(visible=level != "type"), level, chosen_root, show_progress="hidden", **options)
-    play.click(
-        new_question,
-        question,
-        [question, sound, chosen_type, chosen_root, check, page],
-        show_progress="minimal",
-        **options,
-    )
-    check.click(
-        check_answer,
-        [question, score, level, chosen_type, chosen_root],
-        [question, score, page, check],
-        show_progress="hidden",
-        **options,
-    )
-
-
-def _write(handlers: Handlers, waveform) -> str:
-    """A wav whose name says nothing of the chord."""
-    from triadbench.core.audio.io import write_wav
-
-    path = handlers.new_folder() / "chord.wav"
-    write_wav(path, waveform, sounds.RATE)
-    return str(path)
+    at_once, slower = event_options(recogniser, "game", "hidden"), event_options(recogniser, "game")
+    level.change(lambda level: gr.Radio(visible=level != "type"), level, root_choice, **at_once)
+    play.click(new_question, question, [question, sound, type_choice, root_choice, check, page], **slower)
+    answers = [question, score, level, type_choice, root_choice]
+    check.click(check_answer, answers, [question, score, page, check], **at_once)

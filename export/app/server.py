@@ -7,7 +7,6 @@ browser every other address. Files of visitors live in a folder of this process,
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import os
 import shutil
@@ -17,24 +16,33 @@ import sys
 import tempfile
 import threading
 import time
+import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
+from triadbench.core.files import PACKAGE
 from triadbench.export.app.uploads import Limits
 
 DELETE_AFTER_S = 3600
 _SWEEP_S = 60
-_LAST_WORDS_S = 0.2
-"""For what visitors are told at the end to be on its way."""
-_QUEUE = 64
-"""Questions that wait at most; one more is told to come again."""
+_LAST_MESSAGES_S = 0.2
+"""Time for the last messages to reach the visitors."""
+_MAX_WAITING = 64
+"""Requests that wait at most; the visitor of one more is asked to come again."""
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
     "worker-src 'self' blob:; frame-src 'none'; object-src 'none'; form-action 'self'"
 )
+_HEADERS = (
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+_INSTALL = 'pip install -e ".[app]"'
 
 
 @dataclass(frozen=True)
@@ -59,27 +67,28 @@ def serve(settings: Settings, started: Callable[[str], None], stop: threading.Ev
     """Serve until interrupted or terminated, or until `stop` is set.
 
     Args:
-        started: is called with the address once the page can be opened.
+        started: called with the address once the page can be opened.
 
     Raises:
         UserError: Gradio is missing, the port is taken, the host is not of this machine, or the model cannot be had.
     """
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
-        # A service's way to end it, and that of a terminal's window: visitors' files must go.
-        for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), lambda *_: stop.set())
+        # How a service, or closing a terminal's window, ends the process: visitors' files must go.
+        for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+            signal.signal(getattr(signal, name), lambda *_: stop.set())
     folder = Path(tempfile.mkdtemp(prefix="triadbench-app-"))
     try:
-        _keep_to_ourselves(folder)
+        _set_environment(folder)
         with contextlib.ExitStack() as ending:
             port = _free_port(settings.host, settings.port)
-            blocks, handlers = _build(settings, folder)
+            blocks, recogniser = _build(settings, folder)
             ending.callback(_close, blocks)
-            ending.callback(handlers.songs.close)  # first, so that closing waits for none
-            started(_launch(blocks, settings, port, folder))
-            _wait(folder, stop)
+            ending.callback(recogniser.songs.close)  # first, so that closing waits for none
+            started(_launch(blocks, settings, port))
+            examples = frozenset(path for path in folder.rglob("*") if path.is_file())  # Gradio's copies
+            while not stop.wait(_SWEEP_S):
+                sweep(folder, DELETE_AFTER_S, examples)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -89,7 +98,7 @@ def _close(blocks) -> None:
     log = logging.getLogger("uvicorn.error")
     level = log.level
     if getattr(blocks, "server", None) is not None:
-        time.sleep(_LAST_WORDS_S)
+        time.sleep(_LAST_MESSAGES_S)
         blocks.server.force_exit = True
         log.setLevel(logging.CRITICAL)  # it reports what it cut off
     try:
@@ -98,107 +107,71 @@ def _close(blocks) -> None:
         log.setLevel(level)
 
 
-def _keep_to_ourselves(folder: Path) -> None:
-    """Settings that Gradio reads when it is imported, or from the user's environment."""
+def _set_environment(folder: Path) -> None:
+    """Settings that Gradio reads when it is imported, in the place of the user's own."""
     for name in [name for name in os.environ if name.startswith("GRADIO_")]:
         del os.environ[name]  # GRADIO_SHARE and others would open what our options keep closed
-    os.environ |= {
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_TEMP_DIR": str(folder),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-    }
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     # Gradio asks its own server whether it has started; a proxy knows nothing of it.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", "::1"]))
 
 
 def _build(settings: Settings, folder: Path):
+    """(gr.Blocks, Recogniser), not yet served."""
     from triadbench.export.app.predictors import Predictors
+    from triadbench.export.app.recognition import Recogniser
 
     predictors = Predictors(settings.model, settings.provider, settings.threads)
-    _import_gradio()
-    from triadbench.export.app.handlers import Handlers
-    from triadbench.export.app.page import build
-
-    at_once = max(2, (os.cpu_count() or 2) // max(1, settings.threads))
-    handlers = Handlers(predictors, settings.limits, folder, at_once)
-    return build(handlers, DELETE_AFTER_S), handlers
-
-
-def _import_gradio() -> None:
-    """Import Gradio in half its time: left alone, it would parse its own sources to write editors' stubs anew.
-
-    Where it cannot find a component's file it writes none, so that is what it is told. Should a version of Gradio ask
-    in another way, its import is slower, and that is all.
-    """
-    find = inspect.getfile
-
-    def find_for_others(what):
-        if sys._getframe(1).f_globals.get("__name__") == "gradio.component_meta":
-            raise OSError("no stubs wanted")
-        return find(what)
-
-    inspect.getfile = find_for_others
     try:
         import gradio
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        raise UserError('the app needs Gradio, which is not installed; pip install -e ".[app]"') from error
-    finally:
-        inspect.getfile = find
+        raise UserError(f"the app needs Gradio, which is not installed; {_INSTALL}") from error
     if int(gradio.__version__.split(".")[0]) < 6:
-        raise UserError(f'the app needs Gradio 6, here is {gradio.__version__}; pip install -U -e ".[app]"')
+        raise UserError(f"the app needs Gradio 6, here is {gradio.__version__}; {_INSTALL.replace('-e', '-U -e')}")
+    from triadbench.export.app.page import build
+
+    at_once = max(2, usable_cores() // settings.threads)
+    recogniser = Recogniser(predictors, settings.limits, folder, at_once)
+    return build(recogniser), recogniser
 
 
-def _launch(blocks, settings: Settings, port: int, folder: Path) -> str:
+def _launch(blocks, settings: Settings, port: int) -> str:
+    """Start serving; the address."""
     from starlette.middleware import Middleware
 
     from triadbench.export.app.page import CSS, HEAD, theme
 
-    blocks.queue(max_size=_QUEUE, api_open=False, default_concurrency_limit=2)
-    policy = Middleware(_Policy, own=_is_own(settings.host))
+    blocks.queue(max_size=_MAX_WAITING, api_open=False, default_concurrency_limit=2)
+    host = f"[{settings.host}]" if ":" in settings.host.strip("[]") else settings.host
+    closed = dict.fromkeys(("share", "show_error", "enable_monitoring", "ssr_mode", "pwa", "mcp_server"), False)
+    page = {"theme": theme(), "css": CSS, "head": HEAD, "footer_links": ["api"], "run_history": False}
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            _, local, _ = blocks.launch(
-                server_name=_bracketed(settings.host),
+            _, address, _ = blocks.launch(
+                **closed,
+                **page,
+                server_name=host,
                 server_port=port,
-                share=False,
                 prevent_thread_lock=True,
                 quiet=True,
-                show_error=False,
-                inbrowser=False,
                 max_file_size=round(settings.limits.max_mb * 1e6),
                 allowed_paths=[],
-                blocked_paths=[str(Path(__file__).resolve().parents[2])],
-                enable_monitoring=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                run_history=False,
-                footer_links=["api"],
+                blocked_paths=[str(PACKAGE)],
                 state_session_capacity=1000,
-                theme=theme(),
-                css=CSS,
-                head=HEAD,
-                app_kwargs={"middleware": [policy]},
+                app_kwargs={"middleware": [Middleware(_Policy, local=_is_local(settings.host))]},
             )
     except OSError as error:
         raise UserError(f"{settings.host}:{port}: cannot be served ({error}); give another --port") from error
     if settings.browser:
-        import webbrowser
-
-        webbrowser.open(local)
-    return local.rstrip("/")
+        webbrowser.open(address)
+    return address.rstrip("/")
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-
-def _is_own(host: str) -> bool:
+def _is_local(host: str) -> bool:
     """Whether only this computer can connect to it."""
     return host.strip("[]") in ("localhost", "::1") or host.startswith("127.")
 
@@ -206,49 +179,39 @@ def _is_own(host: str) -> bool:
 class _Policy:
     """Around every answer of the server: the page may not fetch from elsewhere, and neither may the server for it.
 
-    With `own`, pages of other sites are turned away too: a browser would let them send files here, and under a name
+    With `local`, pages of other sites are turned away too: a browser would let them send files here, and under a name
     that they make point to this computer, read the answers.
     """
 
-    def __init__(self, app, own: bool = False):
-        self._app, self._own = app, own
+    def __init__(self, app, local: bool):
+        self._app, self._local = app, local
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        if any(f"{what}=http" in scope["path"].replace(":/", "").lower() for what in ("file", "proxy")):
-            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": b"this server fetches nothing from elsewhere"})
-            return
+        from starlette.responses import PlainTextResponse
 
-        if self._own and not _from_here(dict(scope["headers"])):
-            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": b"this server answers its own page, on its own computer"})
-            return
-
-        async def with_policy(message):
+        async def send_with_headers(message):
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", _POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"x-frame-options", b"DENY"),
-                ]
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
-        await self._app(scope, receive, with_policy)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif any(f"{kind}=http" in scope["path"].replace(":/", "").lower() for kind in ("file", "proxy")):
+            await PlainTextResponse("this server fetches nothing from elsewhere", 403)(scope, receive, send)
+        elif self._local and not _from_this_computer(dict(scope["headers"])):
+            await PlainTextResponse("this server answers its own page, on its own computer", 403)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send_with_headers)
 
 
-def _from_here(headers: dict[bytes, bytes]) -> bool:
+def _from_this_computer(headers: dict[bytes, bytes]) -> bool:
     """Whether the request names this computer, and comes from no other site's page."""
-    host = headers.get(b"host", b"").decode("latin-1").lower()
-    origin = headers.get(b"origin", b"").decode("latin-1").lower()
-    return _is_own(host.rsplit(":", 1)[0]) and origin in ("", f"http://{host}")
+    host, origin = (headers.get(name, b"").decode("latin-1").lower() for name in (b"host", b"origin"))
+    return _is_local(host.rsplit(":", 1)[0]) and origin in ("", f"http://{host}")
 
 
 def _free_port(host: str, port: int) -> int:
-    """The port, found free; for 0 one that the system gives."""
+    """The port if it is free; for 0 one that the system gives."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -262,25 +225,18 @@ def _free_port(host: str, port: int) -> int:
         return trial.getsockname()[1]
 
 
-def _wait(folder: Path, stop: threading.Event) -> None:
-    """Until stopped, deleting what visitors left; what lies there before the first of them is the examples."""
-    ours = frozenset(path for path in folder.rglob("*") if path.is_file())
-    while not stop.wait(_SWEEP_S):
-        sweep(folder, DELETE_AFTER_S, ours)
-
-
 def sweep(folder: Path, older_than_s: float, keep: frozenset[Path] = frozenset(), now: float | None = None) -> int:
     """Delete files that came so long before `now` (seconds since 1970), and empty folders; how many files went."""
-    gone, limit = 0, (time.time() if now is None else now) - older_than_s
+    deleted, limit = 0, (time.time() if now is None else now) - older_than_s
     for place, _, files in os.walk(folder, topdown=False):
         for path in (Path(place, name) for name in files):
             with contextlib.suppress(OSError):
                 # A copy keeps the time of its original, but not that of its own arrival.
                 if path not in keep and max(path.lstat().st_mtime, path.lstat().st_ctime) < limit:
                     path.unlink()
-                    gone += 1
+                    deleted += 1
         if Path(place) != folder:
             with contextlib.suppress(OSError):
                 if Path(place).stat().st_mtime < limit:
                     Path(place).rmdir()
-    return gone
+    return deleted

@@ -9,60 +9,60 @@ from collections.abc import Callable, Iterator
 from triadbench.core.errors import UserError
 
 
-class Turns:
-    """One at a time, in the order of arrival.
+class SongQueue:
+    """One song at a time, in the order of arrival.
 
     Args:
-        waiting: so many wait at most; one more is told to come again.
+        max_waiting: songs that wait at most; the visitor of one more is asked to come again.
     """
 
-    def __init__(self, waiting: int = 8):
-        self._waiting, self._line, self._moved = waiting, [], threading.Condition()
-        self._closed = False
+    def __init__(self, max_waiting: int = 8):
+        self._max_waiting, self._closed = max_waiting, False
+        self._line: list[object] = []
+        self._changed = threading.Condition()
 
     def close(self, patience_s: float = 1.0) -> None:
-        """Who waits is sent away, and `check` says so to who is at work; all are gone then, or patience is."""
-        with self._moved:
+        """Send away who waits, and have `check` stop the song at work; returns once all are gone, or patience is."""
+        with self._changed:
             self._closed = True
-            self._moved.notify_all()
-            self._moved.wait_for(lambda: not self._line, patience_s)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._line, patience_s)
 
     def check(self) -> None:
-        """Raises UserError once closed; called now and then by who is at work."""
+        """Raises UserError once closed; the song at work calls it now and then."""
         if self._closed:
             raise UserError("the app is being closed; come again when it is back")
 
     @contextlib.contextmanager
-    def turn(self, told: Callable[[int], None] | None = None) -> Iterator[None]:
+    def turn(self, report: Callable[[int], None] | None = None) -> Iterator[None]:
         """A block that runs when it is its turn.
 
         Args:
-            told: is called with how many are before one, whenever that changes.
+            report: called with the number of songs before this one, whenever it changes.
 
         Raises:
             UserError: too many wait, or the app is being closed.
         """
-        own = object()
-        with self._moved:
+        ticket = object()
+        with self._changed:
             self.check()
-            if len(self._line) > self._waiting:
+            if len(self._line) > self._max_waiting:
                 raise UserError(f"{len(self._line)} songs are before yours, and no more can wait; come again soon")
-            self._line.append(own)
+            self._line.append(ticket)
         try:
-            self._wait(own, told)
+            self._wait(ticket, report)
             yield
         finally:
-            with self._moved:
-                self._line.remove(own)
-                self._moved.notify_all()
+            with self._changed:
+                self._line.remove(ticket)
+                self._changed.notify_all()
 
-    def _wait(self, own: object, told: Callable[[int], None] | None) -> None:
+    def _wait(self, ticket: object, report: Callable[[int], None] | None) -> None:
         place = None
         while place != 0:
-            with self._moved:
-                while not self._closed and self._line.index(own) == place:
-                    self._moved.wait()
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._line.index(ticket) != place)  # noqa: B023
                 self.check()
-                place = self._line.index(own)
-            if place and told is not None:
-                told(place)
+                place = self._line.index(ticket)
+            if place and report is not None:
+                report(place)

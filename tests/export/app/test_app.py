@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from tests.export.app.conftest import start
 from tests.odd_files import BAD, SILENT, pcm
 from triadbench.core.files import pretrained_path
-from triadbench.export.app import sounds
+from triadbench.export.app import EXAMPLES, example_sounds
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of other packages, while they are imported
@@ -59,17 +59,17 @@ def post(app, data, api_name="name_chord"):
     return httpx.get(f"{app.url}/gradio_api/call/{api_name}/{call.json()['event_id']}", timeout=20).text
 
 
-@pytest.mark.parametrize("example", sounds.CLIPS)
+@pytest.mark.parametrize("example", example_sounds.CLIPS)
 def test_examples_are_named_rightly(client, example):
-    root, chord_type, *_ = sounds.CLIPS[example]
-    said = name(client, sounds.example(example))
+    root, chord_type, *_ = example_sounds.CLIPS[example]
+    said = name(client, example_sounds.example(example))
     assert (said["root"], said["type"]) == (root, chord_type) and said["confidence"] > 0.9
     assert len(said["alternatives"]) == 5 and said["provider"] == "cpu" and said["model"] == "chordnet.onnx"
     assert 0 < said["model_ms"] and 0 < said["read_ms"]
 
 
 def test_the_shipped_examples_are_small():
-    assert sum(path.stat().st_size for path in sounds.EXAMPLES.iterdir()) < 300_000
+    assert sum(path.stat().st_size for path in EXAMPLES.iterdir()) < 300_000
 
 
 @pytest.mark.parametrize("silence", SILENT)
@@ -117,21 +117,21 @@ def test_too_large(client, tmp_path):
 
 
 def test_an_unknown_menu_entry(client):
-    path = gradio_client.handle_file(str(sounds.example("C major")))
+    path = gradio_client.handle_file(str(example_sounds.example("C major")))
     for model, provider, named in (("../../etc/passwd", "", "model="), ("", "quantum", "provider=")):
         with pytest.raises(Exception, match=f"{named}.*is not in the menu"):
             client.predict(path, model, provider, api_name="/name_chord")
 
 
-@pytest.mark.skipif(not (pretrained_path() / "chordnet.int8.onnx").is_file(), reason="no int8 model is shipped")
+@pytest.mark.skipif(not pretrained_path("chordnet.int8.onnx").is_file(), reason="no int8 model is shipped")
 def test_another_model(client):
-    said = name(client, sounds.example("C major"), "shipped model, int8", "cpu")
+    said = name(client, example_sounds.example("C major"), "shipped model, int8", "cpu")
     assert said["chord"] == "C" and said["model"] == "chordnet.int8.onnx"
 
 
 def test_a_song_in_every_format(client):
     found, files = client.predict(
-        gradio_client.handle_file(str(sounds.example(sounds.SONG))), "", "", api_name="/timeline"
+        gradio_client.handle_file(str(example_sounds.example(example_sounds.SONG))), "", "", api_name="/timeline"
     )
     assert found["key"] == "G major" and found["segments"][0]["start_s"] == 0
     chords = [segment["chord"] for segment in found["segments"] if segment["chord"] != "N"]
@@ -182,7 +182,7 @@ def test_no_folder_is_served(app):
     assert folder.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", str(sounds.example("C major")), "../x.wav", "", "\0", None, 7])
+@pytest.mark.parametrize("path", ["/etc/passwd", str(example_sounds.example("C major")), "../x.wav", "", "\0", None, 7])
 def test_a_path_that_was_never_uploaded(app, path):
     said = post(app, [{"path": path, "meta": {"_type": "gradio.FileData"}}, "", ""])
     assert "root:" not in said and '"chord"' not in said and "Traceback" not in said
@@ -202,7 +202,7 @@ def test_the_server_fetches_nothing_for_anyone(app, key):
 @pytest.mark.parametrize("data", [[], [None, "", ""], ["x", "", ""], [[], {}, []], [{"path": {}}, 1, 2], "x", None])
 def test_odd_calls_do_no_harm(app, client, data):
     assert '"chord"' not in post(app, data)
-    assert name(client, sounds.example("C major"))["chord"] == "C"
+    assert name(client, example_sounds.example("C major"))["chord"] == "C"
 
 
 @pytest.mark.parametrize(

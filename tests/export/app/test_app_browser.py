@@ -13,10 +13,10 @@ import soundfile
 
 from tests.export.app.chromium import Page
 from triadbench.bench.report import browser
-from triadbench.export.app import sounds
+from triadbench.export.app import example_sounds
 
 pytestmark = pytest.mark.skipif(browser.find() is None, reason="no Chromium or Chrome on the PATH")
-C_MAJOR = sounds.example("C major")
+C_MAJOR = example_sounds.example("C major")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_bad_file_and_then_a_good_one(page, tmp_path):
     assert page.run("!!document.querySelector('#clip-answer [role=alert]')")
     page.click("#clip-audio button[aria-label='Clear']")
     page.wait_text("#clip-answer", "the answer appears here")
-    soundfile.write(tmp_path / "good.wav", sounds.triad("D", "minor", 3, 4), 16_000)
+    soundfile.write(tmp_path / "good.wav", example_sounds.triad("D", "minor", 3, 4), 16_000)
     page.send("#clip-audio", tmp_path / "good.wav")
     assert "D minor: D, F, A" in answered(page)
 

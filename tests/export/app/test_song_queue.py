@@ -7,15 +7,15 @@ import threading
 import pytest
 
 from triadbench.core.errors import UserError
-from triadbench.export.app.song_queue import Turns
+from triadbench.export.app.song_queue import SongQueue
 
 
 class Visitor(threading.Thread):
     """Takes a turn and keeps it until `leave` is set; notes in `trace` what it is told."""
 
-    def __init__(self, turns: Turns, name: str, trace: list):
+    def __init__(self, queue: SongQueue, name: str, trace: list):
         super().__init__(name=name, daemon=True)
-        self.turns, self.trace, self.leave, self.error = turns, trace, threading.Event(), None
+        self.queue, self.trace, self.leave, self.error = queue, trace, threading.Event(), None
         self.moved = threading.Semaphore(0)
 
     def say(self, what):
@@ -24,11 +24,11 @@ class Visitor(threading.Thread):
 
     def run(self):
         try:
-            with self.turns.turn(self.say):
+            with self.queue.turn(self.say):
                 self.say("in")
                 assert self.leave.wait(20)
                 self.trace.append((self.name, "out"))
-                self.turns.check()
+                self.queue.check()
         except UserError as error:
             self.error = str(error)
 
@@ -42,8 +42,8 @@ class Visitor(threading.Thread):
 
 
 def test_in_the_order_of_arrival_and_one_at_a_time():
-    trace, turns = [], Turns()
-    visitors = [Visitor(turns, name, trace) for name in "abc"]
+    trace, queue = [], SongQueue()
+    visitors = [Visitor(queue, name, trace) for name in "abc"]
     for visitor in visitors:
         visitor.arrive()
     assert trace == [("a", "in"), ("b", 1), ("c", 2)]
@@ -61,10 +61,10 @@ def test_in_the_order_of_arrival_and_one_at_a_time():
 
 
 def test_who_gives_up_leaves_the_line():
-    trace, turns = [], Turns()
-    with pytest.raises(ZeroDivisionError), turns.turn():
+    trace, queue = [], SongQueue()
+    with pytest.raises(ZeroDivisionError), queue.turn():
         _ = 1 / 0
-    visitor = Visitor(turns, "a", trace)
+    visitor = Visitor(queue, "a", trace)
     visitor.arrive()
     assert trace == [("a", "in")]
     visitor.leave.set()
@@ -72,29 +72,29 @@ def test_who_gives_up_leaves_the_line():
 
 
 def test_a_long_line_takes_no_more():
-    trace, turns = [], Turns(waiting=1)
-    visitors = [Visitor(turns, name, trace) for name in "ab"]
+    trace, queue = [], SongQueue(max_waiting=1)
+    visitors = [Visitor(queue, name, trace) for name in "ab"]
     for visitor in visitors:
         visitor.arrive()
-    with pytest.raises(UserError, match="2 songs are before yours"), turns.turn():
+    with pytest.raises(UserError, match="2 songs are before yours"), queue.turn():
         raise AssertionError("not its turn")
     for visitor in visitors:
         visitor.leave.set()
         visitor.join(20)
-    with turns.turn():
+    with queue.turn():
         pass
 
 
 def test_closing_sends_the_line_away():
-    trace, turns = [], Turns()
-    visitors = [Visitor(turns, name, trace) for name in "ab"]
+    trace, queue = [], SongQueue()
+    visitors = [Visitor(queue, name, trace) for name in "ab"]
     for visitor in visitors:
         visitor.arrive()
-    turns.close(patience_s=0.1)
+    queue.close(patience_s=0.1)
     visitors[1].join(20)
     assert "being closed" in visitors[1].error and ("b", "in") not in trace
     visitors[0].leave.set()
     visitors[0].join(20)
     assert "being closed" in visitors[0].error, "who is at work is told by check"
-    with pytest.raises(UserError, match="being closed"), turns.turn():
+    with pytest.raises(UserError, match="being closed"), queue.turn():
         pass

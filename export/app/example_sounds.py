@@ -1,6 +1,6 @@
-"""Sounds of the app's own, by our synthesiser: the questions of ear training, and the examples that are shipped.
+"""Triads by our synthesiser: the questions of ear training, and the examples that are shipped.
 
-python -m triadbench.export.app.sounds        writes export/app/examples anew
+python -m triadbench.export.app.example_sounds        writes export/app/examples anew
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
+from triadbench.export.app import EXAMPLES
 
-EXAMPLES = Path(__file__).resolve().parent / "examples"
 CLIPS = {
     "C major": ("C", "major", 4, 3, "grand", "root"),
     "F minor, first inversion": ("F", "minor", 3, 11, "upright", "inv1"),
@@ -21,17 +21,7 @@ CLIPS = {
 }
 """Name: (root, type, octave, instrument, its family, voicing)."""
 SONG = "Progression in G major"
-_SONG_CHORDS = (
-    ("G", "major"),
-    ("E", "minor"),
-    ("C", "major"),
-    ("D", "major"),
-    ("G", "major"),
-    ("B", "diminished"),
-    ("C", "major"),
-    ("D", "major"),
-    ("G", "major"),
-)
+_SONG_CHORDS = "G major,E minor,C major,D major,G major,B diminished,C major,D major,G major"
 _SONG_CHORD_S = 2.0
 
 
@@ -48,26 +38,31 @@ def triad(
     from triadbench.core.render.synthesiser import make_instrument, render_note
 
     player = make_instrument(instrument, family)
-    low = 12 * (octave + 1) + root_pitch_class(ROOTS.index(root))
-    keys = [low + step for step in TYPE_INTERVALS[TYPES.index(chord_type)]]
+    lowest = 12 * (octave + 1) + root_pitch_class(ROOTS.index(root))
+    keys = [lowest + step for step in TYPE_INTERVALS[TYPES.index(chord_type)]]
     for i in range({"root": 0, "inv1": 1, "inv2": 2}[voicing]):
         keys[i] += 12
-    sound = sum(render_note(player, key, 0.7, seconds, SAMPLE_RATE, hold_s=seconds - 0.5) for key in keys)
-    return (0.7 / np.abs(sound).max() * sound).astype(np.float32)
+    sounds = [render_note(player, key, 0.7, seconds, SAMPLE_RATE, hold_s=seconds - 0.5) for key in keys]
+    return _normalised(np.sum(sounds, axis=0))
 
 
 def song() -> np.ndarray:
     """A short progression, two seconds a chord, float32 (samples,) at 16 kHz."""
-    parts = [triad(root, kind, 3, 21, "grand", seconds=_SONG_CHORD_S + 0.6) for root, kind in _SONG_CHORDS]
+    names = [chord.split() for chord in _SONG_CHORDS.split(",")]
+    chords = [triad(root, kind, 3, 21, "grand", seconds=_SONG_CHORD_S + 0.6) for root, kind in names]
     step = round(_SONG_CHORD_S * SAMPLE_RATE)
-    out = np.zeros(step * (len(parts) - 1) + len(parts[-1]), np.float32)
-    for i, part in enumerate(parts):
-        out[i * step : i * step + len(part)] += part
-    return (0.7 / np.abs(out).max() * out).astype(np.float32)
+    waveform = np.zeros(step * (len(chords) - 1) + len(chords[-1]), np.float32)
+    for i, chord in enumerate(chords):
+        waveform[i * step : i * step + len(chord)] += chord
+    return _normalised(waveform)
+
+
+def _normalised(waveform: np.ndarray) -> np.ndarray:
+    return (0.7 / np.abs(waveform).max() * waveform).astype(np.float32)
 
 
 def example(name: str) -> Path:
-    """Where an example lies."""
+    """Path of a shipped example."""
     return EXAMPLES / f"{name.replace(',', '').replace(' ', '-').lower()}.ogg"
 
 
@@ -76,11 +71,11 @@ def write_examples(folder: Path = EXAMPLES) -> list[Path]:
     import soundfile
 
     folder.mkdir(parents=True, exist_ok=True)
-    sounds = {name: triad(*how, seconds=4.0) for name, how in CLIPS.items()} | {SONG: song()}
+    waveforms = {name: triad(*settings, seconds=4.0) for name, settings in CLIPS.items()} | {SONG: song()}
     paths = []
-    for name, sound in sounds.items():
+    for name, waveform in waveforms.items():
         paths.append(folder / example(name).name)
-        soundfile.write(paths[-1], sound, SAMPLE_RATE, format="OGG", subtype="VORBIS")
+        soundfile.write(paths[-1], waveform, SAMPLE_RATE, format="OGG", subtype="VORBIS")
     return paths
 
 

@@ -1,0 +1,65 @@
+"""Ear training and practice, without their page: what is asked, whether it is right, and one visitor's score."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from triadbench.core.models.chords import ROOTS, TYPES
+
+_random = secrets.SystemRandom()
+"""Not seeded: a visitor must not be able to tell the next chord from the last."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A chord that was played or asked for.
+
+    Attributes:
+        root, type: names of `core.models.chords`.
+        octave: of the root.
+        instrument: seed of our synthesiser.
+        answered: whether it has counted already.
+    """
+
+    root: str
+    type: str
+    octave: int
+    instrument: int
+    answered: bool = False
+
+    def is_right(self, chord_type: str | None, root: str | None, type_only: bool = False) -> bool:
+        """Whether an answer is this chord. Any note of an augmented triad is its root to the ear."""
+        if chord_type != self.type or type_only:
+            return chord_type == self.type
+        distances = (0, 4, 8) if self.type == "augmented" else (0,)
+        return root is not None and (ROOTS.index(root) - ROOTS.index(self.root)) % 12 in distances
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one visitor, since the page was opened."""
+
+    right: int = 0
+    asked: int = 0
+    streak: int = 0
+
+    def counted(self, is_right: bool) -> Score:
+        """With one more answer."""
+        return Score(self.right + is_right, self.asked + 1, self.streak + 1 if is_right else 0)
+
+    def words(self) -> str:
+        """As "3 of 4 right, 2 in a row"."""
+        if not self.asked:
+            return "no answer yet"
+        return f"{self.right} of {self.asked} right" + (f", {self.streak} in a row" if self.streak > 1 else "")
+
+
+def ask(before: Question | None = None) -> Question:
+    """A random chord, another one than before."""
+    while True:
+        question = Question(
+            _random.choice(ROOTS), _random.choice(TYPES), _random.choice((3, 4)), _random.randrange(1 << 20)
+        )
+        if before is None or (question.root, question.type) != (before.root, before.type):
+            return question
