@@ -77,9 +77,7 @@ def _mir_eval_chord():
     try:
         import mir_eval.chord
     except ImportError as error:
-        raise UserError(
-            "scoring songs needs mir_eval: pip install 'triadbench[test]', or pip install mir_eval"
-        ) from error
+        raise UserError("scoring songs needs mir_eval: pip install mir_eval") from error
     return mir_eval.chord
 
 

@@ -57,15 +57,6 @@ def _percent(share: float) -> str:
     return "under 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
-def _hue(root: str) -> int:
-    """Degrees: roots a fifth apart have neighbouring colours."""
-    return 30 * (7 * ROOTS.index(root) % 12)
-
-
-_TEMPLATES.filters |= {"percent": _percent, "clock": clock, "printed": chord_spelling.printed, "hue": _hue}
-_TEMPLATES.globals |= {
-    "keyboard": keyboard,
-    "spectrogram": spectrogram,
-    "notes": chord_spelling.notes,
-    "chord_words": chord_spelling.chord_words,
-}
+_TEMPLATES.filters |= {"percent": _percent, "clock": clock, "printed": chord_spelling.printed}
+_TEMPLATES.globals |= {"keyboard": keyboard, "spectrogram": spectrogram, "roots": ROOTS}
+_TEMPLATES.globals |= {"notes": chord_spelling.notes, "chord_words": chord_spelling.chord_words}

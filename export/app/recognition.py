@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from triadbench.core.audio.io import iter_blocks
+from triadbench.core.constants import SAMPLE_RATE
 from triadbench.export.app.predictors import Predictors
 from triadbench.export.app.song_queue import SongQueue
 from triadbench.export.app.uploads import NAME, LengthLimit, Limits, check_upload
@@ -80,10 +81,11 @@ class Recogniser:
         predictor = self.predictors.get(model, provider)
         begin = time.perf_counter()
         path = check_upload(audio, self.limits.max_mb, _CLIP)
-        votes = WindowVotes()
-        blocks = _CLIP.checked(iter_blocks(path, _CLIP.seconds / 4, name=NAME))
-        batch = np.stack(list(windows(votes.counted(blocks))))
-        read = time.perf_counter()
+        votes, clips = WindowVotes(), []
+        for window in windows(votes.counted(iter_blocks(path, _CLIP.seconds / 4, name=NAME))):
+            _CLIP.check(votes.samples / SAMPLE_RATE)  # a header may state no length, or lie
+            clips.append(window)
+        batch, read = np.stack(clips), time.perf_counter()
         levels, scores = loudness(batch), predictor(batch)
         assert scores.joint is not None  # `Predictors` offers no other models
         for joint, level, silent in zip(scores.joint, levels, scores.silent, strict=True):
@@ -115,7 +117,7 @@ class Recogniser:
 
         def go_on(done_s: float, total_s: float | None) -> None:
             self.songs.check()
-            limit.check(done_s)  # a header may state no length, or lie
+            limit.check(done_s)
             if progress is not None:
                 progress(done_s, total_s)
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from triadbench.core.audio.io import AudioError, read_header
-from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.export.songs import files
 
@@ -39,18 +35,6 @@ class LengthLimit:
         """Raises UserError if so many seconds are too long."""
         if seconds > self.seconds + 0.001:
             raise UserError(f"{sound} is longer than {clock(self.seconds)}: {self.way_out}")
-
-    def checked(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The blocks (samples,) themselves, for files whose header does not tell their length, or lies.
-
-        Raises:
-            UserError: they are too long together.
-        """
-        samples = 0
-        for block in blocks:
-            samples += len(block)
-            self.check(samples / SAMPLE_RATE)
-            yield block
 
 
 def check_upload(path: str | None, max_mb: float, limit: LengthLimit) -> str:

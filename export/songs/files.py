@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from triadbench.export.songs import FORMATS
 from triadbench.export.songs.timeline import Segment, Timeline
 
 if TYPE_CHECKING:
+    import mido
     import plotly.graph_objects as go
 
 _MIREX_TYPES = dict(zip(TYPES, ("maj", "min", "dim", "aug"), strict=True))
@@ -104,7 +104,8 @@ def chord_midi(segment: Segment) -> list[int]:
     return [_BASS_MIDI + pitch_class, *close]
 
 
-def _write_midi(timeline: Timeline, path: Path) -> None:
+def midi(timeline: Timeline) -> mido.MidiFile:
+    """One track: tempo and key, a marker with each chord's name, and its notes."""
     import mido
 
     bpm = timeline.tempo_bpm or _ASSUMED_BPM
@@ -121,9 +122,7 @@ def _write_midi(timeline: Timeline, path: Path) -> None:
         track.append(message(time=tick - now, **fields))
         now = tick
 
-    for segment in timeline.segments:
-        if segment.root is None:
-            continue
+    for segment in (s for s in timeline.segments if s.root is not None):
         notes = chord_midi(segment)
         add(mido.MetaMessage, segment.start_s, type="marker", text=segment.chord)
         for note in notes:
@@ -131,7 +130,7 @@ def _write_midi(timeline: Timeline, path: Path) -> None:
         for note in notes:
             add(mido.Message, segment.end_s, type="note_off", note=note, velocity=0)
     add(mido.MetaMessage, timeline.duration_s, type="end_of_track")
-    mido.MidiFile(type=0, ticks_per_beat=_TICKS, tracks=[track]).save(path)
+    return mido.MidiFile(type=0, ticks_per_beat=_TICKS, tracks=[track])
 
 
 def figure(timeline: Timeline) -> go.Figure:
@@ -155,11 +154,10 @@ def figure(timeline: Timeline) -> go.Figure:
             width=0.85,
             hovertext=[s.chord for s, _ in bars],
             customdata=[
-                (clock(s.start_s), clock(s.end_s), r or "", "" if s.confidence is None else f"{s.confidence:.1%}")
+                (f"{clock(s.start_s)} to {clock(s.end_s)}", r, "" if s.confidence is None else f"{s.confidence:.1%}")
                 for s, r in bars
             ],
-            hovertemplate="<b>%{hovertext}</b> %{customdata[2]}<br>%{customdata[0]} to %{customdata[1]}<br>"
-            "%{customdata[3]}<extra></extra>",
+            hovertemplate="<b>%{hovertext}</b> %{customdata[1]}<br>%{customdata[0]}<br>%{customdata[2]}<extra></extra>",
         )
     # The names are a trace of their own: plotly misplaces texts inside bars that have a base.
     named = [s for s in timeline.segments if s.end_s - s.start_s >= _NAMED_S]
@@ -184,13 +182,6 @@ def figure(timeline: Timeline) -> go.Figure:
     plot.update_xaxes(title={"text": "seconds"}, range=seconds, rangeslider={"visible": True, "thickness": 0.08})
     plot.update_yaxes(categoryorder="array", categoryarray=rows[::-1], title={"text": "root"}, fixedrange=True)
     return plot
-
-
-def _write_plot(timeline: Timeline, path: Path) -> None:
-    figure(timeline).write_html(path, include_plotlyjs=True, config={"displaylogo": False, "responsive": True})
-
-
-_TEXTS: dict[str, Callable[[Timeline], str]] = {"lab": lab, "json": json_text, "csv": csv_text}
 
 
 def format_of(path: str | Path) -> str:
@@ -219,7 +210,11 @@ def write(timeline: Timeline, path: str | Path, format: str | None = None) -> No
     if format not in FORMATS:
         raise UserError(f"format={format!r} must be one of {', '.join(FORMATS)}")
     with atomic_path(path) as temporary:
-        if format in _TEXTS:
-            temporary.write_text(_TEXTS[format](timeline), encoding="utf-8", newline="\n")
+        if format == "mid":
+            midi(timeline).save(temporary)
+        elif format == "html":
+            options = {"displaylogo": False, "responsive": True}
+            figure(timeline).write_html(temporary, include_plotlyjs=True, config=options)
         else:
-            (_write_midi if format == "mid" else _write_plot)(timeline, temporary)
+            content = {"lab": lab, "json": json_text, "csv": csv_text}[format](timeline)
+            temporary.write_text(content, encoding="utf-8", newline="\n")

@@ -7,15 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from triadbench.core.models.chords import (
-    NO_CHORD,
-    ROOTS,
-    TYPE_INTERVALS,
-    TYPE_SYMBOLS,
-    TYPES,
-    root_index,
-    root_pitch_class,
-)
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES, chord_symbol
 
 MODES = ("major", "minor")
 # How well each of the twelve notes fits a key, from its tonic up, as listeners rated it (Krumhansl and Kessler, 1982).
@@ -37,7 +29,7 @@ _NUMERALS = (
 _SUFFIXES = ("", "", "°", "+")
 _CERTAINTY = 8.0
 """Scales scores of keys, of about -1 to 3, to log likelihoods: a song of one progression gets 0.5 to 0.95."""
-_BY_SYMBOL = {ROOTS[root] + symbol: (root, kind) for root in range(12) for kind, symbol in enumerate(TYPE_SYMBOLS)}
+_BY_SYMBOL = {chord_symbol(*chord): chord for chord in np.ndindex(len(ROOTS), len(TYPES))}
 
 
 def parse_chord(symbol: str) -> tuple[int, int] | None:
@@ -62,16 +54,12 @@ def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | N
     Args:
         chords: (symbol, seconds) in order.
     """
-    heard = [
-        (root_pitch_class(chord[0]), chord[1], seconds)
-        for symbol, seconds in chords
-        if (chord := parse_chord(symbol)) and seconds > 0
-    ]
+    heard = [(*chord, seconds) for symbol, seconds in chords if (chord := parse_chord(symbol)) and seconds > 0]
     if not heard:
         return None, None
-    shares = np.zeros((12, len(TYPES)))  # of the time, by pitch class of the root and type
-    for pitch_class, kind, seconds in heard:
-        shares[pitch_class, kind] += seconds
+    shares = np.zeros((len(ROOTS), len(TYPES)))  # of the time that chords sound
+    for root, kind, seconds in heard:
+        shares[root, kind] += seconds
     shares /= shares.sum()
     intervals = [(kind, step) for kind, steps in enumerate(TYPE_INTERVALS) for step in steps]
     notes = np.sum([np.roll(shares[:, kind], step) for kind, step in intervals], axis=0)
@@ -84,7 +72,7 @@ def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | N
         scores[mode, tonic] = fit + own + 0.3 * degrees[0, mode] + 0.1 * ends
     likelihood = np.exp(_CERTAINTY * (scores - scores.max()))
     mode, tonic = divmod(int(scores.argmax()), 12)
-    return f"{ROOTS[root_index(tonic)]} {MODES[mode]}", float(likelihood.max() / likelihood.sum())
+    return f"{ROOTS[tonic]} {MODES[mode]}", float(likelihood.max() / likelihood.sum())
 
 
 def roman_numeral(symbol: str, key: str | None) -> str | None:

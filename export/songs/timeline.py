@@ -8,6 +8,7 @@ beside it. About 300 bytes are kept of each frame, so an hour takes 11 MB more t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -220,13 +221,10 @@ def _score_frames(
 
 def _length_s(source: Source) -> float | None:
     """Seconds of a file that states its length, else None; reading it tells what is wrong with it."""
-    if not isinstance(source, str | os.PathLike):
-        return None
-    try:
-        header = read_header(source)
-    except UserError:
-        return None
-    return header.frames / header.sample_rate if header.frames else None
+    with contextlib.suppress(UserError):
+        if isinstance(source, str | os.PathLike) and (header := read_header(source)).frames:
+            return header.frames / header.sample_rate
+    return None
 
 
 def _windows(blocks: Iterable[np.ndarray], window: int, hop: int, lead: int, batch: int) -> Iterator[np.ndarray]:
