@@ -9,7 +9,6 @@ import click
 from triadbench.core.commands import console
 from triadbench.core.errors import UserError
 
-_DEFAULT_SOURCE = "font:FluidR3_GM.sf2:0"
 _PATH = click.Path(path_type=Path)
 
 
@@ -19,10 +18,10 @@ _PATH = click.Path(path_type=Path)
     "--instrument",
     "sources",
     multiple=True,
-    default=(_DEFAULT_SOURCE,),
+    default=("font:FluidR3_GM.sf2:0",),
     metavar="SOURCE",
-    help="synth:SEED, font:FILE:PROGRAM, font:FILE:BANK:PROGRAM or notes:FOLDER; repeat for more.  [default: "
-    f"{_DEFAULT_SOURCE}]",
+    show_default=True,
+    help="synth:SEED, font:FILE:PROGRAM, font:FILE:BANK:PROGRAM or notes:FOLDER; repeat for more.",
 )
 @click.option("-n", "--songs", type=click.IntRange(1, 10_000), default=24, help="Songs of each instrument.")
 @click.option("--bars", type=click.IntRange(2, 1000), default=16, help="Length of a song.")

@@ -6,6 +6,5 @@ for how long. The others know nothing of Gradio.
 
 from triadbench.core.files import PACKAGE
 
-FOLDER = PACKAGE / "export" / "app"
-"""Holds the templates, style sheets, script and examples."""
+FOLDER = PACKAGE / "export" / "app"  # holds the templates, style sheets, script and examples
 EXAMPLES = FOLDER / "examples"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from triadbench.export.app.components import own_files_only
+from triadbench.export.app.components import event_limits, own_files_only
 from triadbench.export.app.recognition import Recogniser
 from triadbench.export.app.uploads import visitor_message
 
@@ -17,7 +17,7 @@ def draw(recogniser: Recogniser) -> None:
         try:
             answer = recogniser.name_clip(audio, model, provider)
         except Exception as error:
-            raise _api_error(error) from None
+            raise gr.Error(visitor_message(error), print_exception=False, title="Not answered") from None
         source = {"model": answer.predictor.path.name, "provider": answer.predictor.provider}
         return answer.chord | source | {"read_ms": round(answer.read_ms, 3), "model_ms": round(answer.model_ms, 3)}
 
@@ -27,22 +27,12 @@ def draw(recogniser: Recogniser) -> None:
             answer = recogniser.name_song(audio, model, provider)
             return answer.timeline.as_dict() | {"seconds": round(answer.seconds, 3)}, answer.files
         except Exception as error:
-            raise _api_error(error) from None
+            raise gr.Error(visitor_message(error), print_exception=False, title="Not answered") from None
 
     with gr.Row(visible=False):
         audio = own_files_only(gr.Audio(type="filepath", label="audio"))
         inputs = [audio, gr.Textbox("", label="model"), gr.Textbox("", label="provider")]
         answer, files = gr.JSON(label="answer"), gr.File(file_count="multiple", label="files")
-        gr.Button().click(
-            name_chord,
-            inputs,
-            answer,
-            api_name="name_chord",
-            concurrency_id="clip",
-            concurrency_limit=recogniser.at_once,
-        )
+        limits = event_limits(recogniser, "clip")
+        gr.Button().click(name_chord, inputs, answer, api_name="name_chord", **limits)
         gr.Button().click(timeline, inputs, [answer, files], api_name="timeline", concurrency_limit=None)
-
-
-def _api_error(error: Exception) -> gr.Error:
-    return gr.Error(visitor_message(error), print_exception=False, title="Not answered")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
 
-NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-"""Semitones above C."""
+NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}  # semitones above C
 _LETTERS = "".join(NATURALS)
 _SPOKEN = {"": "", "b": " flat", "bb": " double flat", "#": " sharp"}
 

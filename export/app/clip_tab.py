@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from triadbench.export.app import example_sounds, html
-from triadbench.export.app.components import clip_input, event_options, examples
+from triadbench.export.app.components import PRIVATE, clip_input, event_limits, examples
 from triadbench.export.app.recognition import Recogniser
 from triadbench.export.app.uploads import visitor_message
 from triadbench.export.predict.bulk import WINDOW_S
@@ -33,4 +33,5 @@ def draw(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
         return html.render("clip", answer=answer, window_s=WINDOW_S)
 
     changes = [audio.change, *(menu.change for menu in menus)]
-    gr.on(changes, name_clip, [audio, *menus], page, trigger_mode="always_last", **event_options(recogniser, "clip"))
+    options = {"trigger_mode": "always_last", "show_progress": "minimal", **PRIVATE, **event_limits(recogniser, "clip")}
+    gr.on(changes, name_clip, [audio, *menus], page, **options)

@@ -9,6 +9,9 @@ import gradio as gr
 
 from triadbench.export.app.recognition import Recogniser
 
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+"""Options of an event of the page itself, which is no part of the API."""
+
 
 def own_files_only(component):
     """A component that takes files of visitors, and no addresses: the server fetches nothing for anyone."""
@@ -42,7 +45,6 @@ def examples(paths: Sequence[object], component: gr.components.Component, labels
     )
 
 
-def event_options(recogniser: Recogniser, queue: str, show_progress: str = "minimal") -> dict[str, Any]:
-    """Of an event of the page: not part of the API, and so many at the same time in each queue."""
-    limit = {"concurrency_id": queue, "concurrency_limit": recogniser.at_once}
-    return {"api_visibility": "private", "show_progress": show_progress, **limit}
+def event_limits(recogniser: Recogniser, queue: str) -> dict[str, Any]:
+    """Options of an event: how many are answered at the same time from each queue."""
+    return {"concurrency_id": queue, "concurrency_limit": recogniser.at_once}

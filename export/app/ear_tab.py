@@ -9,7 +9,7 @@ import gradio as gr
 from triadbench.core.audio.io import write_wav
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.export.app import chord_spelling, example_sounds, html, quiz
-from triadbench.export.app.components import event_options
+from triadbench.export.app.components import PRIVATE, event_limits
 from triadbench.export.app.recognition import Recogniser
 
 _HINT = "Press “Play a chord”, listen, and choose what you heard."
@@ -56,8 +56,9 @@ def draw(recogniser: Recogniser) -> None:
         page = html.verdict(is_right, words, chord.root, chord.type, total)
         return dataclasses.replace(chord, answered=True), total, page, gr.Button(interactive=False)
 
-    at_once, slower = event_options(recogniser, "game", "hidden"), event_options(recogniser, "game")
-    level.change(lambda level: gr.Radio(visible=level != "type"), level, root_choice, **at_once)
-    play.click(new_question, question, [question, sound, type_choice, root_choice, check, page], **slower)
+    quick = {"show_progress": "hidden", **PRIVATE, **event_limits(recogniser, "game")}
+    level.change(lambda level: gr.Radio(visible=level != "type"), level, root_choice, **quick)
+    outputs = [question, sound, type_choice, root_choice, check, page]
+    play.click(new_question, question, outputs, **quick | {"show_progress": "minimal"})
     answers = [question, score, level, type_choice, root_choice]
-    check.click(check_answer, answers, [question, score, page, check], **at_once)
+    check.click(check_answer, answers, [question, score, page, check], **quick)

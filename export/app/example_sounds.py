@@ -14,35 +14,32 @@ from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pit
 from triadbench.export.app import EXAMPLES
 
 CLIPS = {
-    "C major": ("C", "major", 4, 3, "grand", "root"),
-    "F minor, first inversion": ("F", "minor", 3, 11, "upright", "inv1"),
-    "B diminished, guitar": ("B", "diminished", 3, 5, "plucked", "root"),
-    "Eb augmented, electric piano": ("Eb", "augmented", 4, 8, "electric", "root"),
+    "C major": ("C", "major", 4, 3, "grand", 0),
+    "F minor, first inversion": ("F", "minor", 3, 11, "upright", 1),
+    "B diminished, guitar": ("B", "diminished", 3, 5, "plucked", 0),
+    "Eb augmented, electric piano": ("Eb", "augmented", 4, 8, "electric", 0),
 }
-"""Name: (root, type, octave, instrument, its family, voicing)."""
+"""Name: the first arguments of `triad`."""
 SONG = "Progression in G major"
 _SONG_CHORDS = "G major,E minor,C major,D major,G major,B diminished,C major,D major,G major"
 _SONG_CHORD_S = 2.0
 
 
 def triad(
-    root: str,
-    chord_type: str,
-    octave: int,
-    instrument: int,
-    family: str | None = None,
-    voicing: str = "root",
-    seconds: float = 3.5,
+    root: str, kind: str, octave: int, seed: int, family: str | None = None, inversion: int = 0, seconds: float = 3.5
 ) -> np.ndarray:
-    """float32 (samples,) at 16 kHz of a triad, its keys pressed together and let go half a second before the end."""
+    """float32 (samples,) at 16 kHz of a triad, its keys pressed together and let go half a second before the end.
+
+    Args:
+        seed, family: of the instrument; see `core.render.synthesiser.make_instrument`.
+    """
     from triadbench.core.render.synthesiser import make_instrument, render_note
 
-    player = make_instrument(instrument, family)
+    instrument = make_instrument(seed, family)
     lowest = 12 * (octave + 1) + root_pitch_class(ROOTS.index(root))
-    keys = [lowest + step for step in TYPE_INTERVALS[TYPES.index(chord_type)]]
-    for i in range({"root": 0, "inv1": 1, "inv2": 2}[voicing]):
-        keys[i] += 12
-    sounds = [render_note(player, key, 0.7, seconds, SAMPLE_RATE, hold_s=seconds - 0.5) for key in keys]
+    keys = [lowest + step for step in TYPE_INTERVALS[TYPES.index(kind)]]
+    keys = [key + 12 * (i < inversion) for i, key in enumerate(keys)]
+    sounds = [render_note(instrument, key, 0.7, seconds, SAMPLE_RATE, hold_s=seconds - 0.5) for key in keys]
     return _normalised(np.sum(sounds, axis=0))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from triadbench.export.app import chord_spelling, html, quiz
-from triadbench.export.app.components import clip_input, event_options
+from triadbench.export.app.components import PRIVATE, clip_input, event_limits
 from triadbench.export.app.recognition import Recogniser
 from triadbench.export.app.uploads import visitor_message
 
@@ -44,6 +44,7 @@ def draw(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
         heard = "Right" if is_right else f"I heard {chord_spelling.chord_words(root, kind)}"
         return total, html.verdict(is_right, f"{heard} ({100 * answer['confidence']:.0f} % sure)", root, kind, total)
 
-    options = event_options(recogniser, "game", "hidden")
-    new.click(new_question, question, [question, target, audio, page], **options)
-    audio.change(listen, [question, score, audio, *menus], [score, page], **event_options(recogniser, "clip"))
+    outputs = [question, target, audio, page]
+    new.click(new_question, question, outputs, show_progress="hidden", **PRIVATE, **event_limits(recogniser, "game"))
+    options = PRIVATE | event_limits(recogniser, "clip")
+    audio.change(listen, [question, score, audio, *menus], [score, page], show_progress="minimal", **options)

@@ -73,7 +73,7 @@ class Predictors:
 
 
 def _entry(menu: str, name: str | None, entries: list[str]) -> str:
-    if not name:
+    if name is None or name == "":
         return entries[0]
     if name not in entries:
         raise UserError(f"{menu}={str(name)[:80]!r} is not in the menu; choose from {', '.join(entries)}")

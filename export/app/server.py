@@ -28,10 +28,8 @@ from triadbench.export.app.uploads import Limits
 
 DELETE_AFTER_S = 3600
 _SWEEP_S = 60
-_LAST_MESSAGES_S = 0.2
-"""Time for the last messages to reach the visitors."""
-_MAX_WAITING = 64
-"""Requests that wait at most; the visitor of one more is asked to come again."""
+_LAST_MESSAGES_S = 0.2  # time for the last messages to reach the visitors
+_MAX_WAITING = 64  # requests that wait at most; the visitor of one more is asked to come again
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
@@ -63,8 +61,8 @@ class Settings:
     browser: bool = True
 
 
-def serve(settings: Settings, started: Callable[[str], None], stop: threading.Event | None = None) -> None:
-    """Serve until interrupted or terminated, or until `stop` is set.
+def serve(settings: Settings, started: Callable[[str], None]) -> None:
+    """Serve until interrupted or terminated.
 
     Args:
         started: called with the address once the page can be opened.
@@ -72,11 +70,10 @@ def serve(settings: Settings, started: Callable[[str], None], stop: threading.Ev
     Raises:
         UserError: Gradio is missing, the port is taken, the host is not of this machine, or the model cannot be had.
     """
-    stop = stop or threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        # How a service, or closing a terminal's window, ends the process: visitors' files must go.
-        for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
-            signal.signal(getattr(signal, name), lambda *_: stop.set())
+    stop = threading.Event()
+    # How a service, or closing a terminal's window, ends the process: visitors' files must go.
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), lambda *_: stop.set())
     folder = Path(tempfile.mkdtemp(prefix="triadbench-app-"))
     try:
         _set_environment(folder)
@@ -95,16 +92,11 @@ def serve(settings: Settings, started: Callable[[str], None], stop: threading.Ev
 
 def _close(blocks) -> None:
     """End the server, whoever is still connected: a browser keeps its stream open for ever."""
-    log = logging.getLogger("uvicorn.error")
-    level = log.level
     if getattr(blocks, "server", None) is not None:
         time.sleep(_LAST_MESSAGES_S)
         blocks.server.force_exit = True
-        log.setLevel(logging.CRITICAL)  # it reports what it cut off
-    try:
-        blocks.close(verbose=False)
-    finally:
-        log.setLevel(level)
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it reports what it cut off
+    blocks.close(verbose=False)
 
 
 def _set_environment(folder: Path) -> None:

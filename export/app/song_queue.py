@@ -49,20 +49,17 @@ class SongQueue:
             if len(self._line) > self._max_waiting:
                 raise UserError(f"{len(self._line)} songs are before yours, and no more can wait; come again soon")
             self._line.append(ticket)
+        place = None
         try:
-            self._wait(ticket, report)
+            while place != 0:
+                with self._changed:
+                    self._changed.wait_for(lambda place=place: self._closed or self._line.index(ticket) != place)
+                    self.check()
+                    place = self._line.index(ticket)
+                if place and report is not None:
+                    report(place)
             yield
         finally:
             with self._changed:
                 self._line.remove(ticket)
                 self._changed.notify_all()
-
-    def _wait(self, ticket: object, report: Callable[[int], None] | None) -> None:
-        place = None
-        while place != 0:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._line.index(ticket) != place)  # noqa: B023
-                self.check()
-                place = self._line.index(ticket)
-            if place and report is not None:
-                report(place)

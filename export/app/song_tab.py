@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from triadbench.export.app import example_sounds, html
-from triadbench.export.app.components import examples, own_files_only
+from triadbench.export.app.components import PRIVATE, examples, own_files_only
 from triadbench.export.app.recognition import Recogniser
 from triadbench.export.app.uploads import visitor_message
 
@@ -44,12 +44,5 @@ def draw(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
         section = html.render("song", timeline=answer.timeline, audio=song, seconds=answer.seconds)
         return section, gr.File(value=answer.files, visible=True)
 
-    song.change(
-        name_song,
-        [song, *menus],
-        [page, downloads],
-        api_visibility="private",
-        concurrency_limit=None,
-        trigger_mode="always_last",
-        show_progress_on=page,
-    )
+    options = {"concurrency_limit": None, "trigger_mode": "always_last", "show_progress_on": page, **PRIVATE}
+    song.change(name_song, [song, *menus], [page, downloads], **options)

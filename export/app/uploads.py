@@ -10,8 +10,7 @@ from triadbench.core.audio.io import AudioError, read_header
 from triadbench.core.errors import UserError
 from triadbench.export.songs import files
 
-NAME = "this file"
-"""What messages call an upload."""
+NAME = "this file"  # what messages call an upload
 _MANY_CHANNELS = 64
 _log = logging.getLogger("triadbench.app")
 

@@ -22,8 +22,7 @@ _MIREX_TYPES = dict(zip(TYPES, ("maj", "min", "dim", "aug"), strict=True))
 _TICKS = 480
 _ASSUMED_BPM = 120.0
 _VELOCITY = 72
-_BASS_MIDI, _LOWEST_MIDI = 36, 55
-"""The root sounds below C3, the triad from G3 up."""
+_BASS_MIDI, _LOWEST_MIDI = 36, 55  # the root sounds below C3, the triad from G3 up
 _MIDI_MINOR_KEYS = {"Db": "C#", "Gb": "F#"}
 """Minor keys that MIDI spells otherwise."""
 _COLOURS = dict(zip((*TYPES, None), ("#0b63b0", "#b3420f", "#6d3aa8", "#1a7a4c", "#666c76"), strict=True))

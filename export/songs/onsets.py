@@ -13,19 +13,14 @@ import numpy as np
 
 from triadbench.core.constants import SAMPLE_RATE
 
-HOP = 160
-"""10 ms."""
+HOP = 160  # 10 ms
 RATE = SAMPLE_RATE // HOP
 _N_FFT = 1024
-_GROWTH_FRAMES = 2
-"""Notes take longer than one frame to grow."""
+_GROWTH_FRAMES = 2  # notes take longer than one frame to grow
 _COMPRESSION = 1000.0
-_BINS = slice(3, 320)
-"""47 to 5000 Hz."""
-_FRAMES_AT_ONCE = 512
-"""Small enough for the cache."""
-_SPREAD_S = 0.03
-"""Least time between two onsets."""
+_BINS = slice(3, 320)  # 47 to 5000 Hz
+_FRAMES_AT_ONCE = 512  # small enough for the cache
+_SPREAD_S = 0.03  # least time between two onsets
 _FULL_STRENGTH_PERCENTILE = 98.0
 _LEAST_STRENGTH = 0.05
 _SLOWEST_BPM, _USUAL_BPM, _FASTEST_BPM = 50.0, 105.0, 200.0

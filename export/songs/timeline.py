@@ -28,8 +28,7 @@ from triadbench.export.songs.onsets import OnsetCurve, Onsets, onsets, tempo
 Progress = Callable[[float, float | None], None]
 _N_CHORDS = len(ROOTS) * len(TYPES)
 _BLOCK_S = 30.0
-_SILENCE_PENALTY = 30.0
-"""Taken from the log likelihood of every chord where nothing sounds."""
+_SILENCE_PENALTY = 30.0  # taken from the log likelihood of every chord where nothing sounds
 _TINY = 1e-9
 _RELEASE_S = 0.6
 _SLIVER_S = 0.01
