@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -100,14 +101,15 @@ def compare(intervals: np.ndarray, symbols: Sequence[str], timeline: Timeline) -
     scores = _mir_eval_chord().evaluate(intervals, _labels(symbols), bounds, _labels(chords))
     starts = bounds[:, 0]
     errors = [float(np.abs(starts[1:] - change).min()) if len(starts) > 1 else 9.0 for change in intervals[1:, 0]]
-    hits: dict[str, tuple[int, int]] = {}
+    right: Counter[str] = Counter()
+    total: Counter[str] = Counter()
     for (start, end), symbol in zip(intervals, symbols, strict=True):
         grid = np.arange(start, end, _GRID_S)
-        right = sum(chords[k] == symbol for k in np.searchsorted(starts, grid, "right") - 1)
-        parsed = parse_chord(symbol)
-        kind = "no chord" if parsed is None else TYPES[parsed[1]]
-        before = hits.get(kind, (0, 0))
-        hits[kind] = (before[0] + right, before[1] + len(grid))
+        chord = parse_chord(symbol)
+        kind = "no chord" if chord is None else TYPES[chord[1]]
+        right[kind] += sum(chords[k] == symbol for k in np.searchsorted(starts, grid, "right") - 1)
+        total[kind] += len(grid)
+    hits = {kind: (right[kind], n) for kind, n in total.items()}
     recalls = {name: float(scores[key]) for name, key in _RECALLS.items()}
     return {"duration_s": float(intervals[-1, 1]), **recalls, "change_errors_s": errors, "hits": hits}
 
@@ -147,29 +149,23 @@ def _summary(songs: list[dict]) -> dict:
 
 def to_records(rows: Sequence[dict], settings: dict) -> list[dict]:
     """A record a row: the samples are each song's weighted chord symbol recall (triads)."""
-    environment = machine.environment()
-    apart = ("instrument", "degraded", "scores", "source")
-    return [
-        records.make(
-            "songs",
-            parameters={"instrument": row["instrument"], "degraded": row["degraded"], **settings},
-            unit="recall",
-            samples=row["scores"],
-            environment=environment,
-            **{key: value for key, value in row.items() if key not in apart},
-        )
-        for row in rows
-    ]
+    environment, recorded = machine.environment(), []
+    for row in rows:
+        parameters = {"instrument": row["instrument"], "degraded": row["degraded"], **settings}
+        values = {k: v for k, v in row.items() if k not in ("instrument", "degraded", "scores", "source")}
+        values |= {"unit": "recall", "samples": row["scores"], "environment": environment}
+        recorded.append(records.make("songs", parameters=parameters, **values))
+    return recorded
 
 
 def table(rows: Sequence[dict]) -> list[list]:
     """Cells for reading, in percent: see `HEADERS`."""
     cells = []
     for row in rows:
-        name = f"{row['instrument']}, degraded" if row["degraded"] else row["instrument"]
+        instrument = f"{row['instrument']}, degraded" if row["degraded"] else row["instrument"]
         low, high = (100 * bound for bound in row["triads_interval"])
         recalls = [f"{100 * row[name]:.2f}" for name in _RECALLS]
         recalls[0] += f" ({low:.2f}–{high:.2f})"
         changes = [f"{100 * row['near_changes']:.1f}", f"{1000 * row['median_change_error_s']:.0f}"]
-        cells.append([name, row["songs"], *recalls, *changes])
+        cells.append([instrument, row["songs"], *recalls, *changes])
     return cells

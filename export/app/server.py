@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -220,15 +221,14 @@ def _free_port(host: str, port: int) -> int:
 def sweep(folder: Path, older_than_s: float, keep: frozenset[Path] = frozenset(), now: float | None = None) -> int:
     """Delete files that came so long before `now` (seconds since 1970), and empty folders; how many files went."""
     deleted, limit = 0, (time.time() if now is None else now) - older_than_s
-    for place, _, files in os.walk(folder, topdown=False):
-        for path in (Path(place, name) for name in files):
-            with contextlib.suppress(OSError):
-                # A copy keeps the time of its original, but not that of its own arrival.
-                if path not in keep and max(path.lstat().st_mtime, path.lstat().st_ctime) < limit:
-                    path.unlink()
-                    deleted += 1
-        if Path(place) != folder:
-            with contextlib.suppress(OSError):
-                if Path(place).stat().st_mtime < limit:
-                    Path(place).rmdir()
+    for path in sorted(folder.rglob("*"), reverse=True):  # a folder comes after what is in it
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                if status.st_mtime < limit:
+                    path.rmdir()
+            # A copy keeps the time of its original, but not that of its own arrival.
+            elif path not in keep and max(status.st_mtime, status.st_ctime) < limit:
+                path.unlink()
+                deleted += 1
     return deleted

@@ -53,7 +53,8 @@ class SongQueue:
         try:
             while place != 0:
                 with self._changed:
-                    self._changed.wait_for(lambda place=place: self._closed or self._line.index(ticket) != place)
+                    while not self._closed and self._line.index(ticket) == place:
+                        self._changed.wait()
                     self.check()
                     place = self._line.index(ticket)
                 if place and report is not None:

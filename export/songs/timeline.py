@@ -186,9 +186,8 @@ def _score_frames(
     source: Source, predictor: ChordPredictor, progress: Progress | None, name: str | None, settings: Settings
 ) -> _Frames:
     total_s = _length_s(source) if progress is not None else None
-    curve = OnsetCurve()
-    joint, joint_long, silent, levels = [], [], [], []
-    n_frames = 0
+    curve, n_frames = OnsetCurve(), 0
+    parts: list[tuple[np.ndarray, ...]] = []
 
     def blocks() -> Iterator[np.ndarray]:
         for block in iter_blocks(source, _BLOCK_S, name=name):
@@ -204,18 +203,17 @@ def _score_frames(
     window, hop, long_window, lead = (round(seconds * SAMPLE_RATE) for seconds in lengths_s)
     for batch in _windows(blocks(), long_window, hop, lead, settings.batch):
         n_frames += len(batch)
-        short_joint, is_silent = probabilities(batch[:, :window])
-        joint.append(short_joint)
-        silent.append(is_silent)
+        joint, silent = probabilities(batch[:, :window])
         # Every other one: the sound of a second changes little in a tenth.
-        joint_long.append(probabilities(batch[::2])[0].repeat(2, axis=0)[: len(batch)])
+        joint_long = probabilities(batch[::2])[0].repeat(2, axis=0)[: len(batch)]
         frame = batch[:, lead - hop // 2 : lead - hop // 2 + hop]
-        levels.append(10 * np.log10(np.square(frame - frame.mean(axis=1, keepdims=True)).mean(axis=1) + _TINY**2))
-        if len(joint) == 2:
+        power = np.square(frame - frame.mean(axis=1, keepdims=True)).mean(axis=1)
+        parts.append((joint, joint_long, silent, 10 * np.log10(power + _TINY**2)))
+        if len(parts) == 2:
             predictor.warm_kernel()  # a long recording: the faster front end pays
         if progress is not None:
             progress(min(n_frames * settings.hop_s, curve.samples / SAMPLE_RATE), total_s)
-    return _Frames(curve, *(np.concatenate(parts) for parts in (joint, joint_long, silent, levels)))
+    return _Frames(curve, *map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _length_s(source: Source) -> float | None:

@@ -134,7 +134,7 @@ class Page:
             raise AssertionError(f"{expression}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    def wait(self, expression: str, timeout_s: float = 10.0):
+    def wait(self, expression: str, timeout_s: float = 30.0):
         """Until JavaScript is true; its value."""
         end = time.monotonic() + timeout_s
         while not (value := self.run(f"(() => {{ try {{ return {expression} }} catch (e) {{ return null }} }})()")):
@@ -147,7 +147,7 @@ class Page:
         """What is to be read there, or ""."""
         return self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
 
-    def wait_text(self, selector: str, words: str, timeout_s: float = 10.0) -> str:
+    def wait_text(self, selector: str, words: str, timeout_s: float = 30.0) -> str:
         """Until the text there has these words."""
         return self.wait(
             f"(text => text.includes({json.dumps(words)}) && text)(document.querySelector({json.dumps(selector)}).innerText)",
