@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from click.testing import CliRunner
 
 from tests.export.app.conftest import start
 from tests.odd_files import BAD, SILENT, pcm
+from triadbench.bench import app_load
 from triadbench.core.files import pretrained_path
 from triadbench.export.app import EXAMPLES, example_sounds
 
@@ -138,6 +140,12 @@ def test_a_song_in_every_format(client):
     assert chords == ["G", "Em", "C", "D", "G", "Bdim", "C", "D", "G"]
     assert {Path(file).suffix for file in files} == FORMATS
     assert all(Path(file).stat().st_size > 50 and Path(file).stem.startswith("progression") for file in files)
+
+
+def test_visitors_at_once_are_all_answered(app):
+    """Also: the load test still speaks the app's protocol."""
+    result = asyncio.run(app_load.measure(app.url, visitors=4, seconds=2, pause_s=0.1))
+    assert result["answers"] >= 4 and result["errors"] == 0, result["first_errors"]
 
 
 # --- strangers --------------------------------------------------------------------------------------------------------
