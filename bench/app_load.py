@@ -58,17 +58,11 @@ async def ask(client, url: str, clip: bytes) -> dict:
     file = {"path": upload.json()[0], "meta": {"_type": "gradio.FileData"}}
     call = await client.post(f"{url}/gradio_api/call/name_chord", json={"data": [file, "", ""]})
     call.raise_for_status()
-    async with client.stream("GET", f"{url}/gradio_api/call/name_chord/{call.json()['event_id']}") as answer:
-        event = ""
-        async for line in answer.aiter_lines():
-            kind, _, value = line.partition(": ")
-            if kind == "event":
-                event = value
-            elif kind == "data" and event == "complete":
-                return json.loads(value)[0]
-            elif kind == "data" and event == "error":
-                raise ValueError(line)
-    raise ValueError("the answer ended early")
+    events = await client.get(f"{url}/gradio_api/call/name_chord/{call.json()['event_id']}")  # ends with the answer
+    kind, _, data = events.text.strip().rpartition("\n\n")[2].partition("\n")
+    if kind != "event: complete":
+        raise ValueError(data or "the answer ended early")
+    return json.loads(data.removeprefix("data: "))[0]
 
 
 def percentiles(values: list[float]) -> dict[str, float]:

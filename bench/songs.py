@@ -19,7 +19,7 @@ import numpy as np
 from triadbench.bench import machine, records
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.models.chords import TYPES
 from triadbench.core.render.degrade import degrade_song
 from triadbench.core.render.note_banks import NoteBank, bank_for
 from triadbench.core.render.progressions import Progression, plan_progression, render_progression, truth
@@ -98,7 +98,8 @@ def compare(intervals: np.ndarray, symbols: Sequence[str], timeline: Timeline) -
     true change from the nearest change of the timeline, and "hits", {type: (right, all)} points of time."""
     chords = [segment.chord for segment in timeline.segments]
     bounds = np.array([[segment.start_s, segment.end_s] for segment in timeline.segments])
-    scores = _mir_eval_chord().evaluate(intervals, _labels(symbols), bounds, _labels(chords))
+    labels = [[mirex_label(symbol) for symbol in row] for row in (symbols, chords)]
+    scores = _mir_eval_chord().evaluate(intervals, labels[0], bounds, labels[1])
     starts = bounds[:, 0]
     errors = [float(np.abs(starts[1:] - change).min()) if len(starts) > 1 else 9.0 for change in intervals[1:, 0]]
     right: Counter[str] = Counter()
@@ -112,11 +113,6 @@ def compare(intervals: np.ndarray, symbols: Sequence[str], timeline: Timeline) -
     hits = {kind: (right[kind], n) for kind, n in total.items()}
     recalls = {name: float(scores[key]) for name, key in _RECALLS.items()}
     return {"duration_s": float(intervals[-1, 1]), **recalls, "change_errors_s": errors, "hits": hits}
-
-
-def _labels(symbols: Sequence[str]) -> list[str]:
-    chords = [parse_chord(symbol) for symbol in symbols]
-    return [mirex_label(*((None, None) if c is None else (ROOTS[c[0]], TYPES[c[1]]))) for c in chords]
 
 
 def _summary(songs: list[dict]) -> dict:

@@ -1,6 +1,6 @@
 """The app in the browser: clips, songs, ear training and practice. `server.serve` starts it.
 
-The modules `*_tab`, `page`, `components` and `api` draw the page with Gradio; `server` decides who may fetch what, and
+The modules `page`, `tabs`, `components` and `api` draw the page with Gradio; `server` decides who may fetch what, and
 for how long. The others know nothing of Gradio.
 """
 

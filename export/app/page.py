@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from triadbench.export.app import FOLDER, api, clip_tab, ear_tab, practice_tab, song_tab
+from triadbench.export.app import FOLDER, api, tabs
 from triadbench.export.app.recognition import Recogniser
 
 _TITLE = """# Which chord is this?
@@ -33,12 +33,12 @@ def build(recogniser: Recogniser) -> gr.Blocks:
                 )
             ]
         with gr.Tab("Clip", id="clip"):
-            clip_tab.draw(recogniser, menus)
+            tabs.draw_clip(recogniser, menus)
         with gr.Tab("Song", id="song"):
-            song_tab.draw(recogniser, menus)
+            tabs.draw_song(recogniser, menus)
         with gr.Tab("Ear training", id="ear"):
-            ear_tab.draw(recogniser)
+            tabs.draw_ear_training(recogniser)
         with gr.Tab("Practice", id="practice"):
-            practice_tab.draw(recogniser, menus)
+            tabs.draw_practice(recogniser, menus)
         api.draw(recogniser)
     return blocks

@@ -12,13 +12,14 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
 from triadbench.export.songs import FORMATS
+from triadbench.export.songs.harmony import parse_chord
 from triadbench.export.songs.timeline import Segment, Timeline
 
 if TYPE_CHECKING:
     import mido
     import plotly.graph_objects as go
 
-_MIREX_TYPES = dict(zip(TYPES, ("maj", "min", "dim", "aug"), strict=True))
+_MIREX_TYPES = ("maj", "min", "dim", "aug")
 _TICKS = 480
 _ASSUMED_BPM = 120.0
 _VELOCITY = 72
@@ -30,15 +31,15 @@ _SHOWN_S, _NAMED_S = 40.0, 0.9
 """Seconds of the plot shown at first; the shortest segment that has room for its name then."""
 
 
-def mirex_label(root: str | None, chord_type: str | None) -> str:
-    """A chord in MIREX syntax (Harte, 2010): C:maj, Ab:min, B:dim, F:aug, N."""
-    return NO_CHORD if root is None or chord_type is None else f"{root}:{_MIREX_TYPES[chord_type]}"
+def mirex_label(symbol: str) -> str:
+    """A chord symbol in MIREX syntax (Harte, 2010): C:maj, Ab:min, B:dim, F:aug, N."""
+    chord = parse_chord(symbol)
+    return NO_CHORD if chord is None else f"{ROOTS[chord[0]]}:{_MIREX_TYPES[chord[1]]}"
 
 
 def lab(timeline: Timeline) -> str:
     """A line a segment: start and end in seconds, chord; separated by tabs."""
-    rows = ((s.start_s, s.end_s, mirex_label(s.root, s.type)) for s in timeline.segments)
-    return "".join(f"{start_s:.3f}\t{end_s:.3f}\t{label}\n" for start_s, end_s, label in rows)
+    return "".join(f"{s.start_s:.3f}\t{s.end_s:.3f}\t{mirex_label(s.chord)}\n" for s in timeline.segments)
 
 
 def json_text(timeline: Timeline) -> str:

@@ -141,7 +141,11 @@ def find_timeline(
         UserError: the file cannot be used; the model does not name both type and root, or takes one length only.
     """
     settings = settings or Settings()
-    _check_model(predictor)
+    task, samples = predictor.info.task, predictor.info.samples
+    if task != "both":
+        raise UserError(f"this model answers for the {task} only; a timeline needs one for both")
+    if samples is not None:
+        raise UserError(f"this model takes clips of {samples} samples alone; a timeline needs windows of half a second")
     frames = _score_frames(source, predictor, progress, name, settings)
     duration_s, curve = frames.onset_curve.samples / SAMPLE_RATE, frames.onset_curve.curve()
     note_onsets = onsets(curve)
@@ -155,31 +159,15 @@ def find_timeline(
     return Timeline(segments, duration_s, key, confidence, bpm, roman, progressions, dataclasses.asdict(settings))
 
 
-def _check_model(predictor: ChordPredictor) -> None:
-    info = predictor.info
-    if info.task != "both":
-        raise UserError(f"this model answers for the {info.task} only; a timeline needs one for both")
-    if info.samples is not None:
-        raise UserError(
-            f"this model takes clips of {info.samples} samples alone; a timeline needs windows of half a second"
-        )
-
-
 @dataclass(frozen=True)
 class _Frames:
-    """What is kept of each frame (hop) of a recording.
-
-    Attributes:
-        joint, joint_long: probabilities in its short and its long window, float16 (frames, 48).
-        silent: bool (frames,).
-        levels_db: level of the frame itself, (frames,).
-    """
+    """What is kept of each frame (hop) of a recording."""
 
     onset_curve: OnsetCurve
-    joint: np.ndarray
-    joint_long: np.ndarray
-    silent: np.ndarray
-    levels_db: np.ndarray
+    joint: np.ndarray  # probabilities in its short window, float16 (frames, 48)
+    joint_long: np.ndarray  # the same in its long window
+    silent: np.ndarray  # bool (frames,)
+    levels_db: np.ndarray  # of the frame itself, (frames,)
 
 
 def _score_frames(
@@ -196,7 +184,7 @@ def _score_frames(
 
     def probabilities(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores = predictor(np.ascontiguousarray(windows))
-        assert scores.joint is not None  # `_check_model` has refused models of one task
+        assert scores.joint is not None  # models of one task are refused
         return scores.joint.reshape(-1, _N_CHORDS).astype(np.float16), scores.silent
 
     lengths_s = (settings.window_s, settings.hop_s, settings.long_window_s, settings.lead_s)

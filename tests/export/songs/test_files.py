@@ -67,7 +67,7 @@ def test_lab_is_read_by_mir_eval(song, tmp_path):
 
 def test_mir_eval_tells_all_four_types_apart():
     chord = pytest.importorskip("mir_eval").chord
-    labels = [mirex_label("C", kind) for kind in TYPES]
+    labels = [mirex_label(f"C{symbol}") for symbol in TYPE_SYMBOLS]
     for k, label in enumerate(labels):
         assert chord.triads([label] * 4, labels).tolist() == [float(k == other) for other in range(4)]
 
