@@ -18,7 +18,6 @@ import numpy as np
 
 from triadbench.bench import machine, records
 from triadbench.core.constants import SAMPLE_RATE
-from triadbench.core.errors import UserError
 from triadbench.core.models.chords import TYPES
 from triadbench.core.render.degrade import degrade_song
 from triadbench.core.render.note_banks import NoteBank, bank_for
@@ -55,9 +54,11 @@ def score_songs(
     95 % interval from drawing songs anew (bootstrap). "scores" holds each song's own.
 
     Raises:
-        UserError: mir_eval is missing, or an instrument cannot be built.
+        ModuleNotFoundError: mir_eval is not installed.
+        UserError: an instrument cannot be built.
     """
-    _mir_eval_chord()
+    import mir_eval.chord  # noqa: F401  (if it is missing, before the first song)
+
     rows = []
     for k, source in enumerate(sources):
         bank = NoteBank.load(bank_for(source, cache))
@@ -74,14 +75,6 @@ def score_songs(
     return rows
 
 
-def _mir_eval_chord():
-    try:
-        import mir_eval.chord
-    except ImportError as error:
-        raise UserError("scoring songs needs mir_eval: pip install mir_eval") from error
-    return mir_eval.chord
-
-
 def _score(progression: Progression, waveform: np.ndarray, predictor: ChordPredictor) -> dict:
     import soundfile
 
@@ -96,10 +89,12 @@ def _score(progression: Progression, waveform: np.ndarray, predictor: ChordPredi
 def compare(intervals: np.ndarray, symbols: Sequence[str], timeline: Timeline) -> dict:
     """mir_eval's scores of a timeline against the truth (intervals (n, 2) in seconds, symbols), the distance of each
     true change from the nearest change of the timeline, and "hits", {type: (right, all)} points of time."""
+    import mir_eval.chord
+
     chords = [segment.chord for segment in timeline.segments]
     bounds = np.array([[segment.start_s, segment.end_s] for segment in timeline.segments])
     labels = [[mirex_label(symbol) for symbol in row] for row in (symbols, chords)]
-    scores = _mir_eval_chord().evaluate(intervals, labels[0], bounds, labels[1])
+    scores = mir_eval.chord.evaluate(intervals, labels[0], bounds, labels[1])
     starts = bounds[:, 0]
     errors = [float(np.abs(starts[1:] - change).min()) if len(starts) > 1 else 9.0 for change in intervals[1:, 0]]
     right: Counter[str] = Counter()

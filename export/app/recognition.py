@@ -18,8 +18,7 @@ from triadbench.export.app.song_queue import SongQueue
 from triadbench.export.app.uploads import NAME, LengthLimit, Limits, check_upload
 from triadbench.export.predict.bulk import HOP_S, WindowVotes, loudness, windows
 from triadbench.export.predict.predictor import ChordPredictor
-from triadbench.export.songs import FORMATS
-from triadbench.export.songs.files import write
+from triadbench.export.songs.files import FORMATS, write
 from triadbench.export.songs.timeline import Timeline, find_timeline
 
 ALTERNATIVES = 5

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from triadbench.core import extras
 from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
@@ -41,7 +42,6 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
-_INSTALL = 'pip install -e ".[app]"'
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def serve(settings: Settings, started: Callable[[str], None]) -> None:
         started: called with the address once the page can be opened.
 
     Raises:
-        UserError: Gradio is missing, the port is taken, the host is not of this machine, or the model cannot be had.
+        ModuleNotFoundError: Gradio is not installed.
+        UserError: Gradio is too old, the port is taken, the host is not of this machine, or the model cannot be had.
     """
     stop = threading.Event()
     # How a service, or closing a terminal's window, ends the process: visitors' files must go.
@@ -117,14 +118,10 @@ def _build(settings: Settings, folder: Path):
     from triadbench.export.app.recognition import Recogniser
 
     predictors = Predictors(settings.model, settings.provider, settings.threads)
-    try:
-        import gradio
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        raise UserError(f"the app needs Gradio, which is not installed; {_INSTALL}") from error
+    import gradio
+
     if int(gradio.__version__.split(".")[0]) < 6:
-        raise UserError(f"the app needs Gradio 6, here is {gradio.__version__}; {_INSTALL.replace('-e', '-U -e')}")
+        raise UserError(f"the app needs Gradio 6, here is {gradio.__version__}; {extras.way_out('gradio')}")
     from triadbench.export.app.page import build
 
     at_once = max(2, usable_cores() // settings.threads)

@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from triadbench.core.constants import TIMELINE_FORMATS as FORMATS
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
-from triadbench.export.songs import FORMATS
 from triadbench.export.songs.harmony import parse_chord
 from triadbench.export.songs.timeline import Segment, Timeline
 

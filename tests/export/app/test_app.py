@@ -275,7 +275,11 @@ def test_without_gradio_the_way_out_is_told(tmp_path):
         capture_output=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
-    assert done.returncode == 1 and 'pip install -e ".[app]"' in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and 'app needs Gradio; pip install "triadbench[app]"' in done.stderr
+        and "Traceback" not in done.stderr
+    )
     assert list(tmp_path.glob("triadbench-app-*")) == []
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPE_SYMBOLS, TYPES
-from triadbench.export.songs import FORMATS, files
-from triadbench.export.songs.files import chord_midi, clock, format_of, mirex_label, text, write
+from triadbench.export.songs import files
+from triadbench.export.songs.files import FORMATS, chord_midi, clock, format_of, mirex_label, text, write
 from triadbench.export.songs.timeline import Segment, Timeline
 
 
