@@ -164,8 +164,8 @@ def draw_practice(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
             return total, html.mistake("I heard no chord; come nearer to the microphone and play again")
         is_right = chord.is_right(kind, root)
         total = total.counted(is_right)
-        heard = "Right" if is_right else f"I heard {chord_spelling.chord_words(root, kind)}"
-        return total, html.verdict(is_right, f"{heard} ({100 * answer['confidence']:.0f} % sure)", root, kind, total)
+        verdict = "Right" if is_right else f"I heard {chord_spelling.chord_words(root, kind)}"
+        return total, html.verdict(is_right, f"{verdict} ({100 * answer['confidence']:.0f} % sure)", root, kind, total)
 
     outputs = [question, target, audio, page]
     new.click(new_question, question, outputs, show_progress="hidden", **PRIVATE, **event_limits(recogniser, "game"))

@@ -54,11 +54,11 @@ def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | N
     Args:
         chords: (symbol, seconds) in order.
     """
-    heard = [(*chord, seconds) for symbol, seconds in chords if (chord := parse_chord(symbol)) and seconds > 0]
-    if not heard:
+    timed_chords = [(*chord, seconds) for symbol, seconds in chords if (chord := parse_chord(symbol)) and seconds > 0]
+    if not timed_chords:
         return None, None
     shares = np.zeros((len(ROOTS), len(TYPES)))  # of the time that chords sound
-    for root, kind, seconds in heard:
+    for root, kind, seconds in timed_chords:
         shares[root, kind] += seconds
     shares /= shares.sum()
     intervals = [(kind, step) for kind, steps in enumerate(TYPE_INTERVALS) for step in steps]
@@ -67,7 +67,7 @@ def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | N
     for mode, tonic in np.ndindex(2, 12):
         degrees = np.roll(shares, -tonic, axis=0)
         own = sum(degrees[degree] for degree in _OWN[mode])
-        ends = sum(chord[:2] == (tonic, mode) for chord in (heard[0], heard[-1]))
+        ends = sum(chord[:2] == (tonic, mode) for chord in (timed_chords[0], timed_chords[-1]))
         fit = np.corrcoef(np.roll(_PROFILES[mode], tonic), notes)[0, 1] if notes.std() > 0 else 0.0
         scores[mode, tonic] = fit + own + 0.3 * degrees[0, mode] + 0.1 * ends
     likelihood = np.exp(_CERTAINTY * (scores - scores.max()))

@@ -176,10 +176,10 @@ class Page:
     def send(self, selector: str, file: Path) -> None:
         """Give a file to the input inside an element."""
         self.wait(f"!!document.querySelector({json.dumps(selector + ' input[type=file]')})")
-        found = self.call(
+        element = self.call(
             "Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector + ' input[type=file]')})"
         )
-        self.call("DOM.setFileInputFiles", files=[str(file)], objectId=found["result"]["objectId"])
+        self.call("DOM.setFileInputFiles", files=[str(file)], objectId=element["result"]["objectId"])
 
     def size(self, width: int, height: int) -> None:
         """Of the window, in CSS pixels."""

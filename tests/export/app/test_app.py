@@ -64,10 +64,10 @@ def post(app, data, api_name="name_chord"):
 @pytest.mark.parametrize("example", example_sounds.CLIPS)
 def test_examples_are_named_rightly(client, example):
     root, chord_type, *_ = example_sounds.CLIPS[example]
-    said = name(client, example_sounds.example(example))
-    assert (said["root"], said["type"]) == (root, chord_type) and said["confidence"] > 0.9
-    assert len(said["alternatives"]) == 5 and said["provider"] == "cpu" and said["model"] == "chordnet.onnx"
-    assert 0 < said["model_ms"] and 0 < said["read_ms"]
+    answer = name(client, example_sounds.example(example))
+    assert (answer["root"], answer["type"]) == (root, chord_type) and answer["confidence"] > 0.9
+    assert len(answer["alternatives"]) == 5 and answer["provider"] == "cpu" and answer["model"] == "chordnet.onnx"
+    assert 0 < answer["model_ms"] and 0 < answer["read_ms"]
 
 
 def test_the_shipped_examples_are_small():
@@ -77,8 +77,8 @@ def test_the_shipped_examples_are_small():
 @pytest.mark.parametrize("silence", SILENT)
 def test_silence_is_no_chord(client, tmp_path, silence):
     pcm(tmp_path / "silent.wav", SILENT[silence])
-    said = name(client, tmp_path / "silent.wav")
-    assert said["chord"] == "N" and said["root"] is None
+    answer = name(client, tmp_path / "silent.wav")
+    assert answer["chord"] == "N" and answer["root"] is None
 
 
 @pytest.mark.parametrize("kind", ["truncated", "zero length", "nan", "text", "noise", "empty"])
@@ -127,16 +127,16 @@ def test_an_unknown_menu_entry(client):
 
 @pytest.mark.skipif(not pretrained_path("chordnet.int8.onnx").is_file(), reason="no int8 model is shipped")
 def test_another_model(client):
-    said = name(client, example_sounds.example("C major"), "shipped model, int8", "cpu")
-    assert said["chord"] == "C" and said["model"] == "chordnet.int8.onnx"
+    answer = name(client, example_sounds.example("C major"), "shipped model, int8", "cpu")
+    assert answer["chord"] == "C" and answer["model"] == "chordnet.int8.onnx"
 
 
 def test_a_song_in_every_format(client):
-    found, files = client.predict(
+    timeline, files = client.predict(
         gradio_client.handle_file(str(example_sounds.example(example_sounds.SONG))), "", "", api_name="/timeline"
     )
-    assert found["key"] == "G major" and found["segments"][0]["start_s"] == 0
-    chords = [segment["chord"] for segment in found["segments"] if segment["chord"] != "N"]
+    assert timeline["key"] == "G major" and timeline["segments"][0]["start_s"] == 0
+    chords = [segment["chord"] for segment in timeline["segments"] if segment["chord"] != "N"]
     assert chords == ["G", "Em", "C", "D", "G", "Bdim", "C", "D", "G"]
     assert {Path(file).suffix for file in files} == FORMATS
     assert all(Path(file).stat().st_size > 50 and Path(file).stem.startswith("progression") for file in files)
@@ -192,8 +192,8 @@ def test_no_folder_is_served(app):
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(example_sounds.example("C major")), "../x.wav", "", "\0", None, 7])
 def test_a_path_that_was_never_uploaded(app, path):
-    said = post(app, [{"path": path, "meta": {"_type": "gradio.FileData"}}, "", ""])
-    assert "root:" not in said and '"chord"' not in said and "Traceback" not in said
+    text = post(app, [{"path": path, "meta": {"_type": "gradio.FileData"}}, "", ""])
+    assert "root:" not in text and '"chord"' not in text and "Traceback" not in text
 
 
 @pytest.mark.parametrize("key", ["path", "url"])
@@ -201,8 +201,8 @@ def test_the_server_fetches_nothing_for_anyone(app, key):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.3)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/x.wav"
-        said = post(app, [{"path": "x.wav", key: url, "meta": {"_type": "gradio.FileData"}}, "", ""])
-        assert '"chord"' not in said
+        text = post(app, [{"path": "x.wav", key: url, "meta": {"_type": "gradio.FileData"}}, "", ""])
+        assert '"chord"' not in text
         with pytest.raises(TimeoutError):
             listener.accept()
 

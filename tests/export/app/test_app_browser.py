@@ -53,8 +53,8 @@ def answered(page) -> str:
 
 def test_an_example_at_the_first_click(page):
     page.click("#clip-examples button", "F minor")
-    told = answered(page)
-    assert "F minor: F, A♭, C" in told and "Next likely chords" in told and "What the model saw" in told
+    text = answered(page)
+    assert "F minor: F, A♭, C" in text and "Next likely chords" in text and "What the model saw" in text
     assert (
         page.run("document.querySelector('.tb-keys').getAttribute('aria-label')") == "Keyboard. F minor: F, A flat, C"
     )
@@ -91,8 +91,8 @@ def test_a_file_that_is_too_large_is_refused(page, tmp_path):
 def test_a_song_its_playback_and_its_files(page):
     tab(page, "Song")
     page.click("#song-examples button", "Progression")
-    told = page.wait_text("#song-answer", "Found in", 40)
-    assert "key of G major" in told
+    text = page.wait_text("#song-answer", "Found in", 40)
+    assert "key of G major" in text
     labels = page.run("[...document.querySelectorAll('.tb-cell')].map(cell => cell.getAttribute('aria-label'))")
     assert labels[0].startswith("G major, I, 0:00 to 0:0") and len(labels) >= 9
     page.wait("document.querySelector('#song-player').readyState >= 1")
@@ -137,9 +137,9 @@ def test_ear_training_keeps_a_score_of_ones_own(app, page):
         page.click("#ear-type label", "minor")
         page.wait("!!document.querySelector('#ear-type input:checked')")
         page.click("#ear-check")
-        told = page.wait_text("#ear-answer", "it was")
-        right = "Right" in told
-        assert ("minor." in told) == right and f"of {asked} right" in told
+        text = page.wait_text("#ear-answer", "it was")
+        right = "Right" in text
+        assert ("minor." in text) == right and f"of {asked} right" in text
     other = Page()
     try:
         other.size(1400, 900)
@@ -163,8 +163,8 @@ def test_practice_listens_to_the_microphone(page):
     page.wait("[...document.querySelectorAll('#practice-audio button')].some(b => b.innerText.includes('Stop'))")
     time.sleep(1.5)
     page.click("#practice-audio button", "Stop")
-    told = page.wait_text("#practice-answer", "Your score")
-    assert "✓ Right" in told if "C major" in asked else "I heard C major" in told
+    text = page.wait_text("#practice-answer", "Your score")
+    assert "✓ Right" in text if "C major" in asked else "I heard C major" in text
 
 
 def test_keys_alone(page):

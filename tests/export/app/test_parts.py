@@ -23,11 +23,11 @@ Image = pytest.importorskip("PIL.Image", reason='the app needs Gradio, which bri
 @pytest.mark.parametrize("root", ROOTS)
 @pytest.mark.parametrize("chord_type", TYPES)
 def test_notes_are_spelled_in_thirds_and_lie_on_their_keys(root, chord_type):
-    found = chord_spelling.notes(root, chord_type)
-    letters = ["CDEFGAB".index(name[0]) for name, _ in found]
-    assert [(letter - letters[0]) % 7 for letter in letters] == [0, 2, 4] and found[0][0] == root
+    notes = chord_spelling.notes(root, chord_type)
+    letters = ["CDEFGAB".index(name[0]) for name, _ in notes]
+    assert [(letter - letters[0]) % 7 for letter in letters] == [0, 2, 4] and notes[0][0] == root
     low = root_pitch_class(ROOTS.index(root))
-    assert [at - low for _, at in found] == list(TYPE_INTERVALS[TYPES.index(chord_type)])
+    assert [at - low for _, at in notes] == list(TYPE_INTERVALS[TYPES.index(chord_type)])
 
 
 def test_notes_by_hand():
@@ -43,9 +43,9 @@ def test_the_keyboard_shows_and_tells_the_notes(root):
     svg = ElementTree.fromstring(html.keyboard(root, root and "minor"))
     marked = [rect for rect in svg.iter("rect") if "on" in rect.get("class").split()]
     assert len(list(svg.iter("rect"))) == 24 and len(marked) == (3 if root else 0)
-    told = svg.find("desc").text
-    assert told in svg.get("aria-label")
-    assert told == "No chord" or [*told.split(": ")[1].split(", ")] == [
+    words = svg.find("desc").text
+    assert words in svg.get("aria-label")
+    assert words == "No chord" or [*words.split(": ")[1].split(", ")] == [
         chord_spelling.spoken(n) for n, _ in chord_spelling.notes(root, "minor")
     ]
 
