@@ -108,9 +108,9 @@ def test_the_wheel_installs_one_name(wheel):
         names = archive.namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"triadbench"}
     assert not [name for name in names if name.startswith("triadbench/tests/")]
-    packages = {str(path.parent.relative_to(ROOT)) for layer in ("kernels", "core", "export", "bench")
-                for path in (ROOT / layer).rglob("*.py")}  # fmt: skip
-    assert {f"triadbench/{package}/" for package in packages} <= {name.rpartition("/")[0] + "/" for name in names}
+    kinds = (".py", ".html", ".css", ".js", ".csv", ".ogg", ".onnx", ".safetensors", ".pt")
+    ours = [path for layer in ("kernels", "core", "export", "bench") for path in (ROOT / layer).rglob("*")]
+    assert {f"triadbench/{path.relative_to(ROOT)}" for path in ours if path.suffix in kinds} <= set(names)
     assert {"triadbench/py.typed", "triadbench/core/pretrained/README.md"} <= set(names)
 
 
