@@ -154,41 +154,29 @@ def _figure(
 
 # --- table -----------------------------------------------------------------------------------------------------------
 
-_COLUMNS: dict[str, Callable[[dict], object]] = {
-    "layer": lambda row: row["layer"],
-    "kind": lambda row: row["kind"],
-    "forward ms": lambda row: number(row["forward_ms"]),
-    "backward ms": lambda row: number(row["backward_ms"]),
-    "% of step": lambda row: f"{100 * row['share']:.1f}",
-    "output": lambda row: _shape(row),
-    "weights": lambda row: f"{row['params']:,}" if row["params"] else None,
-    "kept MB": lambda row: _megabytes(row["saved_bytes"]),
-    "output MB": lambda row: _megabytes(row["activation_bytes"]),
-    "MFLOP forward": lambda row: number(row["flops"] / 1e6 or None),
-    "MFLOP backward": lambda row: number(row["backward_flops"] / 1e6 or None),
-    "GFLOP/s forward": lambda row: number(_rate(row, "flops", "forward_ms")),
-    "GFLOP/s backward": lambda row: number(_rate(row, "backward_flops", "backward_ms")),
-}
-
 
 def _table(record: dict) -> dict:
-    columns, peak = dict(_COLUMNS), record.get("peak_gflop_per_s")
-    if peak:
-        columns["% of peak"] = lambda row: (
-            number(100 * (row["flops"] + row["backward_flops"]) / _time(row) / 1e6 / peak or None)
-            if _time(row)
-            else None
+    peak, total = record.get("peak_gflop_per_s"), record["sum_ms"] or 1.0
+    rows = []
+    for row in record["rows"]:
+        work, time_ms = row["flops"] + row["backward_flops"], _time(row)
+        rows.append(
+            row
+            | {
+                "share": time_ms / total,
+                "shape": _shape(row),
+                "forward_rate": _rate(row, "flops", "forward_ms"),
+                "backward_rate": _rate(row, "backward_flops", "backward_ms"),
+                "of_peak": 100 * work / time_ms / 1e6 / peak if peak and work and time_ms else None,
+            }
         )
-    rows = [row | {"share": _time(row) / (record["sum_ms"] or 1.0)} for row in record["rows"]]
-    return {
-        "title": f"{_variant(record)}, batch {record['parameters']['batch']}: a step "
-        f"{number(median(record['samples']))} ms, layers {number(record['sum_ms'])} ms ({percent(record['coverage'])} "
-        f"of a profiled step), profiling takes {_overhead(record)}; weights and Adam's moments "
-        f"{_megabytes(record['held_bytes'])} MB, a step at most {_megabytes(record['peak_bytes'])} MB above",
-        "badge": "disturbed" if record.get("disturbed") else "",
-        "head": list(columns),
-        "cells": [[column(row) for column in columns.values()] for row in rows],
-    }
+    title = (
+        f"{_variant(record)}, batch {record['parameters']['batch']}: a step {number(median(record['samples']))} ms, "
+        f"layers {number(record['sum_ms'])} ms ({percent(record['coverage'])} of a profiled step), profiling takes "
+        f"{_overhead(record)}; weights and Adam's moments {_megabytes(record['held_bytes'])} MB, a step at most "
+        f"{_megabytes(record['peak_bytes'])} MB above"
+    )
+    return {"title": title, "badge": "disturbed" if record.get("disturbed") else "", "rows": rows, "peak": peak}
 
 
 def _case(record: dict) -> tuple:

@@ -220,23 +220,26 @@ def times(rows: list[dict], records: list[dict]) -> Figure:
     return figure, views(figure, owners, {one: one.label for one in cases})
 
 
-def instruction_mix(analyses: list[tuple[str, dict]]) -> Figure:
+def instruction_mix(records: list[dict]) -> Figure | None:
     """Stacked bars: instructions of the compiled CUDA kernel by class, one bar a spec and architecture."""
+    if not records:
+        return None
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    classes = dict.fromkeys(name for _, analysis in analyses for name in analysis["mix"])
+    mixes = {f"{r['parameters']['spec']} {r['parameters']['arch']}": r["analysis"]["mix"] for r in records}
+    classes = dict.fromkeys(name for mix in mixes.values() for name in mix)
     for index, name in enumerate(classes):
         figure.add_bar(
-            y=[label for label, _ in analyses],
-            x=[analysis["mix"].get(name, 0) for _, analysis in analyses],
+            y=list(mixes),
+            x=[mix.get(name, 0) for mix in mixes.values()],
             name=name,
             orientation="h",
             marker={"color": _MIX[index % len(_MIX)], "line": _EDGE},
             hovertemplate="%{x} " + name + "<extra>%{y}</extra>",
         )
     figure.update_layout(
-        **layout(190 + 34 * len(analyses)),
+        **layout(190 + 34 * len(mixes)),
         barmode="stack",
         xaxis={"title": {"text": "instructions in the program"}},
         yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},

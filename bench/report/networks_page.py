@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from triadbench.bench.analysis.summary import badge, disturbance, number, percent, scientific, select, steadiness
+from triadbench.bench.analysis.summary import badge, disturbance, number, percent, select, steadiness
 from triadbench.bench.report.figures import SERIES, layout, samples_box
-from triadbench.bench.report.page import marked, render
+from triadbench.bench.report.page import render
 from triadbench.core import timing
 
 if TYPE_CHECKING:
@@ -18,38 +17,16 @@ if TYPE_CHECKING:
 
 NAMES = ("forward", "training step")
 
-_COLUMNS: dict[str, Callable[[dict], object]] = {
-    "case": lambda row: marked(row["case"], row["badge"]),
-    "median ms": lambda row: number(row["p50_ms"]),
-    "spread": lambda row: percent(row["spread"]),
-    "error": lambda row: scientific(row["error"]),
-    "first call ms": lambda row: number(row["first_call_ms"]),
-    "clips/s": lambda row: number(row["clips_per_s"]),
-    "GFLOP/s": lambda row: number(row["gflop_per_s"]),
-    "% of peak": lambda row: percent(row["share_of_peak"], 1),
-    "p90": lambda row: number(row["p90_ms"]),
-    "p99": lambda row: number(row["p99_ms"]),
-    "n": lambda row: row["n"],
-}
-
 
 def chapter(records: list[dict]) -> Markup:
     """Figures and tables of the records named in `NAMES`; nothing where there is none."""
-    parts = {name: [row(record) for record in select(records, name)] for name in NAMES}
-    if not any(parts.values()):
+    parts = {name: rows for name in NAMES if (rows := [row(record) for record in select(records, name)])}
+    if not parts:
         return Markup()
     return render(
         "networks.html",
         findings=findings(records),
-        parts={
-            name.replace(" ", "-"): {
-                "figure": _figure(rows),
-                "cells": [[column(row) for column in _COLUMNS.values()] for row in rows],
-            }
-            for name, rows in parts.items()
-            if rows
-        },
-        columns=list(_COLUMNS),
+        parts={name.replace(" ", "-"): (rows, *_figure(rows)) for name, rows in parts.items()},
         unstable_spread=percent(timing.UNSTABLE_SPREAD),
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup, escape
 
-from triadbench.bench.analysis.summary import number, scientific
+from triadbench.bench.analysis.summary import number, percent, scientific
 
 if TYPE_CHECKING:
     import jinja2
@@ -42,7 +42,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=lambda value: "—" if value is None else value,
     )
-    environment.filters |= {"json": _json, "number": number, "scientific": scientific}
+    environment.filters |= {"json": _json, "number": number, "percent": percent, "scientific": scientific}
+    environment.filters["commas"] = lambda value: f"{value:,}" if isinstance(value, int) else value
     environment.globals["plotly"] = lambda: Markup(get_plotlyjs())
     environment.globals["file"] = lambda name: Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
     return environment

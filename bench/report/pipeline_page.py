@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from triadbench.bench.analysis import ladder as ladder_numbers
 from triadbench.bench.analysis import pairing
-from triadbench.bench.analysis.summary import DEVICES, badge, number, percent, scientific
+from triadbench.bench.analysis.summary import DEVICES, badge, number, percent
 from triadbench.bench.report import ladder_plots
-from triadbench.bench.report.page import marked, render
+from triadbench.bench.report.page import render
 
 NAME = "pipeline parts"
 _ORDER = ("original", "fast")
@@ -91,38 +91,7 @@ def _group(key: tuple, rows: list[dict]) -> dict:
         "where": where,
         "title": title if threads is None else f"{title}, {pairing.told_threads(threads)}",
         "figure": ladder_plots.parts(rows, [row["name"] for row in rows]),
-        "head": ["part", *(title for row in rows for title in (f"{row['name']}, ms a clip", "share"))],
-        "cells": _costs(rows),
-        "epochs": [_epoch(row) for row in rows],
+        "parts": list(dict.fromkeys(part for row in rows for part in row["parts"])),
+        "costs": {row["name"]: ladder_numbers.per_clip_ms(row) for row in rows},
+        "epochs": rows,
     }
-
-
-def _costs(rows: list[dict]) -> list[list[object]]:
-    """Milliseconds a clip and share of each part, and of all together."""
-    costs = [ladder_numbers.per_clip_ms(row) for row in rows]
-    lines = []
-    for part in dict.fromkeys(part for row in rows for part in row["parts"]):
-        line = [part]
-        for cost in costs:
-            line += [_ms(cost.get(part, 0.0)), percent(cost.get(part, 0.0) / sum(cost.values()), 1)]
-        lines.append(line)
-    together = [text for cost in costs for text in (_ms(sum(cost.values())), "100.0 %")]
-    return [*lines, [Markup("<b>together</b>"), *together]]
-
-
-def _ms(value: float) -> str:
-    """Fixed places, so that a column reads from top to bottom; a part that does not occur is 0."""
-    return "0" if value == 0 else "<0.001" if 0 < value < 0.001 else f"{value:.3f}"
-
-
-def _epoch(row: dict) -> list[object]:
-    samples = row["samples"]
-    return [
-        marked(row["name"], row["badge"]),
-        *map(number, (row["median_s"], min(samples), max(samples))),
-        len(samples),
-        number(row["first_s"]),
-        number(row["prepared_s"]),
-        f"{100 * (row['instrumented_s'] / row['median_s'] - 1):+.0f} %" if row["instrumented_s"] else None,
-        "reference" if row["name"] == "original" else scientific(row["error"]),
-    ]
