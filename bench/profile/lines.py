@@ -99,11 +99,10 @@ def profile(target: Target, environment: dict, rounds: int, max_time_s: float = 
     total_s = totals[target.functions[0]]
     for line in lines:
         line["share"] = line["seconds"] / total_s if total_s > 0 else 0.0
-        for callee, seconds in line.pop("entered_s").items():
-            # Called from several lines: each had its part of the one round in which that was measured.
-            all_s = sum(other for (_, _, called), (_, other) in calls.items() if called == callee)
-            line["own_seconds"] -= totals[callee] * seconds / max(all_s, 1e-12)
-        line["own_seconds"] = max(0.0, line["own_seconds"])
+    for callee in functions:
+        _subtract_callee(callee, totals[callee], lines, calls)
+    for line in lines:
+        del line["entered_s"]
     starts = {line["function"]: {key: line[key] for key in ("function", "file", "line")} for line in reversed(lines)}
     n_calls = {name: sum(int(n) for (_, _, callee), (n, _) in calls.items() if callee == name) for name in functions}
     return records.make(
@@ -121,6 +120,20 @@ def profile(target: Target, environment: dict, rounds: int, max_time_s: float = 
         told=target.explanation,
         **load,
     )
+
+
+def _subtract_callee(callee: str, total_s: float, lines: list[dict], calls: Calls) -> None:
+    """Take a function's seconds out of the own seconds of the lines that call it.
+
+    Each line has its part of the one round in which that was measured, but never more than the line itself took: what
+    is left then belongs to the other lines.
+    """
+    callers = [(line, line["entered_s"][callee]) for line in lines if callee in line["entered_s"]]
+    waiting_s = sum(seconds for (_, _, called), (_, seconds) in calls.items() if called == callee)
+    for line, seconds in sorted(callers, key=lambda caller: caller[0]["own_seconds"] / max(caller[1], 1e-12)):
+        part_s = min(line["own_seconds"], total_s * seconds / max(waiting_s, 1e-12))
+        line["own_seconds"] -= part_s
+        total_s, waiting_s = total_s - part_s, waiting_s - seconds
 
 
 def resolve(name: str) -> FunctionType:
