@@ -157,7 +157,7 @@ def _mel(records: Sequence[dict]) -> Finding:
             f"{span(ratios['eager'])} times as fast as torchaudio (median {number(numbers['eager_median'], 2)}) and "
         )
     text = (
-        f"With {pairing.told_threads(threads)} of the CPU our fastest mel kernel is, over {len(duels)} cases, {eager}"
+        f"With {pairing.threads_text(threads)} of the CPU our fastest mel kernel is, over {len(duels)} cases, {eager}"
         f"{span(ratios['rival'])} times as fast as the best rival of each case (median "
         f"{number(numbers['rival_median'], 2)}; {rivals})"
     )
@@ -244,7 +244,7 @@ def _by_protocol(pairs: Sequence[Row], words: str) -> str:
 
 
 def _threads(row: Row) -> str:
-    threads = pairing.told_threads(row["threads"])
+    threads = pairing.threads_text(row["threads"])
     return f" with {threads}" if threads else ""
 
 

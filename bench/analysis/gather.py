@@ -120,16 +120,17 @@ def gather(paths: Sequence[Path] | None = None) -> Gathered:
     return gathered
 
 
-def latest(found: list[dict]) -> list[dict]:
+def latest(timings: list[dict]) -> list[dict]:
     """Of each case the last record; of the mel contests one run, since only there the contestants took turns."""
-    kept = [record for record in found if not is_mel(record)]
+    kept = [record for record in timings if not is_mel(record)]
     runs: dict[tuple, list[dict]] = {}
-    for record in filter(is_mel, found):
+    for record in filter(is_mel, timings):
         environment = record["environment"]
         key = (record.get("effort"), environment.get("code"), environment.get("commit"))
         runs.setdefault(tuple(map(_hashable, key)), []).append(record)
     if runs:
-        kept += max(runs.values(), key=_preference)
+        preferred = max(runs.values(), key=_preference)
+        kept += preferred
     climbs: dict[tuple, list[dict]] = {}
     for record in kept:
         if _kind(record) == "ladder":
@@ -196,12 +197,12 @@ def _by_machine(timings: list[dict]) -> list[Machine]:
     return sorted(machines.values(), key=lambda m: (not m.has_gpu, -kinds[m.key], -m.counted, m.label))
 
 
-def _last_of_each(found: Iterable[dict], case: Callable[[dict], Hashable]) -> list[dict]:
+def _last_of_each(entries: Iterable[dict], case: Callable[[dict], Hashable]) -> list[dict]:
     """The last record of each case, in the order of those."""
     cases: dict[Hashable, dict] = {}
-    for record in found:
-        cases.pop(case(record), None)
-        cases[case(record)] = record
+    for entry in entries:
+        cases.pop(case(entry), None)
+        cases[case(entry)] = entry
     return list(cases.values())
 
 

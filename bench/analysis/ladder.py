@@ -42,7 +42,7 @@ def case_title(case: Case) -> str:
     clips = f"{num_items:,}" if isinstance(num_items, int) else num_items
     name = DEVICES.get(device, device)
     title = f"{name}: {task} network, batch {batch_size}, {clips} clips"
-    return title if threads is None else f"{title}, {pairing.told_threads(threads)}"
+    return title if threads is None else f"{title}, {pairing.threads_text(threads)}"
 
 
 def epoch_row(record: dict) -> Row:
@@ -174,7 +174,7 @@ def main_ladder(records: Sequence[dict], device: str) -> list[Row]:
 
 def place(row: Row) -> str:
     """As "CPU with 2 threads"."""
-    threads = pairing.told_threads(row["threads"])
+    threads = pairing.threads_text(row["threads"])
     return f"{DEVICES.get(row['device'], row['device'])}{f' with {threads}' if threads else ''}"
 
 

@@ -1,4 +1,4 @@
-"""Which measurements may be divided by one another, and what must be said where two are.
+"""Which measurements may be divided by one another, and what a ratio of two must state.
 
 Two figures are paired only if they were measured on one machine, with the same number of threads and by the same
 protocol. Different commits are allowed and never silent.
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 def threads(record: dict) -> int | None:
     """Threads that torch computed with, or None where a record does not say."""
-    found = record.get("environment", {}).get("torch_threads")
-    return found if isinstance(found, int) else None
+    count = record.get("environment", {}).get("torch_threads")
+    return count if isinstance(count, int) else None
 
 
-def told_threads(number: int | None) -> str:
+def threads_text(number: int | None) -> str:
     """ "1 thread", "2 threads", or "" where that is unknown."""
     return "" if number is None else f"{number} thread{'' if number == 1 else 's'}"
 
@@ -28,14 +28,14 @@ def code(record: dict) -> tuple[str | None, str | None]:
 
 def note(codes: Iterable[tuple[str | None, str | None]]) -> str:
     """A sentence for figures that were measured with different code, or "" where it was the same."""
-    found = list(dict.fromkeys(codes))
-    commits = list(dict.fromkeys(commit for commit, _ in found))
-    fingerprints = {fingerprint for _, fingerprint in found}
+    codes = list(codes)
+    commits = list(dict.fromkeys(commit for commit, _ in codes))
+    fingerprints = {fingerprint for _, fingerprint in codes}
     if len(commits) > 1:
-        told = ", ".join(commit[:7] if commit else "an unknown one" for commit in commits)
+        names = ", ".join(commit[:7] if commit else "an unknown one" for commit in commits)
         same = len(fingerprints) == 1 and None not in fingerprints
         rest = "; threads, versions, clips and the code that was timed are the same" if same else ""
-        return f"Measured at different commits ({told}){rest}."
+        return f"Measured at different commits ({names}){rest}."
     if len(fingerprints) > 1:
         return "Measured with different code, clips or versions at one commit (the fingerprints differ)."
     return ""

@@ -149,7 +149,7 @@ def waits(records: Sequence[dict], name: str) -> list[Row]:
             parameters = record["parameters"]
             what, files, threads = (parameters.get(key) for key in ("way", "files", "threads"))
             row = {"what": what or parameters["command"], "files": files, "threads": threads}
-            size = "" if files is None else f", {files} files, {pairing.told_threads(threads)}"
+            size = "" if files is None else f", {files} files, {pairing.threads_text(threads)}"
             row |= {"label": row["what"] + size, "samples": record["samples"], "median_s": _median(record["samples"])}
             row |= {"first_s": record["first_call"], "front_end": record.get("front_end")}
             found.append(
@@ -223,7 +223,7 @@ def difference(row: Row) -> str:
 def single_sentence(row: Row) -> str:
     """One clip a call: a contestant against eager PyTorch."""
     return (
-        f"CPU, {pairing.told_threads(row['threads'])}, one clip a call: “{row['name']}” answers in "
+        f"CPU, {pairing.threads_text(row['threads'])}, one clip a call: “{row['name']}” answers in "
         f"{number(row['single']['p50'])} ms (median; 99 % within {number(row['single']['p99'])} ms), "
         f"{number(row['over_eager'], 2)} times as fast as eager PyTorch with torchaudio's mel, its probabilities "
         f"within {row['worst_difference']:.1e}."
@@ -251,7 +251,7 @@ def sentences(records: Sequence[dict]) -> list[str]:
         if offline := [row for row in here if row["over_eager_offline"]]:
             best = max(offline, key=lambda row: row["best"])
             lines.append(
-                f"CPU, {pairing.told_threads(threads)}, many clips: “{best['name']}” answers {number(best['best'])} "
+                f"CPU, {pairing.threads_text(threads)}, many clips: “{best['name']}” answers {number(best['best'])} "
                 f"clips a second at batch {best['best_batch']}, {number(best['over_eager_offline'])} times as many as "
                 f"eager PyTorch at its best batch.{_disturbed(best['disturbed'].get(best['best_batch']))}"
             )

@@ -69,9 +69,9 @@ def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_j
 
 
 def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool, **options):
-    given = [name for name, value in options.items() if value] + (["fresh"] if fresh and only else [])
-    if given:
-        names = ", ".join({"specs": "--spec", "batches": "--batch"}.get(name, f"--{name}") for name in given)
+    misplaced = [name for name, value in options.items() if value] + (["fresh"] if fresh and only else [])
+    if misplaced:
+        names = ", ".join({"specs": "--spec", "batches": "--batch"}.get(name, f"--{name}") for name in misplaced)
         raise click.UsageError(f"{names} belongs to --only mel; add that")
     from triadbench.bench.profile import whole_machine
     from triadbench.bench.report import profile_page

@@ -51,14 +51,14 @@ def run(environment: dict, effort: Effort, progress: Callable[[int, int | None],
     """
     product = roofs.measure(timing.own_threads(), effort.peak_s)["arithmetic"]
     peak = product["flops"] / min(product["samples_ms"]) / 1e6
-    networks, found = make_networks(), []
+    networks, measured = make_networks(), []
     for done, network in enumerate(networks):
         progress(done, len(networks))
         for batch in FORWARD_BATCHES:
-            found.append(_forward(network, batch, environment, effort, peak))
-        found += _steps(network, environment, effort)
+            measured.append(_forward(network, batch, environment, effort, peak))
+        measured += _steps(network, environment, effort)
     progress(len(networks), len(networks))
-    return found
+    return measured
 
 
 def _record(name: str, network: Network, timed: timing.Timing, environment: dict, batch: int, **more: Any) -> dict:

@@ -102,17 +102,17 @@ def run(
         if part == "mel":
             threads = [usable_cores()] if effort.all_threads_only else ()
             contest = mel.make_contest(effort.mel, effort.mel_specs, threads=threads)
-            found, _, _ = mel.measure(records_path, contest, effort.mel, fresh=fresh, progress=report, note=note)
+            part_records, _, _ = mel.measure(records_path, contest, effort.mel, fresh=fresh, progress=report, note=note)
         else:
             if part == "step":
-                found = networks.run(environment, effort.step, report)
+                part_records = networks.run(environment, effort.step, report)
             else:
                 measure = {"layers": _layers, "pipeline": _pipeline, "lines": _lines}[part]
-                found = [
+                part_records = [
                     record for device in devices for record in measure(environment, folder, effort, device, report)
                 ]
-            records.append_all(found, records_path)
-        measured[part] = found, round(time.perf_counter() - begun, 1)
+            records.append_all(part_records, records_path)
+        measured[part] = part_records, round(time.perf_counter() - begun, 1)
     return measured
 
 

@@ -38,8 +38,8 @@ def run(page: Path, *arguments: str, timeout_s: float = 120.0) -> subprocess.Com
     Raises:
         UserError: no browser on the PATH, or it did not end.
     """
-    found = find()
-    if found is None:
+    executable = find()
+    if executable is None:
         raise UserError(
             f"no browser: none of {', '.join(NAMES)} is on the PATH; install Chromium or Chrome, or leave the pictures "
             "out (the report itself needs none)"
@@ -48,7 +48,7 @@ def run(page: Path, *arguments: str, timeout_s: float = 120.0) -> subprocess.Com
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with tempfile.TemporaryDirectory(prefix="triadbench-browser-", ignore_cleanup_errors=True) as profile:
         command = [
-            found,
+            executable,
             *_QUIET,
             *sandbox,
             f"--user-data-dir={profile}",
@@ -59,7 +59,7 @@ def run(page: Path, *arguments: str, timeout_s: float = 120.0) -> subprocess.Com
         try:
             return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired as error:
-            raise UserError(f"{found} did not end in {timeout_s:.0f} s; try again") from error
+            raise UserError(f"{executable} did not end in {timeout_s:.0f} s; try again") from error
 
 
 def screenshot(page: Path, out: Path, width: int, height: int, scale: float = 2.0) -> None:

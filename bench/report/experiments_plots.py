@@ -87,7 +87,7 @@ def _kinds(rows: Sequence[Row], variable: str) -> str:
 
 def _measured(row: Row) -> str:
     """Threads and, of a run that is not the original's, how it differs; lines of a hover."""
-    lines = [pairing.told_threads(row["threads"]), *row["short"].replace(": ", ":; ", 1).split("; ")]
+    lines = [pairing.threads_text(row["threads"]), *row["short"].replace(": ", ":; ", 1).split("; ")]
     # A record's own text: plotly knows some tags.
     return "".join(f"<br>{line.replace('<', '&lt;')}" for line in lines if line)
 

@@ -36,7 +36,7 @@ def chapter(records: list[dict]) -> Markup:
     return render(
         "layers.html",
         findings=findings(list(latest.values())),
-        networks={name: _network(found) for name, found in of_network.items()},
+        networks={name: _network(variants) for name, variants in of_network.items()},
     )
 
 

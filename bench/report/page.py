@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from triadbench.bench.analysis.summary import number, percent, scientific
 
@@ -61,16 +61,6 @@ def render(template: str, **values: object) -> Markup:
     return Markup(_environment().get_template(template).render(values))
 
 
-def macro(name: str, *values: object, **named: object) -> Markup:
-    """One of the macros in `templates/macros.html`, for chapters that are put together in Python."""
-    return getattr(_environment().get_template("macros.html").module, name)(*values, **named)
-
-
-def marked(name: object, word: str) -> Markup:
-    """A name with a badge behind it, for cells that are put together in Python."""
-    return escape(name) + macro("badge", word)
-
-
 def page(title: str, lead: str, machines: Sequence[tuple[str, Sequence[Chapter]]]) -> str:
     """The whole HTML page.
 
@@ -93,11 +83,11 @@ def machine_page(title: str, what: str, chapters: Sequence[Chapter], records: Se
     environment = records[0]["environment"]
     gpu = environment["gpu"] or "no GPU: nothing was measured on one"
     where = f"{environment['cpu']}, {environment['cores_usable']} cores · {gpu}"
-    last = Chapter("environment", "Environment", macro("environment", environment_fields(environment)))
+    last = Chapter("environment", "Environment", render("machine.html", fields=_fields(environment)))
     return page(title, f"{what} of {environment['time']}", [(where, [*chapters, last])])
 
 
-def environment_fields(environment: dict) -> dict[str, object]:
+def _fields(environment: dict) -> dict[str, object]:
     """A record's environment in words: field -> value."""
     commit = environment["commit"] and environment["commit"][:12] + (" (changed)" if environment["dirty"] else "")
     return {

@@ -31,7 +31,7 @@ def findings(records: Sequence[dict]) -> list[str]:
     """What the records say, in sentences."""
     sentences = []
     for (device, _, _, _, threads), rows in groups(records).items():
-        where = DEVICES.get(device, device) + (f" with {pairing.told_threads(threads)}" if threads else "")
+        where = DEVICES.get(device, device) + (f" with {pairing.threads_text(threads)}" if threads else "")
         for row in rows:
             costs = ladder_numbers.per_clip_ms(row)
             total = sum(costs.values())
@@ -89,7 +89,7 @@ def _group(key: tuple, rows: list[dict]) -> dict:
     title = f"{where}: {task} network, batch {batch_size}, {rows[0]['clips']:,} training clips"
     return {
         "where": where,
-        "title": title if threads is None else f"{title}, {pairing.told_threads(threads)}",
+        "title": title if threads is None else f"{title}, {pairing.threads_text(threads)}",
         "figure": ladder_plots.parts(rows, [row["name"] for row in rows]),
         "parts": list(dict.fromkeys(part for row in rows for part in row["parts"])),
         "costs": {row["name"]: ladder_numbers.per_clip_ms(row) for row in rows},

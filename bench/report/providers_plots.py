@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from triadbench.bench.analysis import providers
-from triadbench.bench.analysis.pairing import told_threads
+from triadbench.bench.analysis.pairing import threads_text
 from triadbench.bench.analysis.providers import Row
 from triadbench.bench.report.figures import (
     DASHES,
@@ -116,5 +116,5 @@ def _look(rows: Sequence[Row], row: Row, shape: str = "linear") -> dict:
 
 def _by_threads(figure: go.Figure, rows: Sequence[Row], owners: Sequence[int]) -> list[dict]:
     return views(
-        figure, owners, {threads: told_threads(threads) for threads in sorted({row["threads"] for row in rows})}
+        figure, owners, {threads: threads_text(threads) for threads in sorted({row["threads"] for row in rows})}
     )

@@ -151,3 +151,15 @@ def test_a_function_that_never_runs_is_an_error(module):
 def test_profiling_leaves_no_tracer_behind(record):
     assert sys.getprofile() is None and sys.gettrace() is None
     assert time.sleep.__name__ == "sleep"
+
+
+def test_no_line_gives_away_more_than_it_took():
+    """The parts of two lines are measured in one round and the times in others; where they differ the rest moves on."""
+    lines = [
+        {"own_seconds": 1.0, "entered_s": {"load": 5.0}},
+        {"own_seconds": 6.0, "entered_s": {"load": 5.0}},
+        {"own_seconds": 3.0, "entered_s": {}},
+    ]
+    calls = {("step", 1, "load"): [1, 5.0], ("step", 2, "load"): [1, 5.0]}
+    line_profiles._subtract_callee("load", 6.0, lines, calls)
+    assert [line["own_seconds"] for line in lines] == pytest.approx([0.0, 1.0, 3.0])
