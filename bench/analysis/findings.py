@@ -13,7 +13,7 @@ from typing import Any
 from triadbench.bench.analysis import experiments, ladder, pairing, providers, published
 from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.analysis.gather import is_mel
-from triadbench.bench.analysis.summary import number, span
+from triadbench.bench.analysis.summary import DEVICES, number, span
 
 Row = dict[str, Any]
 
@@ -60,35 +60,30 @@ Finding = tuple[str, dict[str, Any], str | None]
 def _why(records: Sequence[dict]) -> Finding:
     """Amdahl's bound on what a faster device can gain while the work on single clips stays."""
     least, most = published.ratio_range("train")
-    train = published.Setting("batch-size", "type", 32, 8192, "train")
-    test_over_train = published.clip_ms(train._replace(phase="test"), "cuda") / published.clip_ms(train, "cuda")
-    numbers = {"published_least": least, "published_most": most, "published_test_over_train": test_over_train}
+    test_over_train = published.test_over_train("cuda")
+    numbers: dict[str, Any] = {
+        "published_least": least,
+        "published_most": most,
+        "published_test_over_train": test_over_train,
+    }
     opening = f"The original's GPU trained only {number(least)} to {number(most)} times as fast as its CPU."
     opening += f" {published.hint()}"
     for device in ("cuda", "cpu"):
         rows = ladder.main_ladder(records, device)
         if ladder.has_parts(rows):
-            outside = 1 - ladder.share(rows[0], ladder.NETWORK)
-            measured = {
-                "device": ladder.DEVICES[device],
-                "share_outside_network": outside,
-                "bound": ladder.bound(rows[0]),
-            }
-            return f"{opening} {ladder.bound_sentence(rows[0])}", numbers | measured, None
+            outside, bound = 1 - ladder.share(rows[0], ladder.NETWORK), ladder.bound(rows[0])
+            numbers |= {"device": DEVICES[device], "share_outside_network": outside, "bound": bound}
+            return f"{opening} {ladder.bound_sentence(rows[0])}", numbers, None
     return f"{opening} The parts of an epoch are not measured here yet.", numbers, LADDER
 
 
 def _where(records: Sequence[dict]) -> Finding:
-    for device, name in ladder.DEVICES.items():
+    for device, name in DEVICES.items():
         rows = ladder.main_ladder(records, device)
         if ladder.has_parts(rows):
             costs = ladder.per_clip_ms(rows[0])
-            numbers = {
-                "device": name,
-                "threads": rows[0]["threads"],
-                "total_ms": sum(costs.values()),
-                "parts_ms": costs,
-            }
+            numbers = {"device": name, "threads": rows[0]["threads"], "parts_ms": costs}
+            numbers["total_ms"] = sum(costs.values())
             return ladder.split_sentence(rows[0]) + _caveats(rows[:1]), numbers, None
     return "Where a clip's time goes in the original pipeline is not measured here yet.", {}, LADDER
 

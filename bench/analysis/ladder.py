@@ -22,7 +22,6 @@ NAMES = ("ladder", "ladder left out")
 """Records of a rung that was timed, and of one that failed its check and was not."""
 PREPARING = ("reading", "resampling", "mel", "copy")
 NETWORK = ("forward", "backward", "optimizer")
-FULL_CLIPS = 8192
 _SETTING = {"task": "task", "batch_size": "batch size", "num_items": "clips"}
 
 
@@ -305,7 +304,7 @@ def _tables(rows: list[Row]) -> str:
             row["name"],
             f"{row['median_s']:.3f}",
             f"{1e3 * row['median_s'] / row['clips']:.3f}",
-            f"{row['median_s'] / row['clips'] * int(published.TRAIN_SHARE * FULL_CLIPS):.2f}",
+            f"{row['median_s'] / row['clips'] * int(published.TRAIN_SHARE * published.FULL_CLIPS):.2f}",
             f"{row['over_original']:.2f}x",
             f"{row['over_previous'] or 1:.2f}x",
             f"{row['first_s']:.3f}",

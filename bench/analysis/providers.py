@@ -223,10 +223,10 @@ def difference(row: Row) -> str:
 def single_sentence(row: Row) -> str:
     """One clip a call: a contestant against eager PyTorch."""
     return (
-        f"CPU, {pairing.threads_text(row['threads'])}, one clip a call: “{row['name']}” answers in "
+        f"One clip a call on the CPU with {pairing.threads_text(row['threads'])}: “{row['name']}” takes "
         f"{number(row['single']['p50'])} ms (median; 99 % within {number(row['single']['p99'])} ms), "
-        f"{number(row['over_eager'], 2)} times as fast as eager PyTorch with torchaudio's mel, its probabilities "
-        f"within {row['worst_difference']:.1e}."
+        f"{number(row['over_eager'], 2)} times as fast as eager PyTorch with torchaudio's mel; its probabilities "
+        f"differ by at most {row['worst_difference']:.1e}."
     )
 
 
@@ -234,7 +234,7 @@ def files_sentence(ratio: tuple[Row, Row, float]) -> str:
     """A folder of files: `infer` against an eager loop; `ratio` as of `files_ratio`."""
     ours, loop, times = ratio
     return (
-        f"A folder of {ours['files']:,} files: `infer` takes {number(ours['median_s'])} s and is {number(times, 2)} "
+        f"A folder of {ours['files']:,} files: infer takes {number(ours['median_s'])} s and is {number(times, 2)} "
         f"times as fast as a plain eager loop ({number(loop['median_s'])} s), with the same labels."
     )
 
@@ -251,9 +251,10 @@ def sentences(records: Sequence[dict]) -> list[str]:
         if offline := [row for row in here if row["over_eager_offline"]]:
             best = max(offline, key=lambda row: row["best"])
             lines.append(
-                f"CPU, {pairing.threads_text(threads)}, many clips: “{best['name']}” answers {number(best['best'])} "
-                f"clips a second at batch {best['best_batch']}, {number(best['over_eager_offline'])} times as many as "
-                f"eager PyTorch at its best batch.{_disturbed(best['disturbed'].get(best['best_batch']))}"
+                f"Many clips on the CPU with {pairing.threads_text(threads)}: “{best['name']}” takes "
+                f"{number(best['best'])} clips a second at batch {best['best_batch']}, "
+                f"{number(best['over_eager_offline'])} times as many as eager PyTorch at its best batch."
+                f"{_disturbed(best['disturbed'].get(best['best_batch']))}"
             )
     if ratio := files_ratio(records):
         lines.append(files_sentence(ratio) + _disturbed("disturbed" in (ratio[0]["badge"], ratio[1]["badge"])))

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from triadbench.bench.analysis import ladder, pairing
 from triadbench.bench.analysis.ladder import Case, Row
+from triadbench.bench.analysis.summary import DEVICES
 from triadbench.bench.report import ladder_plots
 from triadbench.bench.report.page import render
 
@@ -27,7 +28,7 @@ def _ladder(case: Case, rows: list[Row]) -> dict:
     with_parts = [row for row in timed if row["parts"]]
     return {
         "title": ladder.case_title(case),
-        "device": ladder.DEVICES.get(case[0], case[0]),
+        "device": DEVICES.get(case[0], case[0]),
         "short": next((row["protocol"] for row in rows if row["protocol"] != "full"), ""),
         "note": pairing.note(row["code"] for row in timed),
         "complete": ladder.is_complete(rows),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 from markupsafe import Markup
 
-from triadbench.bench.analysis import ladder as ladder_numbers
-from triadbench.bench.analysis import pairing
-from triadbench.bench.analysis.summary import DEVICES, badge, number, percent
+from triadbench.bench.analysis import ladder, pairing
+from triadbench.bench.analysis.summary import DEVICES, number, percent
 from triadbench.bench.report import ladder_plots
 from triadbench.bench.report.page import render
 
@@ -22,18 +20,17 @@ def chapter(records: Sequence[dict]) -> Markup:
     pipelines = groups(records)
     if not pipelines:
         return Markup()
-    return render(
-        "pipeline.html", findings=findings(records), groups=[_group(key, rows) for key, rows in pipelines.items()]
-    )
+    views = [_group(case, rows) for case, rows in pipelines.items()]
+    return render("pipeline.html", findings=findings(records), groups=views)
 
 
 def findings(records: Sequence[dict]) -> list[str]:
     """What the records say, in sentences."""
     sentences = []
-    for (device, _, _, _, threads), rows in groups(records).items():
-        where = DEVICES.get(device, device) + (f" with {pairing.threads_text(threads)}" if threads else "")
+    for rows in groups(records).values():
+        where = ladder.place(rows[0])
         for row in rows:
-            costs = ladder_numbers.per_clip_ms(row)
+            costs = ladder.per_clip_ms(row)
             total = sum(costs.values())
             largest = sorted(costs, key=lambda part: -costs[part])[:3]
             sentences.append(
@@ -55,43 +52,27 @@ def findings(records: Sequence[dict]) -> list[str]:
 
 def groups(records: Sequence[dict]) -> dict[tuple, list[dict]]:
     """(device, task, batch size, clips, threads) -> rows as those of `analysis.ladder`, the original first."""
-    latest: dict[tuple, dict[str, dict]] = {}
+    latest: dict[ladder.Case, dict[str, dict]] = {}
     for record in records:
         if record["name"] == NAME and record["samples"] and record.get("parts"):
-            parameters = record["parameters"]
-            key = tuple(parameters.get(name) for name in ("device", "task", "batch_size", "num_items"))
-            latest.setdefault((*key, pairing.threads(record)), {})[parameters["pipeline"]] = _row(record)
-    order = sorted(latest, key=lambda key: (key[0] != "cpu", -(key[3] or 0), -(key[4] or 0), str(key)))
+            row = ladder.epoch_row(record) | {
+                "name": record["parameters"]["pipeline"],
+                "prepared_s": record.get("prepared_s") or 0.0,
+                "error": (record["error"] or {}).get("max_difference"),
+            }
+            latest.setdefault(ladder.case_of(record), {})[row["name"]] = row
     return {
-        key: sorted(latest[key].values(), key=lambda row: (*_ORDER, row["name"]).index(row["name"])) for key in order
+        case: sorted(latest[case].values(), key=lambda row: (*_ORDER, row["name"]).index(row["name"]))
+        for case in sorted(latest, key=ladder.case_order)
     }
 
 
-def _row(record: dict) -> dict:
+def _group(case: ladder.Case, rows: list[dict]) -> dict:
     return {
-        "name": record["parameters"]["pipeline"],
-        "samples": record["samples"],
-        "median_s": median(record["samples"]),
-        "first_s": record["first_call"],
-        "prepared_s": record.get("prepared_s") or 0.0,
-        "parts": {part: float(value) for part, value in record["parts"].items()},
-        "instrumented_s": record.get("instrumented_s"),
-        "clips": int(record["n_clips"]),
-        "code": pairing.code(record),
-        "error": (record["error"] or {}).get("max_difference"),
-        "badge": badge(record["samples"], bool(record.get("disturbed"))),
-    }
-
-
-def _group(key: tuple, rows: list[dict]) -> dict:
-    device, task, batch_size, _, threads = key
-    where = DEVICES.get(device, str(device))
-    title = f"{where}: {task} network, batch {batch_size}, {rows[0]['clips']:,} training clips"
-    return {
-        "where": where,
-        "title": title if threads is None else f"{title}, {pairing.threads_text(threads)}",
+        "where": DEVICES.get(case[0], case[0]),
+        "title": ladder.case_title((*case[:3], f"{rows[0]['clips']:,} training", case[4])),
         "figure": ladder_plots.parts(rows, [row["name"] for row in rows]),
         "parts": list(dict.fromkeys(part for row in rows for part in row["parts"])),
-        "costs": {row["name"]: ladder_numbers.per_clip_ms(row) for row in rows},
+        "costs": {row["name"]: ladder.per_clip_ms(row) for row in rows},
         "epochs": rows,
     }

@@ -87,7 +87,7 @@ def test_the_terminals_tables():
     text = providers.text(everything())
     lines = [line.split() for line in text.splitlines() if line.startswith(("onnx, clip by clip", BASELINE))]
     assert len(lines) == 5 and ["123", "9.87", "36.5", "102", "1"] == lines[-1][-5:]
-    assert "A folder of 512 files: `infer` takes 1.12 s and is 6.0 times as fast" in text
+    assert "A folder of 512 files: infer takes 1.12 s and is 6.0 times as fast" in text
     assert "python cli.py infer clip.wav takes 0.432 s as a whole process (median of 7)." in text
     assert "not measured: torchscript, cuda: no <GPU>" in text
     assert providers.text([]).startswith("- GPU: not measured")

@@ -100,7 +100,7 @@ def test_files_are_answered_alike_and_processes_too(tmp_path, monkeypatch):
         ("benchmark process", "infer clip.wav"),
         ("benchmark process", "--help"),
     ]
-    assert "A folder of 3 files: `infer` takes" in done.output and "python cli.py --help" in done.output
+    assert "A folder of 3 files: infer takes" in done.output and "python cli.py --help" in done.output
 
 
 def test_a_fresh_process_tells_its_load_first_call_and_memory(tmp_path):
