@@ -24,14 +24,14 @@ _PATH = click.Path(path_type=Path)
 def report(records: tuple[Path, ...], out: Path, pictures: Path | None, as_json: bool) -> None:
     """Write everything that RECORDS hold into one HTML file that needs no network.
 
-    RECORDS are files of JSON Lines or folders of them; without any, all under bench/records and runs. What several
+    RECORDS are files of JSON Lines or folders of them; without any, all under bench/results and runs. What several
     machines measured stays apart: the page has a menu, and no ratio mixes two.
 
     \b
     Examples:
       python cli.py report
       python cli.py report runs/profile/records.jsonl --out report.html
-      python cli.py report bench/records --pictures pictures --json
+      python cli.py report bench/results --pictures pictures --json
     """
     from triadbench.bench.report import report as page
 

@@ -16,13 +16,9 @@ TITLES = {
     "pipeline": "The pipelines: an epoch's parts",
     "lines": "Line by line",
 }
-_CHAPTERS = {
-    "mel": (mel_page.chapter, mel_summary.findings),
-    "layers": (layers_page.chapter, layers_page.findings),
-    "step": (networks_page.chapter, networks_page.findings),
-    "pipeline": (pipeline_page.chapter, pipeline_page.findings),
-    "lines": (lines_page.chapter, lines_page.findings),
-}
+_MODULES = {"layers": layers_page, "step": networks_page, "pipeline": pipeline_page, "lines": lines_page}
+CHAPTERS = {"mel": mel_page.chapter} | {part: module.chapter for part, module in _MODULES.items()}
+_FINDINGS = {"mel": mel_summary.findings} | {part: module.findings for part, module in _MODULES.items()}
 
 
 def page(parts: dict[str, list[dict]]) -> str:
@@ -31,7 +27,7 @@ def page(parts: dict[str, list[dict]]) -> str:
     Args:
         parts: {part: its records}; parts are the keys of `TITLES`.
     """
-    chapters = [Chapter(part, TITLES[part], _CHAPTERS[part][0](records)) for part, records in parts.items()]
+    chapters = [Chapter(part, TITLES[part], CHAPTERS[part](records)) for part, records in parts.items()]
     shown = [chapter for chapter in chapters if chapter.body]
     records = [record for records in parts.values() for record in records]
     return machine_page("Where the time goes on this machine", "Profile", shown, records)
@@ -39,7 +35,7 @@ def page(parts: dict[str, list[dict]]) -> str:
 
 def findings(part: str, records: list[dict]) -> list[str]:
     """What a part's records say, in sentences."""
-    return _CHAPTERS[part][1](records)
+    return _FINDINGS[part](records)
 
 
 def write(parts: dict[str, tuple[list[dict], float]], out: Path, records_path: Path, begun: float) -> dict:

@@ -23,11 +23,10 @@ from triadbench.bench.report import (
     environment_page,
     experiments_page,
     ladder_page,
-    layers_page,
-    lines_page,
     mel_page,
     networks_page,
     pipeline_page,
+    profile_page,
     providers_page,
 )
 from triadbench.bench.report.page import Chapter, page, render
@@ -57,39 +56,26 @@ class _Part(NamedTuple):
         return gather.is_mel(record) if self.id == "mel" else record["name"] in self.names
 
 
+def _profiled(part: str, names: Sequence[str]) -> _Part:
+    """A part of `profile`, under the same title."""
+    command = f"python cli.py profile --only {part}"
+    return _Part(part, profile_page.TITLES[part], names, profile_page.CHAPTERS[part], command)
+
+
+_LADDER = "The ladder: from the original pipeline to the fast one"
 _PARTS = (
     _Part("mel", "Mel spectrograms: ours and their rivals", (), mel_page.chapter, story.MEL),
+    _Part("ladder", _LADDER, ladder_numbers.NAMES, ladder_page.chapter, story.LADDER),
     _Part(
-        "ladder",
-        "The ladder: from the original pipeline to the fast one",
-        ladder_numbers.NAMES,
-        ladder_page.chapter,
-        story.LADDER,
+        "experiments", "The original's experiments, again", [*experiment_numbers.NAMES], experiments_page.chapter, ""
     ),
+    _profiled("pipeline", [pipeline_page.NAME]),
+    _profiled("lines", ["lines"]),
     _Part(
-        "experiments",
-        "The original's experiments, again",
-        tuple(experiment_numbers.NAMES),
-        experiments_page.chapter,
-        "",
+        "providers", providers_page.TITLE, providers_numbers.NAMES, providers_page.chapter, providers_numbers.COMMAND
     ),
-    _Part(
-        "pipeline",
-        "The pipelines: an epoch's parts",
-        (pipeline_page.NAME,),
-        pipeline_page.chapter,
-        "python cli.py profile --only pipeline",
-    ),
-    _Part("lines", "Line by line", ("lines",), lines_page.chapter, "python cli.py profile --only lines"),
-    _Part(
-        "providers",
-        "One clip in, one chord out: formats and providers",
-        providers_numbers.NAMES,
-        providers_page.chapter,
-        providers_numbers.COMMAND,
-    ),
-    _Part("layers", "Layer by layer", ("layers",), layers_page.chapter, "python cli.py profile --only layers"),
-    _Part("step", "Networks and a training step", networks_page.NAMES, networks_page.chapter, ""),
+    _profiled("layers", ["layers"]),
+    _profiled("step", networks_page.NAMES)._replace(command=""),
 )
 
 
