@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from triadbench.bench.analysis.summary import DEVICES, OTHER_PROGRAMS, number, percent, select
-from triadbench.bench.report.figures import layout, views
+from triadbench.bench.report.figures import LEGEND_ABOVE, layout, views
 from triadbench.bench.report.page import render
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _figure(
         xaxis={"title": {"text": unit}, "rangemode": "tozero"},
         yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  ", "type": "category"},
     )
-    figure.update_layout(legend={"y": 1.0, "yanchor": "bottom", "traceorder": "normal"}, margin={"t": 40})
+    figure.update_layout(legend=LEGEND_ABOVE, margin={"t": 40})
     return figure, views(figure, owners, dict(enumerate(map(_variant, records))))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.analysis.mel import Case, case
 from triadbench.bench.analysis.summary import number, select
-from triadbench.bench.report.figures import layout, samples_box, views
+from triadbench.bench.report.figures import LEGEND_ABOVE, layout, samples_box, views
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -239,9 +239,10 @@ def instruction_mix(records: list[dict]) -> Figure | None:
             hovertemplate="%{x} " + name + "<extra>%{y}</extra>",
         )
     figure.update_layout(
-        **layout(190 + 34 * len(mixes)),
+        **layout(250 + 34 * len(mixes)),
         barmode="stack",
         xaxis={"title": {"text": "instructions in the program"}},
         yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
     )
+    figure.update_layout(legend=LEGEND_ABOVE, margin={"t": 40})
     return figure, []
