@@ -50,7 +50,7 @@ def ours(records: Sequence[dict]) -> list[Row]:
                 "first_s": record["first_call"],
                 "threads": pairing.threads(record),
                 "code": pairing.code(record),
-                "badge": badge(record["samples"], bool(record.get("disturbed"))),
+                "badge": badge(record),
             }
             rows[setting, row["device"], row["pipeline"], row["threads"], protocol] = row
     return list(rows.values())

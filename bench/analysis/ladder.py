@@ -66,7 +66,7 @@ def epoch_row(record: dict) -> Row:
         "device": parameters.get("device"),
         "threads": pairing.threads(record),
         "code": pairing.code(record),
-        "badge": badge(record["samples"], bool(record.get("disturbed"))),
+        "badge": badge(record),
     }
 
 

@@ -62,7 +62,7 @@ def rows(records: list[dict]) -> list[dict]:
             | {key: record["error"][key] for key in ("rms_relative", "peak_relative", "tilted_log")}
             | {
                 "disturbed": record["disturbed"],
-                "badge": badge(record["samples"], record["disturbed"]),
+                "badge": badge(record),
                 "clips_per_s": record["clips"] / seconds,
                 "real_time_factor": record["audio_s"] / seconds,
                 "gb_per_s": gb_per_s,

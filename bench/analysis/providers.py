@@ -59,7 +59,7 @@ def rows(records: Sequence[dict]) -> list[Row]:
         run = record["environment"].get("time")
         if record["name"] == SINGLE:
             row |= {"single": statistics(record["samples"]), "samples": record["samples"], "single_run": run}
-            row |= {"first_ms": record["first_call"], "badge": badge(record["samples"], bool(record.get("disturbed")))}
+            row |= {"first_ms": record["first_call"], "badge": badge(record)}
         else:
             batch = parameters["batch"]
             row["offline"][batch] = 1e3 * batch / float(np.median(record["samples"]))
@@ -129,7 +129,7 @@ def loads(records: Sequence[dict]) -> list[Row]:
             **{name: _median([run[field] for run in record["runs"]]) for name, field in measured.items()},
             "bytes": record.get("bytes"),
             "n": len(record["runs"]),
-            "badge": badge(record["samples"], bool(record.get("disturbed"))),
+            "badge": badge(record),
         }
         for record in records
         if record["name"] == LOAD and record["samples"]
@@ -143,23 +143,16 @@ def _median(values: Sequence[Any]) -> float | None:
 def waits(records: Sequence[dict], name: str) -> list[Row]:
     """Of `FILES` or `PROCESS`: `what` ("infer", "eager loop"; or the command), `label` (with files and threads),
     `samples` (seconds), `median_s`, `first_s`, `files`, `threads`, `front_end`, `badge`, `run`."""
-    found = []
+    rows = []
     for record in records:
         if record["name"] == name and record["samples"]:
-            parameters = record["parameters"]
+            parameters, samples = record["parameters"], record["samples"]
             what, files, threads = (parameters.get(key) for key in ("way", "files", "threads"))
-            row = {"what": what or parameters["command"], "files": files, "threads": threads}
-            size = "" if files is None else f", {files} files, {pairing.threads_text(threads)}"
-            row |= {"label": row["what"] + size, "samples": record["samples"], "median_s": _median(record["samples"])}
-            row |= {"first_s": record["first_call"], "front_end": record.get("front_end")}
-            found.append(
-                row
-                | {
-                    "run": record["environment"].get("time"),
-                    "badge": badge(record["samples"], bool(record.get("disturbed"))),
-                }
-            )
-    return found
+            row = {"what": what or parameters["command"], "files": files, "threads": threads, "samples": samples}
+            row["label"] = row["what"] + ("" if files is None else f", {files} files, {pairing.threads_text(threads)}")
+            row |= {"median_s": _median(samples), "first_s": record["first_call"], "badge": badge(record)}
+            rows.append(row | {"front_end": record.get("front_end"), "run": record["environment"].get("time")})
+    return rows
 
 
 def files_ratio(records: Sequence[dict]) -> tuple[Row, Row, float] | None:

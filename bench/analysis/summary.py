@@ -19,15 +19,14 @@ def select(records: Sequence[dict], name: str, **parameters: object) -> list[dic
     ]
 
 
-def badge(samples: Sequence[float], disturbed: bool = False) -> str:
-    """The mark of a doubtful timing: "disturbed", "unstable" or "".
+def badge(record: dict) -> str:
+    """The mark of a doubtful timing: "disturbed" (other processes wanted its cores), "unstable" or ""."""
+    return "disturbed" if record.get("disturbed") else "unstable" if is_unstable(record["samples"]) else ""
 
-    Disturbed: other processes wanted the cores that the timing needed. Unstable: the interquartile range is above
-    `UNSTABLE_SPREAD` of the median; fewer than three samples have no spread.
-    """
-    if disturbed:
-        return "disturbed"
-    return "unstable" if len(samples) > 2 and Timing.from_samples(0.0, list(samples)).unstable else ""
+
+def is_unstable(samples: Sequence[float]) -> bool:
+    """Whether the interquartile range is above `UNSTABLE_SPREAD` of the median; three samples have no spread yet."""
+    return len(samples) > 2 and Timing.from_samples(0.0, list(samples)).unstable
 
 
 def disturbance(records: Sequence[dict]) -> list[str]:
@@ -46,7 +45,7 @@ def steadiness(records: Sequence[dict]) -> list[str]:
     """A sentence on how many of these timings are unstable."""
     if not records:
         return []
-    unstable = sum(bool(badge(record["samples"])) for record in records)
+    unstable = sum(is_unstable(record["samples"]) for record in records)
     percent = f"{100 * UNSTABLE_SPREAD:.0f} %"
     if not unstable:
         return [

@@ -39,7 +39,7 @@ def row(record: dict) -> dict:
     peak = record.get("peak_gflop_per_s")
     return {key: getattr(timed, key) for key in ("samples_ms", "p50_ms", "p90_ms", "p99_ms", "n", "spread")} | {
         "case": f"{parameters['network']} x{parameters['batch']}" + (f" {part}" if part else ""),
-        "badge": badge(record["samples"], bool(record.get("disturbed"))),
+        "badge": badge(record),
         "error": (record["error"] or {}).get("peak_relative"),
         "first_call_ms": record["first_call"],
         "clips_per_s": 1e3 * record["clips"] / timed.p50_ms,

@@ -57,8 +57,17 @@ def _json(value: object) -> Markup:
 
 
 def render(template: str, **values: object) -> Markup:
-    """A template of `templates/` with its values."""
-    return Markup(_environment().get_template(template).render(values))
+    """A template of `templates/` with its values.
+
+    Raises:
+        ValueError: a field that the template shows is missing, as in records that are not as they should be.
+    """
+    import jinja2
+
+    try:
+        return Markup(_environment().get_template(template).render(values))
+    except jinja2.UndefinedError as error:
+        raise ValueError(str(error)) from error
 
 
 def page(title: str, lead: str, machines: Sequence[tuple[str, Sequence[Chapter]]]) -> str:

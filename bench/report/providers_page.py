@@ -35,7 +35,7 @@ def chapter(records: Sequence[dict]) -> Markup:
         return Markup()
     rows = providers.rows(records)
     single, offline = ([row for row in rows if row[kind]] for kind in ("single", "offline"))
-    waits = {name: found for name in _WAITS if (found := providers.waits(records, name))}
+    waits = [(words, providers.waits(records, name)) for name, words in _WAITS.items()]
     return render(
         "providers.html",
         sentences=providers.sentences(records),
@@ -48,7 +48,7 @@ def chapter(records: Sequence[dict]) -> Markup:
         joules=[(row["name"], batch, 1e3 * joules) for row in offline for batch, joules in row["joules"].items()],
         no_energy=next((row["energy_note"] for row in offline if row["energy_note"]), "not measured: there was no GPU"),
         loads=providers.loads(records),
-        waits=[(*_WAITS[name], found, providers_plots.waits(found)) for name, found in waits.items()],
+        waits=[(*words, timed, providers_plots.waits(timed)) for words, timed in waits if timed],
         placements={row["name"]: row["placement"] for row in rows if row["placement"]},
         left_out=providers.left_out(records),
         over_eager=providers.over_eager,

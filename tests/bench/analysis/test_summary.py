@@ -26,7 +26,7 @@ def test_numbers_have_three_figures(value, shown):
     ],
 )
 def test_a_doubtful_timing_has_a_badge(samples, disturbed, word):
-    assert summary.badge(samples, disturbed) == word
+    assert summary.badge({"samples": samples, "disturbed": disturbed}) == word
 
 
 def test_absent_figures_are_dashes():

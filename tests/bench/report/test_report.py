@@ -6,7 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from tests.bench import report_records as made
 from triadbench import cli
 from triadbench.bench import records
-from triadbench.bench.analysis import findings as story
 from triadbench.bench.analysis import gather
 from triadbench.bench.report.report import write_report
 from triadbench.core.errors import UserError
@@ -37,119 +36,6 @@ def run(*arguments):
 
 def told(result: dict, machine: int = 0) -> dict[str, dict]:
     return {sentence["key"]: sentence for sentence in result["machines"][machine]["story"]}
-
-
-def seconds(found: list[dict], name: str, **parameters) -> list[list[float]]:
-    """Samples of the records with these parameters, straight from the list."""
-    return [r["samples"] for r in found if r["name"] == name and parameters.items() <= r["parameters"].items()]
-
-
-# --- the story's numbers ---------------------------------------------------------------------------------------------
-
-
-def test_why_is_the_published_range_and_the_share_outside_the_network(cpu_file, tmp_path):
-    first = made.ladder(made.environment())[0]
-    outside = sum(first["parts"][part] for part in ("reading", "resampling", "mel", "copy", "synchronisation", "idle"))
-    share = outside / sum(first["parts"].values())
-    found = told(write_report([cpu_file], tmp_path / "r.html"))["why"]
-    assert found["numbers"]["share_outside_network"] == pytest.approx(share)
-    assert found["numbers"]["bound"] == pytest.approx(1 / share)
-    assert (found["numbers"]["published_least"], found["numbers"]["published_most"]) == pytest.approx(
-        (1.99, 2.27), abs=5e-3
-    )
-    assert f"{100 * share:.0f} % of an epoch" in found["text"] and "1.99 to 2.27" in found["text"]
-
-
-def test_where_is_the_first_rungs_parts_over_its_clips(cpu_file, tmp_path):
-    first = made.ladder(made.environment())[0]
-    found = told(write_report([cpu_file], tmp_path / "r.html"))["where"]
-    for part, value in first["parts"].items():
-        share = value / first["instrumented_s"]
-        assert found["numbers"]["parts_ms"][part] == pytest.approx(1e3 * share * median(first["samples"]) / 5734)
-    assert found["numbers"]["total_ms"] == pytest.approx(1e3 * median(first["samples"]) / 5734)
-    assert f"backward {found['numbers']['parts_ms']['backward']:.1f}" in found["text"]
-
-
-def test_clips_of_an_epoch_are_the_split_where_a_record_does_not_say_them():
-    first = made.ladder(made.environment())
-    for record in first:
-        del record["n_clips"]
-        record["parameters"]["num_items"] = 1429  # 70 % are 1,000
-    found = {sentence["key"]: sentence for sentence in story.tell(first, False)}["where"]
-    share = first[0]["parts"]["mel"] / first[0]["instrumented_s"]
-    assert found["numbers"]["parts_ms"]["mel"] == pytest.approx(share * median(first[0]["samples"]))
-
-
-def test_gain_is_first_over_last_rung_and_the_experiments_ratios(cpu_file, tmp_path):
-    every = made.everything()
-    rungs = [median(samples) for samples in seconds(every, "ladder")]
-    ratios = []
-    for name in ("experiment batch-size", "experiment data-size"):
-        original = seconds(every, name, pipeline="original", phase="train")
-        fast = seconds(every, name, pipeline="fast", phase="train")
-        ratios += [fmean(a) / fmean(b) for a, b in zip(original, fast, strict=True)]
-    found = told(write_report([cpu_file], tmp_path / "r.html"))["gain"]["numbers"]
-    assert found["ladder_ratio"] == pytest.approx(rungs[0] / rungs[-1])
-    assert (found["original_s"], found["fast_s"]) == pytest.approx((rungs[0], rungs[-1]))
-    assert (found["rungs"], found["rungs_judged"], found["rungs_passed"]) == (6, 6, 5)
-    assert found["best_rung"] == max(zip(rungs, rungs[1:], made.RUNGS[1:], strict=False), key=lambda r: r[0] / r[1])[2]
-    assert (found["experiments_least"], found["experiments_most"]) == pytest.approx((min(ratios), max(ratios)))
-
-
-def test_a_sentence_on_disturbed_timings_says_so(tmp_path):
-    every = made.ladder(made.environment())
-    assert (
-        "disturbed"
-        not in told(write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html"))["gain"]["text"]
-    )
-    every[0]["disturbed"] = True
-    every[0]["parameters"]["protocol"] = "short: 8 clips"
-    found = told(write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html"))
-    assert "1 of these 2 timings is disturbed" in found["gain"]["text"] and "(short: 8 clips)" in found["gain"]["text"]
-    assert "1 of these 1 timings is disturbed" in found["where"]["text"]
-
-
-def test_mel_is_ours_against_torchaudio_and_the_best_rival_with_most_threads(cpu_file, tmp_path):
-    every = made.everything()
-    at = lambda name, spec, batch: median(  # noqa: E731
-        seconds(every, "mel", contestant=name, spec=spec, batch=batch, threads=2)[0]
-    )
-    eager, rival = [], []
-    for spec in ("ORIGINAL", "CHORD"):
-        for batch in (1, 64):
-            ours = at("ours: numba", spec, batch)
-            eager.append(at("torchaudio eager", spec, batch) / ours)
-            rival.append(min(at("torchaudio eager", spec, batch), at("librosa", spec, batch)) / ours)
-    found = told(write_report([cpu_file], tmp_path / "r.html"))["mel"]["numbers"]
-    assert (found["eager_least"], found["eager_most"]) == pytest.approx((min(eager), max(eager)))
-    assert (found["rival_least"], found["rival_most"]) == pytest.approx((min(rival), max(rival)))
-    assert (found["threads"], found["cases"], found["lost"]) == (2, 4, 0)
-
-
-def test_disturbed_mel_timings_conclude_nothing():
-    every = made.mel(made.environment())
-    for record in every:
-        record["disturbed"] = True
-    assert {s["key"]: s for s in story.tell(every, False)}["mel"]["missing"] == story.MEL
-
-
-def test_gpu_rows_are_ratios_of_means_or_not_measured(cpu_file, gpu_file, tmp_path):
-    every = made.everything("Test GPU", scale=0.1)
-    ratios = [
-        fmean(cpu) / fmean(gpu)
-        for name in ("experiment batch-size", "experiment data-size")
-        for cpu, gpu in zip(
-            seconds(every, name, pipeline="fast", phase="train", device="cpu"),
-            seconds(every, name, pipeline="fast", phase="train", device="cuda"),
-            strict=True,
-        )
-    ]
-    rungs = [median(samples) for samples in seconds(every, "ladder", device="cuda")]
-    found = told(write_report([gpu_file], tmp_path / "r.html"))["gpu"]
-    assert (found["numbers"]["fast_least"], found["numbers"]["fast_most"]) == pytest.approx((min(ratios), max(ratios)))
-    assert found["numbers"]["ladder_ratio"] == pytest.approx(rungs[0] / rungs[-1])
-    absent = told(write_report([cpu_file], tmp_path / "r.html"))["gpu"]
-    assert "not measured" in absent["text"] and absent["numbers"] == {} and "experiment ladder" in absent["missing"]
 
 
 # --- which records ---------------------------------------------------------------------------------------------------
@@ -381,6 +267,15 @@ def test_a_chapter_with_wrong_records_is_named_and_the_others_stand(tmp_path):
     assert any("bytes_moved" in problem for problem in result["problems"])
     page = (tmp_path / "r.html").read_text()
     assert "not as they should be" in chapter(page, "mel") and "waterfall" in chapter(page, "ladder").lower()
+
+
+def test_a_field_that_only_a_template_shows_may_be_missing(tmp_path):
+    training = {"name": "original recipe", "parameters": {"task": "type"}, "held_out_piano_accuracy": 0.3}
+    training |= {"curves": [{"epoch": 1, "test_accuracy": 0.9}], "held_out_piano_interval": [0.2, 0.4]}
+    result = write_report([made.write([training], tmp_path / "a.jsonl")], tmp_path / "r.html")
+    (problem,) = result["problems"]
+    assert "chapter “What the networks know”" in problem and "'dict object' has no attribute" in problem
+    assert "not as they should be" in chapter((tmp_path / "r.html").read_text(), "accuracy")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "not json\n", '{"a": 1}\n'])
