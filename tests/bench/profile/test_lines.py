@@ -148,8 +148,10 @@ def test_a_function_that_never_runs_is_an_error(module):
         line_profiles.run([make_target(module, STEP, "profiled_example:unused")], ENVIRONMENT, rounds=1)
 
 
-def test_profiling_leaves_no_tracer_behind(record):
-    assert sys.getprofile() is None and sys.gettrace() is None
+def test_profiling_leaves_no_tracer_behind(module):
+    before = sys.getprofile(), sys.gettrace()
+    line_profiles.run([make_target(module, STEP)], ENVIRONMENT, rounds=1)
+    assert (sys.getprofile(), sys.gettrace()) == before
     assert time.sleep.__name__ == "sleep"
 
 
