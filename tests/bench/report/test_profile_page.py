@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from triadbench import cli
 from triadbench.bench import records
 from triadbench.bench.commands import profile as profile_command
+from triadbench.bench.mel import static_analysis
 from triadbench.bench.profile import line_targets, whole_machine
 from triadbench.bench.profile import lines as line_profiles
 from triadbench.bench.report import layers_page, lines_page, profile_page
@@ -221,6 +222,12 @@ def test_lines_on_a_gpu(tmp_path):
     targets = line_targets.make_targets(tmp_path, device="cuda", clips=92)
     made = line_profiles.run(targets, ENVIRONMENT, rounds=1)
     assert len(made) == 3 and all("Times are the host's" in record["told"] for record in made)
+
+
+def test_the_quick_profile_is_less_of_every_part():
+    quick = whole_machine.QUICK
+    assert quick.mel.static == static_analysis.ORIGINAL_ONLY and quick.mel.budget_s < whole_machine.FULL.mel.budget_s
+    assert set(quick.mel_specs) == {"ORIGINAL", "CHORD"} and quick.step.rounds < whole_machine.FULL.step.rounds
 
 
 def test_only_chooses_a_part(monkeypatch, tmp_path):

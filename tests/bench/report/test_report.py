@@ -163,6 +163,28 @@ def test_records_that_no_chapter_knows_are_listed(cpu_file, tmp_path):
     assert "novelty" in chapter((tmp_path / "r.html").read_text(), "other")
 
 
+def test_records_of_the_earlier_quick_profile_are_still_read(tmp_path):
+    """It had mels without contestants and peaks of its own, which are listed; its networks have their chapter."""
+    env = made.environment()
+
+    def record(name, **parameters):
+        return records.make(
+            name, parameters=parameters, unit="ms", samples=[2.0, 2.1, 2.2], environment=env, clips=1, flops=4e6
+        )
+
+    every = [
+        record("peak matmul", device="cpu"),
+        record("mel", backend="torchaudio", spec="ORIGINAL", batch=1),
+        record("forward", network="OriginalNet", spec="ORIGINAL", batch=1),
+        record("training step", network="OriginalNet", spec="ORIGINAL", batch=32, part="backward"),
+    ]
+    result = write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert result["problems"] == []
+    assert "peak matmul" in chapter(page, "other") and "backend torchaudio" in chapter(page, "other")
+    assert "OriginalNet x32 backward" in chapter(page, "step") and "Not measured" in chapter(page, "mel")
+
+
 def test_accuracies_are_shown_without_any_timing(tmp_path):
     root = Path(cli.__file__).parent
     files = [pretrained_path("evaluations.jsonl"), *root.glob("bench/results/*/original-recipe.jsonl")]
