@@ -25,7 +25,7 @@ def badge(record: dict) -> str:
 
 
 def is_unstable(samples: Sequence[float]) -> bool:
-    """Whether the interquartile range is above `UNSTABLE_SPREAD` of the median; fewer than three samples have no spread."""
+    """Whether the interquartile range is above `UNSTABLE_SPREAD` of the median; that takes three samples at least."""
     return len(samples) > 2 and Timing.from_samples(0.0, list(samples)).unstable
 
 
