@@ -117,8 +117,10 @@ def _parse_wav(prefix: bytes, size: int) -> AudioHeader | None:
         elif tag == b"data":
             if layout is None:
                 return None
-            promised = data_size64 if prefix[:4] == b"RF64" and length == 0xFFFFFFFF else length
-            return _wav_header(layout, promised, position + 8, size, streamed_ok=prefix[:4] == b"RIFF")
+            start, streamed_ok = position + 8, prefix[:4] == b"RIFF"
+            if not streamed_ok and length == 0xFFFFFFFF:
+                length = size - start if data_size64 is None else data_size64
+            return _wav_header(layout, length, start, size, streamed_ok)
         position += 8 + length + (length & 1)
     return None
 

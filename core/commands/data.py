@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from triadbench.core.commands import console
+from triadbench.core.constants import usable_cores
+from triadbench.core.models.chords import VOICINGS
 
 _PATH = click.Path(path_type=Path)
+_source = click.argument("source", type=_PATH)
+_out = click.argument("out", type=_PATH)
+_seed = click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same bytes.")
+_jobs = click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
 
 
 @click.group()
@@ -46,7 +53,7 @@ def fetch(out: Path, unpack: bool, retries: int, as_json: bool) -> None:
 
 
 @data.command()
-@click.argument("out", type=_PATH)
+@_out
 @click.option("-n", "--clips", "n", type=click.IntRange(1, 1_000_000), default=4320, help="Number of clips.")
 @click.option(
     "-i",
@@ -57,9 +64,7 @@ def fetch(out: Path, unpack: bool, retries: int, as_json: bool) -> None:
     help="synth:SEED, font:FILE:PROGRAM, font:FILE:BANK:PROGRAM or notes:FOLDER; repeat for more.  "
     "[default: synth:0 to synth:7]",
 )
-@click.option(
-    "--training-instruments", is_flag=True, help="The weighted instruments that the shipped model learned from."
-)
+@click.option("--training-instruments", is_flag=True, help="The weighted instruments of the shipped model's training.")
 @click.option(
     "--style",
     type=click.Choice(["dry", "clean", "room", "wild"]),
@@ -70,28 +75,18 @@ def fetch(out: Path, unpack: bool, retries: int, as_json: bool) -> None:
     "--voicing",
     "voicings",
     multiple=True,
-    type=click.Choice(["root", "inv1", "inv2", "open", "doubled", "mixed"]),
+    type=click.Choice([*VOICINGS, "mixed"]),
     help="Repeat for more; mixed draws them as the style says.  [default: root]",
 )
 @click.option("--octave", "octaves", type=click.IntRange(1, 7), multiple=True, default=(3, 4, 5), help="Of the root.")
 @click.option("--variants", type=click.IntRange(1), default=1, help="Clips of each recording, as the original's ten.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same bytes.")
-@click.option("--pack", "as_pack", is_flag=True, help="Write a pack (see data pack) and not wav files.")
-@click.option("--banks", type=_PATH, default=Path("data/banks"), help="Folder that keeps the recorded notes.")
-@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@_seed
+@click.option("--pack", is_flag=True, help="Write a pack (see data pack) and not wav files.")
+@click.option("--banks", "cache", type=_PATH, default=Path("data/banks"), help="Folder that keeps the recorded notes.")
+@_jobs
 @console.json_option
 def render(
-    out: Path,
-    n: int,
-    sources: tuple[str, ...],
-    training_instruments: bool,
-    voicings: tuple[str, ...],
-    octaves: tuple[int, ...],
-    as_pack: bool,
-    banks: Path,
-    jobs: int | None,
-    as_json: bool,
-    **options,
+    out: Path, sources: tuple[str, ...], training_instruments: bool, jobs: int | None, as_json: bool, **options: Any
 ) -> None:
     """Render a labelled set into the new folder OUT: chords mixed from notes, with the data set's protocol and names.
 
@@ -109,22 +104,14 @@ def render(
 
     if training_instruments and sources:
         raise click.UsageError("--training-instruments is a list of its own; leave out --instrument")
+    voicings = options.pop("voicings") or ("root",)
     if "mixed" in voicings and len(voicings) > 1:
         raise click.UsageError("--voicing mixed draws all voicings; leave out the others")
-    weights = [entry.weight for entry in TRAINING] if training_instruments else None
-    chosen = [entry.source for entry in TRAINING] if training_instruments else list(sources)
-    config = RenderConfig(
-        out,
-        n,
-        chosen or [f"synth:{seed}" for seed in range(8)],
-        weights,
-        octaves=octaves,
-        pack=as_pack,
-        cache=banks,
-        voicings=None if voicings == ("mixed",) else voicings or ("root",),
-        **({"workers": jobs} if jobs else {}),
-        **options,
-    )
+    options |= {"voicings": None if voicings == ("mixed",) else voicings, "workers": jobs or usable_cores()}
+    if training_instruments:
+        options["weights"] = [instrument.weight for instrument in TRAINING]
+        sources = tuple(instrument.source for instrument in TRAINING)
+    config = RenderConfig(out, sources=list(sources) or [f"synth:{seed}" for seed in range(8)], **options)
     console.resume_hint("finished note banks are kept; the set itself is rendered anew")
     with console.progress("notes", "instruments") as notes, console.progress("render", "clips") as progress:
         result = render_dataset(config, bank_progress=notes, progress=progress)
@@ -133,10 +120,10 @@ def render(
 
 
 @data.command()
-@click.argument("source", type=_PATH)
-@click.argument("out", type=_PATH)
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the amplifiers' settings; same seed, same bytes.")
-@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@_source
+@_out
+@_seed
+@_jobs
 @console.json_option
 def amp(source: Path, out: Path, seed: int, jobs: int | None, as_json: bool) -> None:
     """Play every clip of SOURCE (folder, zip or pack) through a crunch amplifier into the new folder OUT.
@@ -154,9 +141,9 @@ def amp(source: Path, out: Path, seed: int, jobs: int | None, as_json: bool) -> 
 
 
 @data.command()
-@click.argument("source", type=_PATH)
-@click.argument("out", type=_PATH)
-@click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same bytes.")
+@_source
+@_out
+@_seed
 @console.json_option
 def degrade(source: Path, out: Path, seed: int, as_json: bool) -> None:
     """Record every clip of SOURCE anew into the pack OUT: a room (RT60 0.3-0.6 s), noise 20-30 dB below the sound,
@@ -175,8 +162,8 @@ def degrade(source: Path, out: Path, seed: int, as_json: bool) -> None:
 
 
 @data.command()
-@click.argument("source", type=_PATH)
-@click.argument("out", type=_PATH)
+@_source
+@_out
 @console.json_option
 def pack(source: Path, out: Path, as_json: bool) -> None:
     """Pack SOURCE (folder or zip) into the new folder OUT: one memory-mapped array with an index.
@@ -195,7 +182,7 @@ def pack(source: Path, out: Path, as_json: bool) -> None:
 
 
 @data.command()
-@click.argument("source", type=_PATH)
+@_source
 @click.option("--picture", type=_PATH, help="Interactive page (.html) to write.")
 @console.json_option
 def info(source: Path, picture: Path | None, as_json: bool) -> None:
@@ -222,8 +209,8 @@ def info(source: Path, picture: Path | None, as_json: bool) -> None:
     counted = ("types", "roots", "octaves", "volumes", "voicings", "kinds")
     rows = [[label, name, count] for label in counted for name, count in result[label].items()]
     click.echo(console.table(["label", "value", "clips"], rows))
-    if result["durations_s"]:
-        spread = result["durations_s"]
+    spread = result["durations_s"]
+    if spread["median"] is not None:
         click.echo(f"seconds a clip: {spread['min']:.3g} to {spread['max']:.3g}, median {spread['median']:.3g}")
     duplicates = result["duplicates"]
     click.echo(f"duplicates: {duplicates['clips']} clips in {duplicates['groups']} groups")
@@ -232,7 +219,7 @@ def info(source: Path, picture: Path | None, as_json: bool) -> None:
 
 
 def _finish(result: dict, as_json: bool, line: str) -> None:
-    """Print a data command's result; files that were passed over are named on stderr."""
+    """Print a data command's result; skipped files are named on stderr."""
     if as_json:
         console.print_json(result)
     else:

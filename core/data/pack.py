@@ -135,7 +135,8 @@ def pack(
     Raises:
         UserError: no clip could be read, `out` is taken, or the disk has no room.
     """
-    skipped, index = list(dataset.skipped), []
+    skipped = list(dataset.skipped)
+    index: list[dict[str, Any]] = []
     with new_pack(out, len(dataset)) as writer:
         for position, clip in enumerate(dataset.clips):
             try:

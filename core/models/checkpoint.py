@@ -1,4 +1,4 @@
-"""Checkpoints: one `.safetensors` file whose metadata says everything that is needed to use or to resume it.
+"""Checkpoints: one `.safetensors` file whose metadata holds everything that is needed to use or to resume it.
 
 Nothing is ever unpickled. Published checkpoints of the original study (`.pt`, `.pth`) are read by torch's
 weights-only loader, which admits tensors and nothing else.
@@ -22,7 +22,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path, check_model_file
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.networks import ChordNet, OriginalNet
-from triadbench.kernels.spec import ORIGINAL, MelSpec
+from triadbench.kernels.spec import CHORD, ORIGINAL, MelSpec
 
 FORMAT = "triadbench-checkpoint-1"
 _OPTIMIZER = "optimizer."
@@ -31,7 +31,7 @@ _N_CLASSES = {"type": len(TYPES), "root": len(ROOTS)}
 
 @dataclass
 class Checkpoint:
-    """A model and what is known of it.
+    """A model with its description.
 
     Attributes:
         model: in evaluation mode.
@@ -59,26 +59,25 @@ def build_model(architecture: str, task: str, spec: MelSpec | None = None, confi
     if architecture == "original" and task in _N_CLASSES:
         return OriginalNet(_N_CLASSES[task])
     if architecture == "chordnet" and task == "both":
-        return ChordNet(**({"spec": spec} if spec else {}), **(config or {}))
-    raise UserError(
-        f"no model of architecture {architecture!r} for task {task!r} (original: type, root; chordnet: both)"
-    )
+        return ChordNet(spec or CHORD, **(config or {}))
+    models = "original: type, root; chordnet: both"
+    raise UserError(f"no model of architecture {architecture!r} for task {task!r} ({models})")
 
 
-def resumed_record(training: dict, way: dict) -> dict:
-    """A training record that says how it goes on, where this is another way than that of its last epoch.
+def resumed_record(training: dict, setup: dict) -> dict:
+    """A training record with a new entry in `resumed` where training goes on otherwise than in its last epoch.
 
-    What it says of its beginning (`config`, `pipeline`, `processes`) stays; `resumed` lists the later ways, each with
-    the epoch (from 1) that it begins with.
+    What the record says of its beginning (`config`, `pipeline`, `processes`) stays; each entry of `resumed` has the
+    epoch (from 1) that it begins with.
 
     Args:
-        way: "device", and whatever the run says of its computation.
+        setup: "device", and whatever else the run states about its computation.
     """
     earlier = training.get("resumed", [])
     before = earlier[-1] if earlier else {**training, "device": training["config"]["device"]}
-    if all(before.get(key, value) == value for key, value in way.items()):
+    if all(before.get(key, value) == value for key, value in setup.items()):
         return training
-    return {**training, "resumed": [*earlier, {"from_epoch": len(training["curves"]) + 1, **way}]}
+    return {**training, "resumed": [*earlier, {"from_epoch": len(training["curves"]) + 1, **setup}]}
 
 
 def save(checkpoint: Checkpoint, path: str | os.PathLike) -> None:
@@ -97,8 +96,8 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike) -> None:
         "labels": {"types": TYPES, "roots": ROOTS},
         "training": checkpoint.training,
     }
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.model.state_dict().items()}
-    tensors |= {_OPTIMIZER + name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.state.items()}
+    tensors = {**checkpoint.model.state_dict(), **{_OPTIMIZER + key: value for key, value in checkpoint.state.items()}}
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"triadbench": json.dumps(described)})
@@ -127,27 +126,23 @@ def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Chec
     try:
         described = json.loads(metadata)
         if described["format"] != FORMAT:
-            raise UserError(f"{path}: format {described['format']!r}; this program reads {FORMAT!r}")
+            raise UserError(f"format {described['format']!r}; this program reads {FORMAT!r}")
         if tuple(described["labels"]["types"]) != TYPES or tuple(described["labels"]["roots"]) != ROOTS:
-            raise UserError(f"{path}: its labels are not this program's")
+            raise UserError("its labels are not this program's")
         spec = MelSpec.from_dict(described["spec"])
-        try:
-            model = build_model(described["architecture"], described["task"], spec, described["config"])
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+        model = build_model(described["architecture"], described["task"], spec, described["config"])
         weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OPTIMIZER)}
         model.load_state_dict(weights)
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-            raise UserError(f"{path}: a damaged model file (its weights are not finite)")
-    except UserError:
-        raise
+            raise UserError("a damaged model file (its weights are not finite)")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{path}: a damaged or foreign model file ({first_line})") from error
     state = {name.removeprefix(_OPTIMIZER): t for name, t in tensors.items() if name.startswith(_OPTIMIZER)}
-    return Checkpoint(
-        model.to(device).eval(), described["architecture"], described["task"], spec, described["training"], state
-    )
+    architecture, task, training = described["architecture"], described["task"], described["training"]
+    return Checkpoint(model.to(device).eval(), architecture, task, spec, training, state)
 
 
 def _load_torch(path: Path) -> dict:
@@ -167,8 +162,8 @@ def _load_torch(path: Path) -> dict:
 def _original_from(tensors: dict, path: Path, device: str | torch.device) -> Checkpoint:
     for task, n_classes in _N_CLASSES.items():
         model = OriginalNet(n_classes)
-        wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        if wanted == {name: tensor.shape for name, tensor in tensors.items()}:
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if shapes == {name: tensor.shape for name, tensor in tensors.items()}:
             model.load_state_dict(tensors)
             return Checkpoint(model.to(device).eval(), "original", task, ORIGINAL, {"source": path.name})
     raise UserError(f"{path}: neither a triadbench checkpoint nor a state dict of the original network")

@@ -32,8 +32,8 @@ _OLD_TYPE_CODES = {"M": 0, "m": 1}
 _NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCIDENTALS = {"n": 0, "": 0, "f": -1, "b": -1, "s": 1, "#": 1}
 _NAME = re.compile(
-    r"(?:(?P<kind>piano)_(?P<octave>\d)_|(?P<shred>shred)___)(?P<root>[A-G][nfbs#]?)_(?P<type>[jndaMm])_(?P<volume>[fmp]?)_(?P<example>\d{1,9})"
-    r"(?:_(?P<voicing>inv1|inv2|open|doubled))?",
+    r"(?:(?P<kind>piano)_(?P<octave>\d)_|(?P<shred>shred)___)(?P<root>[A-G][nfbs#]?)_(?P<type>[jndaMm])"
+    r"_(?P<volume>[fmp]?)_(?P<example>\d{1,9})(?:_(?P<voicing>inv1|inv2|open|doubled))?",
     re.ASCII,
 )
 

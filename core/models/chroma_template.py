@@ -42,11 +42,9 @@ def pitch_magnitudes(waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np
     centre = 440 * 2 ** ((midi - 69) / 12)
     # A third of a semitone to each side, but never less than the window's own resolution.
     half = np.maximum(centre * (2 ** (1 / 36) - 1), 1.5 / WINDOW_S)
-    bands = [
-        (np.searchsorted(frequencies, c - h), np.searchsorted(frequencies, c + h) + 1)
-        for c, h in zip(centre, half, strict=True)
-    ]
-    magnitudes = np.stack([spectrum[:, low:high].max(axis=1) for low, high in bands], axis=1) ** _COMPRESSION
+    low, high = np.searchsorted(frequencies, np.stack([centre - half, centre + half]))
+    bands = [spectrum[:, start : stop + 1].max(axis=1) for start, stop in zip(low, high, strict=True)]
+    magnitudes = np.stack(bands, axis=1) ** _COMPRESSION
     largest = magnitudes.max(axis=1, keepdims=True)
     return magnitudes / np.where(largest > 0, largest, 1)
 

@@ -27,12 +27,10 @@ class OriginalNet(nn.Module):
 
     def __init__(self, n_classes: int):
         super().__init__()
-        widths = (1, 16, 32, 64, 128)
-        for i in range(4):
-            block = nn.Sequential(
-                nn.Conv2d(widths[i], widths[i + 1], kernel_size=3, stride=1, padding=2), nn.ReLU(), nn.MaxPool2d(2)
-            )
-            setattr(self, f"conv{i + 1}", block)
+        self.conv1, self.conv2, self.conv3, self.conv4 = (
+            nn.Sequential(nn.Conv2d(n_in, n_out, kernel_size=3, padding=2), nn.ReLU(), nn.MaxPool2d(2))
+            for n_in, n_out in ((1, 16), (16, 32), (32, 64), (64, 128))
+        )
         self.flatten = nn.Flatten()
         self.linear = nn.Linear(128 * 5 * 9, n_classes)
         self.softmax = nn.Softmax(dim=1)
@@ -54,6 +52,8 @@ class PitchAxis(nn.Module):
         low_midi: MIDI number of the first bin.
         octaves, bins_per_semitone: size of the pitch axis.
     """
+
+    matrix: Tensor
 
     def __init__(self, spec: MelSpec, low_midi: float, octaves: int, bins_per_semitone: int):
         super().__init__()
@@ -97,6 +97,7 @@ class ChordNet(nn.Module):
         dropout: before the last layer, in training.
     """
 
+    root_order: Tensor
     LOW_MIDI, OCTAVES, BINS = 35, 6, 3
     RANGE_NATS = 14.0
     # In semitones: the second to eighth partial, and an octave below to tell a note from its own overtones.
@@ -145,7 +146,7 @@ class ChordNet(nn.Module):
         weights = torch.softmax(self.attention(x.mean(dim=2)), dim=-1).unsqueeze(2)
         x = torch.cat([(x * weights).sum(dim=-1), x.amax(dim=-1)], dim=1)
         x = self.around(x)
-        x = x.reshape(x.shape[0], x.shape[1], self.OCTAVES, 12)  # a -1 would not do without a clip
+        x = x.reshape(x.shape[0], x.shape[1], self.OCTAVES, 12)  # -1 fails for an empty batch
         x = torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
         x = self.circle(torch.cat([x, x[..., :11]], dim=-1))
         return x.index_select(-1, self.root_order).transpose(1, 2)

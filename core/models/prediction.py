@@ -1,4 +1,4 @@
-"""What a predictor answers, and the words for it. Needs numpy alone: no PyTorch, no ONNX Runtime."""
+"""The scores that a predictor returns, and the chord that they name. Needs numpy alone: no PyTorch, no ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SILENCE_PEAK = 1e-4
 """Below this deviation from the mean (80 dB under full scale) nothing sounds."""
 _SOUND_BLOCK, _SOUND_BLOCKS = 400, 4
 """A chord sounds in at least four blocks of 25 ms; a click, or the edge of a constant offset, in fewer."""
-_BLOCKS_A_LOOK = 16
+_BLOCKS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Probabilities for a batch; None where the model does not answer that question.
+    """Probabilities for a batch; None for what the model was not trained to name.
 
     Attributes:
         types: float32 (batch, 4). roots: float32 (batch, 12).
@@ -32,20 +32,20 @@ class Scores:
 
 
 def is_silent(waveforms: np.ndarray) -> np.ndarray:
-    """Whether there is no chord to name, bool (batch,), in waveforms (batch, samples) at 16 kHz.
+    """True where there is no chord to name, bool (batch,), of waveforms (batch, samples) at 16 kHz.
 
-    An offset is not heard, and neither is the step where a constant begins, ends or is padded with zeros.
+    A constant offset counts as silence, and so does the step where it begins, ends or is padded with zeros.
     """
     return np.array([_sounding_blocks(waveform) < _SOUND_BLOCKS for waveform in waveforms], dtype=bool)
 
 
 def _sounding_blocks(waveform: np.ndarray) -> int:
-    """How many blocks of a waveform (samples,) sound, counted until there are enough: most sounds start soon."""
+    """Number of blocks of a waveform (samples,) that sound, counted until there are enough: most sounds start soon."""
     n_blocks = len(waveform) // _SOUND_BLOCK
     blocks = waveform[: n_blocks * _SOUND_BLOCK].reshape(n_blocks, _SOUND_BLOCK)
     sounding = 0
-    for start in range(0, n_blocks, _BLOCKS_A_LOOK):
-        part = blocks[start : start + _BLOCKS_A_LOOK]
+    for start in range(0, n_blocks, _BLOCKS_AT_ONCE):
+        part = blocks[start : start + _BLOCKS_AT_ONCE]
         mean = part.mean(axis=1)
         deviation = np.maximum(part.max(axis=1) - mean, mean - part.min(axis=1))
         sounding += int(np.count_nonzero(deviation >= SILENCE_PEAK))
@@ -55,7 +55,7 @@ def _sounding_blocks(waveform: np.ndarray) -> int:
 
 
 def name_chord(joint: np.ndarray, alternatives: int = 3) -> dict:
-    """Words for joint probabilities (12, 4): the likeliest chord, its parts, their confidences, and the next chords.
+    """The likeliest chord of joint probabilities (12, 4), its parts, their confidences, and the next chords.
 
     The chord is the largest joint probability; type and root are its own, so the three never contradict one another.
     """
@@ -75,13 +75,6 @@ def name_chord(joint: np.ndarray, alternatives: int = 3) -> dict:
 
 
 def no_chord() -> dict:
-    """The same words for silence."""
-    return {
-        "chord": NO_CHORD,
-        "type": None,
-        "root": None,
-        "confidence": None,
-        "type_confidence": None,
-        "root_confidence": None,
-        "alternatives": [],
-    }
+    """The result of `name_chord` for silence."""
+    absent = dict.fromkeys(("type", "root", "confidence", "type_confidence", "root_confidence"))
+    return {"chord": NO_CHORD, **absent, "alternatives": []}

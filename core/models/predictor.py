@@ -13,6 +13,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import pretrained_path
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
+from triadbench.core.models.networks import ChordNet
 from triadbench.core.models.prediction import Scores, is_silent
 from triadbench.kernels import MelSpectrogram
 
@@ -31,21 +32,20 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = torch_device(device)
         self.model = checkpoint.model.to(self.device).eval()
-        self.log = checkpoint.architecture == "chordnet"
+        self.log = isinstance(self.model, ChordNet)
         self.mel = MelSpectrogram.from_spec(checkpoint.spec, log=self.log).to(self.device)
 
     @classmethod
     def load(cls, path: str | Path | None = None, device: str = "cpu") -> Predictor:
-        """The model of a file, or the shipped one.
+        """The model of a file, by default the shipped one.
 
         Raises:
             UserError: the file is missing or no model.
         """
         path = Path(path) if path is not None else SHIPPED
         if path == SHIPPED and not path.exists():
-            raise UserError(
-                f"the shipped model {SHIPPED.name} is not in {SHIPPED.parent}; give --model FILE, or train one"
-            )
+            name, folder = SHIPPED.name, SHIPPED.parent
+            raise UserError(f"the shipped model {name} is not in {folder}; give --model FILE, or train one")
         return cls(checkpoints.load(path), device)
 
     @torch.inference_mode()
@@ -56,21 +56,19 @@ class Predictor:
         Raises:
             UserError: a shape that the model does not take, or values that are not finite.
         """
-        waveforms = np.asarray(waveforms, dtype=np.float32)
-        if waveforms.ndim != 2 or waveforms.shape[1] < self.checkpoint.spec.n_fft:
-            raise UserError(
-                f"waveforms of shape {waveforms.shape}: expected (batch, samples), at least "
-                f"{self.checkpoint.spec.n_fft} samples; pad with zeros"
-            )
+        waveforms, least = np.asarray(waveforms, dtype=np.float32), self.checkpoint.spec.n_fft
+        if waveforms.ndim != 2 or waveforms.shape[1] < least:
+            expected = f"(batch, samples), at least {least} samples; pad with zeros"
+            raise UserError(f"waveforms of shape {waveforms.shape}: expected {expected}")
         if not self.log and waveforms.shape[1] != CLIP_SAMPLES:
             raise UserError(f"the original network takes {CLIP_SAMPLES} samples, not {waveforms.shape[1]}")
         if not np.isfinite(waveforms).all():
             raise UserError("waveforms hold NaN or infinite values")
         silent = is_silent(waveforms)
         mel = self.mel(torch.from_numpy(waveforms).to(self.device))
-        if self.log:
-            joint = self.model.joint(mel)
-            joint = torch.softmax(joint.flatten(1), dim=1).reshape(joint.shape).cpu().numpy()
+        if isinstance(self.model, ChordNet):
+            logits = self.model.joint(mel)
+            joint = torch.softmax(logits.flatten(1), dim=1).reshape(logits.shape).cpu().numpy()
             return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent)
         probabilities = self.model(mel.unsqueeze(1)).cpu().numpy()
         if self.checkpoint.task == "type":

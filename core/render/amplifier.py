@@ -89,7 +89,8 @@ CRUNCH = AmpSettings()
 def random_settings(rng: np.random.Generator) -> AmpSettings:
     """Settings of another amplifier, from just breaking up to well driven."""
     knobs = [knob for knob in fields(AmpSettings) if knob.metadata]
-    return AmpSettings(**{knob.name: float(rng.uniform(*knob.metadata["drawn"])) for knob in knobs})
+    drawn: dict[str, Any] = {knob.name: float(rng.uniform(*knob.metadata["drawn"])) for knob in knobs}
+    return AmpSettings(**drawn)
 
 
 def amplify(
