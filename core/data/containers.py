@@ -24,24 +24,24 @@ MEMBER_LIMIT = 1 << 30
 """Bytes of one member, unpacked: hours of 16 kHz sound fit, a decompression bomb does not."""
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
-_ENCRYPTED = 0x1
+ENCRYPTED = 0x1
+
+
+def first_true(*objections: tuple[str, object]) -> str | None:
+    """The first reason whose condition holds, or None."""
+    return next((reason for reason, applies in objections if applies), None)
 
 
 def unsafe_name(name: str) -> str | None:
     """Why a member's name must not be used as a path below a folder, or None where it may be."""
-    if not name or "\0" in name:
-        return "empty name or one with a NUL"
-    if "\\" in name:
-        return "backslash in the name"
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "absolute path"
-    if ":" in name:
-        return "colon in the name"
-    if ".." in name.split("/"):
-        return "path that climbs out (..)"
-    if any(ord(character) < 32 for character in name):
-        return "control character in the name"
-    return None
+    return first_true(
+        ("empty name or one with a NUL", not name or "\0" in name),
+        ("backslash in the name", "\\" in name),
+        ("absolute path", name.startswith("/") or re.match(r"[A-Za-z]:", name)),
+        ("colon in the name", ":" in name),
+        ("path that climbs out (..)", ".." in name.split("/")),
+        ("control character in the name", any(ord(character) < 32 for character in name)),
+    )
 
 
 class Container(Protocol):
@@ -187,10 +187,8 @@ class Zip:
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
         except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, ValueError, EOFError) as error:
-            way_out = "give a folder of clips, a .zip of them, or a pack"
-            raise UserError(
-                f"{self.path} is not a folder, and not a zip that can be read ({error}); {way_out}"
-            ) from error
+            reason = f"is not a folder, and not a zip that can be read ({error})"
+            raise UserError(f"{self.path} {reason}; give a folder of clips, a .zip of them, or a pack") from error
         except OSError as error:
             raise UserError(f"{self.path}: cannot be opened ({error.strerror})") from error
         for info in members:
@@ -203,18 +201,13 @@ class Zip:
                 self._table[info.filename] = (info.header_offset, info.compress_type, *sizes, info.CRC)
 
     def _objection(self, info: zipfile.ZipInfo) -> str | None:
-        if reason := unsafe_name(info.orig_filename):
-            return reason
-        if stat.S_ISLNK(info.external_attr >> 16):
-            return "symbolic link"
-        if info.flag_bits & _ENCRYPTED:
-            return "encrypted"
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            return f"compression method {info.compress_type}; only stored and deflated members are read"
-        if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
-            return "declared sizes contradict one another"
-        if info.file_size > MEMBER_LIMIT:
-            return f"declares {info.file_size} bytes, more than {MEMBER_LIMIT}"
-        if info.filename in self._table:
-            return "second member of the same name"
-        return None
+        method, is_stored = info.compress_type, info.compress_type == zipfile.ZIP_STORED
+        unknown_method = f"compression method {method}; only stored and deflated members are read"
+        return unsafe_name(info.orig_filename) or first_true(
+            ("symbolic link", stat.S_ISLNK(info.external_attr >> 16)),
+            ("encrypted", info.flag_bits & ENCRYPTED),
+            (unknown_method, not is_stored and method != zipfile.ZIP_DEFLATED),
+            ("declared sizes contradict one another", is_stored and info.compress_size != info.file_size),
+            (f"declares {info.file_size} bytes, more than {MEMBER_LIMIT}", info.file_size > MEMBER_LIMIT),
+            ("second member of the same name", info.filename in self._table),
+        )

@@ -6,8 +6,7 @@ A pack is a folder of three files:
     index.jsonl  one JSON object a clip, in row order: {"file": name, "recording": id or null, ...}
     meta.json    version, sample_rate, samples, n, skipped, source
 
-It is written under a temporary name and renamed, so that a pack that exists is whole. Labels still come from the
-names in the index alone.
+Labels still come from the names in the index alone.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from triadbench.core.files import atomic_path, check_room
 
 VERSION = 1
 CLIPS, INDEX, META = "clips.npy", "index.jsonl", "meta.json"
+_WAY_OUT = "pack the clips again"
 
 
 @contextlib.contextmanager
@@ -53,9 +53,10 @@ def new_pack(out: str | os.PathLike, n: int) -> Iterator[PackWriter]:
         writer = PackWriter(folder, n)
         try:
             yield writer
-            writer.save(Path(out))
+            if not (folder / INDEX).exists():
+                raise UserError(f"{out}: the pack was left without an index; nothing was written")
         finally:
-            del writer.rows
+            vars(writer).pop("rows", None)
 
 
 class PackWriter:
@@ -68,8 +69,6 @@ class PackWriter:
 
     def __init__(self, folder: Path, n: int):
         self._folder, self.n = folder, n
-        self._index: list[dict[str, Any]] | None = None
-        self._meta: dict[str, Any] = {}
         self.clips_path = folder / CLIPS
         shape = (n, CLIP_SAMPLES)
         self.rows = np.lib.format.open_memmap(self.clips_path, mode="w+", dtype=np.dtype("<i2"), shape=shape)
@@ -84,7 +83,7 @@ class PackWriter:
     def finish(
         self, index: Sequence[dict], *, skipped: Iterable[tuple[str, str]] = (), source: dict | None = None
     ) -> None:
-        """State what the rows hold; rows beyond `len(index)` are cut off.
+        """State what the rows hold, when all are written; rows beyond `len(index)` are cut off.
 
         Args:
             index: one object a row with "file" (a name of the data set) and optionally "recording" and more.
@@ -98,21 +97,16 @@ class PackWriter:
             raise UserError(f"an index of {len(index)} clips does not fit a pack of {self.n} rows")
         for entry in index:
             parse_member(entry["file"])
-        self._index = list(index)
-        self._meta = {"skipped": [list(item) for item in skipped], "source": source}
-
-    def save(self, out: Path) -> None:
-        """Write everything but the rows, and cut off those that `finish` left without a name."""
-        if self._index is None:
-            raise UserError(f"{out}: the pack was left without an index; nothing was written")
         self.rows.flush()
-        n = len(self._index)
+        del self.rows
+        n = len(index)
         if n < self.n:
             _shorten(self.clips_path, n)
         meta = {"format": "triadbench-pack", "version": VERSION, "sample_rate": SAMPLE_RATE, "samples": CLIP_SAMPLES}
-        (self._folder / META).write_text(json.dumps({**meta, "n": n, **self._meta}, indent=1) + "\n", "utf-8")
+        meta |= {"n": n, "skipped": [list(item) for item in skipped], "source": source}
+        (self._folder / META).write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
         with open(self._folder / INDEX, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in self._index)
+            file.writelines(json.dumps(entry) + "\n" for entry in index)
 
 
 def pack(
@@ -126,7 +120,7 @@ def pack(
     """Write a data set as a pack; a clip that cannot be read is skipped and listed.
 
     Args:
-        change: called with each waveform (64000,) and its number; the pack holds what it returns.
+        change: called with each waveform (64000,) and its number; the pack holds the result.
         source: where the clips came from; by default the data set's name, kind and digest.
 
     Returns:
@@ -165,10 +159,10 @@ def open_rows(path: str | os.PathLike, mode: Literal["r", "r+"] = "r+") -> np.nd
     try:
         rows = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: damaged pack, its array cannot be read ({error}); pack the clips again") from error
+        raise UserError(f"{path}: damaged pack, its array cannot be read ({error}); {_WAY_OUT}") from error
     if rows.dtype != np.dtype("<i2") or rows.ndim != 2 or rows.shape[1] != CLIP_SAMPLES or not rows.flags.c_contiguous:
         layout = f"{rows.dtype} {rows.shape}, not int16 (n, {CLIP_SAMPLES})"
-        raise UserError(f"{path}: damaged pack, its array is {layout}; pack the clips again")
+        raise UserError(f"{path}: damaged pack, its array is {layout}; {_WAY_OUT}")
     return rows
 
 
@@ -183,22 +177,28 @@ def open_pack(path: Path) -> PackDataset:
     Raises:
         UserError: a part is missing or damaged, or the parts contradict one another.
     """
-    meta = _read_json(path / META)
+    try:
+        meta = json.loads((path / META).read_text("utf-8"))
+        lines = (path / INDEX).read_text("utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing, so this is no whole pack; {_WAY_OUT}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged pack, cannot be read ({error}); {_WAY_OUT}") from error
     if not isinstance(meta, dict) or meta.get("format") != "triadbench-pack":
-        raise UserError(f"{path / META}: not the description of a pack; pack the clips again")
-    stated, ours = (
-        (meta.get("version"), meta.get("sample_rate"), meta.get("samples")),
-        (VERSION, SAMPLE_RATE, CLIP_SAMPLES),
-    )
+        raise UserError(f"{path / META}: not the description of a pack; {_WAY_OUT}")
+    stated = tuple(meta.get(key) for key in ("version", "sample_rate", "samples"))
+    ours = (VERSION, SAMPLE_RATE, CLIP_SAMPLES)
     if stated != ours:
-        reason = f"a pack of version, rate, samples {stated}; this program reads {ours}"
-        raise UserError(f"{path}: {reason}; pack the clips again")
+        raise UserError(f"{path}: a pack of version, rate, samples {stated}; this program reads {ours}; {_WAY_OUT}")
     rows = open_rows(path / CLIPS, "r")
-    clips = [_clip(path, number, line) for number, line in enumerate(_lines(path / INDEX), 1)]
+    clips = [_clip(f"{path / INDEX}, line {number}", line) for number, line in enumerate(lines, 1)]
     if not len(clips) == len(rows) == meta.get("n"):
         counts = f"{len(clips)} names for {len(rows)} clips ({meta.get('n')} stated)"
-        raise UserError(f"{path}: damaged pack, {counts}; pack the clips again")
-    return PackDataset(path, rows, clips, _skipped(path, meta))
+        raise UserError(f"{path}: damaged pack, {counts}; {_WAY_OUT}")
+    skipped = meta.get("skipped", [])
+    if not isinstance(skipped, list) or not all(isinstance(item, list) and len(item) == 2 for item in skipped):
+        raise UserError(f'{path / META}: damaged, "skipped" is not a list of pairs; {_WAY_OUT}')
+    return PackDataset(path, rows, clips, [(str(name), str(reason)) for name, reason in skipped])
 
 
 class PackDataset(Dataset):
@@ -239,39 +239,15 @@ class PackDataset(Dataset):
         self.rows = open_rows(self.path / CLIPS, "r")[: len(self.clips)]
 
 
-def _clip(path: Path, number: int, line: str) -> Clip:
-    where = f"{path / INDEX}, line {number}"
+def _clip(place: str, line: str) -> Clip:
     try:
         entry = json.loads(line)
         recording = entry.get("recording")
         return Clip(parse_member(entry["file"]), entry["file"], None if recording is None else str(recording))
     except UserError as error:
-        raise UserError(f"{where}: {error}; pack the clips again") from error
+        raise UserError(f"{place}: {error}; {_WAY_OUT}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{where}: damaged index; pack the clips again") from error
-
-
-def _skipped(path: Path, meta: dict) -> list[tuple[str, str]]:
-    skipped = meta.get("skipped", [])
-    if not isinstance(skipped, list) or not all(isinstance(item, list) and len(item) == 2 for item in skipped):
-        raise UserError(f'{path / META}: damaged, "skipped" is not a list of pairs; pack the clips again')
-    return [(str(name), str(reason)) for name, reason in skipped]
-
-
-def _read_json(path: Path):
-    try:
-        return json.loads("\n".join(_lines(path)))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({error}); pack the clips again") from error
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing, so this is no whole pack; pack the clips again") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); pack the clips again") from error
+        raise UserError(f"{place}: damaged index; {_WAY_OUT}") from error
 
 
 def _reserve(path: Path) -> None:
@@ -284,9 +260,7 @@ def _reserve(path: Path) -> None:
 def _shorten(path: Path, n: int) -> None:
     """Cut a clips.npy to its first `n` rows; the header keeps its length, so the rows stay where they are."""
     with open(path, "r+b") as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise UserError(f"{path}: array header of version {version}, expected (1, 0)")
+        np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
         start = file.tell()
         fields = {"descr": "<i2", "fortran_order": False, "shape": (n, CLIP_SAMPLES)}

@@ -8,6 +8,7 @@ folder and renamed, so a hostile or damaged archive leaves nothing.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import unicodedata
 import zipfile
@@ -15,7 +16,7 @@ import zlib
 from pathlib import Path
 
 from triadbench.core.data.clips import Progress
-from triadbench.core.data.containers import unsafe_name
+from triadbench.core.data.containers import ENCRYPTED, first_true, unsafe_name
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path, check_room
 
@@ -24,7 +25,6 @@ MAX_MEMBERS = 1_000_000
 MAX_RATIO = 100
 """Unpacked over packed size of the whole archive; sound shrinks two- or threefold, a bomb hundreds of times."""
 _RATIO_MATTERS_BYTES = 64 << 20
-_BLOCK = 1 << 20
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, UnicodeError)
 
 
@@ -56,7 +56,11 @@ def safe_unpack(
             total = _judge(zip_path, members, max_bytes, max_ratio)
             with atomic_path(out, directory=True) as folder:
                 check_room(folder.parent, total)
-                _write_all(archive, members, folder, total, progress)
+                done = 0
+                for info in members:
+                    done += _write(archive, info, folder.joinpath(*info.filename.rstrip("/").split("/")))
+                    if progress is not None:
+                        progress(done, total)
     except FileNotFoundError as error:
         raise UserError(f"{zip_path} does not exist") from error
     except OSError as error:
@@ -95,18 +99,13 @@ def _judge(zip_path: Path, members: list[zipfile.ZipInfo], max_bytes: int, max_r
 
 
 def _objection(info: zipfile.ZipInfo) -> str | None:
-    if reason := unsafe_name(info.orig_filename):
-        return reason
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "a link or device"
-    if any(part.strip(" .") == "" for part in info.filename.rstrip("/").split("/")):
-        return "an empty part in its path"
-    if info.flag_bits & 0x1:
-        return "encrypted"
-    if info.is_dir() and info.file_size:
-        return "a folder with content"
-    return None
+    parts = info.filename.rstrip("/").split("/")
+    return unsafe_name(info.orig_filename) or first_true(
+        ("a link or device", stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)),
+        ("an empty part in its path", any(part.strip(" .") == "" for part in parts)),
+        ("encrypted", info.flag_bits & ENCRYPTED),
+        ("a folder with content", info.is_dir() and info.file_size),
+    )
 
 
 def _comparable(name: str) -> str:
@@ -114,25 +113,14 @@ def _comparable(name: str) -> str:
     return unicodedata.normalize("NFC", name.rstrip("/")).casefold()
 
 
-def _write_all(
-    archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path, total: int, progress: Progress | None
-) -> None:
-    done = 0
-    for info in members:
-        target = folder.joinpath(*info.filename.rstrip("/").split("/"))
-        if info.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        written = 0
-        with archive.open(info) as source, open(target, "xb") as file:
-            while block := source.read(_BLOCK):
-                written += len(block)
-                if written > info.file_size:
-                    raise zipfile.BadZipFile(f"member {info.filename!r} is larger than it declares")
-                file.write(block)
-        if written != info.file_size:
-            raise zipfile.BadZipFile(f"member {info.filename!r} is shorter than it declares")
-        done += written
-        if progress is not None:
-            progress(done, total)
+def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> int:
+    """Unpack one member; the bytes written."""
+    if info.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        return 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(info) as source, open(target, "xb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+        if file.tell() != info.file_size:
+            raise zipfile.BadZipFile(f"member {info.filename!r} has another length than it declares")
+    return info.file_size
