@@ -6,7 +6,6 @@ that a later call, or the next attempt of this one, asks for the rest only (RFC 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import json
@@ -16,7 +15,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ _BLOCK = 1 << 18
 _TEMPORARY_STATUS = {408, 425, 429, 500, 502, 503, 504}
 """Answers of a server that may do better soon."""
 _DIGESTS = {"md5", "sha1", "sha256", "sha512"}
-_FAILURES = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, OSError)
+_FAILURES = (http.client.HTTPException, OSError)  # URLError, timeouts and lost connections are OSErrors
 
 
 class _TemporaryError(Exception):
@@ -40,11 +38,7 @@ class _TemporaryError(Exception):
 
 
 class _NothingLeftError(Exception):
-    """The server's file of `total` bytes ends where ours does, or earlier."""
-
-    def __init__(self, total: int | None):
-        super().__init__()
-        self.total = total
+    """The server's file ends where ours does, or earlier; its length is the argument."""
 
 
 def download(
@@ -116,12 +110,16 @@ def check_url(url: str) -> None:
     """Refuse whatever is not http or https with a host (a file: address would read this machine)."""
     try:
         parts = urllib.parse.urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        good = good and not any(character.isspace() or ord(character) < 32 for character in url)
+        if (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and parts.port != 0
+            and not re.search(r"[\0-\x20]|\s", url)
+        ):
+            return
     except ValueError:
-        good = False
-    if not good:
-        raise UserError(f"{url!r} is not an http or https address")
+        pass
+    raise UserError(f"{url!r} is not an http or https address")
 
 
 def fetch_json(url: str, *, retries: int = 5, pause_s: float = PAUSE_S, limit: int = 16 << 20) -> Any:
@@ -168,11 +166,9 @@ def _attempt(url: str, part: Path, size: int | None, progress: Progress | None) 
             _receive(answer, part, start, total, url, progress)
     except _NothingLeftError as error:
         # The server has no byte beyond ours: the file is complete if that is its length, else it is another file.
-        if error.total != have:
+        if error.args[0] != have:
             _forget(part)
             raise _TemporaryError("the server's file is shorter than what was kept of it") from error
-    except UserError:
-        raise
     except _FAILURES as error:
         raise _TemporaryError(_reason(error)) from error
 
@@ -202,8 +198,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 def _place(answer, have: int, size: int | None, url: str) -> tuple[int, int | None]:
     """Where the answer's first byte belongs, and the length of the whole file; checked against what is known."""
     length = answer.headers.get("Content-Length", "")
-    length = int(length) if length.isdigit() else None
-    start, total = 0, length
+    start, total = 0, int(length) if length.isdigit() else None
     if answer.status == 206:
         match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != have:
@@ -216,36 +211,29 @@ def _place(answer, have: int, size: int | None, url: str) -> tuple[int, int | No
 
 def _receive(answer, part: Path, start: int, total: int | None, url: str, progress: Progress | None) -> None:
     done = start
-    with _writing(part), open(part, "r+b" if part.exists() else "wb") as file:
-        file.truncate(start)
-        file.seek(start)
-        while True:
-            if progress is not None:
-                progress(done, total)
-            try:
-                block = answer.read1(_BLOCK)
-            except _FAILURES as error:
-                raise _TemporaryError(f"{_reason(error)} after {done} bytes") from error
-            if not block:
-                break
-            done += len(block)
-            if total is not None and done > total:
-                break
-            file.write(block)
+    try:
+        with open(part, "r+b" if part.exists() else "wb") as file:
+            file.truncate(start)
+            file.seek(start)
+            while total is None or done <= total:
+                if progress is not None:
+                    progress(done, total)
+                try:
+                    block = answer.read1(_BLOCK)
+                except _FAILURES as error:
+                    raise _TemporaryError(f"{_reason(error)} after {done} bytes") from error
+                if not block:
+                    break
+                done += len(block)
+                file.write(block)
+    except OSError as error:
+        # A disk that refuses is no failure of the network: another attempt does not help.
+        raise UserError(f"{part}: cannot be written ({error.strerror or error}); what came is kept") from error
     if total is not None and done > total:
         _forget(part)
         raise UserError(f"{url}: the server sends more than the {total} bytes that are stated; it is not the file")
     if total is not None and done < total:
         raise _TemporaryError(f"the connection closed after {done} of {total} bytes")
-
-
-@contextlib.contextmanager
-def _writing(part: Path) -> Iterator[None]:
-    """Reports a disk that refuses: no failure of the network, so another attempt does not help."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{part}: cannot be written ({error.strerror or error}); what came is kept") from error
 
 
 def _forget(part: Path) -> None:
@@ -288,9 +276,7 @@ def _write_tag(part: Path, url: str, tag: str | None) -> None:
 
 
 def _size(path: Path) -> int:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.getsize(path)
-    return 0
+    return path.stat().st_size if path.exists() else 0
 
 
 def _reason(error: Exception) -> str:

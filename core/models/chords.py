@@ -24,7 +24,6 @@ ROOT_CODES = ("Af", "An", "Bf", "Bn", "Cn", "Df", "Dn", "Ef", "En", "Fn", "Gf", 
 FIRST_ROOT_PITCH_CLASS = 8
 """Pitch class of `ROOTS[0]`, A flat, counted in semitones above C."""
 
-VOLUMES = {"f": "forte", "m": "mezzo", "p": "piano"}
 VOICINGS = ("root", "inv1", "inv2", "open", "doubled")
 NO_CHORD = "N"
 
@@ -61,7 +60,7 @@ class ClipName:
         root: class index, 0-11 (A flat is 0).
         type: class index, 0-3 (major, minor, diminished, augmented).
         octave: octave of the root, where octave 4 starts at middle C; None where the name has none.
-        volume: "f", "m", "p" or None.
+        volume: "f" (forte), "m" (mezzo), "p" (piano) or None.
         example: running number.
         voicing: one of `VOICINGS`.
         kind: "piano", or "shred" for an amplifier copy.

@@ -17,6 +17,15 @@ _GUITAR_SHAPES = (
 )
 
 
+# Semitones that lift the three notes of a close chord, one of the ways to be drawn.
+_LIFTS = {
+    "root": ((0, 0, 0),),
+    "inv1": ((12, 0, 0),),
+    "inv2": ((12, 12, 0),),
+    "open": ((0, 12, 0), (-12, 0, 0), (0, 12, 12)),
+}
+
+
 def root_midi(root: int, octave: int) -> int:
     """MIDI number of a root; octave 4 starts at middle C (60)."""
     return 12 * (octave + 1) + root_pitch_class(root)
@@ -32,27 +41,14 @@ def chord_notes(root: int, chord_type: int, octave: int, voicing: str, rng: np.r
             chord notes doubled in other octaves), "guitar" (a guitar shape).
         rng: chooses among the ways to voice.
     """
-    bass = root_midi(root, octave)
-    steps = TYPE_INTERVALS[chord_type]
-    notes = [bass + step for step in steps]
-    if voicing == "inv1":
-        notes[0] += 12
-    elif voicing == "inv2":
-        notes[0] += 12
-        notes[1] += 12
-    elif voicing == "open":
-        way = rng.integers(3)
-        if way == 0:
-            notes[1] += 12
-        elif way == 1:
-            notes[0] -= 12
-        else:
-            notes[1] += 12
-            notes[2] += 12
-    elif voicing == "doubled":
-        extra = [bass - 12, bass + 12, bass + 12 + steps[1], bass + 12 + steps[2]]
-        notes += list(rng.choice(extra, rng.integers(1, 4), replace=False))
-    elif voicing == "guitar":
+    bass, steps = root_midi(root, octave), TYPE_INTERVALS[chord_type]
+    if voicing == "guitar":
         shape = _GUITAR_SHAPES[rng.integers(len(_GUITAR_SHAPES))]
-        notes = [bass + steps[degree] + 12 * octaves for degree, octaves in shape]
-    return sorted({int(note) for note in notes})
+        return sorted({bass + steps[degree] + 12 * octaves for degree, octaves in shape})
+    notes = [bass + step for step in steps]
+    if voicing == "doubled":
+        extra = [bass - 12, bass + 12, bass + 12 + steps[1], bass + 12 + steps[2]]
+        return sorted({*notes, *map(int, rng.choice(extra, rng.integers(1, 4), replace=False))})
+    lifts = _LIFTS[voicing]
+    lift = lifts[rng.integers(len(lifts)) if len(lifts) > 1 else 0]
+    return sorted(note + step for note, step in zip(notes, lift, strict=True))

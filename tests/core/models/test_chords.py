@@ -11,7 +11,6 @@ from triadbench.core.models.chords import (
     TYPE_CODES,
     TYPES,
     VOICINGS,
-    VOLUMES,
     ClipName,
     chord_symbol,
     root_index,
@@ -60,7 +59,7 @@ def test_old_spelling_reads_as_the_new_one(old, new):
         root=st.integers(0, 11),
         type=st.integers(0, 3),
         octave=st.integers(0, 9),
-        volume=st.sampled_from(sorted(VOLUMES)),
+        volume=st.sampled_from("fmp"),
         example=st.integers(0, 999_999),
         voicing=st.sampled_from(VOICINGS),
     )
