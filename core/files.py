@@ -15,6 +15,7 @@ from triadbench.core.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder that is imported as `triadbench`: a checkout, or a part of site-packages."""
+StrPath = str | os.PathLike
 
 
 def pretrained_path(name: str = "") -> Path:
@@ -24,7 +25,7 @@ def pretrained_path(name: str = "") -> Path:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike, *, directory: bool = False) -> Iterator[Path]:
+def atomic_path(path: StrPath, *, directory: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it otherwise.
 
     With `directory=True` the temporary path is a new folder, and `path` must not exist yet or be an empty folder.
@@ -86,9 +87,7 @@ def check_model_file(path: Path, way_out: str = "") -> None:
         raise UserError(f"{path}: its path is no UTF-8 text, which model files need; rename it") from error
 
 
-def file_digest(
-    path: str | os.PathLike, algorithm: str = "sha256", progress: Callable[[int, int], None] | None = None
-) -> str:
+def file_digest(path: StrPath, algorithm: str = "sha256", progress: Callable[[int, int], None] | None = None) -> str:
     """Hex digest of a file's bytes by `algorithm` (a name that hashlib knows), read in blocks."""
     digest = hashlib.new(algorithm)
     total = os.path.getsize(path)
@@ -109,7 +108,7 @@ def check_room(folder: Path, n_bytes: int) -> None:
         raise UserError(f"{folder}: {n_bytes / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free")
 
 
-def walk_files(root: str | os.PathLike) -> Iterator[tuple[str, str | None]]:
+def walk_files(root: StrPath) -> Iterator[tuple[str, str | None]]:
     """List the files below a folder, in no particular order. Links to folders are followed, but no folder is entered
     twice; hidden folders are left out.
 

@@ -7,7 +7,6 @@ many processes made them. A manifest ties each copy to its recording, so that gr
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from triadbench.core.constants import SAMPLE_RATE, usable_cores
 from triadbench.core.data.clips import Clip, Dataset, Progress
 from triadbench.core.data.dataset import MANIFEST, open_dataset
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path
+from triadbench.core.files import StrPath, atomic_path
 from triadbench.core.models.chords import ClipName
 from triadbench.core.render.amplifier import amplify, random_settings
 from triadbench.core.workers import run_all
@@ -27,12 +26,7 @@ _CHUNK = 32
 
 
 def amplify_set(
-    source: str | os.PathLike,
-    out: str | os.PathLike,
-    *,
-    seed: int = 0,
-    jobs: int | None = None,
-    progress: Progress | None = None,
+    source: StrPath, out: StrPath, *, seed: int = 0, jobs: int | None = None, progress: Progress | None = None
 ) -> dict:
     """Play every clip of a data set through a random crunch amplifier; the folder `out` appears whole or not at all.
 

@@ -20,6 +20,8 @@ from triadbench.core.models.chords import ClipName
 
 Progress = Callable[[int, int | None], None]
 """Called with what is done and how much there is in all, where that is known."""
+Skipped = Iterable[tuple[str, str]]
+"""(name, reason) of what is left out."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Dataset(abc.ABC):
 
     rows: np.ndarray | None = None
 
-    def __init__(self, path: Path, kind: str, clips: Sequence[Clip], skipped: Iterable[tuple[str, str]] = ()):
+    def __init__(self, path: Path, kind: str, clips: Sequence[Clip], skipped: Skipped = ()):
         self.path, self.kind = path, kind
         self.clips, self.skipped = list(clips), list(skipped)
 

@@ -9,9 +9,8 @@ are for whoever wrote it.
 from __future__ import annotations
 
 import json
-import os
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,10 +18,11 @@ import numpy as np
 
 from triadbench.core.audio.header import HEADER_BYTES, AudioHeader
 from triadbench.core.audio.io import AUDIO_SUFFIXES, AudioError, check_header, read_audio, read_clip, read_header
-from triadbench.core.data.clips import Clip, Dataset, Progress, parse_member
+from triadbench.core.data.clips import Clip, Dataset, Progress, Skipped, parse_member
 from triadbench.core.data.containers import Container, Folder, Zip
 from triadbench.core.data.pack import is_pack, open_pack
 from triadbench.core.errors import UserError
+from triadbench.core.files import StrPath
 
 __all__ = ["MANIFEST", "Clip", "Dataset", "FileDataset", "open_dataset", "parse_member"]
 
@@ -37,11 +37,7 @@ class FileDataset(Dataset):
     """Clips that are the sound files of a container."""
 
     def __init__(
-        self,
-        container: Container,
-        clips: Sequence[Clip],
-        skipped: Iterable[tuple[str, str]],
-        headers: Sequence[AudioHeader | None],
+        self, container: Container, clips: Sequence[Clip], skipped: Skipped, headers: Sequence[AudioHeader | None]
     ):
         super().__init__(container.path, container.kind, clips, skipped)
         self._container, self._headers = container, list(headers)
@@ -76,7 +72,7 @@ class FileDataset(Dataset):
         return self._container.state(member)
 
 
-def open_dataset(path: str | os.PathLike, *, check: str = "header", progress: Progress | None = None) -> Dataset:
+def open_dataset(path: StrPath, *, check: str = "header", progress: Progress | None = None) -> Dataset:
     """Open a folder (with all below it), a zip, or a pack.
 
     Hidden files, `__MACOSX` and manifests are passed over; any other file that is no clip is listed as skipped.

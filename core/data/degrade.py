@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 from triadbench.core.data.clips import Progress
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.pack import pack
+from triadbench.core.files import StrPath
 from triadbench.core.render.degrade import Degradation, Degrader
 
 
 def degrade_set(
-    source: str | os.PathLike,
-    out: str | os.PathLike,
+    source: StrPath,
+    out: StrPath,
     *,
     degradation: Degradation | None = None,
     seed: int = 0,

@@ -15,7 +15,7 @@ from triadbench.core.audio.io import AudioError, to_int16
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.data.clips import Dataset, Progress
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path
+from triadbench.core.files import StrPath, atomic_path
 from triadbench.core.models.chords import ROOTS, TYPES
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def describe(dataset: Dataset, progress: Progress | None = None) -> dict:
     }
 
 
-def picture(description: dict, dataset: Dataset, path: str | os.PathLike) -> None:
+def picture(description: dict, dataset: Dataset, path: StrPath) -> None:
     """Write `description` as one interactive HTML page that needs no network.
 
     Type by root, octaves and volumes, lengths and levels, and of four clips (one a type where there are) the waveform

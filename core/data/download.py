@@ -20,7 +20,7 @@ from typing import Any
 
 from triadbench.core.data.clips import Progress
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path, check_room, file_digest
+from triadbench.core.files import StrPath, atomic_path, check_room, file_digest
 
 TIMEOUT_S = 30.0
 PAUSE_S = 1.0
@@ -43,7 +43,7 @@ class _NothingLeftError(Exception):
 
 def download(
     url: str,
-    path: str | os.PathLike,
+    path: StrPath,
     *,
     size: int | None = None,
     checksum: str | None = None,

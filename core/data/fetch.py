@@ -5,7 +5,6 @@ Its length, MD5 and address are read from the record at the time, so that they a
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from triadbench.core.data.clips import Progress
 from triadbench.core.data.download import PAUSE_S, check_url, download, fetch_json
 from triadbench.core.data.unpack import safe_unpack
 from triadbench.core.errors import UserError
+from triadbench.core.files import StrPath
 
 RECORD_URL = "https://zenodo.org/api/records/4740877"
 ARCHIVE = "audioPianoTriadDataset.zip"
@@ -20,7 +20,7 @@ FOLDER = "audioPianoTriadDataset"
 
 
 def fetch(
-    out_dir: str | os.PathLike,
+    out_dir: StrPath,
     *,
     record_url: str = RECORD_URL,
     progress: Progress | None = None,

@@ -23,9 +23,9 @@ import numpy as np
 from triadbench.core.audio.header import AudioHeader
 from triadbench.core.audio.io import AudioError, to_int16
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
-from triadbench.core.data.clips import Clip, Dataset, Progress, parse_member
+from triadbench.core.data.clips import Clip, Dataset, Progress, Skipped, parse_member
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path, check_room
+from triadbench.core.files import StrPath, atomic_path, check_room
 
 VERSION = 1
 CLIPS, INDEX, META = "clips.npy", "index.jsonl", "meta.json"
@@ -33,7 +33,7 @@ _WAY_OUT = "pack the clips again"
 
 
 @contextlib.contextmanager
-def new_pack(out: str | os.PathLike, n: int) -> Iterator[PackWriter]:
+def new_pack(out: StrPath, n: int) -> Iterator[PackWriter]:
     """Write a pack of `n` clips row by row, in any order and from several processes.
 
         with new_pack("set.pack", n) as writer:
@@ -80,9 +80,7 @@ class PackWriter:
             raise ValueError(f"waveform.shape={waveform.shape} must be ({CLIP_SAMPLES},)")
         self.rows[row] = to_int16(waveform)
 
-    def finish(
-        self, index: Sequence[dict], *, skipped: Iterable[tuple[str, str]] = (), source: dict | None = None
-    ) -> None:
+    def finish(self, index: Sequence[dict], *, skipped: Skipped = (), source: dict | None = None) -> None:
         """State what the rows hold, when all are written; rows beyond `len(index)` are cut off.
 
         Args:
@@ -111,7 +109,7 @@ class PackWriter:
 
 def pack(
     dataset: Dataset,
-    out: str | os.PathLike,
+    out: StrPath,
     progress: Progress | None = None,
     *,
     change: Callable[[np.ndarray, int], np.ndarray] | None = None,
@@ -150,7 +148,7 @@ def pack(
     return {"path": str(out), "n": len(index), "skipped": [list(item) for item in skipped], "bytes": size}
 
 
-def open_rows(path: str | os.PathLike, mode: Literal["r", "r+"] = "r+") -> np.ndarray:
+def open_rows(path: StrPath, mode: Literal["r", "r+"] = "r+") -> np.ndarray:
     """The (n, 64000) int16 memory map of a pack's clips.npy; "r+" to write (workers), "r" to read.
 
     Raises:
@@ -206,7 +204,7 @@ class PackDataset(Dataset):
 
     rows: np.ndarray
 
-    def __init__(self, path: Path, rows: np.ndarray, clips: Sequence[Clip], skipped: Iterable[tuple[str, str]]):
+    def __init__(self, path: Path, rows: np.ndarray, clips: Sequence[Clip], skipped: Skipped):
         super().__init__(path, "pack", clips, skipped)
         self.rows = rows
 

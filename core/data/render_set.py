@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import soundfile
 
 from triadbench.core.audio.io import to_int16
 from triadbench.core.constants import SAMPLE_RATE, usable_cores
+from triadbench.core.data.clips import Progress
 from triadbench.core.data.dataset import MANIFEST
 from triadbench.core.data.pack import new_pack, open_rows
 from triadbench.core.errors import UserError
@@ -53,10 +54,7 @@ class RenderConfig:
 
 
 def render_dataset(
-    config: RenderConfig,
-    *,
-    bank_progress: Callable[[int, int], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    config: RenderConfig, *, bank_progress: Progress | None = None, progress: Progress | None = None
 ) -> dict:
     """Render a set; the folder appears when it is whole.
 

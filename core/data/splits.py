@@ -6,10 +6,13 @@ recognising recordings seen before. `grouped_split` keeps every recording on one
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from triadbench.core.data.clips import Clip
 from triadbench.core.errors import UserError
@@ -100,32 +103,25 @@ def _choose(groups: Sequence[Sequence[int]], target: float) -> int:
 
 def _groups(clips: Sequence[Clip]) -> tuple[list[list[int]], list[int]]:
     """Groups of clips that a split must not part, by index, and the clips whose group nobody knows."""
-    parents: dict[Hashable, Hashable] = {}
-
-    def find(node: Hashable) -> Hashable:
-        root = node
-        while parents.setdefault(root, root) != root:
-            root = parents[root]
-        while parents[node] != root:
-            parents[node], node = root, parents[node]
-        return root
-
-    unnamed = {_key(clip) for clip in clips if clip.recording is None}
-    left_out = []
+    unnamed = {_key(clip) for clip in clips if clip.recording is None} - {None}
+    numbers: dict[Hashable, int] = defaultdict(itertools.count().__next__)  # of recordings and of keys
+    nodes: dict[int, int] = {}
+    edges = []
     for index, clip in enumerate(clips):
         key = _key(clip)
         if clip.recording is not None:
-            find(("recording", clip.recording))
-            if key is not None and key in unnamed:
-                parents[find(("recording", clip.recording))] = find(key)
-        elif key is None:
-            left_out.append(index)
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for index, clip in enumerate(clips):
-        node: Hashable = _key(clip) if clip.recording is None else ("recording", clip.recording)
-        if node is not None:
-            groups[find(node)].append(index)
-    return list(groups.values()), left_out
+            nodes[index] = numbers["recording", clip.recording]
+            if key in unnamed:
+                edges.append((nodes[index], numbers[key]))
+        elif key is not None:
+            nodes[index] = numbers[key]
+    rows, columns = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(numbers), len(numbers)))
+    component = connected_components(graph, directed=False)[1] if numbers else []
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, node in nodes.items():
+        groups[component[node]].append(index)
+    return list(groups.values()), [index for index in range(len(clips)) if index not in nodes]
 
 
 def _key(clip: Clip) -> tuple | None:

@@ -7,7 +7,6 @@ folder and renamed, so a hostile or damaged archive leaves nothing.
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import unicodedata
@@ -18,7 +17,7 @@ from pathlib import Path
 from triadbench.core.data.clips import Progress
 from triadbench.core.data.containers import ENCRYPTED, first_true, unsafe_name
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path, check_room
+from triadbench.core.files import StrPath, atomic_path, check_room
 
 MAX_BYTES = 64 << 30
 MAX_MEMBERS = 1_000_000
@@ -29,8 +28,8 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 
 
 def safe_unpack(
-    zip_path: str | os.PathLike,
-    out: str | os.PathLike,
+    zip_path: StrPath,
+    out: StrPath,
     progress: Progress | None = None,
     *,
     max_bytes: int = MAX_BYTES,

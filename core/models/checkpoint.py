@@ -7,7 +7,6 @@ weights-only loader, which admits tensors and nothing else.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from triadbench.core.constants import VERSION
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path, check_model_file
+from triadbench.core.files import StrPath, atomic_path, check_model_file
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.networks import ChordNet, OriginalNet
 from triadbench.kernels.spec import CHORD, ORIGINAL, MelSpec
@@ -80,7 +79,7 @@ def resumed_record(training: dict, setup: dict) -> dict:
     return {**training, "resumed": [*earlier, {"from_epoch": len(training["curves"]) + 1, **setup}]}
 
 
-def save(checkpoint: Checkpoint, path: str | os.PathLike) -> None:
+def save(checkpoint: Checkpoint, path: StrPath) -> None:
     """Write a checkpoint; it appears whole or not at all.
 
     Raises:
@@ -105,7 +104,7 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike) -> None:
             raise UserError(f"{path}: cannot write ({error}); nothing was changed there") from error
 
 
-def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> Checkpoint:
+def load(path: StrPath, *, device: str | torch.device = "cpu") -> Checkpoint:
     """Read a checkpoint of ours, or a state dict of the original network (`.pt`, `.pth`, or bare `.safetensors`).
 
     Raises:
