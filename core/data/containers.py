@@ -194,8 +194,9 @@ class Zip:
         for info in members:
             if info.is_dir():
                 continue
-            if reason := self._objection(info):
-                self.skipped.append((info.filename, reason))
+            objection = self._objection(info)
+            if objection is not None:
+                self.skipped.append((info.filename, objection))
             else:
                 sizes = (info.compress_size, info.file_size)
                 self._table[info.filename] = (info.header_offset, info.compress_type, *sizes, info.CRC)

@@ -88,10 +88,8 @@ def describe(dataset: Dataset, progress: Progress | None = None) -> dict:
 
 
 def picture(description: dict, dataset: Dataset, path: StrPath) -> None:
-    """Write `description` as one interactive HTML page that needs no network.
-
-    Type by root, octaves and volumes, lengths and levels, and of four clips (one a type where there are) the waveform
-    and the log mel spectrogram of the original study.
+    """Write `description` as one interactive HTML page that needs no network, with the waveform and the log mel
+    spectrogram (of the original study) of one clip a type.
 
     Raises:
         UserError: `path` is not an .html file or cannot be written.

@@ -29,10 +29,10 @@ def fetch(
     retries: int = 5,
     pause_s: float = PAUSE_S,
 ) -> dict:
-    """Bring the archive into `out_dir` (about 3.8 GB) and unpack it beside (about 6.1 GB more).
+    """Download the archive into `out_dir` (about 3.8 GB) and unpack it beside (about 6.1 GB more).
 
-    A download that was cut continues where it stopped, in this call and in the next one; a finished one is checked
-    and kept. The unpacked folder appears whole; where it is already there, nothing is done.
+    A download that was cut continues where it stopped; a finished one is checked and kept. The unpacked folder appears
+    whole; where it is already there, nothing is done.
 
     Args:
         record_url: the record's JSON description.

@@ -85,7 +85,6 @@ class PackWriter:
 
         Args:
             index: one object a row with "file" (a name of the data set) and optionally "recording" and more.
-            skipped: (name, reason) of clips that were left out.
             source: where the clips came from; kept in meta.json.
 
         Raises:

@@ -26,17 +26,15 @@ _CHUNK = 64
 
 @dataclasses.dataclass(frozen=True)
 class RenderConfig:
-    """What to render.
+    """A set to be rendered.
 
     Attributes:
-        out: folder to make; with `pack`, a pack (see `core.data.pack`).
-        n: number of clips.
+        out: folder to make; with `pack`, a pack (see `core.data.pack`). n: number of clips.
         sources: note sources (see `core.render.note_banks`). weights: how often each plays, or None for equally often.
         style: name of one of `core.render.chords.STYLES`.
         voicings: which voicings, or None for those that the style mixes at random.
         variants: clips of each recording. octaves: of the root. seed: of everything.
-        cache: folder where note banks are kept.
-        workers: processes.
+        cache: folder where note banks are kept. workers: processes.
     """
 
     out: str | Path

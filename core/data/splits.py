@@ -48,12 +48,10 @@ def grouped_split(
     """Split so that no recording has a variant on the other side.
 
     A clip's group is the recording that the manifest names. Without one it is (octave, root, type, volume, voicing):
-    the data set's names do not say which of the 100 examples are variants of which of the 10 recordings, so all of
-    them stay together. Where only some clips of such a key have a recording, their groups are joined. An amplifier
-    copy without a manifest names no octave or volume; it may be a variant of anything, and is left out.
-
-    Both sides keep every (type, root) that has at least two groups; sizes come as near to `test_fraction` as whole
-    groups allow.
+    the names do not say which of the 100 examples are variants of which of the 10 recordings. Where only some clips of
+    such a key have a recording, their groups are joined. An amplifier copy without a manifest names no octave or
+    volume; it may be a variant of anything, and is left out. Both sides keep every (type, root) that has at least two
+    groups; sizes come as near to `test_fraction` as whole groups allow.
 
     Returns:
         train, test, left_out: int64 arrays of indices, ascending; together they are every clip once.

@@ -48,9 +48,7 @@ class PitchAxis(nn.Module):
     """Resample the mel axis to `bins_per_semitone` bins a semitone, by linear interpolation between band centres.
 
     Args:
-        spec: of the mel spectrogram that comes in.
-        low_midi: MIDI number of the first bin.
-        octaves, bins_per_semitone: size of the pitch axis.
+        low_midi: MIDI number of the first bin. octaves, bins_per_semitone: size of the pitch axis.
     """
 
     matrix: Tensor
@@ -91,10 +89,7 @@ class ChordNet(nn.Module):
     Type and root come from one table of 12 x 4 joint logits, each by summing the probabilities over the other.
 
     Args:
-        spec: of the mel spectrogram.
-        width: channels of the first stages.
-        hidden: channels of the last.
-        dropout: before the last layer, in training.
+        width, hidden: channels of the first stages and of the last. dropout: before the last layer, in training.
     """
 
     root_order: Tensor
@@ -114,20 +109,9 @@ class ChordNet(nn.Module):
         self.mix1 = _conv2d(2 * width, 2 * width, kernel=(3, 3), padding=(1, 1))
         self.mix2 = _conv2d(2 * width, 2 * width, kernel=(3, 3), padding=(1, 1))
         self.attention = nn.Conv1d(2 * width, 1, kernel_size=3, padding=1)
-        self.around = nn.Sequential(
-            nn.Conv1d(4 * width, hidden, kernel_size=25, padding=12),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-            nn.Conv1d(hidden, hidden, kernel_size=13, padding=6),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-        )
+        self.around = nn.Sequential(*_conv1d(4 * width, hidden, 25, 12), *_conv1d(hidden, hidden, 13, 6))
         self.circle = nn.Sequential(
-            nn.Conv1d(2 * hidden, hidden, kernel_size=12),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Conv1d(hidden, len(TYPES), kernel_size=1),
+            *_conv1d(2 * hidden, hidden, 12), nn.Dropout(dropout), nn.Conv1d(hidden, len(TYPES), kernel_size=1)
         )
         # The pitch axis starts at LOW_MIDI; this is where each root of the label order lies on the folded circle.
         order = [(root_pitch_class(root) - self.LOW_MIDI) % 12 for root in range(len(ROOTS))]
@@ -159,6 +143,10 @@ class ChordNet(nn.Module):
 
 def _conv2d(n_in: int, n_out: int, kernel: tuple[int, int], **options) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(n_in, n_out, kernel, bias=False, **options), nn.BatchNorm2d(n_out), nn.ReLU())
+
+
+def _conv1d(n_in: int, n_out: int, kernel: int, padding: int = 0) -> tuple[nn.Module, ...]:
+    return nn.Conv1d(n_in, n_out, kernel, padding=padding), nn.BatchNorm1d(n_out), nn.ReLU()
 
 
 def chord_loss(joint: Tensor, types: Tensor, roots: Tensor, root_defined: Tensor) -> Tensor:

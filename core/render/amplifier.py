@@ -158,8 +158,7 @@ def _prototype(factor: int) -> np.ndarray:
     Kaiser's formula: beta 7.9 gives 80 dB, and a transition of 72 / (2.285 * 2 pi * 32) = 0.157 of the low rate. It
     ends at Nyquist, so the clip's top half octave is lost; hardly any guitar loudspeaker reaches there.
     """
-    taps = 2 * _HALF_TAPS * factor - 1
-    return signal.firwin(taps, 0.5 - 0.157 / 2, window=("kaiser", 7.9), fs=factor)
+    return signal.firwin(2 * _HALF_TAPS * factor - 1, 0.5 - 0.157 / 2, window=("kaiser", 7.9), fs=factor)
 
 
 @lru_cache(maxsize=16)

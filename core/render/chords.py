@@ -102,14 +102,11 @@ def plan(
     """Spread `n` clips evenly over voicing, octave, root, type and volume, in shuffled order of the keys.
 
     Args:
-        n: number of clips.
-        banks: instruments; each recording is played by one of them, drawn by `weights` among those whose range
-            holds the chord.
-        seed: of the draw.
+        banks: instruments; each recording is played by one of them, drawn by `weights` (None: equal) among those whose
+            range holds the chord.
         variants: clips of each recording (the same hands and instrument, recorded anew), numbered in a row.
         octaves: of the root, 4 starts at middle C.
         voicings: of `VOICINGS`, evenly; None draws each recording's by `voicing_weights`, one for each of `VOICINGS`.
-        weights: of the banks, equal if None.
 
     Raises:
         UserError: an unknown voicing, or a range that no bank can play.
@@ -176,18 +173,10 @@ def mix_note(out, note, gain, start, step, release, decay):
 
 
 class Renderer:
-    """Mixes planned clips from banks in a style.
-
-    Args:
-        banks: instruments, by the number that planned clips carry.
-        style: how clips vary.
-        seed: of the set.
-    """
+    """Mixes planned clips of the set `seed` from banks (by the number that each clip carries) in a style."""
 
     def __init__(self, banks: Sequence[NoteBank], style: Style, seed: int):
-        self.banks = banks
-        self.style = style
-        self.seed = seed
+        self.banks, self.style, self.seed = banks, style, seed
 
     def clip(self, planned: PlannedClip) -> np.ndarray:
         """float32 (64000,) in [-1, 1]: the chord as it was played and recorded."""
@@ -243,13 +232,9 @@ class Renderer:
         return out
 
     def _record(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        style = self.style
-        draw = rng.random()
-        pick = int(rng.integers(_FILTERS))
-        if draw < style.room_probability:
-            return _filters(self.seed, style, True)[pick](waveform)
-        if style.tone_db > 0 and draw < style.room_probability + (1 - style.room_probability) / 2:
-            return _filters(self.seed, style, False)[pick](waveform)
+        draw, pick, room = rng.random(), int(rng.integers(_FILTERS)), self.style.room_probability
+        if draw < room or (self.style.tone_db > 0 and draw < room + (1 - room) / 2):
+            return _filters(self.seed, self.style, draw < room)[pick](waveform)
         return waveform
 
 

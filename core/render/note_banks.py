@@ -1,8 +1,8 @@
 """Note banks: every note of an instrument recorded once, from which any chord can be mixed.
 
 A bank is a folder with `notes.npy`, int16 (n_notes, n_layers, samples) at 16 kHz, each note scaled to its own peak,
-and `bank.json`, which names the instrument, its source and licence, and keeps every note's true peak. Notes ring
-undamped for `SECONDS`; whoever mixes them releases the key.
+and `bank.json`, which names the instrument and its source, and keeps every note's true peak. Notes ring undamped for
+`SECONDS`; whoever mixes them releases the key.
 
 A bank is made from one of three sources, written as a short text:
 
@@ -343,5 +343,5 @@ def _folder(rest: str) -> tuple[_Record, list]:
 
 def _trim(waveform: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
     """Without the silence before the note: from 5 ms before the first sample above 2 % of the peak; and its rate."""
-    loud = np.abs(waveform) > 0.02 * np.abs(waveform).max()
-    return waveform[max(int(np.argmax(loud)) - round(0.005 * rate), 0) :], rate
+    start = int(np.argmax(np.abs(waveform) > 0.02 * np.abs(waveform).max())) - round(0.005 * rate)
+    return waveform[max(start, 0) :], rate

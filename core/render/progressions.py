@@ -12,7 +12,7 @@ import numpy as np
 
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import NO_CHORD, chord_symbol, root_index
+from triadbench.core.models.chords import NO_CHORD, VOICINGS, chord_symbol, root_index
 from triadbench.core.render.chords import mix_note
 from triadbench.core.render.note_banks import NoteBank
 from triadbench.core.render.voicings import chord_notes
@@ -116,11 +116,11 @@ def plan_progression(
         UserError: an unknown kind or pattern, or fewer bars than one.
     """
     rng = np.random.default_rng([seed, 0x50])
-    drawn_kind = str(rng.choice(["major", "minor", "random"], p=[0.3, 0.2, 0.5]))
-    drawn_pattern = str(rng.choice(PATTERNS))
-    drawn_tempo = float(rng.uniform(*TEMPO_BPM))
-    kind, pattern = kind or drawn_kind, pattern or drawn_pattern
-    tempo = drawn_tempo if tempo_bpm is None else float(tempo_bpm)
+    # All three are drawn, so that stating one does not change the rest of the song.
+    drawn = str(rng.choice(["major", "minor", "random"], p=[0.3, 0.2, 0.5])), str(rng.choice(PATTERNS))
+    kind, pattern, tempo = kind or drawn[0], pattern or drawn[1], float(rng.uniform(*TEMPO_BPM))
+    if tempo_bpm is not None:
+        tempo = float(tempo_bpm)
     if kind not in (*COMMON, "random"):
         raise UserError(f"kind={kind!r} must be one of {', '.join((*COMMON, 'random'))}")
     if pattern not in PATTERNS:
@@ -148,7 +148,9 @@ def plan_progression(
                 while (root, chord_type) == (before or (0, 0)):
                     root, chord_type = int(rng.integers(12)), int(rng.integers(4))
             before = root, chord_type
-            voicing = _voicing(chord_type, rng)
+            voicing = str(rng.choice(VOICINGS, p=[0.4, 0.2, 0.15, 0.1, 0.15]))
+            if chord_type == 3 and voicing in ("inv1", "inv2"):
+                voicing = "root"
             notes = chord_notes(root, chord_type, int(rng.choice([3, 4])), voicing, rng)
             chords.append(PlannedChord(time, end, root, chord_type, voicing, tuple(notes)))
         time, beats_left = end, beats_left - beats
@@ -157,11 +159,6 @@ def plan_progression(
         chords.append(PlannedChord(time, time + tail))
     key = f"{chord_symbol(root_index(tonic), 0)} {kind}" if degrees else None
     return Progression(tuple(chords), tempo, pattern, key, seed)
-
-
-def _voicing(chord_type: int, rng: np.random.Generator) -> str:
-    voicing = str(rng.choice(["root", "inv1", "inv2", "open", "doubled"], p=[0.4, 0.2, 0.15, 0.1, 0.15]))
-    return "root" if chord_type == 3 and voicing in ("inv1", "inv2") else voicing
 
 
 def render_progression(progression: Progression, bank: NoteBank) -> np.ndarray:

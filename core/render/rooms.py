@@ -1,7 +1,4 @@
-"""Rooms, tone and noise: what lies between an instrument and a recording.
-
-Everything is drawn from a generator, so the same generator state gives the same sound.
-"""
+"""Rooms, tone and noise between an instrument and a recording; the same generator state gives the same sound."""
 
 from __future__ import annotations
 
@@ -25,8 +22,6 @@ def room_response(rng: np.random.Generator, sample_rate: int, rt60_s: float, dir
     two bands of which the upper dies sooner, as air and walls absorb treble.
 
     Args:
-        rng: source of all randomness.
-        sample_rate: in Hz.
         rt60_s: time in which the tail falls by 60 dB, in seconds.
         direct_db: level of the direct sound over the whole tail, in dB.
 
