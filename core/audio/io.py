@@ -107,8 +107,7 @@ def read_audio(source: Source, *, name: str | None = None) -> tuple[np.ndarray, 
     """Read a whole sound at its own rate.
 
     Returns:
-        waveform: (samples,) float32, channels averaged; full scale of integer files is [-1, 1).
-        sample_rate: in Hz, the file's own.
+        waveform (samples,) float32, channels averaged, full scale of integer files [-1, 1); its sample rate in Hz.
 
     Raises:
         AudioError: missing, folder, empty, zero-length, truncated, not sound, or with NaN or infinite samples.
@@ -118,10 +117,10 @@ def read_audio(source: Source, *, name: str | None = None) -> tuple[np.ndarray, 
 
 
 def read_clip(source: Source, seconds: float | None = CLIP_SECONDS, *, name: str | None = None) -> np.ndarray:
-    """Read a sound as the network wants it: 16 kHz mono, cut or right-padded with zeros to `seconds`.
+    """Read a sound as the network takes it: 16 kHz mono, cut or right-padded with zeros to `seconds` (None: neither).
 
-    With `seconds=None` the whole sound is returned as long as it is. Of a longer file only the start is decoded, so
-    damage further back is not seen (a wav that ends too early is: its header tells).
+    Of a longer file only the start is decoded, so damage further back is not seen (a wav that ends too early is: its
+    header tells).
 
     Returns:
         (round(seconds * 16000),) float32; (64000,) by default.

@@ -31,11 +31,9 @@ def amplify_set(
     """Play every clip of a data set through a random crunch amplifier; the folder `out` appears whole or not at all.
 
     Args:
-        source: folder, zip or pack.
-        out: folder to make; it must not exist yet or be empty.
+        source: folder, zip or pack. out: folder to make; it must not exist yet or be empty.
         seed: of the amplifiers' settings. The same seed and source give the same bytes.
-        jobs: processes; None for one a core.
-        progress: called with (clips done, clips in all).
+        jobs: processes; None for one a core. progress: called with (clips done, clips in all).
 
     Returns:
         `path`, `n` (copies written), `skipped` (list of [member, reason]), `seed`.

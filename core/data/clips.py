@@ -26,12 +26,8 @@ Skipped = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Clip:
-    """A sound file and its labels.
-
-    Attributes:
-        name: the labels, as the file name states them.
-        member: the file's path below the data set's root, with "/" on every system.
-        recording: id of the recording that this is a variant of, or None where no manifest says.
+    """A sound file: its labels, its path below the data set's root (with "/" on every system), and the id of the
+    recording that it is a variant of, where a manifest says so.
     """
 
     name: ClipName

@@ -28,7 +28,7 @@ PAUSE_S = 1.0
 PAUSE_LIMIT_S = 30.0
 _BLOCK = 1 << 18
 _TEMPORARY_STATUS = {408, 425, 429, 500, 502, 503, 504}
-"""Answers of a server that may do better soon."""
+"""HTTP statuses of a server that may do better soon."""
 _DIGESTS = {"md5", "sha1", "sha256", "sha512"}
 _FAILURES = (http.client.HTTPException, OSError)  # URLError, timeouts and lost connections are OSErrors
 
@@ -131,8 +131,8 @@ def fetch_json(url: str, *, retries: int = 5, pause_s: float = PAUSE_S, limit: i
     check_url(url)
     for attempt in range(retries + 1):
         try:
-            with _request(url, {}) as answer:
-                body = answer.read(limit + 1)
+            with _request(url, {}) as response:
+                body = response.read(limit + 1)
             break
         except (_TemporaryError, *_FAILURES) as error:
             if attempt == retries:
@@ -143,7 +143,7 @@ def fetch_json(url: str, *, retries: int = 5, pause_s: float = PAUSE_S, limit: i
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{url}: the answer is not JSON ({error})") from error
+        raise UserError(f"{url}: the response is not JSON ({error})") from error
 
 
 def _attempt(url: str, part: Path, size: int | None, progress: Progress | None) -> None:
@@ -159,11 +159,11 @@ def _attempt(url: str, part: Path, size: int | None, progress: Progress | None) 
     if have:
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": tag} if tag else {})
     try:
-        with _request(url, headers) as answer:
-            start, total = _place(answer, have, size, url)
+        with _request(url, headers) as response:
+            start, total = _place(response, have, size, url)
             check_room(part.parent, (total or 0) - start)
-            _write_tag(part, url, answer.headers.get("ETag") or answer.headers.get("Last-Modified"))
-            _receive(answer, part, start, total, url, progress)
+            _write_tag(part, url, response.headers.get("ETag") or response.headers.get("Last-Modified"))
+            _receive(response, part, start, total, url, progress)
     except _NothingLeftError as error:
         # The server has no byte beyond ours: the file is complete if that is its length, else it is another file.
         if error.args[0] != have:
@@ -195,12 +195,12 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _place(answer, have: int, size: int | None, url: str) -> tuple[int, int | None]:
-    """Where the answer's first byte belongs, and the length of the whole file; checked against what is known."""
-    length = answer.headers.get("Content-Length", "")
+def _place(response, have: int, size: int | None, url: str) -> tuple[int, int | None]:
+    """Where the response's first byte belongs, and the length of the whole file; checked against what is known."""
+    length = response.headers.get("Content-Length", "")
     start, total = 0, int(length) if length.isdigit() else None
-    if answer.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    if response.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != have:
             raise UserError(f"{url}: the server sent another part than was asked for (from byte {have})")
         start, total = have, None if match[3] == "*" else int(match[3])
@@ -209,7 +209,7 @@ def _place(answer, have: int, size: int | None, url: str) -> tuple[int, int | No
     return start, total if total is not None else size
 
 
-def _receive(answer, part: Path, start: int, total: int | None, url: str, progress: Progress | None) -> None:
+def _receive(response, part: Path, start: int, total: int | None, url: str, progress: Progress | None) -> None:
     done = start
     try:
         with open(part, "r+b" if part.exists() else "wb") as file:
@@ -219,7 +219,7 @@ def _receive(answer, part: Path, start: int, total: int | None, url: str, progre
                 if progress is not None:
                     progress(done, total)
                 try:
-                    block = answer.read1(_BLOCK)
+                    block = response.read1(_BLOCK)
                 except _FAILURES as error:
                     raise _TemporaryError(f"{_reason(error)} after {done} bytes") from error
                 if not block:

@@ -43,7 +43,7 @@ def safe_unpack(
         max_ratio: most that it may grow, where it unpacks to more than 64 MiB.
 
     Returns:
-        how many files there are.
+        the number of files.
 
     Raises:
         UserError: not a zip, hostile, damaged, `out` is taken, or no room; nothing is left at `out`.

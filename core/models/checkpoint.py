@@ -64,13 +64,8 @@ def build_model(architecture: str, task: str, spec: MelSpec | None = None, confi
 
 
 def resumed_record(training: dict, setup: dict) -> dict:
-    """A training record with a new entry in `resumed` where training goes on otherwise than in its last epoch.
-
-    What the record says of its beginning (`config`, `pipeline`, `processes`) stays; each entry of `resumed` has the
-    epoch (from 1) that it begins with.
-
-    Args:
-        setup: "device", and whatever else the run states about its computation.
+    """A training record with a new entry in `resumed` where `setup` ("device" and whatever else the run states about
+    its computation) differs from that of its last epoch. The entry states the epoch (from 1) that it begins with.
     """
     earlier = training.get("resumed", [])
     before = earlier[-1] if earlier else {**training, "device": training["config"]["device"]}

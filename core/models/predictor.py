@@ -21,12 +21,7 @@ SHIPPED = pretrained_path("chordnet.safetensors")
 
 
 class Predictor:
-    """A loaded model that answers for waveforms.
-
-    Args:
-        checkpoint: from `core.models.checkpoint.load`.
-        device: "cpu" or "cuda".
-    """
+    """A loaded model that scores waveforms on the device "cpu" or "cuda"."""
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
         self.checkpoint = checkpoint

@@ -101,12 +101,11 @@ class NoteBank:
 
 def _longest_run(sounding: np.ndarray) -> tuple[int, int]:
     """First and last index of the longest run of True in (n,): a chord must not fall into a gap between recordings."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], sounding, [False]]).astype(int)))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], sounding, [False]]).astype(int))).reshape(-1, 2)
     if not len(edges):
         raise ValueError("no note sounds")
-    starts, ends = edges[::2], edges[1::2]
-    longest = int(np.argmax(ends - starts))
-    return int(starts[longest]), int(ends[longest]) - 1
+    start, end = edges[np.argmax(edges[:, 1] - edges[:, 0])].tolist()
+    return start, end - 1
 
 
 def bank_for(source: str, cache: str | Path) -> Path:
@@ -139,15 +138,12 @@ def build_banks(
     """Folders of the banks of all `sources`, built in parallel where missing, in the order of `sources`."""
     distinct = list(dict.fromkeys(sources))
     paths: dict[str, Path] = {}
-    for source, path in zip(distinct, run_all(_builder, (cache,), distinct, workers), strict=True):
+    build_all = run_all(partial(partial, bank_for, cache=cache), (), distinct, workers)
+    for source, path in zip(distinct, build_all, strict=True):
         paths[source] = path
         if progress is not None:
             progress(len(paths), len(distinct))
     return [paths[source] for source in sources]
-
-
-def _builder(cache: str | Path) -> Callable[[str], Path]:
-    return partial(bank_for, cache=cache)
 
 
 def _write(folder: Path, source: str, name: str, family: str, waveforms: np.ndarray) -> None:

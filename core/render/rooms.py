@@ -100,13 +100,10 @@ def with_noise(
 
 
 class Filter:
-    """A linear filter for clips of one length, kept as a spectrum so that each clip costs two transforms.
+    """A linear filter for clips of `samples`, kept as a spectrum so that each clip costs two transforms.
 
     Args:
-        response: float32 (taps,), an impulse response.
-        samples: length of the clips.
-        sample_rate: in Hz.
-        gains: multiply the response's spectrum.
+        response: float32 (taps,), an impulse response. gains: multiply its spectrum.
     """
 
     def __init__(self, response: np.ndarray, samples: int, sample_rate: int, gains: Gains | None = None):
