@@ -72,10 +72,8 @@ def _make_temporary(path: Path, directory: bool) -> Path:
 
 
 def check_model_file(path: Path, way_out: str = "") -> None:
-    """Raises UserError where there is no such file, or one that ONNX Runtime, safetensors and torch would not open.
-
-    Args:
-        way_out: added where there is nothing at all.
+    """Raises UserError where there is no such file (`way_out` is added then), or one that ONNX Runtime, safetensors and
+    torch would not open.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a model file; give a file in it")
@@ -109,8 +107,7 @@ def check_room(folder: Path, n_bytes: int) -> None:
 
 
 def walk_files(root: StrPath) -> Iterator[tuple[str, str | None]]:
-    """List the files below a folder, in no particular order. Links to folders are followed, but no folder is entered
-    twice; hidden folders are left out.
+    """List the files below a folder. Links to folders are followed, no folder twice; hidden folders are left out.
 
     Yields:
         (path below `root` with "/", None), or the path of what cannot be used ("" for `root`) with the reason.
@@ -124,12 +121,12 @@ def walk_files(root: StrPath) -> Iterator[tuple[str, str | None]]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                listing = sorted(entries, key=lambda entry: entry.name, reverse=True)
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name, reverse=True)
         except OSError as error:
             yield below, f"folder that cannot be read ({error.strerror})"
             continue
-        for entry in listing:
+        for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
             try:
                 is_folder, is_file = entry.is_dir(), entry.is_file()

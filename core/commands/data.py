@@ -35,7 +35,7 @@ def data() -> None:
 @click.option("--retries", type=click.IntRange(1), default=5, help="Attempts in a row without progress.")
 @console.json_option
 def fetch(out: Path, unpack: bool, retries: int, as_json: bool) -> None:
-    """Bring the Audio Piano Triads archive (3.8 GB, from Zenodo) into the folder OUT.
+    """Download the Audio Piano Triads archive (3.8 GB, from Zenodo) into the folder OUT.
 
     A download that was cut goes on where it stopped. Length and checksum are those of the published record.
 
@@ -146,8 +146,8 @@ def amp(source: Path, out: Path, seed: int, jobs: int | None, as_json: bool) -> 
 @_seed
 @console.json_option
 def degrade(source: Path, out: Path, seed: int, as_json: bool) -> None:
-    """Record every clip of SOURCE anew into the pack OUT: a room (RT60 0.3-0.6 s), noise 20-30 dB below the sound,
-    +-12 dB, +-10 cents, and a start up to 320 ms later.
+    """Write worse recordings of SOURCE's clips into the pack OUT: a room (RT60 0.3-0.6 s), noise 20-30 dB below the
+    sound, +-12 dB, +-10 cents, and a start up to 320 ms later.
 
     \b
     Examples:

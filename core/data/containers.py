@@ -82,7 +82,7 @@ class Folder:
         self.skipped: list[tuple[str, str]] = []
         for member, problem in walk_files(path):
             if member == "":
-                raise UserError(f"{path}: cannot be read ({problem})")
+                raise UserError(f"{path}: {problem}")
             if "__MACOSX" in member.split("/")[:-1]:
                 continue
             if problem is None:

@@ -11,8 +11,6 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from triadbench.core.data.clips import Clip
 from triadbench.core.errors import UserError
@@ -101,6 +99,9 @@ def _choose(groups: Sequence[Sequence[int]], target: float) -> int:
 
 def _groups(clips: Sequence[Clip]) -> tuple[list[list[int]], list[int]]:
     """Groups of clips that a split must not part, by index, and the clips whose group nobody knows."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     unnamed = {_key(clip) for clip in clips if clip.recording is None} - {None}
     numbers: dict[Hashable, int] = defaultdict(itertools.count().__next__)  # of recordings and of keys
     nodes: dict[int, int] = {}
