@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy import fft, signal
 
-_HALF_TAPS = 16  # input samples on each side: a transition of 0.16 of the rate, see _prototype
+_HALF_TAPS = 16  # input samples on each side: a transition of 0.16 of the rate, see _matrices
 _TILE = 32  # output samples of a tile at the low rate: as many as it overlaps, where overlap and product balance
 _IR_S = 0.1  # by then the lowest corner, 40 Hz, has died away
 _ONE_THREAD = 2**18  # OpenBLAS uses one thread up to this many multiplications
@@ -152,19 +152,14 @@ def _clip(u: np.ndarray, settings: AmpSettings) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _prototype(factor: int) -> np.ndarray:
-    """Low-pass at the high rate, (2 * _HALF_TAPS * factor - 1,), sum 1, stopband below -80 dB from Nyquist on.
-
-    Kaiser's formula: beta 7.9 gives 80 dB, and a transition of 72 / (2.285 * 2 pi * 32) = 0.157 of the low rate. It
-    ends at Nyquist, so the clip's top half octave is lost; hardly any guitar loudspeaker reaches there.
-    """
-    return signal.firwin(2 * _HALF_TAPS * factor - 1, 0.5 - 0.157 / 2, window=("kaiser", 7.9), fs=factor)
-
-
-@lru_cache(maxsize=16)
 def _matrices(factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Toeplitz matrices of the two resamplers: (window in, tile out) each, float32."""
-    h = _prototype(factor)
+    """Toeplitz matrices of the two resamplers: (window in, tile out) each, float32.
+
+    Their low-pass is 80 dB down from Nyquist on. Kaiser's formula: beta 7.9 gives 80 dB, and a transition of
+    72 / (2.285 * 2 pi * 32) = 0.157 of the low rate. It ends at Nyquist, so the clip's top half octave is lost; hardly
+    any guitar loudspeaker reaches there.
+    """
+    h = signal.firwin(2 * _HALF_TAPS * factor - 1, 0.5 - 0.157 / 2, window=("kaiser", 7.9), fs=factor)
     span = _HALF_TAPS * factor  # h[span - 1] is the centre
     low = np.arange(_TILE + 2 * _HALF_TAPS - 1)[:, None] - (_HALF_TAPS - 1)
     lag = np.arange(_TILE * factor)[None, :] - low * factor

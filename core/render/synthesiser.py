@@ -245,11 +245,9 @@ def render_note(
     if instrument.tremolo_depth > 0.0:
         swing = 2.0 * np.pi * (instrument.tremolo_hz / sample_rate * np.arange(n) + rng.random())
         out *= (1.0 - instrument.tremolo_depth * (0.5 + 0.5 * np.sin(swing))).astype(np.float32)
-    undamped = instrument.family in ("grand", "upright") and midi > 89
-    if hold_s is not None and not undamped:
+    if hold_s is not None and not (instrument.family in ("grand", "upright") and midi > 89):
         start = min(round(hold_s * sample_rate), n)
-        fall_s = instrument.release_s * 2.0 ** (-(midi - 60) / 48.0)
-        per_sample = math.log(100.0) / (fall_s * sample_rate)
+        per_sample = math.log(100.0) / (instrument.release_s * 2.0 ** (-(midi - 60) / 48.0) * sample_rate)
         out[start:] *= np.exp(-per_sample * np.arange(n - start)).astype(np.float32)
     if instrument.reverb_db > -math.inf:
         tail = _reverb(instrument, sample_rate)
