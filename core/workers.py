@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from triadbench.core.files import PACKAGE
@@ -54,22 +54,32 @@ def run_all(
     processes: int,
     *,
     chunk: int = 1,
-) -> Iterator[_Result]:
+    progress: Callable[[int, int], None] | None = None,
+) -> list[_Result]:
     """Results of all tasks, in order; computed in this process where one is enough.
 
     Args:
         make: called with `arguments` once in each process, returns the function that does a task.
         chunk: tasks handed to a process at a time.
+        progress: called with (tasks done, tasks), in order.
     """
+    results: list[_Result] = []
+
+    def collect(finished: Iterable[_Result]) -> list[_Result]:
+        for result in finished:
+            results.append(result)
+            if progress is not None:
+                progress(len(results), len(tasks))
+        return results
+
     processes = min(processes, -(-len(tasks) // chunk))
     if processes <= 1:
-        yield from map(make(*arguments), tasks)
-        return
+        return collect(map(make(*arguments), tasks))
     # spawn: a fork of a process with running threads may hang, and Python 3.12 warns of it.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, context, _start, (make, arguments)) as pool:
         try:
-            yield from pool.map(_do, tasks, chunksize=chunk)
+            return collect(pool.map(_do, tasks, chunksize=chunk))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -49,15 +49,13 @@ def amplify_set(
     lines = []
     with atomic_path(out, directory=True) as folder:
         tasks = [(index, str(folder / f"{name}.wav")) for index, name in enumerate(names)]
-        results = run_all(_Copier, (dataset, seed), tasks, jobs or usable_cores(), chunk=_CHUNK)
-        for index, reason in enumerate(results):
-            clip = dataset.clips[index]
+        jobs = jobs or usable_cores()
+        reasons = run_all(_Copier, (dataset, seed), tasks, jobs, chunk=_CHUNK, progress=progress)
+        for index, (clip, reason) in enumerate(zip(dataset.clips, reasons, strict=True)):
             if reason is None:
                 lines.append({"file": f"{names[index]}.wav", "recording": recording_of(clip), "source": clip.member})
             else:
                 skipped.append([clip.member, reason])
-            if progress is not None:
-                progress(index + 1, len(tasks))
         if not lines:
             raise UserError(f"{source}: none of {len(tasks)} clips could be read; the last: {skipped[-1][1]}")
         manifest = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

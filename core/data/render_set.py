@@ -95,11 +95,12 @@ def render_dataset(
 
     def render_into(place: Path) -> None:
         chunks = [clips[start : start + _CHUNK] for start in range(0, len(clips), _CHUNK)]
-        done = 0
-        for n in run_all(_ChunkRenderer, (paths, style, config.seed, place), chunks, config.workers):
-            done += n
+
+        def count(done: int, _: int) -> None:
             if progress is not None:
-                progress(done, len(clips))
+                progress(min(done * _CHUNK, len(clips)), len(clips))
+
+        run_all(_ChunkRenderer, (paths, style, config.seed, place), chunks, config.workers, progress=count)
 
     if config.pack:
         described = {**dataclasses.asdict(config), "out": None, "cache": None, "workers": None}
@@ -131,7 +132,7 @@ class _ChunkRenderer:
         self._renderer = Renderer([NoteBank.load(path) for path in banks], style, seed)
         self._place = place if place.is_dir() else open_rows(place)
 
-    def __call__(self, chunk: Sequence[PlannedClip]) -> int:
+    def __call__(self, chunk: Sequence[PlannedClip]) -> None:
         for clip in chunk:
             waveform = to_int16(self._renderer.clip(clip))
             if isinstance(self._place, np.ndarray):
@@ -141,4 +142,3 @@ class _ChunkRenderer:
                 soundfile.write(self._place / _file(clip), waveform, SAMPLE_RATE, subtype="PCM_16")
             except soundfile.SoundFileError as error:
                 raise UserError(f"{_file(clip)}: cannot be written ({error}); is the disk full?") from error
-        return len(chunk)

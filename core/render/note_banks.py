@@ -137,13 +137,9 @@ def build_banks(
 ) -> list[Path]:
     """Folders of the banks of all `sources`, built in parallel where missing, in the order of `sources`."""
     distinct = list(dict.fromkeys(sources))
-    paths: dict[str, Path] = {}
-    build_all = run_all(partial(partial, bank_for, cache=cache), (), distinct, workers)
-    for source, path in zip(distinct, build_all, strict=True):
-        paths[source] = path
-        if progress is not None:
-            progress(len(paths), len(distinct))
-    return [paths[source] for source in sources]
+    paths = run_all(partial(partial, bank_for, cache=cache), (), distinct, workers, progress=progress)
+    path_of = dict(zip(distinct, paths, strict=True))
+    return [path_of[source] for source in sources]
 
 
 def _write(folder: Path, source: str, name: str, family: str, waveforms: np.ndarray) -> None:
