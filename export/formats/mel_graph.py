@@ -73,9 +73,8 @@ def mel_graph(spec: MelSpec, *, log: bool, layout: str) -> onnx.ModelProto:
 
 def plan_for(spec: MelSpec) -> Plan:
     """The plan of fewest multiplications whose second factor divides the hop, as the slices need it."""
-    factors = [
-        n1 for n1 in range(2, spec.n_fft + 1) if spec.n_fft % n1 == 0 and spec.hop_length % (spec.n_fft // n1) == 0
-    ]
+    hop = spec.hop_length or 0  # which `MelSpec` has filled in
+    factors = [n1 for n1 in range(2, spec.n_fft + 1) if spec.n_fft % n1 == 0 and hop % (spec.n_fft // n1) == 0]
     # Near the square root of n_fft lies the minimum; far from it the constants alone are large, and slow to work out.
     near = sorted(factors, key=lambda n1: abs(math.log(n1 * n1 / spec.n_fft)))[:_FACTORS_TRIED]
     window, filterbank = spec.window_array(), spec.filterbank()
@@ -115,19 +114,20 @@ def _value(name: str, shape: list) -> onnx.ValueInfoProto:
 
 def _write_products(nodes: _Nodes, spec: MelSpec, log: bool, source: str, target: str) -> None:
     add, ints = nodes.add, nodes.ints
-    plan = plan_for(spec)
+    plan, hop = plan_for(spec), spec.hop_length or 0
     n1, n2, groups, slots = plan.n1, plan.n2, plan.groups, plan.slots
-    step = spec.hop_length // n2
+    assert plan.first is not None  # n1 is at least 2
+    step = hop // n2
     shifts = -(-n1 // step)
     padded = _padded(nodes, spec, source)
     add("Shape", [padded], "length", start=2, end=3)
     # Whole hops: the frames end where the last whole hop does. What a frame lacks in its last hop is zeros.
-    fill = shifts * spec.hop_length - spec.n_fft
+    fill = shifts * hop - spec.n_fft
     if fill:
         padded = add("Pad", [padded, ints(0, 0, 0, 0, 0, fill)], "filled")
         add("Add", ["length", ints(fill)], "filled_length")
-    add("Div", ["filled_length" if fill else "length", ints(spec.hop_length)], "hops")
-    add("Mul", ["hops", ints(spec.hop_length)], "whole")
+    add("Div", ["filled_length" if fill else "length", ints(hop)], "hops")
+    add("Mul", ["hops", ints(hop)], "whole")
     add("Slice", [padded, ints(0), "whole", ints(2)], "cut")
     add("Reshape", ["cut", ints(0, -1, n2)], "rows")
     add("Transpose", ["rows"], "by_phase", perm=[0, 2, 1])

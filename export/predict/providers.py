@@ -179,7 +179,10 @@ class OnnxModel(Model):
                 session = self._open(settings)
                 try:
                     info = _info_of(session, self.path)
-                    self._run(session, info, _example(info))
+                    samples = info.samples or CLIP_SAMPLES
+                    takes_mel = info.input_name == "mel"
+                    shape = (info.spec.n_mels, info.spec.n_frames(samples)) if takes_mel else (samples,)
+                    self._run(session, info, np.zeros((1, *shape), np.float32))
                 finally:
                     profile = session.end_profiling()
                 events = json.loads(Path(profile).read_text())
@@ -270,12 +273,8 @@ def placement_of(events: list[dict], provider: str) -> Placement:
 
 def _works_on_shapes(operator: str, arguments: dict) -> bool:
     """A node that asks for a shape, or has integers and single numbers alone coming in and going out."""
-    values = [
-        (kind, shape)
-        for key in ("input_type_shape", "output_type_shape")
-        for entry in arguments.get(key, [])
-        for kind, shape in entry.items()
-    ]
+    entries = [*arguments.get("input_type_shape", []), *arguments.get("output_type_shape", [])]
+    values = [value for entry in entries for value in entry.items()]
     return operator in ("Shape", "Size") or all(kind in _SHAPE_TYPES or set(shape) <= {1} for kind, shape in values)
 
 
@@ -364,7 +363,6 @@ def load_onnxruntime() -> Any:
     Raises:
         UserError: it cannot be imported.
     """
-    # Otherwise it reports its use over the network.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -389,19 +387,10 @@ def _info_of(session: Any, path: Path) -> ExportInfo:
     inputs = [(value.name, value.type) for value in session.get_inputs()]
     outputs = [value.name for value in session.get_outputs()]
     if inputs != [(info.input_name, "tensor(float)")] or not set(info.output_names) <= set(outputs):
-        raise UserError(
-            f"{path}: its inputs {[name for name, _ in inputs]} and outputs {outputs} are not what its metadata say; "
-            "make it again with `export`"
-        )
+        names = f"inputs {[name for name, _ in inputs]} and outputs {outputs}"
+        raise UserError(f"{path}: its {names} are not what its metadata say; make it again with `export`")
     check_seal(path, metadata)
     return info
-
-
-def _example(info: ExportInfo) -> np.ndarray:
-    """Silence of the length that the network takes, one clip."""
-    samples = info.samples or CLIP_SAMPLES
-    shape = (samples,) if info.input_name == "waveform" else (info.spec.n_mels, info.spec.n_frames(samples))
-    return np.zeros((1, *shape), np.float32)
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
