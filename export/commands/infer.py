@@ -127,17 +127,17 @@ def infer(
     if note:
         console.note(note)
     if timeline:
-        console.resume_hint("finished recordings are printed and written; give the other files to go on")
+        hint = "finished recordings are printed and written; give the other files to go on"
         results = timelines.timelines(paths, predictor, out, formats, as_text=not (as_json or as_jsonl))
     else:
-        done = "nothing was printed" if as_json else "what was done by then is printed; give the other files to go on"
-        console.resume_hint(done)
+        hint = "nothing was printed" if as_json else "what was done by then is printed; give the other files to go on"
         results = _name_clips(predictor, paths, 3 if alternatives is None else alternatives, threads, alone)
+    console.resume_hint(hint)
     texts: Callable[[Iterable[dict]], Iterator[str]]
     if as_json:
         texts = functools.partial(_object, described={"model": str(model or "shipped"), "provider": provider})
     elif as_jsonl:
-        texts = _json_lines
+        texts = functools.partial(map, lambda result: console.json_text(result) + "\n")
     elif timeline:
         texts = functools.partial(_timeline_texts, with_names=len(paths) > 1)
     elif as_csv:
@@ -220,10 +220,6 @@ def _object(results: Iterable[dict], described: dict) -> Iterator[str]:
         while part := kept.read(_SPOOL_BYTES):
             yield part
         yield "]}\n"
-
-
-def _json_lines(results: Iterable[dict]) -> Iterator[str]:
-    return (console.json_text(result) + "\n" for result in results)
 
 
 def _timeline_texts(results: Iterable[dict], with_names: bool) -> Iterator[str]:

@@ -19,9 +19,7 @@ import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 
 from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS
@@ -76,6 +74,9 @@ class Row:
         """Whether the file is there."""
         return self.path is not None
 
+    def with_accuracies(self, accuracies: dict) -> Row:
+        return dataclasses.replace(self, **{key: accuracies[key] for key in accuracies if key.endswith("_accuracy")})
+
 
 def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
     """Raises UserError for a format or a precision that does not exist, or where nothing is left to write."""
@@ -122,9 +123,8 @@ def export_files(
         clips = verification.verification_clips(banks, n_clips, report)
         reference = Reference(checkpoint, clips, folder, lambda *at: report("PyTorch", *at))
         jobs = _Export(checkpoint, path, out_dir, reference, banks).jobs(formats, precisions)
-        accuracies = _accuracy_columns(reference.expected_accuracies())
-        row = Row(path.name, "checkpoint", "fp32", "kernel", "reference", str(path), path.stat().st_size)
-        rows = [dataclasses.replace(row, agreement=1.0, **accuracies)]
+        row = Row(path.name, "checkpoint", "fp32", "kernel", "reference", str(path), path.stat().st_size, agreement=1.0)
+        rows = [row.with_accuracies(reference.expected_accuracies())]
         for done, job in enumerate(jobs):
             report("export", done, len(jobs))
             rows.append(job())
@@ -156,17 +156,14 @@ class _Export:
     def jobs(self, formats: Sequence[str], precisions: Sequence[str]) -> list[Callable[[], Row]]:
         asked = [precision for precision in PRECISIONS if precision in precisions]
         jobs: list[Callable[[], Row]] = []
-        if "onnx" in formats:
-            jobs += [
-                functools.partial(self.onnx_file, p, front_end) for p in asked for front_end in _ONNX_FRONT_ENDS[p]
-            ]
+        for precision in asked if "onnx" in formats else ():
+            jobs += [functools.partial(self.onnx_file, precision, mel) for mel in _ONNX_FRONT_ENDS[precision]]
         if "torchscript" in formats and "fp32" in asked:
             jobs.append(self.torchscript_file)
         return jobs
 
     def onnx_file(self, precision: str, front_end: str) -> Row:
-        mark = "" if precision == "fp32" else f".{precision}"
-        name = f"{self.stem}{_MARKS[front_end]}{mark}.onnx"
+        name = f"{self.stem}{_MARKS[front_end]}{'' if precision == 'fp32' else '.' + precision}.onnx"
         network = self._network(precision)
 
         def build(info: ExportInfo) -> bytes:
@@ -196,9 +193,9 @@ class _Export:
         except VerificationError as error:
             outcome = "failed" if info.precision == "fp32" else "refused"
             return dataclasses.replace(row, status=f"{outcome}: {error}")
-        differences = {"worst_difference": report.worst_difference, "agreement": report.agreement}
-        columns = _accuracy_columns(report.accuracies) | differences
-        return dataclasses.replace(row, path=str(path), bytes=size, network_bytes=network_bytes, **columns)
+        row = dataclasses.replace(row, path=str(path), bytes=size, network_bytes=network_bytes)
+        row = dataclasses.replace(row, worst_difference=report.worst_difference, agreement=report.agreement)
+        return row.with_accuracies(report.accuracies)
 
     def _accuracies(self, info: ExportInfo, build: Callable[[ExportInfo], bytes]) -> dict:
         """What the file will measure: fp32 answers as PyTorch does, or fails; the others are tried first."""
@@ -216,18 +213,11 @@ class _Export:
             elif precision == "fp16":
                 network = converters.to_fp16(self._network("fp32"))
             else:
-                network = converters.to_int8(self._network("fp32"), self._calibration_mels())
+                clips = verification.calibration_clips(self.banks)
+                batches = (clips.waveforms(i, i + _CALIBRATION_BATCH) for i in range(0, len(clips), _CALIBRATION_BATCH))
+                network = converters.to_int8(self._network("fp32"), map(self.reference.mel, batches))
             self._networks[precision] = network
         return self._networks[precision]
-
-    def _calibration_mels(self) -> Iterator[np.ndarray]:
-        clips = verification.calibration_clips(self.banks)
-        for start in range(0, len(clips), _CALIBRATION_BATCH):
-            yield self.reference.mel(clips.waveforms(start, start + _CALIBRATION_BATCH))
-
-
-def _accuracy_columns(accuracies: dict) -> dict[str, Any]:
-    return {name: accuracies.get(name) for name in ("type_accuracy", "root_accuracy")}
 
 
 def _check_writable(folder: Path) -> None:

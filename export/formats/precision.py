@@ -29,9 +29,7 @@ def to_fp16(network: onnx.ModelProto) -> onnx.ModelProto:
             copy.deepcopy(network), keep_io_types=True, node_block_list=kept_in_float32(network)
         )
     _without_detours(half)
-    _sort(half)
-    _restore(half, network)
-    return half
+    return _restored(half, network)
 
 
 def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelProto:
@@ -40,20 +38,18 @@ def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelP
     load_onnxruntime()
     from onnxruntime import quantization
 
-    class Mels(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.batches = iter(mels)
+    inputs = ({"mel": batch} for batch in mels)
 
+    class Inputs(quantization.CalibrationDataReader):
         def get_next(self) -> dict | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"mel": batch}
+            return next(inputs, None)
 
     with tempfile.TemporaryDirectory() as folder, quiet():  # it logs advice
         out = Path(folder) / "int8.onnx"
         quantization.quantize_static(
             copy.deepcopy(network),
             out,
-            Mels(),
+            Inputs(),
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -62,10 +58,7 @@ def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelP
             op_types_to_quantize=["Conv"],
             calibrate_method=quantization.CalibrationMethod.MinMax,
         )
-        small = onnx.load(out)
-    _sort(small)
-    _restore(small, network)
-    return small
+        return _restored(onnx.load(out), network)
 
 
 def kept_in_float32(network: onnx.ModelProto) -> list[str]:
@@ -109,8 +102,9 @@ def _without_detours(model: onnx.ModelProto) -> None:
             model.graph.node.remove(node)
 
 
-def _sort(model: onnx.ModelProto) -> None:
-    """Nodes in the order that ONNX demands: each behind those that make its inputs."""
+def _restored(model: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its nodes in the order that ONNX demands, each behind those that make its inputs, and with what
+    the converters change beside the nodes, versions and notes of their own, as in `network`."""
     waiting = list(model.graph.node)
     made = {value.name for value in (*model.graph.input, *model.graph.initializer)} | {""}
     ordered: list[onnx.NodeProto] = []
@@ -123,12 +117,9 @@ def _sort(model: onnx.ModelProto) -> None:
         waiting = [node for node in waiting if not made.issuperset(node.output)]
     del model.graph.node[:]
     model.graph.node.extend(ordered)
-
-
-def _restore(model: onnx.ModelProto, network: onnx.ModelProto) -> None:
-    """What the converters change beside the nodes: versions and notes of their own."""
     model.ir_version = network.ir_version
     del model.metadata_props[:], model.graph.value_info[:]
     del model.graph.input[:], model.graph.output[:]
     model.graph.input.extend(network.graph.input)
     model.graph.output.extend(network.graph.output)
+    return model

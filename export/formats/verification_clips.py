@@ -28,6 +28,10 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is done, done, total)."""
 
 
+def _ignore(what: str, done: int, total: int) -> None:
+    pass
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelledClips:
     """Clips int16 (n, 64000) at 16 kHz, true types and roots (n,), and whether a clip's root is defined."""
@@ -46,7 +50,7 @@ class LabelledClips:
         return self.clips[start:stop].astype(np.float32) / np.float32(32768)
 
 
-def verification_clips(banks: str | Path, n: int = N_VERIFICATION, progress: Progress | None = None) -> LabelledClips:
+def verification_clips(banks: str | Path, n: int = N_VERIFICATION, progress: Progress = _ignore) -> LabelledClips:
     """`n` clips, a third each clean, in rooms, and with everything; as many of each type, root, octave and volume.
 
     `banks` is the folder that keeps the instruments.
@@ -56,19 +60,12 @@ def verification_clips(banks: str | Path, n: int = N_VERIFICATION, progress: Pro
 
 def calibration_clips(banks: str | Path, n: int = N_CALIBRATION) -> LabelledClips:
     """Clips with everything that training has, by other instruments than those verified on."""
-    return _render("calibration", CALIBRATION_INSTRUMENTS, ("wild",), n, 6, banks, None)
+    return _render("calibration", CALIBRATION_INSTRUMENTS, ("wild",), n, 6, banks, _ignore)
 
 
 def _render(
-    what: str,
-    instruments: tuple[str, ...],
-    styles: tuple[str, ...],
-    n: int,
-    seed: int,
-    folder: str | Path,
-    progress: Progress | None,
+    what: str, instruments: tuple, styles: tuple, n: int, seed: int, folder: str | Path, report: Progress
 ) -> LabelledClips:
-    report = progress or (lambda *_: None)
     paths = build_banks(instruments, folder, progress=lambda *at: report("instruments", *at))
     banks = [NoteBank.load(path) for path in paths]
     clips, names = np.empty((n, CLIP_SAMPLES), np.int16), []
@@ -85,10 +82,6 @@ def _render(
             names.append(clip.name)
             if len(names) % _CHUNK == 0 or len(names) == n:
                 report("render", len(names), n)
-    return LabelledClips(
-        f"{n} clips for {what}: {', '.join(instruments)}; {', '.join(styles)}; seed {seed}",
-        clips,
-        np.array([name.type for name in names]),
-        np.array([name.root for name in names]),
-        np.array([name.root_is_defined for name in names]),
-    )
+    title = f"{n} clips for {what}: {', '.join(instruments)}; {', '.join(styles)}; seed {seed}"
+    labels = ("type", "root", "root_is_defined")
+    return LabelledClips(title, clips, *(np.array([getattr(name, label) for name in names]) for label in labels))

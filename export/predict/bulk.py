@@ -180,9 +180,7 @@ def source_of(file: str) -> tuple[str | BinaryIO, str | None]:
     if file == STDIN:
         source = getattr(sys.stdin, "buffer", None)
         if source is None or sys.stdin.isatty():
-            raise UserError(
-                "standard input: no sound comes from there; pipe a file into it, as in `infer - < chord.wav`"
-            )
+            raise UserError("standard input: no sound comes from there; pipe a file into it: `infer - < chord.wav`")
         return source, "standard input"
     if os.path.isdir(file):
         os.listdir(file)

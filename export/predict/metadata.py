@@ -137,10 +137,8 @@ class ExportInfo:
 
 
 def sealed(model: bytes) -> bytes:
-    """An ONNX file with one more entry of metadata at its end, the SHA-256 of all before it.
-
-    A message of protocol buffers and a list's further entry behind it are a message again, so any reader takes it.
-    """
+    """An ONNX file with one more entry of metadata at its end, the SHA-256 of all before it. A message of protocol
+    buffers and a list's further entry behind it are a message again, so any reader takes it."""
     return model + _SEAL_HEAD + hashlib.sha256(model).hexdigest().encode()
 
 
@@ -157,7 +155,5 @@ def check_seal(path: Path, metadata: dict[str, str]) -> None:
     file = path.read_bytes()
     end = len(file) - len(_SEAL_HEAD) - 64
     if file[end:] != _SEAL_HEAD + hashlib.sha256(file[: max(end, 0)]).hexdigest().encode():
-        raise UserError(
-            f"{path}: damaged or changed since it was made (its SHA-256 is another); get it anew, or make it "
-            "again with `export`"
-        )
+        changed = "damaged or changed since it was made (its SHA-256 is another)"
+        raise UserError(f"{path}: {changed}; get it anew, or {_AGAIN}")

@@ -156,10 +156,8 @@ class ChordPredictor:
     def check(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         """The waveforms as float32, contiguous; raises UserError where the model does not take them, as `__call__`."""
         if sample_rate != self.info.sample_rate:
-            raise UserError(
-                f"sample_rate={sample_rate} Hz: the model takes {self.info.sample_rate}; resample the waveform "
-                "(triadbench.core.audio.io reads files at that rate)"
-            )
+            way_out = "resample the waveform (triadbench.core.audio.io reads files at that rate)"
+            raise UserError(f"sample_rate={sample_rate} Hz: the model takes {self.info.sample_rate}; {way_out}")
         waveforms = np.asarray(waveforms)
         if not np.issubdtype(waveforms.dtype, np.floating):
             scale = np.iinfo(waveforms.dtype).max + 1 if np.issubdtype(waveforms.dtype, np.signedinteger) else None
@@ -172,10 +170,9 @@ class ChordPredictor:
         if only is not None and waveforms.shape[1] != only:
             raise UserError(f"the original network takes {only} samples, not {waveforms.shape[1]}")
         if waveforms.shape[1] > MAX_SAMPLES:
-            raise UserError(
-                f"waveforms of {waveforms.shape[1]} samples: at most {MAX_SAMPLES} (ten minutes) are heard as one "
-                "chord; cut them into clips of 4 s, as `infer` does with files of any length"
-            )
+            limit = f"at most {MAX_SAMPLES} (ten minutes) are named as one chord"
+            way_out = "cut them into clips of 4 s, as `infer` does with files of any length"
+            raise UserError(f"waveforms of {waveforms.shape[1]} samples: {limit}; {way_out}")
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is told below
             waveforms = np.ascontiguousarray(waveforms, np.float32)
         if waveforms.size:
@@ -315,10 +312,8 @@ def _shipped(provider: str, precision: str) -> Path:
     path = pretrained_path(file_name(provider, precision))
     if not path.is_file():
         others = ", ".join(sorted(file.name for file in path.parent.glob(f"{STEM}*.onnx"))) or "no exported file"
-        raise UserError(
-            f"{path.name} is not in {path.parent} (there: {others}); make it with `export`, or give another precision "
-            "or --model FILE"
-        )
+        missing = f"{path.name} is not in {path.parent} (there: {others})"
+        raise UserError(f"{missing}; make it with `export`, or give another precision or --model FILE")
     return path
 
 

@@ -367,10 +367,8 @@ def load_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(
-            f"onnxruntime cannot be imported ({error}); pip install onnxruntime-gpu (or onnxruntime), or use "
-            "--provider torch"
-        ) from error
+        way_out = "pip install onnxruntime-gpu (or onnxruntime), or use --provider torch"
+        raise UserError(f"onnxruntime cannot be imported ({error}); {way_out}") from error
     onnxruntime.set_default_logger_severity(_SILENT)
     return onnxruntime
 
