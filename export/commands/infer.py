@@ -22,6 +22,7 @@ from triadbench.core.errors import UserError
 if TYPE_CHECKING:
     from triadbench.export.predict.predictor import ChordPredictor
 
+_PATH = click.Path(path_type=Path)
 _GPU_BATCH = 64
 _SPOOL_BYTES = 1 << 20
 _SONG = "progression-in-g-major.ogg"
@@ -43,29 +44,25 @@ def _refuse_device(context: click.Context, parameter: click.Parameter, value: st
     "model.  [default: cpu; torch for a checkpoint]",
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="Of the network.")
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="Exported model or checkpoint.  [default: the shipped model]"
-)
+@click.option("--model", type=_PATH, help="Exported model or checkpoint.  [default: the shipped model]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: one a core]")
-@click.option(
-    "--alternatives", type=click.IntRange(0, 47), help="Next likely chords to name.  [default: 3; 2 in the table]"
-)
+@click.option("--alternatives", type=click.IntRange(0, 47), help="Next likely chords.  [default: 3; 2 in the table]")
 @click.option("--device", hidden=True, expose_value=False, callback=_refuse_device)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, each file's as soon as it is done.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print a JSON object a line, each as soon as it is done.")
 @click.option("--timeline", is_flag=True, help="The chords over time of whole songs, with key and progressions.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     multiple=True,
-    help="With --timeline: file to write (.lab, .json, .csv, .mid, .html), or a folder; may be repeated.",
+    help=f"With --timeline: folder, or file (.{', .'.join(TIMELINE_FORMATS)}) to write; may be repeated.",
 )
 @click.option(
     "--format",
     "formats",
     type=click.Choice(TIMELINE_FORMATS),
     multiple=True,
-    help="With --timeline and a folder: what is written there; may be repeated.  [default: lab]",
+    help="With --timeline and a folder: of the files there; may be repeated.  [default: lab]",
 )
 @console.json_option
 def infer(

@@ -106,15 +106,15 @@ def _restored(model: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelPro
     """The model with its nodes in the order that ONNX demands, each behind those that make its inputs, and with what
     the converters change beside the nodes, versions and notes of their own, as in `network`."""
     waiting = list(model.graph.node)
-    made = {value.name for value in (*model.graph.input, *model.graph.initializer)} | {""}
+    known = {value.name for value in (*model.graph.input, *model.graph.initializer)} | {""}
     ordered: list[onnx.NodeProto] = []
     while waiting:
-        ready = [node for node in waiting if made.issuperset(node.input)]
+        ready = [node for node in waiting if known.issuperset(node.input)]
         if not ready:
             raise ValueError("the graph has a cycle, or a tensor that nothing makes")
         ordered += ready
-        made.update(output for node in ready for output in node.output)
-        waiting = [node for node in waiting if not made.issuperset(node.output)]
+        known.update(output for node in ready for output in node.output)
+        waiting = [node for node in waiting if not known.issuperset(node.output)]
     del model.graph.node[:]
     model.graph.node.extend(ordered)
     model.ir_version = network.ir_version

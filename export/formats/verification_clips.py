@@ -1,6 +1,6 @@
 """The clips that exports are verified on and calibrated with: rendered by our own synthesiser, never taken from data.
 
-Those to verify on are by instruments that the shipped model never heard; those to calibrate with, by others again.
+Those to verify on are by instruments that the shipped model was not trained on; those to calibrate with, by others.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from triadbench.core.render.note_banks import NoteBank, build_banks
 
 VERIFICATION_INSTRUMENTS = ("synth:7001:grand", "synth:7002:upright", "synth:7003:electric", "synth:7004:plucked")
 CALIBRATION_INSTRUMENTS = ("synth:0", "synth:1", "synth:2", "synth:3")
-STYLES_HEARD = ("clean", "room", "wild")
+VERIFICATION_STYLES = ("clean", "room", "wild")
 _KEYS = 432  # 3 octaves x 12 roots x 4 types x 3 volumes: as many of each
-N_VERIFICATION = len(STYLES_HEARD) * _KEYS
+N_VERIFICATION = len(VERIFICATION_STYLES) * _KEYS
 N_CALIBRATION = 288
 _CHUNK = 48
 
@@ -55,7 +55,7 @@ def verification_clips(banks: str | Path, n: int = N_VERIFICATION, progress: Pro
 
     `banks` is the folder that keeps the instruments.
     """
-    return _render("verification", VERIFICATION_INSTRUMENTS, STYLES_HEARD, n, 5, banks, progress)
+    return _render("verification", VERIFICATION_INSTRUMENTS, VERIFICATION_STYLES, n, 5, banks, progress)
 
 
 def calibration_clips(banks: str | Path, n: int = N_CALIBRATION) -> LabelledClips:

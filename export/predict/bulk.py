@@ -28,12 +28,12 @@ from triadbench.export.predict.metadata import ExportInfo
 WINDOW_S = CLIP_SAMPLES / SAMPLE_RATE
 HOP_S = WINDOW_S / 2
 BATCH = 16
-"""Windows that the predictor is given at once: 4 MB, and more do not make it faster on a CPU."""
+"""Windows in one call of the predictor: 4 MB, and more do not make it faster on a CPU."""
 WARM_AFTER = 200
 """Windows after which loading the kernel front end pays."""
 _BLOCK_S = 30.0
 _AHEAD = 4
-"""Groups of files given out for each thread: one in work, and enough others that none waits for the next."""
+"""Groups of files handed to each thread: the one at work, and enough others that no thread waits for the next."""
 _KEPT = 4096
 """Results kept at most while an earlier, longer file is still being read."""
 _JOIN_S = 1.0
@@ -43,7 +43,7 @@ Result = tuple[int, dict]
 
 
 class Predictor(Protocol):
-    """What names the windows; one with a method `warm_kernel` is told when there is enough to do."""
+    """What names the windows. Its method `warm_kernel`, if it has one, is called when there are many windows."""
 
     @property
     def info(self) -> ExportInfo: ...
@@ -70,7 +70,7 @@ def infer_files(
         files: "-" is standard input. From an iterator, the first is answered before the second is asked for.
         alternatives: the next likely chords to name.
         workers: threads.
-        batch: most windows given to the predictor at once.
+        batch: most windows in one call of the predictor.
         at_once: several threads may call the predictor at the same time; otherwise they take turns.
 
     Raises:
@@ -88,10 +88,10 @@ def infer_files(
 
 
 class _SharedPredictor:
-    """The predictor, called by one thread after another if need be, and told when there is enough to do.
+    """The predictor, called by one thread after another if need be; it loads its kernel when there are many windows.
 
     Attributes:
-        stopped: nobody waits for answers any more.
+        stopped: the caller no longer wants results.
     """
 
     def __init__(self, predictor: Predictor, at_once: bool, expected: int):

@@ -33,7 +33,7 @@ from triadbench.export.predict.metadata import ExportInfo, check_seal
 _WAY_OUT = "use --provider cpu"
 _ANEW = "get it anew, or make it with `export`"
 _SHAPE_TYPES = {"int64", "int32", "bool"}
-_SILENT = 4  # ONNX Runtime's severity "fatal": what goes wrong is told by our own errors
+_SILENT = 4  # ONNX Runtime's severity "fatal": our own errors say what goes wrong
 _PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
 
 
@@ -329,7 +329,7 @@ def _preload() -> None:
     for folder in spec.submodule_search_locations or () if spec else ():
         for pattern in ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*"):
             for library in Path(folder).glob(pattern):
-                with contextlib.suppress(OSError):  # told by the provider's own library
+                with contextlib.suppress(OSError):  # the provider's own library will say so
                     ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 

@@ -252,7 +252,7 @@ def test_nothing_is_forgiven_our_network(reference):
 def test_verification_clips_are_balanced_and_seeded(monkeypatch, tmp_path):
     folder = write_bank(tmp_path / "bank", sine_bank())
     monkeypatch.setattr(clips, "build_banks", lambda sources, cache, **_: [folder])
-    monkeypatch.setattr(clips, "STYLES_HEARD", ("clean",))
+    monkeypatch.setattr(clips, "VERIFICATION_STYLES", ("clean",))
     made = clips.verification_clips(tmp_path, 24)
     assert len(made) == 24 and np.array_equal(made.clips, clips.verification_clips(tmp_path, 24).clips)
     assert made.clips.any(axis=1).all() and made.root_defined.all()
