@@ -77,9 +77,7 @@ def export(
         raise click.UsageError(str(error)) from error
     console.resume_hint(f"verified files are kept in {out}; the same command writes all of them anew")
     with _stages() as progress:
-        rows = exporter.export_files(
-            model, out, formats, precisions or exporter.PRECISIONS, banks=banks, progress=progress
-        )
+        rows = exporter.export_files(model, out, formats, precisions or exporter.PRECISIONS, banks, progress)
         times = export_table.time_files(rows, model, lambda *at: progress("time", *at))
     if as_json:
         console.print_json(export_table.as_json(rows, times, out))

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import onnx
 
-from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS
+from triadbench.core.constants import PRECISIONS
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path, file_digest
+from triadbench.core.files import atomic_path
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.predictor import SHIPPED
@@ -92,12 +92,10 @@ def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
 def export_files(
     checkpoint_path: str | Path | None,
     out_dir: str | Path,
-    formats: Sequence[str] = FORMATS,
-    precisions: Sequence[str] = PRECISIONS,
-    *,
-    banks: str | Path = "data/banks",
-    n_clips: int = verification.N_VERIFICATION,
-    progress: Callable[[str, int, int], None] | None = None,
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    banks: str | Path,
+    progress: verification.Progress,
 ) -> list[Row]:
     """Write and verify every file of the formats and precisions into `out_dir`; one row each, the checkpoint first.
 
@@ -107,8 +105,6 @@ def export_files(
     Args:
         checkpoint_path: of the model, None for the shipped one.
         banks: folder that keeps the note banks that the clips are rendered from.
-        n_clips: to verify on.
-        progress: called with (what is done, done, total).
 
     Raises:
         UserError: no such model, a folder or disk that refuses, an unknown format or precision.
@@ -118,17 +114,16 @@ def export_files(
     checkpoint = checkpoints.load(path)
     out_dir = Path(out_dir)
     _check_writable(out_dir)
-    report = progress or (lambda *_: None)
     with _scratch() as folder:
-        clips = verification.verification_clips(banks, n_clips, report)
-        reference = Reference(checkpoint, clips, folder, lambda *at: report("PyTorch", *at))
+        clips = verification.verification_clips(banks, verification.N_VERIFICATION, progress)
+        reference = Reference(checkpoint, clips, folder, progress)
         jobs = _Export(checkpoint, path, out_dir, reference, banks).jobs(formats, precisions)
         row = Row(path.name, "checkpoint", "fp32", "kernel", "reference", str(path), path.stat().st_size, agreement=1.0)
         rows = [row.with_accuracies(reference.expected_accuracies())]
         for done, job in enumerate(jobs):
-            report("export", done, len(jobs))
+            progress("export", done, len(jobs))
             rows.append(job())
-        report("export", len(jobs), len(jobs))
+        progress("export", len(jobs), len(jobs))
     return rows
 
 
@@ -139,18 +134,8 @@ class _Export:
         self.checkpoint, self.stem, self.out_dir = checkpoint, path.stem, out_dir
         self.reference, self.banks = reference, banks
         config = checkpoint.training.get("config", {}) if isinstance(checkpoint.training, dict) else {}
-        self.info = ExportInfo(
-            architecture=checkpoint.architecture,
-            task=checkpoint.task,
-            kind="onnx",
-            front_end="none",
-            precision="fp32",
-            mel_settings=checkpoint.spec.to_dict(),
-            log=checkpoint.architecture == "chordnet",
-            samples=None if checkpoint.architecture == "chordnet" else CLIP_SAMPLES,
-            checkpoint_sha256=file_digest(path),
-            training={key: config[key] for key in _RECORDED if isinstance(config, dict) and key in config},
-        )
+        training = {key: config[key] for key in _RECORDED if isinstance(config, dict) and key in config}
+        self.info = ExportInfo.of_checkpoint(checkpoint, path, "onnx", "none", training)
         self._networks: dict[str, onnx.ModelProto] = {}
 
     def jobs(self, formats: Sequence[str], precisions: Sequence[str]) -> list[Callable[[], Row]]:

@@ -21,7 +21,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.predictor import Predictor
 from triadbench.export.formats.onnx_model import NetworkWithProbabilities
-from triadbench.export.formats.verification_clips import LabelledClips
+from triadbench.export.formats.verification_clips import LabelledClips, Progress
 from triadbench.export.predict.metadata import KEY, SEAL, ExportInfo, check_seal
 
 FP32_LIMIT = 1e-5
@@ -52,11 +52,12 @@ class VerificationError(UserError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """A batch: rows of a file, the PyTorch model's outputs, whether others must be the same, and how many times
-    `FP32_LIMIT` each clip's may differ, (batch,)."""
+    """A batch: files of waveforms and of their mel spectrograms, rows of both, the PyTorch model's outputs, whether
+    others must be the same, and how many times `FP32_LIMIT` each clip's may differ, (batch,)."""
 
     name: str
-    source: str
+    waveforms: str
+    mels: str
     rows: tuple[int, int]
     expected: tuple[np.ndarray, ...]
     comparable: bool
@@ -73,26 +74,17 @@ class Reference:
     """
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        clips: LabelledClips,
-        folder: str | Path,
-        progress: Callable[[int, int], None] | None = None,
+        self, checkpoint: Checkpoint, clips: LabelledClips, folder: str | Path, progress: Progress | None = None
     ):
         self.checkpoint, self.clips, self.folder = checkpoint, clips, Path(folder)
         self.predictor = Predictor(checkpoint)
         self.tasks = ("type", "root") if checkpoint.task == "both" else (checkpoint.task,)
         self.n = len(clips)
-        self._waveform_cases: list[Case] = []
-        self._mel_cases: list[Case] = []
+        self.cases: list[Case] = []
         try:
-            self._write(progress or (lambda done, total: None))
+            self._write(progress or (lambda what, done, total: None))
         except OSError as error:
             raise UserError(f"{self.folder}: no room for the verification ({error.strerror or error})") from error
-
-    def cases(self, front_end: str) -> list[Case]:
-        """For files that take waveforms, or with "none" mel spectrograms."""
-        return self._mel_cases if front_end == "none" else self._waveform_cases
 
     def accuracies(self, outputs: list[tuple[np.ndarray, ...]]) -> dict:
         """Of the labelled clips' probabilities, in batches: {"set", "n", "type_accuracy", "root_accuracy"}."""
@@ -105,9 +97,9 @@ class Reference:
 
     def expected_accuracies(self) -> dict:
         """Of the PyTorch model."""
-        return self.accuracies([case.expected for case in self._waveform_cases if case.name == "clips"])
+        return self.accuracies([case.expected for case in self.cases if case.name == "clips"])
 
-    def _write(self, progress: Callable[[int, int], None]) -> None:
+    def _write(self, progress: Progress) -> None:
         np.save(self.folder / "clips.npy", self.clips.clips)
         spec = self.checkpoint.spec
         # Not memory-mapped: on a full disk that would kill the process without a word.
@@ -118,7 +110,7 @@ class Reference:
             if start == stop:
                 break
             mels[start:stop] = self._add("clips", ("clips.npy", "mels.npy"), start, self.clips.waveforms(start, stop))
-            progress(stop, self.n)
+            progress("PyTorch", stop, self.n)
         np.save(self.folder / "mels.npy", mels)
         for name, waveforms, comparable in self._awkward():
             files = f"{name}.npy", f"{name}-mel.npy"
@@ -128,12 +120,11 @@ class Reference:
     def _add(
         self, name: str, files: tuple[str, str], start: int, waveforms: np.ndarray, comparable: bool = True
     ) -> np.ndarray:
-        """A case for files that take waveforms and one for those that take the mel spectrograms, which are returned."""
+        """Append a case, and return its mel spectrograms."""
         mel, scores = self.mel(waveforms), self.predictor(waveforms)
         expected = tuple(values for values in (scores.types, scores.roots, scores.joint) if values is not None)
-        rows, slack = (start, start + len(waveforms)), self._slack(mel)
-        for cases, file in zip((self._waveform_cases, self._mel_cases), files, strict=True):
-            cases.append(Case(name, file, rows, expected, comparable, slack))
+        rows = start, start + len(waveforms)
+        self.cases.append(Case(name, *files, rows, expected, comparable, self._slack(mel)))
         return mel
 
     def _slack(self, mel: np.ndarray) -> np.ndarray:
@@ -224,12 +215,9 @@ def run_fresh(path: str | Path, info: ExportInfo, reference: Reference) -> tuple
     Raises:
         VerificationError: the process fails.
     """
-    cases = reference.cases(info.front_end)
-    job = {
-        "model": str(Path(path).resolve()),
-        "kind": info.kind,
-        "batches": [[str(reference.folder / case.source), *case.rows] for case in cases],
-    }
+    files = [case.mels if info.front_end == "none" else case.waveforms for case in reference.cases]
+    batches = [[str(reference.folder / f), *case.rows] for f, case in zip(files, reference.cases, strict=True)]
+    job = {"model": str(Path(path).resolve()), "kind": info.kind, "batches": batches}
     with tempfile.TemporaryDirectory(dir=reference.folder) as folder:
         try:
             job_path, result = Path(folder) / "job.json", Path(folder) / "result.npz"
@@ -241,7 +229,8 @@ def run_fresh(path: str | Path, info: ExportInfo, reference: Reference) -> tuple
             _require(done.returncode == 0, info, f"does not run ({last[:300]})")
             with np.load(result, allow_pickle=False) as arrays:
                 about = json.loads(str(arrays["about"]))
-                outputs = [tuple(arrays[f"{i}/{j}"] for j in range(len(info.output_names))) for i in range(len(cases))]
+                n = len(info.output_names)
+                outputs = [tuple(arrays[f"{i}/{j}"] for j in range(n)) for i in range(len(batches))]
         except subprocess.TimeoutExpired as error:
             raise _refusal(info, f"no answer in {_TIME_LIMIT_S} s") from error
         except (OSError, KeyError) as error:
@@ -256,7 +245,7 @@ def compare(outputs: list[tuple], info: ExportInfo, reference: Reference) -> Rep
         VerificationError: wrong shapes, values that are no probabilities, or logits that do not belong to them.
     """
     worst, limited, same, clips = 0.0, 0.0, 0, []
-    for case, values in zip(reference.cases(info.front_end), outputs, strict=True):
+    for case, values in zip(reference.cases, outputs, strict=True):
         probabilities = _probabilities(values, case, info)
         if case.name == "clips":
             clips.append(probabilities)

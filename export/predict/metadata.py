@@ -9,11 +9,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triadbench.core.constants import PRECISIONS, VERSION
+from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS, VERSION
 from triadbench.core.errors import UserError
+from triadbench.core.files import file_digest
 from triadbench.core.models.chords import ROOTS, TYPES
 
 if TYPE_CHECKING:
+    from triadbench.core.models.checkpoint import Checkpoint
     from triadbench.kernels.spec import MelSpec
 
 FORMAT = "triadbench-export-1"
@@ -109,6 +111,14 @@ class ExportInfo:
             "version": self.version,
             "licence": self.licence,
         }
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint, path: Path, kind: str, front_end: str, training: dict) -> ExportInfo:
+        """Of the checkpoint that was read from the file `path`, and of what it is exported as."""
+        ours, spec = checkpoint.architecture == "chordnet", checkpoint.spec.to_dict()
+        samples, digest = None if ours else CLIP_SAMPLES, file_digest(path)
+        head = checkpoint.architecture, checkpoint.task, kind, front_end, "fp32"
+        return cls(*head, spec, ours, samples, digest, training=training)
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], name: str) -> ExportInfo:

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
-from triadbench.core.files import file_digest
 from triadbench.core.models.prediction import Scores
 from triadbench.export.predict.metadata import KEY, ExportInfo
 from triadbench.export.predict.providers import Model, Outputs
@@ -60,10 +58,8 @@ class TorchScriptModel(Model):
             or len(outputs) != len(names)
             or not all(isinstance(output, torch.Tensor) and output.dtype.is_floating_point for output in outputs)
         ):
-            raise UserError(
-                f"{self.path.name}: its answer ({_kind_of(outputs)}) is not what its metadata say, tensors of floats "
-                f"for {', '.join(names)}; make it again with `export`"
-            )
+            expected = f"tensors of floats for {', '.join(names)}"
+            raise UserError(f"{self.path.name}: its outputs are not {expected}; make it again with `export`")
         return {name: output.float().cpu().numpy() for name, output in zip(names, outputs, strict=True)}
 
 
@@ -80,18 +76,8 @@ class CheckpointModel(Model):
         self.path, self.predictor = path, Predictor.load(path, device)
         if threads is not None:
             torch.set_num_threads(threads)
-        checkpoint = self.predictor.checkpoint
-        self.info = ExportInfo(
-            architecture=checkpoint.architecture,
-            task=checkpoint.task,
-            kind="checkpoint",
-            front_end=self.predictor.mel.backend,
-            precision="fp32",
-            mel_settings=checkpoint.spec.to_dict(),
-            log=self.predictor.log,
-            samples=None if checkpoint.architecture == "chordnet" else CLIP_SAMPLES,
-            checkpoint_sha256=file_digest(path),
-        )
+        checkpoint, backend = self.predictor.checkpoint, self.predictor.mel.backend
+        self.info = ExportInfo.of_checkpoint(checkpoint, path, "checkpoint", backend, {})
 
     def scores(self, waveforms: np.ndarray) -> Scores:
         """Of waveforms (batch, samples) float32."""
@@ -113,13 +99,6 @@ def _metadata_of(path: Path) -> ExportInfo:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise UserError(f"{path}: no TorchScript model of triadbench ({error}); make one with `export`") from error
     return ExportInfo.from_metadata({KEY: text}, str(path))
-
-
-def _kind_of(output: object) -> str:
-    if isinstance(output, (tuple, list)):
-        return f"{len(output)} of {', '.join(sorted({_kind_of(part) for part in output})) or 'nothing'}"
-    dtype = getattr(output, "dtype", None)
-    return type(output).__name__ if dtype is None else f"a tensor of {str(dtype).removeprefix('torch.')}"
 
 
 def _last_line(error: Exception) -> str:

@@ -45,13 +45,11 @@ def test_a_sound_export_passes(front_end, reference, tmp_path):
 
 
 def test_batches_and_lengths_are_others_than_the_traced_ones(reference):
-    batches = {case.rows[1] - case.rows[0] for case in reference.cases("each")}
-    assert {1, 5, 33} <= batches and 2 not in {
-        c.rows[1] - c.rows[0] for c in reference.cases("each") if c.name == "clips"
-    }
-    lengths = {np.load(reference.folder / case.source, mmap_mode="r").shape[1] for case in reference.cases("each")}
+    batches = {case.rows[1] - case.rows[0] for case in reference.cases}
+    assert {1, 5, 33} <= batches and 2 not in {c.rows[1] - c.rows[0] for c in reference.cases if c.name == "clips"}
+    lengths = {np.load(reference.folder / case.waveforms, mmap_mode="r").shape[1] for case in reference.cases}
     assert {4096, 21_777, 64_000, 160_000} <= lengths
-    frames = {np.load(reference.folder / case.source, mmap_mode="r").shape[2] for case in reference.cases("none")}
+    frames = {np.load(reference.folder / case.mels, mmap_mode="r").shape[2] for case in reference.cases}
     assert {5, 22, 63, 157} <= frames
 
 
@@ -217,11 +215,11 @@ def test_limits(precision, found, held, reference):
 def test_noise_beside_a_constant_is_not_compared_but_must_be_finite(reference):
     info = info_of(network())
     outputs, _ = [], None
-    for case in reference.cases("none"):
+    for case in reference.cases:
         joint = case.expected[-1]
         outputs.append((*case.expected[:-1], np.log(np.maximum(joint, 1e-30)).astype(np.float32)))
     assert compare(outputs, info, reference).worst_difference < 1e-6
-    at = [case.name for case in reference.cases("none")].index("constant")
+    at = [case.name for case in reference.cases].index("constant")
     uniform = np.full((1, 12, 4), 1 / 48, np.float32)
     outputs[at] = (uniform.sum(1), uniform.sum(2), np.log(uniform))
     assert compare(outputs, info, reference).worst_difference < 1e-6
@@ -236,14 +234,14 @@ def test_the_original_network_is_heard_at_its_one_length(tmp_path):
     few = clips.LabelledClips("6", some.clips[:6], some.types[:6], some.roots[:6], some.root_defined[:6])
     reference = Reference(checkpoint, few, tmp_path)
     assert set(reference.expected_accuracies()) == {"set", "n", "root_accuracy"}
-    assert {np.load(tmp_path / case.source, mmap_mode="r").shape[1] for case in reference.cases("each")} == {64_000}
+    assert {np.load(tmp_path / case.waveforms, mmap_mode="r").shape[1] for case in reference.cases} == {64_000}
     # Its logits grow with the sound: nothing is forgiven in silence, something where it is loudest.
-    slack = {case.name: case.slack for case in reference.cases("each")}
+    slack = {case.name: case.slack for case in reference.cases}
     assert (slack["silence"] == 1).all() and (slack["loudest"] > 1.5).all()
 
 
 def test_nothing_is_forgiven_our_network(reference):
-    assert all((case.slack == 1).all() for case in reference.cases("each"))
+    assert all((case.slack == 1).all() for case in reference.cases)
 
 
 # ---- the clips
