@@ -64,7 +64,7 @@ def export(
     Examples:
       python cli.py export
       python cli.py export --onnx --precision fp32 --model runs/ours/best.safetensors --out runs/mine
-      python cli.py export --onnx --torchscript --out pretrained
+      python cli.py export --onnx --torchscript --out core/pretrained
     """
     from triadbench.core.errors import UserError
     from triadbench.export.commands import export_table
