@@ -19,8 +19,7 @@ import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-import onnx
+from typing import TYPE_CHECKING
 
 from triadbench.core.constants import PRECISIONS
 from triadbench.core.errors import UserError
@@ -34,6 +33,9 @@ from triadbench.export.formats import torchscript_model as torchscript
 from triadbench.export.formats import verification_clips as verification
 from triadbench.export.formats.verify import Reference, VerificationError, compare, run_fresh, verify
 from triadbench.export.predict.metadata import ExportInfo, sealed
+
+if TYPE_CHECKING:
+    import onnx
 
 FORMATS = ("onnx", "torchscript")
 _ONNX_FRONT_ENDS = {"fp32": ("each", "batch", "none"), "fp16": ("batch",), "int8": ("each", "none")}
