@@ -44,7 +44,7 @@ class ChordRun:
         model.to(device)
         if device.type == "cpu":  # the same sums in another order: convolutions take half the time
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        self.optimizer = _RECIPE.optimizer(model, config.learning_rate)
+        self.optimizer = make_optimizer(model, config.learning_rate)
         types, roots = map(torch.from_numpy, dataset.labels())
         self.labels = types, roots, torch.tensor([clip.name.root_is_defined for clip in dataset.clips])
 
@@ -66,7 +66,7 @@ class ChordRun:
         for step, rows in enumerate(batches):
             if len(rows) < 2 and steps > 1:
                 continue  # batch normalisation has no statistics of a single clip
-            factor = _RECIPE.schedule((epoch * steps + step) / (config.epochs * steps))
+            factor = schedule((epoch * steps + step) / (config.epochs * steps))
             for group in self.optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
             total_loss += self.step(rows) * len(rows)
@@ -113,6 +113,23 @@ class ChordRun:
             hits = [float(right.sum()) for right in right_answers(joint, *labels)]
             totals += [float(chord_loss(joint, *labels)) * len(batch), *hits]
         return totals.tolist()
+
+
+def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW, with weight decay for all but biases and normalisation."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate)
+
+
+def schedule(progress: float) -> float:
+    """Factor on the learning rate at `progress` (0-1 of all steps): a twentieth of the steps warms up, the rest falls
+    along a half cosine to nothing."""
+    warm = 0.05
+    if progress < warm:
+        return max(progress, 1e-3) / warm
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm) / (1 - warm)))
 
 
 def right_answers(joint: Tensor, types: Tensor, roots: Tensor, defined: Tensor) -> tuple[Tensor, Tensor]:

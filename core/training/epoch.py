@@ -125,11 +125,12 @@ def _pool_first_forward(model: OriginalNet, mel: Tensor, channels_last: bool) ->
 def _fused_forward(model: OriginalNet, mel: Tensor) -> Tensor:
     from triadbench.kernels.conv_pool import blocks as conv_pool
 
-    first, *middle, last = [list(convolution.parameters()) for convolution in _convolutions(model)]  # weight, bias
-    x = conv_pool.first_block(mel, *first, border=True)
-    for parameters in middle:
-        x = conv_pool.block(x, *parameters, border=True)
-    return _head(model, conv_pool.block(x, *last))
+    x = mel
+    for i, convolution in enumerate(_convolutions(model)):
+        weight, bias = convolution.parameters()
+        block = conv_pool.block if i else conv_pool.first_block
+        x = block(x, weight, bias, border=i < 3)
+    return _head(model, x)
 
 
 @dataclass(frozen=True)

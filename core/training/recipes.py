@@ -1,4 +1,4 @@
-"""The two recipes: the settings of a training, and what follows from them: model, features, optimizer, schedule, order.
+"""The settings of a training, and what follows from them: network, features, order of the clips.
 
 All randomness of an epoch is seeded by (seed, epoch), so that a resumed training takes the very steps that an
 uninterrupted one would have taken.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from triadbench.core.constants import RECIPE_DEFAULTS
 from triadbench.core.errors import UserError
@@ -100,31 +100,12 @@ class ResolvedConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What two trainings of a kind share: model, features, loss, optimizer and schedule."""
+    """A kind of training: its network, its tasks, and its mel spectrograms (log or power)."""
 
     architecture: str
     tasks: tuple[str, ...]
     spec: MelSpec
     log: bool
-
-    def optimizer(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-        """The optimizer of the recipe."""
-        if self.architecture == "original":
-            return torch.optim.Adam(model.parameters(), lr=learning_rate)
-        decayed = [p for p in model.parameters() if p.ndim > 1]
-        plain = [p for p in model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=learning_rate)
-
-    def schedule(self, progress: float) -> float:
-        """Factor on the learning rate at `progress` (0-1 of all steps): constant in the original; ours warms up for a
-        twentieth of the steps and then falls along a half cosine to nothing."""
-        if self.architecture == "original":
-            return 1.0
-        warm = 0.05
-        if progress < warm:
-            return max(progress, 1e-3) / warm
-        return 0.5 * (1 + math.cos(math.pi * (progress - warm) / (1 - warm)))
 
 
 RECIPES = {

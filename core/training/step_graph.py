@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from triadbench.core.training.batches import CachedSource, Source, in_batches
-from triadbench.core.training.clock import NO_CLOCK, NoClock
+from triadbench.core.training.clock import NO_CLOCK, NoClock, synchronize
 from triadbench.core.training.epoch import OnStep, TrainingStep
 
 _WARM_UP = 3  # steps before a capture: libraries choose their kernels and allocate in the first ones
@@ -26,7 +26,7 @@ class StepGraph:
 
     Args:
         n: clips of an epoch. Its last batch, if smaller, is computed without the graph.
-        reads: the loss is read after every step.
+        reads: read the loss after every step.
         timed: note inside the graph when its parts begin and end, for an instrumented epoch.
     """
 
@@ -83,7 +83,7 @@ class StepGraph:
             self._graphs[count] = self._capture(count)
         self._graphs[count].replay()
         if self._marks is not None:
-            torch.cuda.synchronize(self.step.device)
+            synchronize(self.step.device)
             for name, seconds in self._marks.elapsed():
                 clock.book(name, seconds)
 
@@ -120,24 +120,19 @@ class StepGraph:
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
         """Put weights, optimizer and counters back, in their places in memory, when the block ends."""
-        optimizer = self.step.optimizer
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        weights = [p.detach().clone() for p in parameters]
-        averages = {
-            p: {k: v.clone() for k, v in optimizer.state[p].items()} for p in parameters if p in optimizer.state
-        }
-        position, losses = self._position.clone(), self._losses.clone()
+
+        def tensors() -> list[Tensor]:
+            averages = [value for state in self.step.optimizer.state.values() for value in state.values()]
+            return [*self.step.model.parameters(), *averages, self._position, self._losses]
+
+        saved = {tensor: tensor.detach().clone() for tensor in tensors()}
         yield
-        torch.cuda.synchronize(self.step.device)
+        synchronize(self.step.device)
         with torch.no_grad():
-            for p, weight in zip(parameters, weights, strict=True):
-                p.copy_(weight)
-                for name, value in optimizer.state[p].items():
-                    # What the first step makes is zero before it.
-                    value.copy_(averages[p][name]) if p in averages else value.zero_()
-            self._position.copy_(position)
-            self._losses.copy_(losses)
-        torch.cuda.synchronize(self.step.device)
+            for tensor in tensors():
+                # What the first step makes is zero before it.
+                tensor.copy_(saved[tensor]) if tensor in saved else tensor.zero_()
+        synchronize(self.step.device)
 
 
 class _Marks(NoClock):

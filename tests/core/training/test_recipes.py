@@ -14,8 +14,9 @@ from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.chords import ClipName
 from triadbench.core.models.networks import ChordNet, original_loss_floor
 from triadbench.core.training.batches import CachedSource
-from triadbench.core.training.chord_run import ChordRun, augment, augmentation, right_answers
+from triadbench.core.training.chord_run import ChordRun, augment, augmentation, make_optimizer, right_answers, schedule
 from triadbench.core.training.epoch import OriginalRun, TrainingStep
+from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
 from triadbench.core.training.recipes import RECIPES, TrainConfig
 from triadbench.core.training.train import train, train_tasks
 from triadbench.kernels.spec import CHORD, ORIGINAL
@@ -35,17 +36,18 @@ def test_the_original_recipe_is_the_studys():
     assert (config.split, config.test_fraction, config.split_seed) == ("random", 0.3, 13)
     recipe = RECIPES["original"]
     assert recipe.spec == ORIGINAL and not recipe.log
-    optimizer = recipe.optimizer(checkpoints.build_model("original", "root"), 1e-5)
-    assert type(optimizer) is torch.optim.Adam
-    assert optimizer.defaults["betas"] == (0.9, 0.999) and optimizer.defaults["weight_decay"] == 0
-    assert {recipe.schedule(share) for share in (0, 0.01, 0.5, 0.99)} == {1.0}
+    for switches in (ORIGINAL_PIPELINE, fast_pipeline("cpu")):
+        model = checkpoints.build_model("original", "root")
+        optimizer = TrainingStep(model, 1e-5, switches, torch.device("cpu")).optimizer
+        assert type(optimizer) is torch.optim.Adam and optimizer.defaults["lr"] == 1e-5
+        assert optimizer.defaults["betas"] == (0.9, 0.999) and optimizer.defaults["weight_decay"] == 0
 
 
 def test_our_recipe():
     config = TrainConfig("data", "out").resolved()
     assert config.split == "grouped" and RECIPES["ours"].spec == CHORD and RECIPES["ours"].log
     model = checkpoints.build_model("chordnet", "both")
-    optimizer = RECIPES["ours"].optimizer(model, 1e-3)
+    optimizer = make_optimizer(model, 1e-3)
     assert type(optimizer) is torch.optim.AdamW
     decayed, plain = optimizer.param_groups
     assert decayed["weight_decay"] > 0 == plain["weight_decay"]
@@ -54,7 +56,6 @@ def test_our_recipe():
 
 
 def test_our_schedule_warms_up_and_falls_to_nothing():
-    schedule = RECIPES["ours"].schedule
     shares = np.linspace(0, 1, 201)
     factors = np.array([schedule(share) for share in shares])
     top = int(factors.argmax())
@@ -125,7 +126,7 @@ def test_ours_takes_the_grouped_split_and_the_schedule(pack, tmp_path, monkeypat
     # 36 clips are seven batches and a single clip, from which batch normalisation has nothing to learn.
     assert [len(rows) for rows in seen["steps"]] == [5] * 7
     assert len(set(sum(seen["steps"], []))) == 35 and set(sum(seen["steps"], [])) <= set(train_rows.tolist())
-    wanted = [3e-3 * RECIPES["ours"].schedule(step / 8) for step in range(7)]
+    wanted = [3e-3 * schedule(step / 8) for step in range(7)]
     assert [rates[0] for rates in seen["rates"]] == pytest.approx(wanted)
     assert {"test_type_accuracy", "test_root_accuracy"} <= set(record["curves"][0])
 
