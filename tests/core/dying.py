@@ -5,12 +5,13 @@ The process whose environment has NAME=VALUE kills itself at each moment once: "
 """
 
 import os
+import runpy
 import signal
 import sys
 import time
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[2])
+runpy.run_path(str(Path(__file__).parents[2] / "cli.py"), run_name="checkout")  # makes a checkout importable
 
 from triadbench.core.training.epoch import OriginalRun  # noqa: E402
 from triadbench.core.training.train import LAST  # noqa: E402

@@ -18,6 +18,7 @@ import torch
 from tests.core.toys import write_pack
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.errors import UserError
+from triadbench.core.files import PACKAGE
 from triadbench.core.models.networks import ChordNet, OriginalNet, chord_loss
 from triadbench.core.training import distributed
 from triadbench.core.training.chord_run import augment, augmentation
@@ -25,7 +26,6 @@ from triadbench.core.training.distributed import SharedEpochs, World
 from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
 from triadbench.kernels.spec import CHORD
 
-ROOT = Path(distributed.__file__).parent.parent
 HANGS = 500  # seconds; no measure of speed, several processes that compile on a busy machine take minutes
 STUDY = ["--recipe", "original", "--task", "type", "--switch", "fused_blocks=false"]  # without a compilation
 DYING = "tests/core/dying.py"
@@ -43,7 +43,7 @@ def started(command, logs, **environment):
     with open(f"{logs}.out", "w") as stdout, open(f"{logs}.err", "w") as stderr:  # pipes would fill while nobody reads
         process = subprocess.Popen(
             [str(part) for part in command],
-            cwd=ROOT,
+            cwd=PACKAGE,
             stdout=stdout,
             stderr=stderr,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -54,9 +54,9 @@ def started(command, logs, **environment):
         with contextlib.suppress(psutil.NoSuchProcess):
             agent = psutil.Process(process.pid)
             agent.suspend()  # it starts no others meanwhile
-            for each in [*agent.children(recursive=True), agent]:  # torchrun's workers have sessions of their own
+            for descendant in [*agent.children(recursive=True), agent]:  # torchrun's workers have their own sessions
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
+                    descendant.kill()
         process.wait()
 
 

@@ -19,6 +19,7 @@ from tests.core.toys import write_pack
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.splits import grouped_split, random_split
 from triadbench.core.errors import UserError
+from triadbench.core.files import PACKAGE
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.networks import chord_loss, original_loss
 from triadbench.core.training import train as training
@@ -26,7 +27,6 @@ from triadbench.core.training.features import features_of
 from triadbench.core.training.recipes import RECIPES
 from triadbench.core.training.train import train
 
-ROOT = Path(training.__file__).parent.parent
 FILES = {"last.safetensors", "best.safetensors", "final.safetensors", "history.json", "curves.html"}
 
 
@@ -230,12 +230,12 @@ def test_a_process_killed_outright_goes_on_to_the_same_bits(pack, run, tmp_path)
     config, out, _, _ = run
     moved = replace(config, out=tmp_path / "run")
     program = (
-        "import sys, json\nfrom triadbench.core.training.train import TrainConfig, train\n"
+        "import cli, json, sys\nfrom triadbench.core.training.train import TrainConfig, train\n"
         "train(TrainConfig(**json.loads(sys.argv[1])), progress=lambda event: print(json.dumps(event), flush=True))"
     )
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(moved).items()}
     process = subprocess.Popen(
-        [sys.executable, "-c", program, json.dumps(settings)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, json.dumps(settings)], cwd=PACKAGE, stdout=subprocess.PIPE, text=True
     )
     with process:
         for line in process.stdout:
