@@ -24,10 +24,8 @@ from triadbench.core.constants import usable_cores
 
 UNSTABLE_SPREAD = 0.2
 """A spread (interquartile range over median) above this marks a timing as unstable."""
-
 FEWEST_SAMPLES = 3
 """What a contestant has before it may sit out."""
-
 DISTURBING_CORES = 0.1
 """Other processes may use this many cores more than our threads leave free; beyond it a timing is disturbed."""
 
@@ -156,8 +154,7 @@ def call_times_ms(
     function: Callable[[int], Any], numbers: Iterable[int], max_time_s: float = float("inf")
 ) -> list[float]:
     """Milliseconds of every call function(number) by itself; stops after the call in which `max_time_s` is over."""
-    times_ms: list[float] = []
-    begin = time.perf_counter()
+    times_ms, begin = [], time.perf_counter()
     for number in numbers:
         start = time.perf_counter()
         function(number)

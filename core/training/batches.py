@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -163,7 +164,7 @@ def check_features(
 
 
 def features_fit(n: int, device: torch.device | str) -> bool:
-    """Whether `check_features` would let them pass."""
+    """True if `check_features` raises nothing."""
     try:
         check_features(n, device)
     except UserError:
@@ -196,11 +197,9 @@ def _ahead(items: Iterator[T], device: torch.device, clock: NoClock) -> Iterator
 
     def put(item: Any, event: torch.cuda.Event | None = None) -> bool:
         while not stop.is_set():
-            try:
+            with contextlib.suppress(queue.Full):
                 ready.put((item, event), timeout=0.1)
                 return True
-            except queue.Full:
-                continue
         return False
 
     def produce() -> None:

@@ -11,6 +11,7 @@ divide, and its SyncBatchNorm does not run on the CPU; hence the few functions h
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -122,10 +123,6 @@ class World:
         for p, values in zip(parameters, summed, strict=True):
             p.grad = torch.empty_like(p).copy_(values.view(p.shape))  # in the parameter's memory format
 
-    def sum(self, value: Tensor) -> Tensor:
-        """Sum of a tensor over the processes."""
-        return _all_reduce(value.clone())
-
     def sum_numbers(self, values: list[float]) -> list[float]:
         """Sums of some numbers over the processes."""
         if self.size == 1:
@@ -173,7 +170,7 @@ class SharedChordRun(ChordRun):
         return self.world.first_alone(functools.partial(super()._features_of, dataset, report))
 
     def step(self, rows: np.ndarray) -> Tensor:
-        return self.world.sum(super().step(rows))
+        return _all_reduce(super().step(rows).clone())
 
     def _training_loss(self, rows: np.ndarray, augmentation: tuple[Tensor, Tensor]) -> Tensor:
         mine, world = self.world.part(rows), self.world
@@ -294,34 +291,22 @@ def join(device: str) -> World:
     if size == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
         return World(restarted=restarts > 0)
     if _joined is None:
-        import atexit
-
         rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
         if device.startswith("cuda"):
             torch.cuda.set_device(torch_device(f"cuda:{local_rank}"))  # an error in one line where it is not there
         backend = "nccl" if device.startswith("cuda") else "gloo"
-        server = _server(rank, size)
+        # Where processes leave one another their addresses: torchrun's store, or one of the first process.
+        hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        address, port, serves = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), not hosted and rank == 0
+        server = torch.distributed.TCPStore(address, port, size, serves, _TIMEOUT, multi_tenant=True)
         life = _meet(server, rank, size)
         store = torch.distributed.PrefixStore(f"triadbench/life {life}", server)
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
-        atexit.register(_leave)
+        atexit.register(torch.distributed.destroy_process_group)
         _joined = World(rank, size, local_rank)
         _joined.store = store
         _joined.restarted = _joined.any(restarts > 0 or life > 1)  # each machine counts its own restarts
     return _joined
-
-
-def _server(rank: int, size: int) -> torch.distributed.Store:
-    """Where processes leave one another their addresses: torchrun's store, or one of the first process."""
-    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by torchrun
-    return torch.distributed.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        size,
-        is_master=not hosted and rank == 0,
-        timeout=_TIMEOUT,
-        multi_tenant=True,
-    )
 
 
 def _meet(store: torch.distributed.Store, rank: int, size: int) -> int:
@@ -379,11 +364,6 @@ def of_this_launch(file: Path) -> bool:
 def is_main() -> bool:
     """True unless torchrun started this process as another than the first."""
     return int(os.environ.get("RANK", 0)) == 0 or "TORCHELASTIC_RUN_ID" not in os.environ
-
-
-def _leave() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _all_reduce(tensor: Tensor) -> Tensor:

@@ -164,8 +164,8 @@ class Epochs:
         test_batch_size: None: the training's.
 
     Attributes:
+        model: the network, on the device. n_train, n_test: clips on the two sides.
         source: where batches come from. step: what is done with one. epoch: how many have been trained.
-        n_train, n_test: clips on the two sides.
 
     Raises:
         UserError: switches, data and device that do not go together.
@@ -192,13 +192,8 @@ class Epochs:
         self.n_train, self.n_test = map(len, rows)
         self.source = make_source(dataset, task, switches, device)
         self.step = TrainingStep(model.to(device), learning_rate, switches, device)
-        self.epoch = 0
+        self.model, self.epoch = model, 0
         self._graph: Any = None
-
-    @property
-    def model(self) -> OriginalNet:
-        """The network, on the device."""
-        return self.step.model
 
     def train_epoch(self, clock: TimeSource = None, on_step: OnStep | None = None) -> EpochResult:
         """Train for the next epoch.
@@ -328,14 +323,12 @@ class StudyTrainer(Epochs):
 def check_data(dataset: Dataset, switches: Switches) -> None:
     """Raises UserError unless the set is of the kind that the switch `packed` wants."""
     if switches.packed and dataset.kind != "pack":
-        raise UserError(
-            f"{dataset.path} is a {dataset.kind}; switch packed=true reads a pack (make one with `data pack`)"
-        )
-    if not switches.packed and dataset.kind == "pack":
-        raise UserError(
-            f"{dataset.path} is a pack; switch packed=false opens a file for each clip: give the folder or zip that "
-            "the pack was made of"
-        )
+        way_out = "switch packed=true reads a pack (make one with `data pack`)"
+    elif not switches.packed and dataset.kind == "pack":
+        way_out = "switch packed=false opens a file for each clip: give the folder or zip that the pack was made of"
+    else:
+        return
+    raise UserError(f"{dataset.path} is a {dataset.kind}; {way_out}")
 
 
 class OriginalRun:
