@@ -44,7 +44,7 @@ class ChordRun:
         model.to(device)
         if device.type == "cpu":  # the same sums in another order: convolutions take half the time
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        self.optimizer = make_optimizer(model, config.learning_rate)
+        self.optimizer: torch.optim.Optimizer = make_optimizer(model, config.learning_rate)
         types, roots = map(torch.from_numpy, dataset.labels())
         self.labels = types, roots, torch.tensor([clip.name.root_is_defined for clip in dataset.clips])
 
