@@ -29,8 +29,8 @@ _DATASET = (
 )
 _STEP = (
     "triadbench.core.training.epoch:Epochs._train_steps",
-    "triadbench.core.training.epoch:TrainingStep.__call__",
-    "triadbench.core.training.epoch:TrainingStep.forward",
+    "triadbench.core.training.step:TrainingStep.__call__",
+    "triadbench.core.training.step:TrainingStep.forward",
 )
 _ORIGINAL = (
     *_STEP,
@@ -41,7 +41,7 @@ _ORIGINAL = (
 _FAST = {
     "cpu": (
         *_STEP,
-        "triadbench.core.training.epoch:_fused_forward",
+        "triadbench.core.training.step:_fused_forward",
         "triadbench.kernels.conv_pool.blocks:_FirstBlock.forward",
         "triadbench.kernels.conv_pool.blocks:_FirstBlock.backward",
         "triadbench.kernels.conv_pool.blocks:_Block.forward",

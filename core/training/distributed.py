@@ -35,8 +35,9 @@ from triadbench.core.models.networks import ChordNet
 from triadbench.core.training import train as training
 from triadbench.core.training.chord_run import ChordRun
 from triadbench.core.training.clock import NoClock
-from triadbench.core.training.epoch import EpochResult, Epochs, OnStep, OriginalRun, TimeSource
+from triadbench.core.training.epoch import EpochResult, Epochs, OriginalRun, TimeSource
 from triadbench.core.training.recipes import Report, ResolvedConfig, TrainConfig
+from triadbench.core.training.step import OnStep
 
 _TIMEOUT = timedelta(minutes=10)  # of one exchange; a process that dies is noticed at once, by its closed connection
 _PATIENCE = timedelta(hours=12)  # of the others while the first computes features

@@ -1,20 +1,18 @@
 """The original study's training in any pipeline: the same clips in the same order from the same weights.
 
-A step, epochs of steps, and their two users: `StudyTrainer` for experiments, `OriginalRun` for the command `train`.
+Epochs, and their two users: `StudyTrainer` for experiments, `OriginalRun` for the command `train`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from triadbench.core.constants import RECIPE_DEFAULTS
 from triadbench.core.data.dataset import Dataset
@@ -24,113 +22,15 @@ from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.networks import OriginalNet, original_loss
 from triadbench.core.training.batches import features_fit, in_batches, make_source
-from triadbench.core.training.clock import NO_CLOCK, Clock, NoClock, clock_for, synchronize
+from triadbench.core.training.clock import Clock, NoClock, clock_for, synchronize
 from triadbench.core.training.pipeline import Switches, pipeline
 from triadbench.core.training.recipes import Report, ResolvedConfig, epoch_order, finite_loss
+from triadbench.core.training.step import OnStep, TrainingStep
+from triadbench.core.training.step_graph import StepGraph
 
 _TEST_BATCH = 128
 _REPORT_EVERY = 10  # steps
-OnStep = Callable[[int, int, Sequence | Tensor | None], None]
 TimeSource = Clock | Callable[[], float] | None
-
-
-class TrainingStep:
-    """Loss, gradient and update of one batch, as the switches want it.
-
-    Attributes:
-        model: the network, on the device, in the memory format that the switches want.
-        optimizer: Adam over its weights.
-    """
-
-    def __init__(self, model: OriginalNet, learning_rate: float, switches: Switches, device: torch.device):
-        if switches.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        self.model, self.switches, self.device = model, switches, device
-        self.optimizer = torch.optim.Adam(
-            model.parameters(),
-            lr=learning_rate,
-            fused=switches.fused_optimizer or None,
-            capturable=switches.cuda_graph,  # the count of steps lives on the device
-        )
-        forward = _forward_of(model, switches)
-        self._forward = torch.compile(forward) if switches.compile else forward
-
-    def forward(self, mel: Tensor) -> Tensor:
-        """Probabilities (batch, n_classes) of mel (batch, 1, 64, 126)."""
-        if self.switches.precision != "bf16":
-            return self._forward(mel)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            return self._forward(mel).float()
-
-    def __call__(self, mel: Tensor, labels: Tensor, clock: NoClock = NO_CLOCK) -> Tensor:
-        """One update; the loss before it, a detached scalar on the device."""
-        with clock.part("forward"):
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = original_loss(self.forward(mel), labels)
-        with clock.part("backward"):
-            loss.backward()
-        with clock.part("optimizer"):
-            self.optimizer.step()
-        return loss.detach()
-
-    @contextlib.contextmanager
-    def settings(self) -> Iterator[None]:
-        """The process-wide settings that the switches stand for, while a block runs."""
-        if self.device.type == "cpu":
-            # Adam's averages of gradients that stay zero sink into numbers that the processor handles in microcode.
-            flushes = self.switches.fused_blocks and torch.set_flush_denormal(True)
-            try:
-                yield
-            finally:
-                if flushes:
-                    torch.set_flush_denormal(False)
-            return
-        tf32 = self.switches.precision == "tf32"
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        try:
-            with torch.backends.cudnn.flags(
-                enabled=True, benchmark=self.switches.cuda_graph, deterministic=False, allow_tf32=tf32
-            ):
-                yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-
-
-def _forward_of(model: OriginalNet, switches: Switches) -> Callable[[Tensor], Tensor]:
-    if switches.fused_blocks:
-        return lambda mel: _fused_forward(model, mel)
-    if switches.pool_first:
-        return lambda mel: _pool_first_forward(model, mel, switches.channels_last)
-    if switches.channels_last:
-        return lambda mel: model(mel.contiguous(memory_format=torch.channels_last))
-    return model
-
-
-def _head(model: OriginalNet, x: Tensor) -> Tensor:
-    return model.softmax(model.linear(model.flatten(x)))
-
-
-def _convolutions(model: OriginalNet) -> list[nn.Conv2d]:
-    return [getattr(model, f"conv{i + 1}")[0] for i in range(4)]
-
-
-def _pool_first_forward(model: OriginalNet, mel: Tensor, channels_last: bool) -> Tensor:
-    x = mel.contiguous(memory_format=torch.channels_last) if channels_last else mel
-    for convolution in _convolutions(model):
-        x = F.relu(F.max_pool2d(convolution(x), 2))
-    return _head(model, x)
-
-
-def _fused_forward(model: OriginalNet, mel: Tensor) -> Tensor:
-    from triadbench.kernels.conv_pool import blocks as conv_pool
-
-    x = mel
-    for i, convolution in enumerate(_convolutions(model)):
-        weight, bias = convolution.parameters()
-        block = conv_pool.block if i else conv_pool.first_block
-        x = block(x, weight, bias, border=i < 3)
-    return _head(model, x)
 
 
 @dataclass(frozen=True)
@@ -193,7 +93,7 @@ class Epochs:
         self.source = make_source(dataset, task, switches, device)
         self.step = TrainingStep(model.to(device), learning_rate, switches, device)
         self.model, self.epoch = model, 0
-        self._graph: Any = None
+        self._graph: StepGraph | None = None
 
     def train_epoch(self, clock: TimeSource = None, on_step: OnStep | None = None) -> EpochResult:
         """Train for the next epoch.
@@ -232,8 +132,6 @@ class Epochs:
         started = time.perf_counter()
         self.source.prepare(clock=clock)
         if capture and (self._graph is None or self._graph.timed != clock.active):
-            from triadbench.core.training.step_graph import StepGraph
-
             # Instrumented epochs replay a graph of their own, which notes when its parts begin.
             reads = self.switches.sync_each_step
             self._graph = StepGraph(self.step, self.source, self.batch_size, self.n_train, reads, clock.active)

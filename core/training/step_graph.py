@@ -15,7 +15,7 @@ from torch import Tensor
 
 from triadbench.core.training.batches import CachedSource, Source, in_batches
 from triadbench.core.training.clock import NO_CLOCK, NoClock, synchronize
-from triadbench.core.training.epoch import OnStep, TrainingStep
+from triadbench.core.training.step import OnStep, TrainingStep
 
 _WARM_UP = 3  # steps before a capture: libraries choose their kernels and allocate in the first ones
 _STEPS_A_LAUNCH = 8

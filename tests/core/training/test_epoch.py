@@ -17,10 +17,11 @@ from triadbench.core.errors import UserError
 from triadbench.core.models.networks import OriginalNet, original_loss
 from triadbench.core.training.batches import CachedSource, in_batches, make_source
 from triadbench.core.training.clock import Clock
-from triadbench.core.training.epoch import StudyTrainer, TrainingStep
+from triadbench.core.training.epoch import StudyTrainer
 from triadbench.core.training.original_dataset import TriadClips
 from triadbench.core.training.pipeline import LADDER, ORIGINAL_PIPELINE, Switches, fast_pipeline
 from triadbench.core.training.recipes import epoch_order
+from triadbench.core.training.step import TrainingStep
 from triadbench.kernels.spec import ORIGINAL
 
 CPU = torch.device("cpu")
