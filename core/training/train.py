@@ -67,7 +67,7 @@ def train(
         resume: go on from `last.safetensors`; without it, a folder that holds one is refused.
         progress: called with {"stage", "done", "total", "epoch", "epochs", "loss", ...} every few steps.
         run_types: what makes the run, by recipe.
-        processes: recorded. writes: False computes the same and leaves no checkpoint.
+        processes: how many share the work, for the record. writes: False computes the same and leaves no checkpoint.
 
     Returns:
         The training record: configuration, curves, best epoch, seconds; and `resumed`, if the run went on in another
