@@ -5,15 +5,12 @@ Names: "mel" (a timing), "mel left out" (a reason, no samples), "mel roof", "mel
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triadbench.bench import machine, records
 from triadbench.core.errors import UserError
-from triadbench.core.files import PACKAGE
 
 if TYPE_CHECKING:
     from triadbench.bench.mel.rivals import Rival
@@ -53,17 +50,7 @@ def environment(contestants: dict[str, Rival]) -> dict:
     """`machine.environment()` with every contestant's packages and `code`, a digest of what computes and measures."""
     block = machine.environment()
     versions = {name: version for rival in contestants.values() for name, version in rival.versions().items()}
-    return {**block, "versions": {**block["versions"], **versions}, "code": _code_digest()}
-
-
-@functools.cache
-def _code_digest() -> str:
-    """16 hex digits of the sources of kernels, contestants and protocol: the commit alone misses edits."""
-    digest = hashlib.sha256()
-    for pattern in _CODE:
-        for path in sorted(PACKAGE.glob(pattern)):
-            digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return {**block, "versions": {**block["versions"], **versions}, "code": machine.source_digest(*_CODE)}
 
 
 class Store:

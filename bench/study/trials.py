@@ -16,7 +16,6 @@ from typing import Any
 
 from triadbench.bench import machine, records
 from triadbench.bench.study.protocol import Case
-from triadbench.core.files import PACKAGE
 
 FILE = "trials.jsonl"
 _MACHINE = ("cpu", "cores_usable", "torch_threads", "omp_wait_policy", "gpu", "gpu_driver", "python", "versions")
@@ -29,12 +28,11 @@ def fingerprint(environment: dict, data: str) -> str:
     clips. A changed report or command line leaves it as it is.
 
     """
-    digest = hashlib.sha256()
-    for path in sorted([*(PACKAGE / "core").rglob("*.py"), *(PACKAGE / "kernels").rglob("*.py")]):
-        digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
-    machine_part = {name: environment.get(name) for name in _MACHINE}
-    digest.update(json.dumps([machine_part, data], sort_keys=True).encode())
-    return digest.hexdigest()[:16]
+    parts = [
+        machine.source_digest("core/**/*.py", "kernels/**/*.py"),
+        {name: environment.get(name) for name in _MACHINE},
+    ]
+    return hashlib.sha256(json.dumps([*parts, data], sort_keys=True).encode()).hexdigest()[:16]
 
 
 class TrialLog:
