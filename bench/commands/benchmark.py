@@ -81,14 +81,14 @@ def benchmark(
     begun, effort = time.perf_counter(), plans.EFFORTS["quick" if quick else "full" if full else "normal"]
     with outputs.only_writer(records), console.progress("benchmark", "blocks") as progress:
         plan = plans.make_plan(effort, model, folder, **options)
-        made, failed = run.measure(records, plan, effort, progress=progress, note=console.note)
-        environment = made[0]["environment"] if made else {}
-        result = outputs.write_page(providers_page.page(made), out, records, environment, begun)
-    text, raw = numbers.text(made), ("samples", "single_run", "offline_runs")
+        results, failed = run.measure(records, plan, effort, progress=progress, note=console.note)
+        environment = results[0]["environment"] if results else {}
+        result = outputs.write_page(providers_page.page(results), out, records, environment, begun)
+    text, raw = numbers.text(results), ("samples", "single_run", "offline_runs")
     if as_json and not failed:
-        result["measurements"] = [{k: v for k, v in row.items() if k not in raw} for row in numbers.rows(made)]
-        result |= {"loads": numbers.loads(made), "files": numbers.waits(made, numbers.FILES)}
-        result |= {"processes": numbers.waits(made, numbers.PROCESS), "left_out": list(numbers.left_out(made))}
+        result["measurements"] = [{k: v for k, v in row.items() if k not in raw} for row in numbers.rows(results)]
+        result |= {"loads": numbers.loads(results), "files": numbers.waits(results, numbers.FILES)}
+        result |= {"processes": numbers.waits(results, numbers.PROCESS), "left_out": list(numbers.left_out(results))}
         console.print_json({**result, "failed": failed, "text": text})
     elif not as_json:
         click.echo(f"{text}\nPage: {result['page']} ({result['seconds']:.0f} s)")

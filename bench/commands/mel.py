@@ -31,11 +31,11 @@ def run(out: Path, records_path: Path, contest: Contest, effort: mel.Effort = me
     from triadbench.bench.report import profile_page
 
     start = time.perf_counter()
-    made, environment, skipped = mel.measure(records_path, contest, effort, **options)
+    results, environment, skipped = mel.measure(records_path, contest, effort, **options)
     return {
-        **outputs.write_page(profile_page.page({"mel": made}), out, records_path, environment, start),
+        **outputs.write_page(profile_page.page({"mel": results}), out, records_path, environment, start),
         "skipped_groups": skipped,
-        "measurements": mel_summary.rows(made),
-        "left_out": mel_summary.left_out(made),
-        "findings": mel_summary.findings(made),
+        "measurements": mel_summary.rows(results),
+        "left_out": mel_summary.left_out(results),
+        "findings": mel_summary.findings(results),
     }

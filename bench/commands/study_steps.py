@@ -117,10 +117,10 @@ def _once(study: Study, step: str, measure: Callable) -> None:
         if line is None:
             begun, run = time.perf_counter(), uuid.uuid4().hex
             with study.progress(step) as progress:
-                made = measure(study, device, environment, progress)
-            made = [{**record, "id": f"{run}-{number}"} for number, record in enumerate(made)]
+                results = measure(study, device, environment, progress)
+            results = [{**record, "id": f"{run}-{number}"} for number, record in enumerate(results)]
             # Before the records: killed between the two, the next run finds here what it has to append.
-            line = log.add(key, [time.perf_counter() - begun], records=made)
+            line = log.add(key, [time.perf_counter() - begun], records=results)
             append_missing(line["records"], study.records)
         elif missing := append_missing(line["records"], study.records):
             study.note(f"{step} on {device}: measured already; records that were missing, written again: {missing}")

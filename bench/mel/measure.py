@@ -159,11 +159,11 @@ class _Run:
         """Append the roofs of the machine."""
         others = timing.OtherWork()
         measured = roofs.measure(threads, self._effort.peak_s, device)
-        load, made = others.fields(threads), []
+        load, results = others.fields(threads), []
         for name, roof in measured.items():
             case = {"roof": name, "threads": threads, "device": device, "dtype": "float32"}
-            made.append(self._store.make("mel roof", case, roof.pop("samples_ms"), **roof, **load))
-        self._store.add(*made)
+            results.append(self._store.make("mel roof", case, roof.pop("samples_ms"), **roof, **load))
+        self._store.add(*results)
 
     def add_group(self, group: Group) -> None:
         """Append one group's records, in its share of the budget."""
@@ -171,13 +171,13 @@ class _Run:
         share = weight / sum(later.batch**_WEIGHT for later in self._waiting)
         self._waiting.remove(group)
         # Compiling rivals may use up the budget; then a group still has half of what it was meant to have.
-        made = self.measure_group(group, max(self._unit_s * weight / 2, self._left_s * share))
-        self._store.add(*made)
+        results = self.measure_group(group, max(self._unit_s * weight / 2, self._left_s * share))
+        self._store.add(*results)
         self._left_s = max(0.0, self._left_s - (time.perf_counter() - begun))
 
     def measure_group(self, group: Group, group_s: float) -> list[dict]:
         """The records of one group: a timing, or a reason, for every contestant."""
-        spec, effort, made = SPECS[group.spec], self._effort, []
+        spec, effort, results = SPECS[group.spec], self._effort, []
         ready: dict[str, Ready] = {}
         waveform, mel = self._inputs(group)
         with roofs.torch_threads(group.threads), warnings.catch_warnings():
@@ -194,10 +194,10 @@ class _Run:
                     reason = f"{'' if isinstance(error, WrongResult) else 'failed: '}{records.reason_of(error)}"
                 if reason is not None:
                     case = {"contestant": name, **group._asdict()}
-                    made.append(self._store.make("mel left out", case, reason=reason))
+                    results.append(self._store.make("mel left out", case, reason=reason))
             for name, timed in _time(ready, group, effort, group_s).items():
-                made.append(self._record(self._contestants[name], group, timed, ready[name]))
-        return made
+                results.append(self._record(self._contestants[name], group, timed, ready[name]))
+        return results
 
     def _inputs(self, group: Group) -> tuple[torch.Tensor, np.ndarray]:
         """The first clips of one seeded set, on the device, and their float64 mels."""

@@ -87,10 +87,10 @@ class Store:
         run: dict[str, Any] = {"environment": self.environment, "effort": self._effort}
         return records.make(name, parameters=parameters, unit="ms", samples=samples, **run, **more)
 
-    def add(self, *made: dict) -> None:
+    def add(self, *results: dict) -> None:
         """Append records, in one piece."""
-        records.append_all(made, self._path)
-        self._records += made
+        records.append_all(results, self._path)
+        self._records += results
 
     def has_group(self, group: Group, contestants: Iterable[str]) -> bool:
         """True if every contestant has its timing or its reason in the file."""

@@ -64,7 +64,7 @@ def run(
     roof = roofs.measure(torch.get_num_threads(), _ROOF_S, device)["arithmetic"]
     peak = roof["flops"] / min(roof["samples_ms"]) / 1e6
     cases = [(network, layout) for layout in layouts for network in make_networks()]  # weights anew for each layout
-    made = []
+    results = []
     for done, (network, layout) in enumerate(cases):
         progress(done, len(cases))
         trace = Path(folder) / f"layers-{network.name}-{layout}-{device}.trace.json.gz"
@@ -76,11 +76,11 @@ def run(
         parameters["tf32"] = device == "cuda" and torch.backends.cudnn.allow_tf32
         run_fields = {"environment": environment, "trace": trace.name, "peak_gflop_per_s": peak, "clips": batch}
         fields: dict[str, Any] = {**run_fields, **others.fields(), **figures}
-        made.append(
+        results.append(
             records.make("layers", parameters=parameters, unit="ms", samples=samples, first_call=first_ms, **fields)
         )
     progress(len(cases), len(cases))
-    return made
+    return results
 
 
 def _profile_network(

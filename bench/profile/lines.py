@@ -65,12 +65,12 @@ def run(
         max_time_s: for each target's rounds; fewer are taken when it is over, but one of each at least.
         progress: called with (targets done, targets).
     """
-    made = []
+    results = []
     for done, target in enumerate(targets):
         progress(done, len(targets))
-        made.append(profile(target, environment, rounds, max_time_s))
+        results.append(profile(target, environment, rounds, max_time_s))
     progress(len(targets), len(targets))
-    return made
+    return results
 
 
 def profile(target: Target, environment: dict, rounds: int, max_time_s: float = 60.0) -> dict:

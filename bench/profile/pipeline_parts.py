@@ -83,10 +83,10 @@ def run(
     case = {"device": device, "task": line_targets.TASK, "batch_size": batch_size, "num_items": clips}
     case |= {"threads": timing.own_threads(), "seed": line_targets.SEED}
     error = {"reference": "the original pipeline's losses", "max_difference": worst, "allowed": LOSS_TOLERANCE}
-    made = []
+    results = []
     for name, first in firsts.items():
         samples = [epoch.seconds for epoch in epochs[name, False]]
-        made.append(
+        results.append(
             records.make(
                 NAME,
                 parameters={"pipeline": name, **case, "switches": switches[name].describe()},
@@ -101,7 +101,7 @@ def run(
                 **timing.load_fields(median(busy[name])),
             )
         )
-    return made
+    return results
 
 
 def check_losses(original: list[float], fast: list[float]) -> float:

@@ -53,7 +53,7 @@ def measure(
     with torch_threads(torch.get_num_threads()), tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
         benchmark = _Benchmark(Path(scratch), records_path, plan, effort, progress, note)
         benchmark.measure()
-    return benchmark.made, benchmark.failed
+    return benchmark.results, benchmark.failed
 
 
 @dataclasses.dataclass
@@ -87,7 +87,7 @@ class _Benchmark:
         task = predictor.checkpoint.task
         if task != "both":
             raise UserError(f"{plan.checkpoint.name} answers for the {task} only; give one for both")
-        self.made: list[dict] = []
+        self.results: list[dict] = []
         self.failed: list[str] = []
         self._dropped: set[str] = set()
         self._clip_mb: dict[str, float] = {}
@@ -195,7 +195,7 @@ class _Benchmark:
             progress=self._step,
         )
         placements = {ready.contestant.name: placement for ready, placement in opened}
-        made = []
+        results = []
         for name, (samples_ms, used_j) in taken.items():
             entry, contestant = entries[name], entries[name].contestant
             case = {"threads": threads, "batch": batch, "copies": entry.copies}
@@ -203,8 +203,8 @@ class _Benchmark:
             more: dict[str, Any] = {"placement": placements[contestant.name], "clips": batch * len(samples_ms)}
             more |= {"energy_j": energy[0], "energy_note": energy[1], **timing.load_fields(other_cores, threads)}
             more |= {"error": entry.check.error(), "first_call": entry.first_ms}
-            made.append(self._make(NAMES[part], contestant.parameters() | case, samples_ms, **more))
-        self._add(made)
+            results.append(self._make(NAMES[part], contestant.parameters() | case, samples_ms, **more))
+        self._add(results)
 
     def _entries(self, part: str, ready: Opened, threads: int, batch: int) -> dict[str, _Entry]:
         """A contestant after its check on every clip that will be timed: none, itself, and without copies."""
@@ -318,10 +318,10 @@ class _Benchmark:
         run: dict[str, Any] = {"environment": self._environment, "effort": self.effort.name}
         return records.make(name, parameters=parameters, unit=unit, samples=samples, **run, **more)
 
-    def _add(self, made: Iterable[dict]) -> None:
-        made = list(made)
-        records.append_all(made, self.records_path)
-        self.made += made
+    def _add(self, results: Iterable[dict]) -> None:
+        results = list(results)
+        records.append_all(results, self.records_path)
+        self.results += results
 
     def _count_steps(self) -> int:
         plan, effort, n = self.plan, self.effort, len(self.plan.contestants)

@@ -145,13 +145,13 @@ def _warm_up(missing: list[Turn], session: Session) -> None:
 
 def _records(case: Case, protocol: Protocol, session: Session) -> list[dict]:
     lines = [session.log[_trial(case, trial, protocol)] for trial in range(protocol.trials)]
-    last, kept, made = lines[-1], lines[1:], []
+    last, kept, results = lines[-1], lines[1:], []
     load = {"other_cores": max(line["other_cores"] for line in kept), "disturbed": any(x["disturbed"] for x in kept)}
     every = {name: last[name] for name in ("test_loss", "test_accuracy", "switches")} | session.data_fields() | load
     every |= {name: [line[name] for line in kept] for name in ("setup_s", "prepared_s")}
     for phase, seconds, count in (("train", "samples", "n_train"), ("test", "test_s", "n_test")):
         first, *means = [fmean(line[seconds]) for line in lines]
-        made.append(
+        results.append(
             records.make(
                 f"experiment {case.experiment}",
                 parameters=parameters(case, protocol, phase=phase),
@@ -168,4 +168,4 @@ def _records(case: Case, protocol: Protocol, session: Session) -> list[dict]:
                 **every,
             )
         )
-    return made
+    return results

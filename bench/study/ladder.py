@@ -102,16 +102,16 @@ def run(cases: Sequence[LadderCase], settings: Settings, rungs: Callable[[str], 
         if case.protocol() != "full":
             settings.note(f"ladder on {case.device}, {case.protocol()}; figures a clip carry over, seconds do not")
     with open_session(settings, max(case.num_items for case in cases)) as session:
-        made: list[dict] = []
+        results: list[dict] = []
         measured = 0
         for case in cases:
             with settings.progress("rungs") as report:
                 ladder = _Ladder(case, (rungs or rungs_of)(case.device), session, report)
                 ladder.measure()
             measured += ladder.measured
-            made += [ladder.record(rung) for rung in ladder.rungs]
-        sound, failed = ([record for record in made if record["passes"] == passes] for passes in (True, False))
-        return {**session.finish(made), "measured": measured, "rungs": sound, "failed": failed}
+            results += [ladder.record(rung) for rung in ladder.rungs]
+        sound, failed = ([record for record in results if record["passes"] == passes] for passes in (True, False))
+        return {**session.finish(results), "measured": measured, "rungs": sound, "failed": failed}
 
 
 def check_memory(case: LadderCase, rungs: Sequence[Rung], way_out: str = "choose a smaller --clips") -> None:

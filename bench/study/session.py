@@ -70,12 +70,12 @@ class Session:
         data = {"origin": self.clips.origin, "digest": self.clips.digest}
         return {"data": data, "fingerprint": self.log.fingerprint}
 
-    def finish(self, made: list[dict]) -> dict[str, Any]:
+    def finish(self, results: list[dict]) -> dict[str, Any]:
         """Append records; `records`, `trials` (paths), `appended`, `seconds` and `environment` for the result."""
         return {
             "records": str(self.settings.records_path),
             "trials": str(self.log.path),
-            "appended": sum(append_once(record, self.settings.records_path) for record in made),
+            "appended": sum(append_once(record, self.settings.records_path) for record in results),
             "seconds": round(time.perf_counter() - self.started, 1),
             "environment": self.environment,
         }

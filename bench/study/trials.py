@@ -86,10 +86,10 @@ def append_once(record: dict, path: Path) -> bool:
     return True
 
 
-def append_missing(made: Sequence[dict], path: Path) -> int:
+def append_missing(results: Sequence[dict], path: Path) -> int:
     """Append, in one piece, the records whose `id` the file does not hold; how many those were."""
     known = {str(record.get("id")) for record in (records.load(path)[0] if path.exists() else [])}
-    missing = [record for record in made if record["id"] not in known]
+    missing = [record for record in results if record["id"] not in known]
     records.append_all(missing, path)
     return len(missing)
 
