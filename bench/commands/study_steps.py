@@ -121,8 +121,8 @@ def _once(study: Study, step: str, measure: Callable) -> None:
             results = [{**record, "id": f"{run}-{number}"} for number, record in enumerate(results)]
             # Before the records: killed between the two, the next run finds here what it has to append.
             line = log.add(key, [time.perf_counter() - begun], records=results)
-            append_missing(line["records"], study.records)
-        elif missing := append_missing(line["records"], study.records):
+            append_missing(line["records"], study.records, ("id",))
+        elif missing := append_missing(line["records"], study.records, ("id",)):
             study.note(f"{step} on {device}: measured already; records that were missing, written again: {missing}")
         else:
             study.note(f"{step} on {device}: done already")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triadbench.bench import machine, outputs
 from triadbench.bench.study import clips as study_clips
 from triadbench.bench.study.protocol import SEED, SPLIT_SEED
-from triadbench.bench.study.trials import FILE, TrialLog, append_once, fingerprint
+from triadbench.bench.study.trials import FILE, TrialLog, append_missing, fingerprint
 
 if TYPE_CHECKING:
     from triadbench.core.data.dataset import Dataset
@@ -58,7 +58,7 @@ class Session:
     clips: study_clips.StudyClips
     environment: dict
     log: TrialLog
-    started: float = field(default_factory=time.perf_counter)
+    started: float
 
     def trainer(self, switches: Switches, n: int, **options: Any) -> StudyTrainer:
         """A trainer of the first `n` clips."""
@@ -75,7 +75,7 @@ class Session:
         return {
             "records": str(self.settings.records_path),
             "trials": str(self.log.path),
-            "appended": sum(append_once(record, self.settings.records_path) for record in results),
+            "appended": append_missing(results, self.settings.records_path),
             "seconds": round(time.perf_counter() - self.started, 1),
             "environment": self.environment,
         }

@@ -77,19 +77,12 @@ class TrialLog:
         return line
 
 
-def append_once(record: dict, path: Path) -> bool:
-    """Append a record unless the file has it: same name, parameters and samples. True if it was appended."""
-    known = records.load(path)[0] if path.exists() else []
-    if any(all(other[field] == record[field] for field in ("name", "parameters", "samples")) for other in known):
-        return False
-    records.append(record, path)
-    return True
-
-
-def append_missing(results: Sequence[dict], path: Path) -> int:
-    """Append, in one piece, the records whose `id` the file does not hold; how many those were."""
-    known = {str(record.get("id")) for record in (records.load(path)[0] if path.exists() else [])}
-    missing = [record for record in results if record["id"] not in known]
+def append_missing(
+    results: Sequence[dict], path: Path, fields: Sequence[str] = ("name", "parameters", "samples")
+) -> int:
+    """Append, in one piece, the records that the file does not hold yet, by these fields; how many those were."""
+    known = [[record.get(field) for field in fields] for record in (records.load(path)[0] if path.exists() else [])]
+    missing = [record for record in results if [record[field] for field in fields] not in known]
     records.append_all(missing, path)
     return len(missing)
 
