@@ -65,8 +65,6 @@ class Effort:
 
 FULL = Effort("full", 420.0)
 QUICK = Effort("quick", 60.0, (1, 64), 15, slow_starts=False, warm_starts=1, static=static_analysis.ORIGINAL_ONLY)
-# Its own name: these samples are fewer than those of `profile --only mel --quick` and are not taken for them.
-PART = dataclasses.replace(QUICK, name="part of the quick profile", budget_s=10.0, warm_starts=0, static=())
 SMOKE = Effort("smoke", 0.0, (1, 2), 1, 0.0, slow_starts=False, warm_starts=0, static=(), reference_batch=1)
 
 _SETTLE_S = 5e-3  # OpenMP's threads spin for about this long after a parallel region
