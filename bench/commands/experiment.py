@@ -8,24 +8,26 @@ from pathlib import Path
 import click
 
 from triadbench.bench.commands.study import PATH, data_option, device_option, records_option, settings
+from triadbench.bench.study.protocol import BATCH_SIZES, CLIPS, EPOCHS, PIPELINES, TASKS, TRIALS
 from triadbench.core.commands import console
 from triadbench.core.errors import UserError
 
 _task = functools.partial(click.option, "--task", help="Which network.", show_default=True)
-_BOTH = click.Choice(["type", "root", "both"])
+_BOTH = click.Choice([*TASKS, "both"])
+_SIZES, _COUNTS = (f"[default: {','.join(map(str, values))}]" for values in (BATCH_SIZES, CLIPS))
 
 
 def _common(function):
     """The options of both experiments."""
-    pipelines = click.Choice(["original", "fast", "both"])
+    pipelines = click.Choice([*PIPELINES, "both"])
     for option in (
         console.json_option,
         records_option,
         click.option("--run", "folder", type=PATH, help="Folder of finished trials.  [default: runs/EXPERIMENT]"),
         data_option,
-        click.option("--epochs", type=click.IntRange(1), default=5, help="Epochs a trial."),
+        click.option("--epochs", type=click.IntRange(1), default=EPOCHS, help="Epochs a trial."),
         click.option(
-            "--trials", type=click.IntRange(1), default=6, help="Trials of each figure; the first is dropped."
+            "--trials", type=click.IntRange(1), default=TRIALS, help="Trials of each figure; the first is dropped."
         ),
         device_option,
         click.option("--pipeline", type=pipelines, default="both", help="Which to measure."),
@@ -46,7 +48,7 @@ def experiment() -> None:
 
 
 @experiment.command("batch-size")
-@click.option("--batch-sizes", callback=console.integers, metavar="N,N", help="[default: 32,64,128,256]")
+@click.option("--batch-sizes", callback=console.integers, metavar="N,N", help=_SIZES)
 @click.option("--clips", callback=console.integers, metavar="N", help="[default: 8192]")
 @_task(type=_BOTH, default="both")
 @_common
@@ -66,7 +68,7 @@ def batch_size(**options) -> None:
 
 
 @experiment.command("data-size")
-@click.option("--clips", callback=console.integers, metavar="N,N", help="[default: 4096,8192,16384]")
+@click.option("--clips", callback=console.integers, metavar="N,N", help=_COUNTS)
 @click.option("--batch-sizes", callback=console.integers, metavar="N", help="[default: 32]")
 @_task(type=_BOTH, default="type")
 @_common
@@ -102,7 +104,7 @@ def _experiment(name: str, folder: Path | None, records: Path, data: Path | None
 @click.option("--clips", type=click.IntRange(4), default=1024, help="Clips, of which 70 % train; figures a clip.")
 @click.option("--full", is_flag=True, help="The original's 8,192 clips.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, help="Clips a step.")
-@_task(type=click.Choice(["type", "root"]), default="type")
+@_task(type=click.Choice(TASKS), default="type")
 @click.option("--rounds", type=click.IntRange(1), default=3, help="Timed epochs of each rung.")
 @device_option
 @data_option

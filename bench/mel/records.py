@@ -69,18 +69,14 @@ class Store:
         self._records = [record for record in known if self._is_same(record)]
 
     def _is_same(self, record: dict) -> bool:
-        theirs = record["environment"]
-        return record.get("effort") == self._effort and all(
-            theirs.get(key) == self.environment.get(key) for key in _SAME
-        )
+        block = record["environment"]
+        same = all(block.get(key) == self.environment.get(key) for key in _SAME)
+        return same and record.get("effort") == self._effort
 
     def find(self, name: str, **parameters: object) -> list[dict]:
         """The records of a name with these parameters, oldest first."""
-        return [
-            record
-            for record in self._records
-            if record["name"] == name and parameters.items() <= record["parameters"].items()
-        ]
+        named = [record for record in self._records if record["name"] == name]
+        return [record for record in named if all(record["parameters"].get(k) == v for k, v in parameters.items())]
 
     def make(self, name: str, parameters: dict, samples: Iterable[float] = (), **more: Any) -> dict:
         """A record of this run, in milliseconds; not yet in the file."""

@@ -36,17 +36,10 @@ class StudyClips(NamedTuple):
     origin: str
 
     def of(self, packed: bool, n: int) -> Dataset:
-        """The first `n` clips for a pipeline that reads a pack, or files."""
-        return self._dataset(packed).subset(range(n))
-
-    def count(self, packed: bool) -> int:
-        """How many clips there are."""
-        return len(self._dataset(packed))
-
-    def _dataset(self, packed: bool) -> Dataset:
+        """The first `n` clips, or all, for a pipeline that reads a pack, or files."""
         dataset = self.pack if packed else self.wavs
         assert dataset is not None, "prepared for other pipelines"
-        return dataset
+        return dataset.subset(range(min(n, len(dataset))))
 
 
 def prepare(

@@ -137,8 +137,7 @@ def _warm_up(missing: list[Turn], session: Session) -> None:
     """An epoch of few clips for each: imports, compiled kernels and the GPU's start are not a trial's."""
     for task, device, pipeline in sorted({(turn.case.task, turn.case.device, turn.case.pipeline) for turn in missing}):
         switches = switches_of(pipeline, device)
-        n = min(_WARM_CLIPS, session.clips.count(switches.packed))
-        trainer = session.trainer(switches, n, task=task, batch_size=32, device=device)
+        trainer = session.trainer(switches, _WARM_CLIPS, task=task, batch_size=32, device=device)
         trainer.train_epoch()
         trainer.test_epoch()
 

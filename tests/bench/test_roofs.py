@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from triadbench.bench import machine, roofs
-from triadbench.bench.mel import warm_start
+from triadbench.bench.mel import static_analysis, warm_start
+from triadbench.bench.mel.records import Store
 
 
 def test_roofs_have_work_and_samples():
@@ -47,3 +48,29 @@ def test_a_fresh_process_is_timed_or_its_complaint_kept():
     assert 0 < warm_start.measure("torchaudio", "cpu") < 120
     with pytest.raises(machine.ProcessError, match="must be one of"):
         warm_start.measure("nothing", "cpu")
+
+
+def test_warm_starts_are_recorded_once_or_their_reason(monkeypatch, tmp_path):
+    def measure(name, device):
+        if name == "matmul":
+            raise machine.ProcessError("first line\nno memory")
+        return 0.25
+
+    monkeypatch.setattr(warm_start, "measure", measure)
+    store = Store(tmp_path / "r.jsonl", {"gpu": None}, "full", fresh=False)
+    assert warm_start.tasks(store, 0) == []
+    for task in warm_start.tasks(store, 2):
+        task()
+    made = {record["parameters"]["backend"]: record for record in store.find(warm_start.NAME)}
+    assert made["torchaudio"]["samples"] == [250.0, 250.0] and made["torchaudio"]["unit"] == "ms"
+    assert made["matmul"]["samples"] == [] and made["matmul"]["reason"] == "first line no memory"
+    assert warm_start.tasks(store, 2) == []
+
+
+def test_a_compiler_that_is_missing_is_recorded_once(monkeypatch, tmp_path):
+    store = Store(tmp_path / "r.jsonl", {"gpu": None}, "full", fresh=False)
+    monkeypatch.setattr("triadbench.kernels.gpu.static_analysis.why_unavailable", lambda: "no NVVM")
+    for task in static_analysis.tasks(store, static_analysis.ALL):
+        task()
+    (record,) = store.find(static_analysis.NAME)
+    assert record["reason"] == "no NVVM" and static_analysis.tasks(store, static_analysis.ALL) == []

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import shutil
+import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torchaudio
 
 from triadbench.bench import cases
 from triadbench.bench.mel import rivals
 from triadbench.bench.mel.measure import WrongResult, check
+from triadbench.bench.mel.rivals import planned_fft
 from triadbench.kernels import BACKENDS, SPECS, WHISPER, mel_reference
 
 EVERY = rivals.all_rivals()
@@ -95,3 +99,107 @@ def test_by_hand_handles_a_batch_that_its_chunks_do_not_divide():
         for threads in (1, 2):
             check(EVERY["torch by hand"].prepare(WHISPER, waveform, threads)(), expected, EVERY["torch by hand"])
     assert torch.is_grad_enabled()
+
+
+# ---- adapters of packages that may be missing: a stand-in of the package computes what the adapter asks it for
+
+
+class FakeFFT:
+    """nvmath.fft.FFT."""
+
+    def __init__(self, operand, axes=None, execution=None):
+        self.operand = operand
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def plan(self):
+        return None
+
+    def reset_operand(self, operand):
+        self.operand = operand
+
+    def execute(self):
+        return torch.fft.rfft(self.operand)
+
+
+def fake_nnaudio(*, sr, n_fft, win_length, hop_length, n_mels, fmin, fmax, htk, norm, power, **fixed):
+    assert fixed == {"window": "hann", "center": True, "pad_mode": "reflect", "verbose": False}
+    scale = {"mel_scale": "htk" if htk else "slaney", "norm": "slaney" if norm == 1 else None, "power": power}
+    sizes = {"n_fft": n_fft, "win_length": win_length, "hop_length": hop_length, "n_mels": n_mels}
+    return torchaudio.transforms.MelSpectrogram(sr, f_min=fmin, f_max=fmax, **sizes, **scale)
+
+
+class FakeDali:
+    """nvidia.dali: a pipeline that is evaluated when it runs, and its three operators."""
+
+    def __init__(self, graph):
+        self.graph = graph
+
+    def build(self):
+        return None
+
+    def run(self):
+        return [SimpleNamespace(as_tensor=self.graph)]
+
+    @staticmethod
+    def pipeline_def(batch_size, num_threads, device_id, **execution):
+        assert device_id is None and not any(execution[name] for name in ("exec_pipelined", "exec_async"))
+        return lambda graph: lambda: FakeDali(graph)
+
+    @staticmethod
+    def external_source(source, **how):
+        return torch.from_numpy(source())
+
+    @staticmethod
+    def spectrogram(signal, *, nfft, window_length, window_step, window_fn, center_windows, reflect_padding, power):
+        assert center_windows and reflect_padding
+        window = torch.tensor(window_fn)
+        return torch.stft(signal, nfft, window_step, window_length, window, return_complex=True).abs() ** power
+
+    @staticmethod
+    def mel_filter_bank(power, *, sample_rate, nfilter, freq_low, freq_high, mel_formula, normalize):
+        norm = "slaney" if normalize else None
+        sizes = {"n_freqs": power.shape[1], "n_mels": nfilter, "sample_rate": int(sample_rate)}
+        filters = torchaudio.functional.melscale_fbanks(
+            f_min=freq_low, f_max=freq_high, norm=norm, mel_scale=mel_formula, **sizes
+        )
+        return (power.transpose(1, 2) @ filters).transpose(1, 2).numpy()
+
+
+@pytest.mark.parametrize("name", ["nnAudio", "DALI", "nvmath"])
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_an_adapter_asks_its_package_for_the_right_mel(name, spec, monkeypatch):
+    fft = SimpleNamespace(FFT=FakeFFT, ExecutionCPU=lambda num_threads: None)
+    modules = {
+        "nvmath": SimpleNamespace(fft=fft),
+        "nvmath.fft": fft,
+        "nnAudio": SimpleNamespace(),
+        "nnAudio.features": SimpleNamespace(MelSpectrogram=fake_nnaudio),
+        "nvidia": SimpleNamespace(),
+        "nvidia.dali": SimpleNamespace(fn=FakeDali, pipeline_def=FakeDali.pipeline_def),
+    }
+    for module, fake in modules.items():
+        monkeypatch.setitem(sys.modules, module, fake)
+    rival = dataclasses.replace(EVERY[name], modules=())
+    planned_fft._why_unavailable.cache_clear()
+    assert rival.why_not(spec, "cpu") is None
+    waveform = cases.make_waveform(3)[:, :20_000].contiguous()
+    check(rival.prepare(spec, waveform, 1)(), mel_reference.mel_spectrogram(waveform.numpy(), spec), rival)
+    planned_fft._why_unavailable.cache_clear()
+
+
+def test_an_fft_that_cannot_be_planned_is_named(monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("no MKL. And no NVPL.")
+
+    fft = SimpleNamespace(FFT=broken)
+    monkeypatch.setitem(sys.modules, "nvmath", SimpleNamespace(fft=fft))
+    monkeypatch.setitem(sys.modules, "nvmath.fft", fft)
+    planned_fft._why_unavailable.cache_clear()
+    assert planned_fft._why_unavailable("cpu") == "no FFT for the CPU: no MKL; nvmath.device needs a GPU"
+    assert planned_fft._why_unavailable("cuda") is None
+    planned_fft._why_unavailable.cache_clear()
