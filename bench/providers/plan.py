@@ -49,8 +49,10 @@ class Effort:
 
 NORMAL = Effort("normal")
 FULL = Effort("full", most_s=float("inf"), offline_clips=24_576, fresh=9, files=2048)
-QUICK = Effort("quick", (1, 32), 1024, 16, 4, 0.7, 0.2, 2, fresh=1, fresh_batch=16, files=48, rounds=3, processes=7)
-SMOKE = Effort("smoke", (1, 2), 4, 4, 2, 40.0, 0.0, 1, fresh=1, fresh_batch=2, files=3, rounds=1, processes=1)
+_SHORT = dataclasses.replace(NORMAL, offline_blocks=2, fresh=1, fresh_batch=16, files=48, rounds=3, processes=7)
+QUICK = dataclasses.replace(_SHORT, name="quick", batches=(1, 32), pool=16, blocks=4, most_s=0.7, offline_s=0.2)
+_TINY = dataclasses.replace(_SHORT, offline_blocks=1, fresh_batch=2, files=3, rounds=1, processes=1)
+SMOKE = dataclasses.replace(_TINY, name="smoke", batches=(1, 2), queries=4, pool=4, blocks=2, offline_s=0.0)
 EFFORTS = {effort.name: effort for effort in (NORMAL, FULL, QUICK, SMOKE)}
 
 
