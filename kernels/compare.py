@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What `compare` found. `passed` only if `reason` is empty; the errors are NaN where they could not be computed.
+    """The result of `compare`. `passed` only if `reason` is empty; the errors are NaN where they could not be computed.
 
     worst_index, worst_actual, worst_expected: the element of the largest absolute difference (of the logs, where those
     are compared) or the first non-finite one; None where there is no element to show.
@@ -63,22 +63,22 @@ def compare(
     Raises ValueError where no tolerance is given, or one is negative or NaN.
     """
     tolerances = {"rtol_peak": rtol_peak, "rtol_rms": rtol_rms, "atol_log": atol_log}
-    given = {name: value for name, value in tolerances.items() if value is not None}
-    if not given:
+    limits = {name: value for name, value in tolerances.items() if value is not None}
+    if not limits:
         raise ValueError(f"give at least one tolerance of {', '.join(tolerances)}: without one nothing is compared")
-    for name, value in given.items():
-        if not 0.0 <= value < np.inf:
-            raise ValueError(f"{name}={value} must be finite and at least 0")
+    for name, limit in limits.items():
+        if not 0.0 <= limit < np.inf:
+            raise ValueError(f"{name}={limit} must be finite and at least 0")
     if log_eps is not None and atol_log is None:
         raise ValueError(f"log_eps={log_eps} needs atol_log; give it or leave log_eps out")
     already_logs = atol_log is not None and log_eps is None
-    if already_logs and len(given) > 1:
+    if already_logs and len(limits) > 1:
         raise ValueError("rtol_peak and rtol_rms need linear values; give log_eps too, or atol_log alone for logs")
 
     actual, expected = np.asarray(actual), np.asarray(expected)
-    wanted = expected.dtype if dtype is None else np.dtype(dtype)
-    if actual.dtype != wanted:
-        return Comparison(False, f"dtype {actual.dtype}, expected {wanted}")
+    dtype = expected.dtype if dtype is None else np.dtype(dtype)
+    if actual.dtype != dtype:
+        return Comparison(False, f"dtype {actual.dtype}, expected {dtype}")
     if actual.shape != expected.shape:
         return Comparison(False, f"shape {actual.shape}, expected {expected.shape}")
     if expected.size == 0:
@@ -86,38 +86,36 @@ def compare(
 
     a, e = actual.astype(np.float64), expected.astype(np.float64)
     for name, values in (("actual", a), ("expected", e)):
-        if not np.isfinite(values).all():
-            found = _found(np.argmax(~np.isfinite(values)), a, e)
-            return Comparison(False, f"{name} has {np.sum(~np.isfinite(values))} NaN or infinite values", **found)
+        infinite = ~np.isfinite(values)
+        if infinite.any():
+            return _at(np.argmax(infinite), a, e, False, f"{name} has {infinite.sum()} NaN or infinite values")
 
     difference = np.abs(a - e)
-    max_abs = float(difference.max())
-    measured = {"max_abs": max_abs, "worst": difference}
+    errors = {"max_abs": float(difference.max())}
     if already_logs:
-        measured["max_log_abs"] = max_abs
+        errors["max_log_abs"] = errors["max_abs"]
     else:
-        measured["peak_relative"] = _ratio(max_abs, float(np.abs(e).max()))
-        measured["rms_relative"] = _ratio(float(np.linalg.norm(difference)), float(np.linalg.norm(e)))
+        errors["peak_relative"] = _ratio(errors["max_abs"], float(np.abs(e).max()))
+        errors["rms_relative"] = _ratio(float(np.linalg.norm(difference)), float(np.linalg.norm(e)))
     if log_eps is not None:
         for name, values in (("actual", a), ("expected", e)):
             if values.min() + log_eps <= 0.0:
-                found = _found(np.argmin(values), a, e)
-                return Comparison(False, f"{name} + log_eps={log_eps} must be above 0 for its logarithm", **found)
-        measured["worst"] = np.abs(np.log(a + log_eps) - np.log(e + log_eps))
-        measured["max_log_abs"] = float(measured["worst"].max())
+                reason = f"{name} + log_eps={log_eps} must be above 0 for its logarithm"
+                return _at(np.argmin(values), a, e, False, reason)
+        difference = np.abs(np.log(a + log_eps) - np.log(e + log_eps))
+        errors["max_log_abs"] = float(difference.max())
 
-    found = _found(np.argmax(measured.pop("worst")), a, e)
-    figures = {"rtol_peak": "peak_relative", "rtol_rms": "rms_relative", "atol_log": "max_log_abs"}
+    error_of = {"rtol_peak": "peak_relative", "rtol_rms": "rms_relative", "atol_log": "max_log_abs"}
     broken = [
-        f"{figures[name]} {measured[figures[name]]:.3g} above {name}={limit:g}"
-        for name, limit in given.items()
-        if not measured[figures[name]] <= limit
+        f"{error_of[name]} {errors[error_of[name]]:.3g} above {name}={limit:g}"
+        for name, limit in limits.items()
+        if not errors[error_of[name]] <= limit
     ]
-    return Comparison(not broken, "; ".join(broken), **found, **measured)
+    return _at(np.argmax(difference), a, e, not broken, "; ".join(broken), **errors)
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, *, context: str = "", **tolerances) -> Comparison:
-    """`compare`, raising AssertionError with the whole finding where it does not pass; `context` opens the message."""
+    """`compare`, raising AssertionError with the whole finding unless it passes; `context` opens the message."""
     result = compare(actual, expected, **tolerances)
     if not result.passed:
         raise AssertionError(f"{context}: {result}" if context else str(result))
@@ -130,6 +128,7 @@ def _ratio(error: float, scale: float) -> float:
     return error / scale if scale > 0.0 else float("inf")  # a silent reference forgives nothing
 
 
-def _found(flat: np.intp, actual: np.ndarray, expected: np.ndarray) -> dict:
+def _at(flat: np.intp, actual: np.ndarray, expected: np.ndarray, passed: bool, reason: str, **errors) -> Comparison:
+    """The comparison whose worst element has this flat index."""
     index = tuple(int(i) for i in np.unravel_index(flat, actual.shape))
-    return {"worst_index": index, "worst_actual": float(actual[index]), "worst_expected": float(expected[index])}
+    return Comparison(passed, reason, index, float(actual[index]), float(expected[index]), **errors)

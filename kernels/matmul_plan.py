@@ -98,8 +98,8 @@ def make_plan(
     first = None if n1 == 1 else _first(n1, n2) * framed.reshape(n1, n2).T[:, None, :]
     second = _dense(spec.n_fft, slots) * framed if n1 == 1 else _second(n1, n2, slots)
     filters = np.where(bins < 0, 0.0, filterbank[:, bins])
-    arrays = (None if a is None else np.ascontiguousarray(a) for a in (first, second, filters))
-    return Plan(spec, n1, n2, *arrays, bins)
+    first = None if first is None else np.ascontiguousarray(first)
+    return Plan(spec, n1, n2, first, np.ascontiguousarray(second), np.ascontiguousarray(filters), bins)
 
 
 def why_not(n_fft: int) -> str | None:

@@ -19,11 +19,19 @@ import contextlib
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from triadbench.kernels import matmul_plan
 from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
-from triadbench.kernels.torch_operator import BoundedCache, identity
+from triadbench.kernels.torch_operator import BoundedCache, identity, is_captured, needs_gradient
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 COMPUTES_IN_FLOAT64 = False
 TRACEABLE = True  # torch.jit.trace sees all that it does
@@ -44,7 +52,7 @@ def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: b
     return matmul_plan.why_not(spec.n_fft)
 
 
-def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None) -> Tensor:
     """(batch, time) float32, float64 or int16 -> (batch, n_mels, n_frames) in the window's dtype.
 
     window (win_length,) and filterbank (n_mels, n_freqs) have the floating dtype and the device of the computation.
@@ -53,48 +61,34 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
     import torch
 
     with _full_precision(waveform.device.type):
-        if (
-            torch.compiler.is_compiling()
-            or torch._C._are_functorch_transforms_active()
-            or torch._C._len_torch_dispatch_stack()  # a mode: make_fx, FakeTensorMode and their like
-        ):
-            return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
-        if _is_differentiated(window) or _is_differentiated(filterbank):
-            return whole(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
+        if is_captured() or needs_gradient(window) or needs_gradient(filterbank):
+            return all_at_once(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
         constants = _kept_constants(spec, window, filterbank)
-        if torch.jit.is_tracing() or _is_differentiated(waveform):
-            return whole(waveform, spec, constants, log_eps)
+        if torch.jit.is_tracing() or needs_gradient(waveform):
+            return all_at_once(waveform, spec, constants, log_eps)
         return in_chunks(waveform, spec, constants, log_eps)
-
-
-def _is_differentiated(tensor) -> bool:
-    """Whether its operations are, so that none may write into memory that is used again."""
-    import torch
-    from torch.autograd import forward_ad
-
-    if tensor.requires_grad and torch.is_grad_enabled():
-        return True
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Constants:
     """A plan's first, second and filters as tensors of the computation's dtype and device."""
 
-    first: object  # None where the transform is one matrix
-    second: object
-    filters: object
+    first: Tensor | None  # None where the transform is one matrix
+    second: Tensor
+    filters: Tensor
 
 
-def constants_of(plan: matmul_plan.Plan, dtype, device) -> Constants:
+def constants_of(plan: matmul_plan.Plan, dtype: torch.dtype, device: torch.device) -> Constants:
     """The plan's arrays, rounded once."""
     import torch
 
-    arrays = (plan.first, plan.second, plan.filters)
-    return Constants(*(None if a is None else torch.from_numpy(a).to(dtype).to(device) for a in arrays))
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(dtype).to(device)
+
+    return Constants(None if plan.first is None else tensor(plan.first), tensor(plan.second), tensor(plan.filters))
 
 
-def whole(waveform, spec: MelSpec, constants: Constants, log_eps: float | None):
+def all_at_once(waveform: Tensor, spec: MelSpec, constants: Constants, log_eps: float | None) -> Tensor:
     """`forward` with given constants in one go: differentiable (twice as well), traceable with any batch and time."""
     x = _padded(waveform, spec, constants.second.dtype)
     frames = _frames(x, spec)
@@ -108,7 +102,7 @@ def whole(waveform, spec: MelSpec, constants: Constants, log_eps: float | None):
 # ---- the steps
 
 
-def _padded(waveform, spec: MelSpec, dtype):
+def _padded(waveform: Tensor, spec: MelSpec, dtype: torch.dtype) -> Tensor:
     """(batch, time) -> what the frames are cut from; zeros at the right fill the last frame's last hop."""
     import torch
 
@@ -131,7 +125,7 @@ def _padded(waveform, spec: MelSpec, dtype):
     return torch.cat(parts, dim=1) if len(parts) > 1 else x
 
 
-def _edge(x, edge: int, pad_mode: str, right: int):
+def _edge(x: Tensor, edge: int, pad_mode: str, right: int) -> Tensor:
     """`edge` samples for the left or the right of x (batch, samples)."""
     samples = x.shape[1]
     if pad_mode == "reflect":
@@ -152,7 +146,7 @@ def _frame_span(spec: MelSpec) -> int:
     return _hops(spec) * spec.hop_length if _hops(spec) <= _SLICES else spec.n_fft
 
 
-def _frames(x, spec: MelSpec):
+def _frames(x: Tensor, spec: MelSpec) -> Tensor:
     """Padded clips (batch, samples) -> (n_fft, batch, n_frames), contiguous."""
     import torch
 
@@ -172,7 +166,7 @@ def _frames(x, spec: MelSpec):
     return torch.cat([rows[: min(hop, n_fft - i * hop), :, i : i + n_frames] for i in range(hops)])
 
 
-def _mel(frames, power: float, constants: Constants):
+def _mel(frames: Tensor, power: float, constants: Constants) -> Tensor:
     """(n_fft, t) -> (n_mels, t)."""
     t = frames.shape[1]
     y = frames[None]
@@ -187,7 +181,7 @@ def _mel(frames, power: float, constants: Constants):
     return constants.filters @ _powered(squared, power)
 
 
-def _powered(squared, power: float):
+def _powered(squared: Tensor, power: float) -> Tensor:
     """|X| ** power of |X|^2; 0, and a gradient of 0, where that is 0."""
     import torch
 
@@ -198,7 +192,7 @@ def _powered(squared, power: float):
     return torch.where(positive, base.sqrt() if power == 1.0 else base ** (power / 2), 0.0)
 
 
-def in_chunks(waveform, spec: MelSpec, constants: Constants, log_eps: float | None):
+def in_chunks(waveform: Tensor, spec: MelSpec, constants: Constants, log_eps: float | None) -> Tensor:
     """`forward` with given constants, chunk by chunk, without a gradient."""
     import torch
 
@@ -208,7 +202,7 @@ def in_chunks(waveform, spec: MelSpec, constants: Constants, log_eps: float | No
     clips = max(1, at_once // n_frames)
     clips = math.ceil(batch / math.ceil(batch / clips)) if batch else 1
     stretch = math.ceil(n_frames / math.ceil(n_frames / at_once))
-    work = _Work()
+    memory = _Memory()
     with torch.no_grad():
         for i in range(0, batch, clips):
             x = _padded(waveform[i : i + clips], spec, out.dtype)
@@ -216,7 +210,7 @@ def in_chunks(waveform, spec: MelSpec, constants: Constants, log_eps: float | No
                 n = min(stretch, n_frames - t)
                 start = t * spec.hop_length
                 frames = _frames(x[:, start : start + (n - 1) * spec.hop_length + _frame_span(spec)], spec)
-                mel = _mel_into(work, frames.view(spec.n_fft, -1), spec.power, constants).view(spec.n_mels, -1, n)
+                mel = _mel_into(memory, frames.view(spec.n_fft, -1), spec.power, constants).view(spec.n_mels, -1, n)
                 out[i : i + clips, :, t : t + n] = mel.transpose(0, 1)
         return out if log_eps is None else out.add_(log_eps).log_()
 
@@ -232,44 +226,41 @@ def _frames_at_once(spec: MelSpec, constants: Constants) -> int:
     return max(1, n_bytes // (values * constants.second.element_size()))
 
 
-class _Work:
-    """Memory for the steps of one chunk, used again by the next one of the same shape."""
+class _Memory(dict[tuple, Any]):
+    """For the steps of one chunk, used again by the next one of the same shape."""
 
-    def __init__(self) -> None:
-        self._kept = {}
-
-    def __call__(self, step: str, like, *shape):
+    def __call__(self, step: str, like: Tensor, *shape: int) -> Tensor:
         key = (step, shape)  # two steps may have one shape
-        if key not in self._kept:
-            self._kept[key] = like.new_empty(shape)
-        return self._kept[key]
+        if key not in self:
+            self[key] = like.new_empty(shape)
+        return self[key]
 
 
-def _mel_into(work: _Work, frames, power: float, constants: Constants):
-    """`_mel` without a gradient, in memory of `work`."""
+def _mel_into(memory: _Memory, frames: Tensor, power: float, constants: Constants) -> Tensor:
+    """`_mel` without a gradient, in memory that is used again."""
     import torch
 
     t = frames.shape[1]
     y = frames[None]
     if constants.first is not None:
         n2, rows, n1 = constants.first.shape
-        y = work("first", frames, n2, rows, t)
+        y = memory("first", frames, n2, rows, t)
         torch.bmm(constants.first, frames.view(n1, n2, t).transpose(0, 1), out=y)
         y = y.view(2 * n2, rows // 2, t).transpose(0, 1)
     groups, slots = constants.second.size(0), constants.second.size(1) // 2
-    z = torch.bmm(constants.second, y, out=work("second", frames, groups, 2 * slots, t))
-    squared = torch.mul(z[:, :slots], z[:, :slots], out=work("squared", frames, groups, slots, t))
+    z = torch.bmm(constants.second, y, out=memory("second", frames, groups, 2 * slots, t))
+    squared = torch.mul(z[:, :slots], z[:, :slots], out=memory("squared", frames, groups, slots, t))
     squared.addcmul_(z[:, slots:], z[:, slots:])
     if power != 2.0:
         squared = squared.sqrt_() if power == 1.0 else squared.pow_(power / 2)
-    return torch.mm(constants.filters, squared.view(-1, t), out=work("mel", frames, len(constants.filters), t))
+    return torch.mm(constants.filters, squared.view(-1, t), out=memory("mel", frames, len(constants.filters), t))
 
 
 # ---- what would round the products
 
 
 @contextlib.contextmanager
-def _full_precision(device: str):
+def _full_precision(device: str) -> Iterator[None]:
     """No autocast, and no TF32 or bfloat16 in float32 products: with 11 bits there is nothing left of a quiet bin."""
     import torch
 
@@ -284,26 +275,26 @@ def _full_precision(device: str):
 
 # ---- what one spec, window and filterbank need, worked out once
 
-_kept: BoundedCache[tuple] = BoundedCache(_KEPT)
+_constants: BoundedCache[tuple] = BoundedCache(_KEPT)
 
 
-def _kept_constants(spec: MelSpec, window, filterbank) -> Constants:
+def _kept_constants(spec: MelSpec, window: Tensor, filterbank: Tensor) -> Constants:
     import torch
 
     key = (spec, identity(window), identity(filterbank), window.dtype, window.device)
-    found = _kept.get(key)
-    if found is None:
-        if torch.jit.is_tracing():  # a trace records its own thread: the constants' making is no part of the graph
+    entry = _constants.get(key)
+    if entry is None:
+        if torch.jit.is_tracing():  # a trace records its own thread, and this is no part of the graph
             with ThreadPoolExecutor(1) as aside:
                 constants = aside.submit(_make_constants, spec, window, filterbank).result()
         else:
             constants = _make_constants(spec, window, filterbank)
-        found = constants, (window, filterbank)  # which stay alive, as the key names them by their address
-        _kept.put(key, found)
-    return found[0]
+        # The tensors stay alive, so that the addresses in the key are not reused.
+        entry = _constants.put(key, (constants, (window, filterbank)))
+    return entry[0]
 
 
-def _captured_constants(spec: MelSpec, window, filterbank) -> Constants:
+def _captured_constants(spec: MelSpec, window: Tensor, filterbank: Tensor) -> Constants:
     """The constants while a graph is captured, under torch.func, and where window or filterbank are differentiated:
     they are folded in by the operations themselves, and every bin is computed."""
     import torch
@@ -326,14 +317,15 @@ def _captured_constants(spec: MelSpec, window, filterbank) -> Constants:
     return Constants(first, second, torch.index_select(filterbank, 1, bins) * used)
 
 
-def _template(n_fft: int, dtype, device) -> tuple:
+def _template(n_fft: int, dtype: torch.dtype, device: torch.device) -> tuple:
     """First and second for a rectangular window, and for each slot its bin and whether (1 or 0) it has one."""
     import torch
 
     plan = _template_plan(n_fft)
     constants = constants_of(plan, dtype, device)
     bins = torch.from_numpy(plan.bins.clip(min=0)).to(device)
-    arrays = constants.first, constants.second, bins, torch.from_numpy(plan.bins >= 0).to(device, dtype)
+    used = torch.from_numpy(plan.bins >= 0).to(device, dtype)
+    arrays: tuple[Any, ...] = (constants.first, constants.second, bins, used)
     for array in arrays:
         if array is not None:  # what torch._dynamo.mark_static sets: with dynamic=True their sizes would be open too
             array._dynamo_static_indices = set(range(array.ndim))
@@ -342,18 +334,16 @@ def _template(n_fft: int, dtype, device) -> tuple:
 
 @functools.lru_cache(maxsize=8)
 def _template_plan(n_fft: int) -> matmul_plan.Plan:
-    import numpy as np
-
     spec = MelSpec(n_fft=n_fft, hop_length=n_fft, n_mels=1, window="rectangular")
     return matmul_plan.make_plan(spec, np.ones(n_fft), np.ones((1, spec.n_freqs)), all_bins=True)
 
 
 # torch.compile then calls `_template` and keeps what it returns. This is torch.compiler.assume_constant_result without
 # its import of the whole compiler, which takes seconds.
-_template._dynamo_marked_constant = True
+_template._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _make_constants(spec: MelSpec, window, filterbank) -> Constants:
+def _make_constants(spec: MelSpec, window: Tensor, filterbank: Tensor) -> Constants:
     spec.check_shapes(window.shape, filterbank.shape)
     arrays = (tensor.detach().double().cpu().numpy() for tensor in (window, filterbank))
     return constants_of(matmul_plan.make_plan(spec, *arrays), window.dtype, window.device)

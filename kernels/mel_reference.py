@@ -69,7 +69,7 @@ def mel_spectrogram(
 def _pad_time(x: np.ndarray, amount: int, mode: str) -> np.ndarray:
     if amount == 0 or x.size == 0 and x.shape[-1] > 0:  # an empty batch: only the shape has to grow
         return x if amount == 0 else np.zeros((*x.shape[:-1], x.shape[-1] + 2 * amount))
-    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(amount, amount)], mode=mode)
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(amount, amount)], mode=mode)  # type: ignore[call-overload]
 
 
 def _checked(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -19,7 +19,7 @@ import functools
 import math
 import operator
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,20 @@ NORMALIZATIONS = (False, True, "window", "frame_length")
 # Coefficients a_j of the periodic cosine-sum windows. "custom" marks a window that travels as an array beside the spec.
 _COSINE_SUMS = {"hann": (0.5, -0.5), "hamming": (0.54, -0.46), "blackman": (0.42, -0.5, 0.08), "rectangular": (1.0,)}
 WINDOWS = (*_COSINE_SUMS, "custom")
+_CHOICES: dict[str, tuple] = {"pad_mode": PAD_MODES, "window": WINDOWS, "normalized": NORMALIZATIONS}
+_CHOICES |= {"norm": NORMS, "mel_scale": MEL_SCALES}
+_Number = TypeVar("_Number", int, float)
+
+
+class _Derived(Generic[_Number]):
+    """A field that is given as a number or None, and read as a number: `MelSpec` fills it in."""
+
+    def __get__(self, spec: object, owner: type) -> _Number:
+        return None  # type: ignore[return-value]  # the default; a spec's own value comes first
+
+    if TYPE_CHECKING:
+
+        def __set__(self, spec: object, value: _Number | None) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +73,10 @@ class MelSpec:
 
     sample_rate: int = 16000
     n_fft: int = 1024
-    win_length: int | None = None
-    hop_length: int | None = None
+    win_length: _Derived[int] = _Derived()
+    hop_length: _Derived[int] = _Derived()
     f_min: float = 0.0
-    f_max: float | None = None
+    f_max: _Derived[float] = _Derived()
     n_mels: int = 64
     power: float = 2.0
     pad: int = 0
@@ -74,11 +88,10 @@ class MelSpec:
     mel_scale: str = "htk"
 
     def __post_init__(self) -> None:
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (the dataclass is frozen)
         for name in ("sample_rate", "n_fft", "n_mels"):
-            put(name, _integer(name, getattr(self, name), at_least=1))
+            self._put(name, _integer(name, getattr(self, name), at_least=1))
         win_length = self.n_fft if self.win_length is None else self.win_length
-        put("win_length", _integer("win_length", win_length, at_least=1))
+        self._put("win_length", _integer("win_length", win_length, at_least=1))
         if self.win_length > self.n_fft:
             raise ValueError(
                 f"win_length={self.win_length} must not exceed n_fft={self.n_fft}; shorten the window or raise n_fft"
@@ -86,30 +99,32 @@ class MelSpec:
         if self.hop_length is None and self.win_length == 1:
             raise ValueError("hop_length=None means win_length // 2, which is 0 for win_length=1; state hop_length")
         hop_length = self.win_length // 2 if self.hop_length is None else self.hop_length
-        put("hop_length", _integer("hop_length", hop_length, at_least=1))
-        put("pad", _integer("pad", self.pad, at_least=0))
-        put("f_min", _real("f_min", self.f_min))
-        put("f_max", float(self.sample_rate // 2) if self.f_max is None else _real("f_max", self.f_max))
+        self._put("hop_length", _integer("hop_length", hop_length, at_least=1))
+        self._put("pad", _integer("pad", self.pad, at_least=0))
+        self._put("f_min", _real("f_min", self.f_min))
+        self._put("f_max", float(self.sample_rate // 2) if self.f_max is None else _real("f_max", self.f_max))
         if not 0.0 <= self.f_min < self.f_max:
             raise ValueError(
                 f"f_min={self.f_min} and f_max={self.f_max} must satisfy 0 <= f_min < f_max (Hz); "
                 "f_max=None means sample_rate // 2"
             )
-        put("power", _real("power", self.power))
+        self._put("power", _real("power", self.power))
         if self.power <= 0.0:
             raise ValueError(f"power={self.power} must be above 0; use 1 for magnitude or 2 for power")
         if not isinstance(self.center, (bool, np.bool_)):
             raise ValueError(f"center={self.center!r} must be True or False")
-        put("center", bool(self.center))
-        for name, valid in (
-            ("pad_mode", PAD_MODES),
-            ("window", WINDOWS),
-            ("normalized", NORMALIZATIONS),
-            ("norm", NORMS),
-            ("mel_scale", MEL_SCALES),
-        ):
+        self._put("center", bool(self.center))
+        for name, valid in _CHOICES.items():
             _one_of(name, getattr(self, name), valid)
-        put("text", repr(self.to_dict()))  # for operators, which take no dataclass; made once, for torch.compile
+        self.text  # noqa: B018  (made once, here, for torch.compile)
+
+    def _put(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # the dataclass is frozen
+
+    @functools.cached_property
+    def text(self) -> str:
+        """Every setting, as `ast.literal_eval` reads it: for operators, which take no dataclass."""
+        return repr(self.to_dict())
 
     # ---- sizes
 
@@ -165,7 +180,8 @@ class MelSpec:
         if self.win_length == 1:
             return np.ones(1)  # as torch: a periodic window of one sample would be its zero
         angle = 2.0 * np.pi * np.arange(self.win_length) / self.win_length
-        return sum(a * np.cos(j * angle) for j, a in enumerate(_COSINE_SUMS[self.window]))
+        terms = [a * np.cos(j * angle) for j, a in enumerate(_COSINE_SUMS[self.window])]
+        return sum(terms, np.zeros(self.win_length))
 
     def frequencies(self) -> np.ndarray:
         """Where the filterbank places each bin, Hz, float64 (n_freqs,); see the file's docstring on odd n_fft."""

@@ -50,6 +50,7 @@ def needs_gradient(tensor: Tensor) -> bool:
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
+@functools.cache
 def register_operator(name: str, compute: Callable, device_types: str | None = None) -> None:
     """Define `triadbench::NAME`, once in a process, with a shape function and a rule for torch.func.vmap.
 

@@ -6,20 +6,21 @@ that its state dicts load), checks the input, flattens the leading dimensions, a
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib
 import itertools
 import warnings
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from triadbench import kernels
 from triadbench.kernels.spec import LOG_EPS, MelSpec
+from triadbench.kernels.torch_operator import is_captured, needs_gradient, spec_of
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.int16: "int16"}
 _WINDOW_NAMES = {torch.hann_window: "hann", torch.hamming_window: "hamming", torch.blackman_window: "blackman"}
@@ -30,6 +31,8 @@ class _Spectrogram(nn.Module):
 
     `MelSpectrogram` does not call it. Called by others it is torchaudio's: (..., time) -> (..., n_freqs, n_frames).
     """
+
+    window: Tensor
 
     def __init__(self, spec: MelSpec, window: np.ndarray) -> None:
         super().__init__()
@@ -42,19 +45,10 @@ class _Spectrogram(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         from torchaudio.functional import spectrogram
 
-        return spectrogram(
-            waveform,
-            self.pad,
-            self.window,
-            self.n_fft,
-            self.hop_length,
-            self.win_length,
-            self.power,
-            self.normalized,
-            self.center,
-            self.pad_mode,
-            self.onesided,
-        )
+        sizes = {"n_fft": self.n_fft, "hop_length": self.hop_length, "win_length": self.win_length}
+        scale = {"power": self.power, "normalized": self.normalized, "onesided": self.onesided}
+        edges = {"pad": self.pad, "center": self.center, "pad_mode": self.pad_mode}
+        return spectrogram(waveform, window=self.window, **sizes, **scale, **edges)
 
 
 class _MelScale(nn.Module):
@@ -62,6 +56,8 @@ class _MelScale(nn.Module):
 
     `MelSpectrogram` does not call it. Called by others it is torchaudio's: (..., n_freqs, time) -> (..., n_mels, time).
     """
+
+    fb: Tensor
 
     def __init__(self, spec: MelSpec, filterbank: np.ndarray) -> None:
         super().__init__()
@@ -95,7 +91,8 @@ class MelSpectrogram(nn.Module):
     torch.compile keeps one graph with every backend but "reference", which is numpy.
     torch.jit.script and torch.jit.trace make one operator of the module, `triadbench::mel`, which chooses its backend
     at each call as the module does. A saved program holds the operator's name, not its code: whoever loads it runs
-    Python and imports triadbench.kernels.transform first. (Traced with backend="torchaudio" it holds torch's operators alone.)
+    Python and imports triadbench.kernels.transform first. (Traced with backend="torchaudio" it holds torch's operators
+    alone.)
 
     Raises ValueError for a bad setting, an unknown backend or too short a clip; RuntimeError for a backend that is
     unavailable here or lacks what the input needs, naming those that have it; TypeError for an unsupported dtype.
@@ -131,23 +128,9 @@ class MelSpectrogram(nn.Module):
             )
         plain = not wkwargs or wkwargs == {"periodic": True}
         name = _WINDOW_NAMES.get(window_fn, "custom") if plain else "custom"
-        spec = MelSpec(
-            sample_rate=sample_rate,
-            n_fft=n_fft,
-            win_length=win_length,
-            hop_length=hop_length,
-            f_min=f_min,
-            f_max=f_max,
-            n_mels=n_mels,
-            power=power,
-            pad=pad,
-            center=center,
-            pad_mode=pad_mode,
-            window=name,
-            normalized=normalized,
-            norm=norm,
-            mel_scale=mel_scale,
-        )
+        choices: dict[str, Any] = {"center": center, "pad_mode": pad_mode, "window": name, "normalized": normalized}
+        choices |= {"norm": norm, "mel_scale": mel_scale}
+        spec = MelSpec(sample_rate, n_fft, win_length, hop_length, f_min, f_max, n_mels, power, pad, **choices)
         window = spec.window_array() if name != "custom" else _window_of(window_fn, wkwargs, spec.win_length)
         self._set_up(spec, window, backend, log)
 
@@ -172,28 +155,28 @@ class MelSpectrogram(nn.Module):
         self.mel_scale = _MelScale(spec, filterbank)
         # Unrounded, for computing in float64. Not buffers: torchaudio's state dict has none such.
         self._exact = (torch.from_numpy(window.copy()), torch.from_numpy(filterbank))
-        self._chosen: dict[tuple, str] = {}
+        self._chosen: dict[tuple[str, str, bool], str] = {}
         self._arrays_kept: dict[tuple, tuple] = {}
-        self._long_enough = -1  # samples of a clip that was found to be
-        self._choose("float32", self.spectrogram.window.device.type, needs_gradient=False)  # fail here, not in forward
-        for device, dtype, needs_gradient in itertools.product(("cpu", "cuda"), _DTYPES.values(), (False, True)):
-            # torch.compile can read the answers, not ask the backends. A refusal's words are left for later: they
+        self._long_enough = -1  # samples of a clip that was long enough
+        self._choose("float32", self.spectrogram.window.device.type, False)  # fail here, not in forward
+        for conditions in itertools.product(_DTYPES.values(), ("cpu", "cuda"), (False, True)):
+            # torch.compile can read this table, but not ask the backends. A refusal's words are left for later: they
             # would ask, and so import, every other backend.
-            if found := self._first(dtype, device, needs_gradient):
-                self._chosen[dtype, device, needs_gradient] = found
+            if backend_name := self._first(*conditions):
+                self._chosen[conditions] = backend_name
 
     @property
     def backend(self) -> str:
         """The backend for float32 input without gradient on this module's device; `backend_for` answers for others."""
-        return self._choose("float32", self.spectrogram.window.device.type, needs_gradient=False)
+        return self._choose("float32", self.spectrogram.window.device.type, False)
 
     def backend_for(self, waveform: Tensor) -> str:
         """The backend that `forward` will use for this waveform."""
         return self._backend_for(waveform, self.spectrogram.window, self.mel_scale.fb)
 
     def _backend_for(self, waveform: Tensor, window: Tensor, fb: Tensor) -> str:
-        needs_gradient = _needs_gradient(waveform) or _needs_gradient(window) or _needs_gradient(fb)
-        return self._choose(_dtype_name(waveform), waveform.device.type, needs_gradient=needs_gradient)
+        gradient = needs_gradient(waveform) or needs_gradient(window) or needs_gradient(fb)
+        return self._choose(_dtype_name(waveform), waveform.device.type, gradient)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(..., time) float32, float64 or int16 -> (..., n_mels, n_frames) on the same device."""
@@ -241,7 +224,8 @@ class MelSpectrogram(nn.Module):
     def _arrays(self, a: Tensor, b: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """Window and (n_mels, n_freqs) filterbank for a computation: of the buffers a, b as they are at this moment."""
         # An inference tensor counts no versions; a gradient goes through the conversion.
-        if _transformed() or a.is_inference() or b.is_inference() or _needs_gradient(a) or _needs_gradient(b):
+        captured = is_captured() or torch.jit.is_tracing()
+        if captured or a.is_inference() or b.is_inference() or needs_gradient(a) or needs_gradient(b):
             return _converted(self.spec, a, b, self._exact, dtype, device)
         # Converting takes longer than looking whether it has to be done again.
         now = a._version, b._version, a.data_ptr(), b.data_ptr()
@@ -253,44 +237,41 @@ class MelSpectrogram(nn.Module):
             self._arrays_kept[dtype, device] = a, b, now, arrays
         return arrays
 
-    def _choose(self, dtype: str, device: str, *, needs_gradient: bool) -> str:
-        asked = (dtype, device, needs_gradient)
-        if asked not in self._chosen:
-            self._chosen[asked] = self._ask(dtype, device, needs_gradient)
-        return self._chosen[asked]
+    def _choose(self, dtype: str, device: str, gradient: bool) -> str:
+        conditions = (dtype, device, gradient)
+        if conditions not in self._chosen:
+            self._chosen[conditions] = self._first(*conditions) or self._refuse(*conditions)
+        return self._chosen[conditions]
 
-    def _first(self, dtype: str, device: str, needs_gradient: bool) -> str | None:
-        wanted = {"dtype": dtype, "device": device, "needs_gradient": needs_gradient}
+    def _first(self, dtype: str, device: str, gradient: bool) -> str | None:
         names = kernels.BACKENDS if self.requested_backend == "auto" else (self.requested_backend,)
-        return next((name for name in names if _why_not(name, self.spec, wanted) is None), None)
+        return next((name for name in names if _why_not(name, self.spec, dtype, device, gradient) is None), None)
 
-    def _ask(self, dtype: str, device: str, needs_gradient: bool) -> str:
-        if found := self._first(dtype, device, needs_gradient):
-            return found
-        wanted = {"dtype": dtype, "device": device, "needs_gradient": needs_gradient}
+    def _refuse(self, *conditions) -> str:
+        """Raises RuntimeError, with the reasons of all backends or the names of those that can."""
+        reasons = {name: _why_not(name, self.spec, *conditions) for name in kernels.BACKENDS}
+        all_reasons = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         if self.requested_backend == "auto":
-            raise RuntimeError(f"no backend has this setting: {_reasons(self.spec, wanted)}")
-        name = self.requested_backend
-        reason = _why_not(name, self.spec, wanted)
-        able = [other for other in kernels.BACKENDS if _why_not(other, self.spec, wanted) is None]
-        way_out = f"backends that can: {', '.join(able)}" if able else f"no backend can: {_reasons(self.spec, wanted)}"
-        raise RuntimeError(f"backend={name!r} cannot compute this: {reason}; {way_out}")
+            raise RuntimeError(f"no backend has this setting: {all_reasons}")
+        name, able = self.requested_backend, [name for name, reason in reasons.items() if reason is None]
+        way_out = f"backends that can: {', '.join(able)}" if able else f"no backend can: {all_reasons}"
+        raise RuntimeError(f"backend={name!r} cannot compute this: {reasons[name]}; {way_out}")
 
 
 def _converted(
     spec: MelSpec, window: Tensor, fb: Tensor, exact: tuple, dtype: torch.dtype, device: torch.device
-) -> tuple:
-    arrays = (window, fb.mT if fb.ndim == 2 else fb)
+) -> tuple[Tensor, Tensor]:
+    filterbank = fb.mT if fb.ndim == 2 else fb
     if not torch.jit.is_tracing():  # there a size is a tensor
-        spec.check_shapes(*(array.shape for array in arrays))
+        spec.check_shapes(window.shape, filterbank.shape)
     if dtype == torch.float64:
-        arrays = tuple(_unrounded(*pair, device) for pair in zip(arrays, exact, strict=True))
-    return tuple(array.to(device, dtype) for array in arrays)
+        window, filterbank = _unrounded(window, exact[0], device), _unrounded(filterbank, exact[1], device)
+    return window.to(device, dtype), filterbank.to(device, dtype)
 
 
 def _unrounded(buffer: Tensor, exact: Tensor, device: torch.device) -> Tensor:
     """`exact` where the buffer is its rounding, else the buffer: a state dict may have replaced it."""
-    if buffer.requires_grad or _needs_gradient(buffer):  # a parameter's value is its own
+    if buffer.requires_grad or needs_gradient(buffer):  # a parameter's value is its own
         return buffer
     buffer, exact = buffer.to(device), exact.to(device)
     # Without a branch, which a captured graph could not hold.
@@ -308,20 +289,13 @@ class _Scriptable(nn.Module):
         self.spectrogram, self.mel_scale = module.spectrogram, module.mel_scale
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "pad", "power", "n_mels", "f_min", "f_max"):
             setattr(self, name, getattr(module, name))
-        _, _, self.exact_window, self.exact_filterbank, self.settings, self.backend, self.log = (
-            module._operator_arguments()
-        )
+        _, _, *exact, self.settings, self.backend, self.log = module._operator_arguments()
+        self.exact_window, self.exact_filterbank = exact
 
     def forward(self, waveform: Tensor) -> Tensor:
+        window, fb, exact_filterbank = self.spectrogram.window, self.mel_scale.fb, self.exact_filterbank
         return torch.ops.triadbench.mel(
-            waveform,
-            self.spectrogram.window,
-            self.mel_scale.fb,
-            self.exact_window,
-            self.exact_filterbank,
-            self.settings,
-            self.backend,
-            self.log,
+            waveform, window, fb, self.exact_window, exact_filterbank, self.settings, self.backend, self.log
         )
 
 
@@ -329,15 +303,17 @@ class _Scriptable(nn.Module):
 def _module_of(settings: str, backend: str, log: bool) -> MelSpectrogram:
     """One whose buffers do not count."""
     module = MelSpectrogram.__new__(MelSpectrogram)
-    spec = MelSpec.from_dict(ast.literal_eval(settings))
+    spec = spec_of(settings)
     module._set_up(spec, np.ones(spec.win_length), backend, log)
     return module
 
 
 def _mel(waveform, window, fb, exact_window, exact_filterbank, settings, backend, log):
-    exact = (exact_window, exact_filterbank)
-    module = _module_of(settings, backend, log)
-    arrays = lambda a, b, dtype, device: _converted(module.spec, a, b, exact, dtype, device)  # noqa: E731
+    module, exact = _module_of(settings, backend, log), (exact_window, exact_filterbank)
+
+    def arrays(window, fb, dtype, device) -> tuple[Tensor, Tensor]:
+        return _converted(module.spec, window, fb, exact, dtype, device)
+
     return module._compute(waveform, window, fb, arrays)
 
 
@@ -351,39 +327,20 @@ _library.impl("mel", _mel, "CompositeImplicitAutograd")
 
 # ---- backends
 
-_loaded: dict = {}
+_loaded: dict[str, ModuleType] = {}
 
 
-def _load(name: str):
+def _load(name: str) -> ModuleType:
     if name not in _loaded:
         _loaded[name] = importlib.import_module(kernels.BACKENDS[name])
     return _loaded[name]
 
 
-def _why_not(name: str, spec: MelSpec, wanted: dict) -> str | None:
+def _why_not(name: str, spec: MelSpec, dtype: str, device: str, gradient: bool) -> str | None:
     backend = _load(name)
-    return backend.why_unavailable() or backend.why_unsupported(spec, **wanted)
-
-
-def _reasons(spec: MelSpec, wanted: dict) -> str:
-    return "; ".join(f"{name}: {_why_not(name, spec, wanted)}" for name in kernels.BACKENDS)
-
-
-def _transformed() -> bool:
-    """Whether tensors stand for something else here: under torch.compile, torch.jit.trace, torch.func and modes."""
-    return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
-
-
-def _needs_gradient(tensor: Tensor) -> bool:
-    if tensor.requires_grad and torch.is_grad_enabled():
-        return True
-    # Forward mode: a dual tensor carries its tangent beside it.
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+    if reason := backend.why_unavailable():
+        return reason
+    return backend.why_unsupported(spec, dtype=dtype, device=device, needs_gradient=gradient)
 
 
 def _dtype_name(waveform: Tensor) -> str:

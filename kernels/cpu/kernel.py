@@ -245,7 +245,7 @@ def mel_groups(lanes: int, in_dtype: str, dtype: str) -> Callable:
 def compile_kernel(lanes: int, in_dtype: str, dtype: str) -> bytes:
     """Object code, for this machine, of `mel_groups` as void f(int64 *job), named `plan.ENTRY`."""
     function = numba.njit(_JOB, **_C_FUNCTION)(mel_groups(lanes, in_dtype, dtype))
-    (compiled,) = function.overloads.values()
+    compiled: Any = next(iter(function.overloads.values()))
     library = compiled.library.codegen.create_library(plan.ENTRY)
     library.enable_object_caching()
     library.add_ir_module(_entry(compiled.fndesc.llvm_func_name))

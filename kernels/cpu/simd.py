@@ -79,8 +79,8 @@ class Weighted(Lanes):
 
 
 def fma(a, b, c):
-    """a * b + c for Lanes, arrays and numbers."""
-    return a.fma(b, c) if isinstance(a, Lanes) else a * b + c
+    """a * b + c for Lanes, arrays, numbers and whatever has a `fma` of its own."""
+    return a.fma(b, c) if hasattr(a, "fma") else a * b + c
 
 
 def constant(kind: ir.Type, number: float) -> ir.Constant:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from triadbench.kernels import MelSpec, MelSpectrogram
+from triadbench.kernels import MelSpec, MelSpectrogram, torch_operator
 from triadbench.kernels.compare import assert_close
 from triadbench.kernels.gpu import mel_cuda
 
@@ -163,7 +163,7 @@ def test_torchaudios_path_keeps_its_graph_whole(settings, dtype):
 
 def test_the_gpus_operator_has_shapes_for_any_length_and_under_vmap():
     """On meta: no GPU is needed for its shapes."""
-    mel_cuda._register_operator()
+    torch_operator.register_operator("mel_cuda", mel_cuda.compute, device_types="cuda")
     window, fb = torch.empty(128, device="meta"), torch.empty(8, 65, device="meta")
 
     def mel(waveform, fb=fb):
