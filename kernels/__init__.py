@@ -9,16 +9,7 @@ import importlib
 
 from triadbench.kernels.spec import CHORD, LOG_EPS, ORIGINAL, SPECS, WHISPER, MelSpec
 
-__all__ = [
-    "CHORD",
-    "LOG_EPS",
-    "ORIGINAL",
-    "SPECS",
-    "WHISPER",
-    "MelSpec",
-    "MelSpectrogram",
-    "available_backends",
-]
+__all__ = ["CHORD", "LOG_EPS", "ORIGINAL", "SPECS", "WHISPER", "MelSpec", "MelSpectrogram", "available_backends"]
 
 # name -> module, fastest first: the order in which backend="auto" tries them. A module offers why_unavailable(),
 # why_unsupported(spec, dtype=, device=, needs_gradient=) and forward(waveform, spec, window, filterbank, log_eps).

@@ -17,8 +17,9 @@ import numpy as np
 class Comparison:
     """The result of `compare`. `passed` only if `reason` is empty; the errors are NaN where they could not be computed.
 
-    worst_index, worst_actual, worst_expected: the element of the largest absolute difference (of the logs, where those
-    are compared) or the first non-finite one; None where there is no element to show.
+    Attributes:
+        worst_index: of the element of the largest absolute difference (of the logs, where those are compared) or the
+            first non-finite one; None where there is no element to show. worst_actual, worst_expected: its values.
     """
 
     passed: bool
@@ -54,13 +55,16 @@ def compare(
 ) -> Comparison:
     """Compare `actual` with the reference `expected` (any shape; what np.asarray takes). Wrong values never raise.
 
-    rtol_peak   largest allowed peak-relative error
-    rtol_rms    largest allowed relative RMS error
-    atol_log    largest allowed difference of natural logs. With log_eps, log(x + log_eps) of both arrays is compared;
-                without it both are logs already, and rtol_peak and rtol_rms, which mean nothing then, may not be given
-    dtype       what actual's dtype must be; default expected's
-    allow_empty let two arrays without elements pass
-    Raises ValueError where no tolerance is given, or one is negative or NaN.
+    Args:
+        rtol_peak: largest allowed peak-relative error.
+        rtol_rms: largest allowed relative RMS error.
+        atol_log: largest allowed difference of natural logs. With log_eps, log(x + log_eps) of both arrays is compared;
+            without it both are logs already, and rtol_peak and rtol_rms, which mean nothing then, are refused.
+        dtype: what actual's dtype must be; default expected's.
+        allow_empty: let two arrays without elements pass.
+
+    Raises:
+        ValueError: no tolerance, or one that is negative or NaN.
     """
     tolerances = {"rtol_peak": rtol_peak, "rtol_rms": rtol_rms, "atol_log": atol_log}
     limits = {name: value for name, value in tolerances.items() if value is not None}

@@ -33,15 +33,16 @@ LARGEST_PRIME = 1024  # a prime factor p costs 2 p operations a value, where oth
 class Plan:
     """Constants in float64, for frames (n_fft, t): sample n of frame t, with t counting frames of any number of clips.
 
-    n1, n2   n_fft = n1 n2; n1 = 1: no first step
-    first    (n2, 2 m, n1), m = groups; None for n1 = 1.       Y = first @ frames as (n2, n1, t)
-             Row c < m of matrix b is the real part at residue c, row m + c the imaginary part; row m is residue n1 / 2
-             for even n1 and zero for odd.
-    second   (groups, 2 slots, 2 n2); (1, 2 slots, n_fft) for n1 = 1.    Z = second @ Y as (groups, 2 n2, t)
-             Column 2 b + i takes the real (i = 0) or imaginary part of Y at b. Row s is the real part of slot s, row
-             slots + s its imaginary part.
-    filters  (n_mels, groups slots).    mel = filters @ (Z[:, :slots] ** 2 + Z[:, slots:] ** 2) as (groups slots, t)
-    bins     (groups slots,) int64: the bin that a slot computes, -1 for one that is left over (zeros)
+    Attributes:
+        n1, n2: n_fft = n1 n2; n1 = 1: no first step.
+        first: (n2, 2 m, n1), m = groups; None for n1 = 1. Y = first @ frames as (n2, n1, t).
+            Row c < m of matrix b is the real part at residue c, row m + c the imaginary part; row m is residue n1 / 2
+            for even n1 and zero for odd.
+        second: (groups, 2 slots, 2 n2); (1, 2 slots, n_fft) for n1 = 1. Z = second @ Y as (groups, 2 n2, t).
+            Column 2 b + i takes the real (i = 0) or imaginary part of Y at b. Row s is the real part of slot s, row
+            slots + s its imaginary part.
+        filters: (n_mels, groups slots). mel = filters @ (Z[:, :slots] ** 2 + Z[:, slots:] ** 2) as (groups slots, t).
+        bins: (groups slots,) int64: the bin that a slot computes, -1 for one that is left over (zeros).
     """
 
     spec: MelSpec
@@ -63,12 +64,6 @@ class Plan:
         return self.second.shape[1] // 2
 
     @property
-    def frame_values(self) -> int:
-        """Values that one frame takes on its way, all steps together."""
-        first = 0 if self.first is None else 2 * self.groups * self.n2
-        return self.spec.n_fft + first + 3 * self.groups * self.slots + self.spec.n_mels
-
-    @property
     def multiplications(self) -> int:
         """Of one frame, in all three products."""
         return sum(a.size for a in (self.first, self.second, self.filters) if a is not None)
@@ -79,9 +74,12 @@ def make_plan(
 ) -> Plan:
     """The plan of a spec, its window (win_length,) and its filterbank (n_mels, n_freqs).
 
-    n1        the first factor; default: what costs least
-    all_bins  compute every bin, also those that no filter weighs
-    Raises ValueError for an n1 that does not divide n_fft, and where `why_not` has a reason.
+    Args:
+        n1: the first factor; default: what costs least.
+        all_bins: compute every bin, also those that no filter weighs.
+
+    Raises:
+        ValueError: n1 does not divide n_fft, or `why_not` has a reason.
     """
     reason = why_not(spec.n_fft)
     if reason:

@@ -166,19 +166,29 @@ def _frames(x: Tensor, spec: MelSpec) -> Tensor:
     return torch.cat([rows[: min(hop, n_fft - i * hop), :, i : i + n_frames] for i in range(hops)])
 
 
-def _mel(frames: Tensor, power: float, constants: Constants) -> Tensor:
-    """(n_fft, t) -> (n_mels, t)."""
+def _mel(frames: Tensor, power: float, constants: Constants, memory: _Memory | None = None) -> Tensor:
+    """(n_fft, t) -> (n_mels, t); with `memory`, which is used again, without a gradient."""
+    import torch
+
+    def product(step: str, a: Tensor, b: Tensor) -> Tensor:
+        return a @ b if memory is None else torch.matmul(a, b, out=memory(step, a, *a.shape[:-1], t))
+
     t = frames.shape[1]
     y = frames[None]
     if constants.first is not None:
         n2, rows, n1 = constants.first.shape
-        y = constants.first @ frames.reshape(n1, n2, t).transpose(0, 1)
+        y = product("first", constants.first, frames.reshape(n1, n2, t).transpose(0, 1))
         y = y.reshape(2 * n2, rows // 2, t).transpose(0, 1)
-    z = constants.second @ y
+    z = product("second", constants.second, y)
     slots = constants.second.size(1) // 2
     real, imaginary = z[:, :slots], z[:, slots:]
-    squared = (real * real + imaginary * imaginary).reshape(-1, t)
-    return constants.filters @ _powered(squared, power)
+    if memory is None:
+        squared = _powered(real * real + imaginary * imaginary, power)
+    else:
+        squared = torch.mul(real, real, out=memory("squared", z, *real.shape)).addcmul_(imaginary, imaginary)
+        if power != 2.0:
+            squared = squared.sqrt_() if power == 1.0 else squared.pow_(power / 2)
+    return product("mel", constants.filters, squared.reshape(-1, t))
 
 
 def _powered(squared: Tensor, power: float) -> Tensor:
@@ -210,7 +220,7 @@ def in_chunks(waveform: Tensor, spec: MelSpec, constants: Constants, log_eps: fl
                 n = min(stretch, n_frames - t)
                 start = t * spec.hop_length
                 frames = _frames(x[:, start : start + (n - 1) * spec.hop_length + _frame_span(spec)], spec)
-                mel = _mel_into(memory, frames.view(spec.n_fft, -1), spec.power, constants).view(spec.n_mels, -1, n)
+                mel = _mel(frames.view(spec.n_fft, -1), spec.power, constants, memory).view(spec.n_mels, -1, n)
                 out[i : i + clips, :, t : t + n] = mel.transpose(0, 1)
         return out if log_eps is None else out.add_(log_eps).log_()
 
@@ -234,26 +244,6 @@ class _Memory(dict[tuple, Any]):
         if key not in self:
             self[key] = like.new_empty(shape)
         return self[key]
-
-
-def _mel_into(memory: _Memory, frames: Tensor, power: float, constants: Constants) -> Tensor:
-    """`_mel` without a gradient, in memory that is used again."""
-    import torch
-
-    t = frames.shape[1]
-    y = frames[None]
-    if constants.first is not None:
-        n2, rows, n1 = constants.first.shape
-        y = memory("first", frames, n2, rows, t)
-        torch.bmm(constants.first, frames.view(n1, n2, t).transpose(0, 1), out=y)
-        y = y.view(2 * n2, rows // 2, t).transpose(0, 1)
-    groups, slots = constants.second.size(0), constants.second.size(1) // 2
-    z = torch.bmm(constants.second, y, out=memory("second", frames, groups, 2 * slots, t))
-    squared = torch.mul(z[:, :slots], z[:, :slots], out=memory("squared", frames, groups, slots, t))
-    squared.addcmul_(z[:, slots:], z[:, slots:])
-    if power != 2.0:
-        squared = squared.sqrt_() if power == 1.0 else squared.pow_(power / 2)
-    return torch.mm(constants.filters, squared.view(-1, t), out=memory("mel", frames, len(constants.filters), t))
 
 
 # ---- what would round the products

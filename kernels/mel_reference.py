@@ -10,9 +10,14 @@ not meant to be fast.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from triadbench.kernels.spec import INT16_FULL_SCALE, LOG_EPS, MelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NUMPY_PAD_MODES = {"reflect": "reflect", "constant": "constant", "replicate": "edge", "circular": "wrap"}
 
@@ -28,9 +33,12 @@ def mel_spectrogram(
 ) -> np.ndarray:
     """(..., time) float32, float64 or int16 (divided by 32768) -> (..., n_mels, n_frames) float64.
 
-    window      (win_length,); default `spec.window_array()`
-    filterbank  (n_mels, n_freqs); default `spec.filterbank()`
-    Raises ValueError for clips that are too short (see `MelSpec.n_frames`), TypeError for other dtypes.
+    Args:
+        window: (win_length,); default `spec.window_array()`.
+        filterbank: (n_mels, n_freqs); default `spec.filterbank()`.
+
+    Raises:
+        ValueError: too short a clip (see `MelSpec.n_frames`) or a wrong shape. TypeError: another dtype.
     """
     waveform = np.asarray(waveform)
     if waveform.dtype not in (np.float32, np.float64, np.int16):
@@ -94,16 +102,16 @@ def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: b
     return "it has no gradient" if needs_gradient else None
 
 
-def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None) -> Tensor:
     """(batch, time) tensor on any device -> (batch, n_mels, n_frames) on it; float64 inside, rounded once at the end.
 
     window (win_length,) and filterbank (n_mels, n_freqs) in float64.
     """
     import torch
 
-    window, filterbank = window.detach().cpu().numpy(), filterbank.detach().cpu().numpy()
+    arrays = {"window": window.detach().cpu().numpy(), "filterbank": filterbank.detach().cpu().numpy()}
     mels = [  # clip by clip, which bounds the memory of the float64 frames
-        mel_spectrogram(clip, spec, window=window, filterbank=filterbank, log=log_eps is not None, eps=log_eps or 0.0)
+        mel_spectrogram(clip, spec, **arrays, log=log_eps is not None, eps=log_eps or 0.0)
         for clip in waveform.detach().cpu().numpy()
     ]
     dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32

@@ -6,7 +6,12 @@ The window and the filterbank come from the caller, so a difference from another
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COMPUTES_IN_FLOAT64 = False
 TRACEABLE = True  # torch.jit.trace sees all that it does
@@ -26,7 +31,7 @@ def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: b
     return None
 
 
-def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
+def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None) -> Tensor:
     """(batch, time) -> (batch, n_mels, n_frames).
 
     window (win_length,) and filterbank (n_mels, n_freqs) have the floating dtype and the device of the computation.
@@ -36,41 +41,23 @@ def forward(waveform, spec: MelSpec, window, filterbank, log_eps: float | None):
 
     if waveform.dtype == torch.int16:
         waveform = waveform.to(window.dtype) / INT16_FULL_SCALE
-    power_spectrogram = (_for_compiler if torch.compiler.is_compiling() else spectrogram)(
-        waveform,
-        pad=spec.pad,
-        window=window,
-        n_fft=spec.n_fft,
-        hop_length=spec.hop_length,
-        win_length=spec.win_length,
-        power=spec.power,
-        normalized=spec.normalized,
-        center=spec.center,
-        pad_mode=spec.pad_mode,
-    )
+    names = ("pad", "n_fft", "hop_length", "win_length", "power", "normalized", "center", "pad_mode")
+    settings = {name: getattr(spec, name) for name in names}
+    compute = _for_compiler if torch.compiler.is_compiling() else spectrogram
+    power_spectrogram = compute(waveform, window=window, **settings)
     # The order of torchaudio's MelScale: (..., time, freq) @ (freq, n_mels), then back.
     mel = torch.matmul(power_spectrogram.transpose(-1, -2), filterbank.T).transpose(-1, -2)
     return mel if log_eps is None else torch.log(mel + log_eps)
 
 
-def _for_compiler(waveform, pad, window, n_fft, hop_length, win_length, power, normalized, center, pad_mode):
+def _for_compiler(waveform, window, pad, n_fft, hop_length, win_length, power, normalized, center, pad_mode) -> Tensor:
     """torchaudio's operations one by one: its own function asks torch.jit about a type, which breaks a graph."""
     import torch
 
     if pad > 0:
         waveform = torch.nn.functional.pad(waveform, (pad, pad))
-    spectrum = torch.stft(
-        waveform,
-        n_fft,
-        hop_length,
-        win_length,
-        window,
-        center,
-        pad_mode,
-        normalized == "frame_length",
-        onesided=True,
-        return_complex=True,
-    )
+    options = {"center": center, "pad_mode": pad_mode, "normalized": normalized == "frame_length"}
+    spectrum = torch.stft(waveform, n_fft, hop_length, win_length, window, return_complex=True, **options)
     if normalized in (True, "window"):
         spectrum = spectrum / window.pow(2.0).sum().sqrt()
     return spectrum.abs() if power == 1.0 else spectrum.abs().pow(power)

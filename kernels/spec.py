@@ -53,22 +53,25 @@ class _Derived(Generic[_Number]):
 class MelSpec:
     """Every setting of a mel spectrogram. Checks itself; derived defaults are filled in, so equal specs compare equal.
 
-    sample_rate  Hz
-    n_fft        FFT length, samples; any size
-    win_length   window length, samples, 1..n_fft; shorter windows are centred in the frame; default n_fft
-    hop_length   samples between frames; default win_length // 2
-    f_min, f_max lower and upper end of the filterbank, Hz; f_max defaults to sample_rate // 2
-    n_mels       number of filters
-    power        exponent of the magnitude: 1 magnitude, 2 power
-    pad          zeros put on both sides before anything else, samples
-    center       put n_fft // 2 samples of `pad_mode` padding on both sides: frame t is then centred at t * hop_length
-    window       one of WINDOWS; periodic
-    normalized   False; True or "window" divides the spectrum by the window's L2 norm; "frame_length" by sqrt(n_fft)
-    norm         None or "slaney" (area normalisation of the filters)
-    mel_scale    "htk" or "slaney"
-
     `dataclasses.replace` keeps the filled-in values: when you change n_fft, state win_length and hop_length too.
-    Raises ValueError that names the setting, its value, the rule and the way out.
+
+    Attributes:
+        sample_rate: Hz.
+        n_fft: FFT length, samples; any size.
+        win_length: window length, samples, 1..n_fft; shorter windows are centred in the frame; default n_fft.
+        hop_length: samples between frames; default win_length // 2.
+        f_min: lower end of the filterbank, Hz. f_max: upper end; default sample_rate // 2.
+        n_mels: number of filters.
+        power: exponent of the magnitude: 1 magnitude, 2 power.
+        pad: zeros put on both sides before anything else, samples.
+        center: put n_fft // 2 samples of `pad_mode` padding on both sides: frame t is centred at t * hop_length.
+        window: one of WINDOWS; periodic.
+        normalized: True or "window" divides the spectrum by the window's L2 norm; "frame_length" by sqrt(n_fft).
+        norm: None or "slaney" (area normalisation of the filters).
+        mel_scale: "htk" or "slaney".
+
+    Raises:
+        ValueError: a setting breaks a rule; names the setting, its value, the rule and the way out.
     """
 
     sample_rate: int = 16000
@@ -290,12 +293,14 @@ SPECS = {"ORIGINAL": ORIGINAL, "CHORD": CHORD, "WHISPER": WHISPER}
 
 
 @functools.cache
+def prime_factors(size: int) -> tuple[int, ...]:
+    """Ascending; none for 1."""
+    if size == 1:
+        return ()
+    prime = next(p for p in (*range(2, math.isqrt(size) + 1), size) if size % p == 0)
+    return prime, *prime_factors(size // prime)
+
+
 def largest_prime(size: int) -> int:
     """The largest prime factor, 1 for 1."""
-    largest, prime = 1, 2
-    while size > 1:
-        if size % prime == 0:
-            largest, size = prime, size // prime
-        else:
-            prime = prime + 1 if prime * prime <= size else size
-    return largest
+    return max(prime_factors(size), default=1)

@@ -12,7 +12,7 @@ import itertools
 import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ class _Spectrogram(nn.Module):
     `MelSpectrogram` does not call it. Called by others it is torchaudio's: (..., time) -> (..., n_freqs, n_frames).
     """
 
-    window: Tensor
+    if TYPE_CHECKING:  # TorchScript cannot read the annotation
+        window: Tensor
 
     def __init__(self, spec: MelSpec, window: np.ndarray) -> None:
         super().__init__()
@@ -57,7 +58,8 @@ class _MelScale(nn.Module):
     `MelSpectrogram` does not call it. Called by others it is torchaudio's: (..., n_freqs, time) -> (..., n_mels, time).
     """
 
-    fb: Tensor
+    if TYPE_CHECKING:
+        fb: Tensor
 
     def __init__(self, spec: MelSpec, filterbank: np.ndarray) -> None:
         super().__init__()
@@ -74,28 +76,33 @@ class MelSpectrogram(nn.Module):
     """waveform (..., time) -> mel (..., n_mels, n_frames); with log=True log(mel + log_eps), natural, log_eps = 1e-10.
 
     Input float32 or float64 (computed and returned in that dtype) or int16 (divided by 32768, returned as float32).
-    backend     "auto", or a name of `available_backends()`. "auto" takes, at each call, the fastest backend that has
-                the setting for the input's device and dtype and, where a gradient is needed (for the waveform, or
-                for a window or filterbank that requires it), has one.
-                A named backend is never replaced by another.
-    window_fn   any function of torch's kind: window_fn(win_length, **wkwargs) -> (win_length,)
-    onesided    unused, warns, as in torchaudio
-    The other parameters: see `MelSpec`. Differences from torchaudio: the window and the filterbank are computed in
-    float64 and rounded once; an empty batch gets an empty result; filters without a bin give no warning
-    (`spec.empty_filters()` tells); `f_max` shows the value in use, never None. Every power goes through |X|^2, except
-    with backend="torchaudio" and "reference": in float32, power=1 too needs |X| between about 1e-19 and 1e19.
+
+    Differences from torchaudio: the window and the filterbank are computed in float64 and rounded once; an empty batch
+    gets an empty result; filters without a bin give no warning (`spec.empty_filters()` lists them); `f_max` shows the
+    value in use, never None. Every power goes through |X|^2, except with backend="torchaudio" and "reference": in
+    float32, power=1 too needs |X| between about 1e-19 and 1e19.
 
     The window and the filterbank may be replaced or changed in place at any time. Changes that hide from torch's
     version counter (through `.data`, or a numpy array that shares the memory) are not seen after the first call.
 
     torch.compile keeps one graph with every backend but "reference", which is numpy.
-    torch.jit.script and torch.jit.trace make one operator of the module, `triadbench::mel`, which chooses its backend
+    torch.jit.script and torch.jit.trace turn the module into one operator, `triadbench::mel`, which chooses its backend
     at each call as the module does. A saved program holds the operator's name, not its code: whoever loads it runs
     Python and imports triadbench.kernels.transform first. (Traced with backend="torchaudio" it holds torch's operators
     alone.)
 
-    Raises ValueError for a bad setting, an unknown backend or too short a clip; RuntimeError for a backend that is
-    unavailable here or lacks what the input needs, naming those that have it; TypeError for an unsupported dtype.
+    Args:
+        window_fn: any function of torch's kind: window_fn(win_length, **wkwargs) -> (win_length,).
+        onesided: unused, warns, as in torchaudio.
+        backend: "auto", or a name of `available_backends()`. "auto" takes, at each call, the fastest backend that has
+            the setting for the input's device and dtype and, where a gradient is needed (for the waveform, or for a
+            window or filterbank that requires it), has one. A named backend is never replaced by another.
+        log: the logarithm. The other parameters: see `MelSpec`.
+
+    Raises:
+        ValueError: a bad setting, an unknown backend or too short a clip.
+        RuntimeError: the backend is unavailable here or lacks what the input needs; names those that have it.
+        TypeError: an unsupported dtype.
     """
 
     def __init__(
@@ -227,14 +234,14 @@ class MelSpectrogram(nn.Module):
         captured = is_captured() or torch.jit.is_tracing()
         if captured or a.is_inference() or b.is_inference() or needs_gradient(a) or needs_gradient(b):
             return _converted(self.spec, a, b, self._exact, dtype, device)
-        # Converting takes longer than looking whether it has to be done again.
-        now = a._version, b._version, a.data_ptr(), b.data_ptr()
-        kept = self._arrays_kept.get((dtype, device))
-        if kept is not None and kept[0] is a and kept[1] is b and kept[2] == now:
-            return kept[3]
+        # Converting takes longer than checking whether it has to be done again.
+        state = a._version, b._version, a.data_ptr(), b.data_ptr()
+        entry = self._arrays_kept.get((dtype, device))
+        if entry is not None and entry[0] is a and entry[1] is b and entry[2] == state:
+            return entry[3]
         arrays = _converted(self.spec, a, b, self._exact, dtype, device)
         if type(arrays[0]) is type(arrays[1]) is Tensor:  # not those of FakeTensorMode and its like
-            self._arrays_kept[dtype, device] = a, b, now, arrays
+            self._arrays_kept[dtype, device] = a, b, state, arrays
         return arrays
 
     def _choose(self, dtype: str, device: str, gradient: bool) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from triadbench.kernels.conv_pool import FIELDS
-from triadbench.kernels.cpu.simd import broadcast
+from triadbench.kernels.cpu.simd import Lanes, broadcast
 
 INACTIVE = 4
 KERNEL = 3  # of the first block's convolution
@@ -78,11 +78,7 @@ class _Function:
         return self.b.select(self.b.icmp_signed("<", a, b), a, b)
 
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        name = f"llvm.fmuladd.v{self.lanes}f32"
-        function = self.module.globals.get(name)
-        if function is None:
-            function = ir.Function(self.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
-        return self.b.call(function, [a, b, c])
+        return Lanes(self.b, a).fma(Lanes(self.b, b), Lanes(self.b, c)).value
 
     def loop(self, begin, end, step, body: Callable, *carried: ir.Value) -> list[ir.Value]:
         """for i in range(begin, end, step): carried = body(i, *carried); the last values."""

@@ -145,9 +145,9 @@ def symmetric_sums(builder, w, parts, wide, half, turns, residue, radix, into):
     with cgutils.for_range(builder, half) as loop:
         further = builder.add(builder.load(turn), residue)
         back = builder.sub(further, radix)
-        now = builder.select(builder.icmp_signed("<", back, _I64(0)), further, back)
-        builder.store(now, turn)
-        at = _times(builder, now, 2)
+        position = builder.select(builder.icmp_signed("<", back, _I64(0)), further, back)
+        builder.store(position, turn)
+        at = _times(builder, position, 2)
         factors = [wide.splat(turns, at)] * parts + [wide.splat(turns, at, 1)] * parts
         pair = _times(builder, loop.index, 2 * parts * w)
         for i, (slot, factor) in enumerate(zip(sums, factors, strict=True)):
@@ -233,43 +233,22 @@ def place_samples(builder, w, count, work, addresses, like, column, sample, into
 @_codelet
 def filter_frames(builder, w, work, weights, out, source, count, weight, target, eps):
     """out[target : target + W] = sum_i work[source + i W] weights[weight + i], i < count; its log with eps, if >= 0."""
-    kind = ir.VectorType(work.element, w)
-    entry, two = builder.block, _I64(2)
-    pairs = builder.and_(count, _I64(-2))
-    loop, tail = builder.append_basic_block("pairs"), builder.append_basic_block("odd")
-    last, done = builder.append_basic_block("last"), builder.append_basic_block("done")
-    zero = constant(kind, 0.0)
-    builder.cbranch(builder.icmp_signed("<", _I64(0), pairs), loop, tail)
+    zero, pairs = constant(ir.VectorType(work.element, w), 0.0), builder.and_(count, _I64(-2))
+    even, odd = (cgutils.alloca_once_value(builder, zero) for _ in range(2))  # so that neither sum waits for the other
 
-    builder.position_at_end(loop)  # two sums, so that neither waits for the other
-    i, a, b = builder.phi(_I64), builder.phi(kind), builder.phi(kind)
-    at = builder.add(source, builder.mul(i, _I64(w)))
-    new_a = fma(work.vector(at), weights.splat(weight, i), Lanes(builder, a))
-    new_b = fma(work.vector(at, w), weights.splat(weight, i, 1), Lanes(builder, b))
-    following = builder.add(i, two)
-    for phi, start, again in ((i, _I64(0), following), (a, zero, new_a.value), (b, zero, new_b.value)):
-        phi.add_incoming(start, entry)
-        phi.add_incoming(again, loop)
-    builder.cbranch(builder.icmp_signed("<", following, pairs), loop, tail)
+    def add(total, i, further=0):
+        x, factor = work.vector(source, _times(builder, i, w), further * w), weights.splat(weight, i, further)
+        builder.store(fma(x, factor, Lanes(builder, builder.load(total))).value, total)
 
-    builder.position_at_end(tail)
-    c, d = builder.phi(kind), builder.phi(kind)
-    for phi, value in ((c, new_a.value), (d, new_b.value)):
-        phi.add_incoming(zero, entry)
-        phi.add_incoming(value, loop)
-    total = Lanes(builder, c) + Lanes(builder, d)
-    builder.cbranch(builder.icmp_signed("<", pairs, count), last, done)
-
-    builder.position_at_end(last)
-    at = builder.add(source, builder.mul(pairs, _I64(w)))
-    more = fma(work.vector(at), weights.splat(weight, pairs), total)
-    builder.branch(done)
-
-    builder.position_at_end(done)
-    result = builder.phi(kind)
-    result.add_incoming(total.value, tail)
-    result.add_incoming(more.value, last)
-    mel = Lanes(builder, result)
+    for total in (even, odd):
+        builder.store(zero, total)
+    with cgutils.for_range_slice(builder, _I64(0), pairs, _I64(2)) as (i, _):
+        add(even, i)
+        add(odd, i, 1)
+    builder.store(builder.fadd(builder.load(even), builder.load(odd)), even)
+    with builder.if_then(builder.icmp_signed("<", pairs, count)):
+        add(even, pairs)
+    mel = Lanes(builder, builder.load(even))
     out.put(mel, target)
     with builder.if_then(builder.fcmp_ordered(">=", eps, ir.Constant(eps.type, 0.0))):
         out.put(log(mel + Lanes(builder, broadcast(builder, eps, w))), target)

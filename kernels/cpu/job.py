@@ -96,7 +96,7 @@ class Prepared:
 
     def take(self, n_threads: int) -> Job:
         """A job that nobody else uses; the caller puts it back into `jobs`."""
-        try:
+        try:  # another thread may take the last one
             job = self.jobs.pop()
         except IndexError:
             return Job(self, n_threads)

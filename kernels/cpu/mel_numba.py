@@ -72,12 +72,7 @@ def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor,
 
 
 def compute(
-    waveform: Tensor,
-    spec: MelSpec,
-    window: Tensor,
-    filterbank: Tensor,
-    log_eps: float | None,
-    lanes: int | None = None,
+    waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None, lanes: int | None = None
 ) -> Tensor:
     """`forward` outside torch.compile; `lanes` (W) defaults to the host's vector width."""
     import torch

@@ -21,7 +21,7 @@ import math
 
 import numpy as np
 
-from triadbench.kernels.spec import largest_prime
+from triadbench.kernels.spec import largest_prime, prime_factors
 
 # The operations of a step; each one's fields are told where it is made, below
 FIRST, PASS, LAST, TWIDDLE, POWERS, SQUARES, DIRECT_FIRST, DIRECT_PASS = range(8)
@@ -66,17 +66,6 @@ class Plan:
         return "direct" if np.isin(self.program[:, 0], (DIRECT_FIRST, DIRECT_PASS)).any() else "fast"
 
 
-def factors(size: int) -> list[int]:
-    """Prime factors, ascending."""
-    found, prime = [], 2
-    while size > 1:
-        while size % prime == 0:
-            found.append(prime)
-            size //= prime
-        prime += 1 if prime * prime <= size else max(1, size - prime)
-    return found
-
-
 def wide_size(n_fft: int, lanes: int) -> int:
     """Elements of scratch memory that the direct sums of the largest prime factor need."""
     radix = largest_prime(n_fft)
@@ -104,24 +93,17 @@ class _Planner:
     def plan(self) -> Plan:
         bins = np.minimum(np.arange(self.n_fft), self.n_fft - np.arange(self.n_fft))
         self.real(self.n_fft, bins, None)
-        return Plan(
-            n_fft=self.n_fft,
-            lanes=self.lanes,
-            program=np.array(self.steps, np.int64),
-            index=np.concatenate(self.index),
-            table=np.concatenate(self.table).astype(self.dtype),
-            rows=self.rows,
-            row_stride=self.row_stride,
-            columns=self.columns,
-            work_size=self.used,
-        )
+        program, index = np.array(self.steps, np.int64), np.concatenate(self.index)
+        table = np.concatenate(self.table).astype(self.dtype)
+        sizes = (self.rows, self.row_stride, self.columns, self.used)
+        return Plan(self.n_fft, self.lanes, program, index, table, *sizes)
 
     # ---- real blocks
 
     def real(self, size: int, bins: np.ndarray, base: int | None) -> None:
         """Transform the block at `base`, or the windowed rows (None); bins[k] is where the power of output k goes."""
         if size == 1 and base is not None:
-            self.step(SQUARES, 1, count=1, base=base, index=self.add_index(bins[:1] * self.lanes))
+            self.step(SQUARES, 1, 1, base, self.add_index(bins[:1] * self.lanes))
             return
         r = _next_radix(size) if size > 1 else 1
         m = size // r
@@ -171,22 +153,10 @@ class _Planner:
         for start, stop in zip(starts, starts[1:]):  # noqa: B905  (neighbours)
             imaginary = halved and start >= m // 2
             into = middle + (w + 2 * w * (start - m // 2) if imaginary else (2 if halved else 1) * w * start)
-            self.step(
-                FIRST if r in RADICES else DIRECT_FIRST,
-                r,
-                count=stop - start,
-                base=table + start * values.shape[1],
-                index=self.add_index(sources[start]),
-                more=(
-                    source_step,
-                    zero + start * w,
-                    blocks + 2 * w * start,
-                    block_stride,
-                    into,
-                    2 * w if halved else w,
-                    values.shape[1],
-                ),
-            )
+            targets = (zero + start * w, blocks + 2 * w * start, block_stride, into, 2 * w if halved else w)
+            operation, row_size = FIRST if r in RADICES else DIRECT_FIRST, values.shape[1]
+            fields = (table + start * row_size, self.add_index(sources[start]), source_step, *targets, row_size)
+            self.step(operation, r, stop - start, *fields)
 
     # ---- complex blocks
 
@@ -210,26 +180,26 @@ class _Planner:
             for i in range(len(many_bins)):
                 # PASS: radix, count (sub-blocks), base, table, m
                 operation = PASS if r in PASS_RADICES else DIRECT_PASS
-                self.step(operation, r, count=size // length, base=base + i * stride, index=table, more=(m,))
+                self.step(operation, r, size // length, base + i * stride, table, m)
             length = m
         for i, bins in enumerate(many_bins):
             targets = self.add_index(_digit_reversed(bins, radices) * w)
             if fused:  # LAST: radix, count (butterflies), base, targets (index)
-                self.step(LAST, radices[-1], count=size // radices[-1], base=base + i * stride, index=targets)
+                self.step(LAST, radices[-1], size // radices[-1], base + i * stride, targets)
             else:  # POWERS: -, count (elements), base, targets (index)
-                self.step(POWERS, 1, count=size, base=base + i * stride, index=targets)
+                self.step(POWERS, 1, size, base + i * stride, targets)
 
     def middle_twiddle(self, m: int, base: int) -> None:
         """TWIDDLE: -, count (elements), base, table."""
         angle = np.pi * np.arange(m // 2) / m
         table = self.add_table(np.stack([np.cos(angle), np.sin(angle)], -1))
-        self.step(TWIDDLE, 1, count=m // 2, base=base, index=table)
+        self.step(TWIDDLE, 1, m // 2, base, table)
 
     # ---- memory
 
-    def step(self, operation, radix, *, count, base, index, more=()) -> None:
-        row = [operation, radix, count, base, index, *more]
-        self.steps.append([int(value) for value in row + [0] * (N_FIELDS - len(row))])
+    def step(self, *row: int) -> None:
+        """Append an operation, its radix, and the other fields."""
+        self.steps.append([int(value) for value in row] + [0] * (N_FIELDS - len(row)))
 
     def take(self, vectors: int) -> int:
         start = self.used
@@ -248,12 +218,12 @@ class _Planner:
 
 
 def _next_radix(size: int) -> int:
-    return next((r for r in RADICES if size % r == 0), 0) or factors(size)[0]
+    return next((r for r in RADICES if size % r == 0), 0) or prime_factors(size)[0]
 
 
 def _complex_radices(size: int) -> list[int]:
     """Factors of `size`: large primes first, so that the last pass, which writes the powers, is straight-line code."""
-    primes = factors(size)
+    primes = prime_factors(size)
     twos = primes.count(2)
     others = sorted((p for p in primes if p > 2), reverse=True)
     eights, rest = divmod(twos, 3)

@@ -12,6 +12,8 @@ import math
 from llvmlite import ir
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+_LOG_COEFFICIENTS: tuple[float, ...] = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1)  # Cephes
+_LOG_COEFFICIENTS += (1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)
 
 
 class Lanes:
@@ -138,11 +140,10 @@ def transpose(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
     """W vectors of W lanes -> their transpose: log2(W) rounds, each exchanging the off-diagonal blocks of pairs."""
     lanes = len(rows)
     # Widest blocks last: the first rounds stay inside 128-bit lanes, where a shuffle takes one cycle.
-    block = 1
+    kind, block = ir.VectorType(_I32, lanes), 1
     while block < lanes:
-        low = [i + (lanes if i & block else 0) - (block if i & block else 0) for i in range(lanes)]
-        high = [i + (block if not i & block else 0) + (lanes if i & block else 0) for i in range(lanes)]
-        kind = ir.VectorType(_I32, lanes)
+        low = [i + lanes - block if i & block else i for i in range(lanes)]
+        high = [i + lanes if i & block else i + block for i in range(lanes)]
         new = list(rows)
         for i in range(lanes):
             if not i & block:
@@ -163,40 +164,23 @@ def log(x: Lanes) -> Lanes:
     if isinstance(kind.element, ir.DoubleType):
         return x._call("llvm.log")
     integers = ir.VectorType(_I32, kind.count)
-    number = lambda value: ir.Constant(integers, [value] * kind.count)  # noqa: E731
     tiny, original = constant(kind, 2.0**-126), x
     x = Lanes(builder, builder.select(builder.fcmp_ordered("<", x.value, tiny), tiny, x.value))
     bits = builder.bitcast(x.value, integers)
-    shifted = builder.sub(bits, number(0x3F3504F3))  # sqrt(1/2): the exponent that leaves m in [sqrt(1/2), sqrt(2))
-    exponent = builder.ashr(shifted, number(23))
-    mantissa = builder.sub(bits, builder.shl(exponent, number(23)))
+    shifted = builder.sub(bits, constant(integers, 0x3F3504F3))  # bits of sqrt(1/2), for the exponent of such an m
+    exponent = builder.ashr(shifted, constant(integers, 23))
+    mantissa = builder.sub(bits, builder.shl(exponent, constant(integers, 23)))
     e = Lanes(builder, builder.sitofp(exponent, kind))
     m = Lanes(builder, builder.bitcast(mantissa, kind)) - 1.0
     z = m * m
-    poly = None
-    for coefficient in (
-        7.0376836292e-2,
-        -1.1514610310e-1,
-        1.1676998740e-1,
-        -1.2420140846e-1,
-        1.4249322787e-1,
-        -1.6668057665e-1,
-        2.0000714765e-1,
-        -2.4999993993e-1,
-        3.3333331174e-1,
-    ):
-        poly = constant_like(m, coefficient) if poly is None else fma(poly, m, coefficient)
+    poly = Lanes(builder, constant(kind, _LOG_COEFFICIENTS[0]))
+    for coefficient in _LOG_COEFFICIENTS[1:]:
+        poly = fma(poly, m, coefficient)
     tail = fma(z, -0.5, fma(e, math.log(2.0) - 0.693359375, poly * m * z))
     result = fma(e, 0.693359375, m + tail).value
     zero, infinity = constant(kind, 0.0), constant(kind, math.inf)
-    for found, special in (
-        (builder.fcmp_ordered("==", original.value, infinity), infinity),
-        (builder.fcmp_ordered("==", original.value, zero), constant(kind, -math.inf)),
-        (builder.fcmp_unordered("<", original.value, zero), constant(kind, math.nan)),  # NaN or negative
-    ):
-        result = builder.select(found, special, result)
+    result = builder.select(builder.fcmp_ordered("==", original.value, infinity), infinity, result)
+    result = builder.select(builder.fcmp_ordered("==", original.value, zero), constant(kind, -math.inf), result)
+    invalid = builder.fcmp_unordered("<", original.value, zero)  # NaN or negative
+    result = builder.select(invalid, constant(kind, math.nan), result)
     return Lanes(builder, result)
-
-
-def constant_like(vector: Lanes, number: float) -> Lanes:
-    return Lanes(vector.builder, constant(vector.value.type, number))

@@ -1,9 +1,9 @@
-"""Runs one compiled function on several threads at once, for kernels/cpu/mel_numba.py and numpy_mel.py.
+"""Runs one compiled function on several threads at once.
 
-torch's own threads where they can be had: torch on Linux computes on the threads of GNU OpenMP, and what starts them is
-a C function that takes another. They wait awake for some milliseconds after any parallel operation of torch's, ours
-included, so that starting them then costs a microsecond; a thread that sleeps costs thirty or more. Elsewhere, and in
-a forked child, which has inherited none of OpenMP's threads but its belief in them, a pool of Python's.
+On torch's own threads where possible: torch on Linux computes on the threads of GNU OpenMP, which a C function starts.
+They stay awake for some milliseconds after any parallel operation, so that starting them then costs a microsecond; a
+thread that sleeps costs thirty or more. Elsewhere a Python thread pool does it, and so it does in a forked child, where
+OpenMP still counts on threads that were not inherited.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _forked = False
 
 
 @functools.cache
-def entry(address: int):
+def entry(address: int) -> Callable[[int], None]:
     """The compiled void f(int64 *job) at this address as a Python function of the job's address."""
     return _ENTRY(address)
 
@@ -26,8 +28,8 @@ def entry(address: int):
 def run(address: int, job: int, n_threads: int) -> str:
     """Call void f(void *job) at `address` on this thread and n_threads - 1 others, at the same time.
 
-    f must be such that one call does all the work where the others come late, or not at all. Returns who ran:
-    "caller", "openmp" or "pool". Gives up Python's lock meanwhile.
+    One call of f must do all the work if the others come late, or not at all. Releases Python's lock meanwhile. Returns
+    where it ran: "caller", "openmp" or "pool".
     """
     if n_threads == 1:
         entry(address)(job)
@@ -40,7 +42,7 @@ def run(address: int, job: int, n_threads: int) -> str:
 
 
 def run_on_pool(address: int, job: int, n_threads: int) -> str:
-    """`run` where no OpenMP is to be looked for: what loads one, torch, may yet come."""
+    """`run` without a search for OpenMP, which would be remembered as missing if torch is imported later."""
     work, pool = entry(address), _pool(n_threads - 1)
     helpers = [pool.submit(work, job) for _ in range(n_threads - 1)]
     try:
@@ -53,15 +55,15 @@ def run_on_pool(address: int, job: int, n_threads: int) -> str:
 
 
 @functools.cache
-def _openmp():
+def _openmp() -> Any:
     """GOMP_parallel(function, argument, threads, flags) of the library that torch has loaded, or None."""
     try:
-        found = ctypes.CDLL(None).GOMP_parallel
+        parallel = ctypes.CDLL(None).GOMP_parallel
     except (AttributeError, OSError, TypeError):  # another OpenMP; no search of the process on Windows
         return None
-    found.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-    found.restype = None
-    return found
+    parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    parallel.restype = None
+    return parallel
 
 
 @functools.cache

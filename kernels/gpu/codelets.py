@@ -154,10 +154,7 @@ def _radix_2(u: Complex, v: Complex, c: float, s: float) -> list[Complex]:
         t, scale = (v[0] - v[1].times(s / c), v[1] + v[0].times(s / c)), c
     else:
         t, scale = (v[0].times(c / s) - v[1], v[1].times(c / s) + v[0]), s
-    return [
-        (u[0] + t[0].times(scale), u[1] + t[1].times(scale)),
-        (u[0] - t[0].times(scale), u[1] - t[1].times(scale)),
-    ]
+    return [(u[0] + t[0].times(scale), u[1] + t[1].times(scale)), (u[0] - t[0].times(scale), u[1] - t[1].times(scale))]
 
 
 def _radix_3(a: Complex, b: Complex, c: Complex) -> list[Complex]:

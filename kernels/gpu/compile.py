@@ -48,19 +48,10 @@ def _key(plan: Plan) -> str:
     return _CACHE.key(plan, source.program(plan))
 
 
-def function(plan: Plan, names: dict, edits: tuple[tuple[str, str], ...] = ()) -> Callable:
-    """The program text as a Python function over `names`, before any compiling.
-
-    Args:
-        edits: (old, new) texts, for tests. Raises ValueError where an old one does not occur.
-    """
-    text, constants = source.program(plan)
-    for old, new in edits:
-        if old not in text:
-            raise ValueError(f"edits: {old!r} does not occur in the program text; see source.program")
-        text = text.replace(old, new)
-    scope: dict[str, Any] = names | constants
-    exec(compile(text, f"<mel kernel for n_fft={plan.n_fft}>", "exec"), scope)
+def function(text: str, names: dict[str, Any]) -> Callable:
+    """The function that a program text defines, over `names`."""
+    scope = dict(names)
+    exec(compile(text, "<mel kernel>", "exec"), scope)
     return scope["kernel"]
 
 
@@ -70,7 +61,9 @@ def compile_ptx(plan: Plan) -> str:
         warnings.simplefilter("ignore")  # numba's, of what it is: no advice to the caller
         from numba import cuda
 
-        kernel, signature = function(plan, gpu_memory.device_names()), gpu_memory.signature(plan.in_dtype)
+        text, constants = source.program(plan)
+        kernel = function(text, gpu_memory.device_names() | constants)
+        signature = gpu_memory.signature(plan.in_dtype)
         options: dict[str, Any] = {
             "device": False,
             "abi": "numba",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
-import threading
 from typing import Any
 
 from triadbench.kernels.gpu import compile as gpu_compile
@@ -35,19 +34,6 @@ class Kernel:
     shared_bytes: int
 
 
-_loaded: dict[tuple[Plan, int], Kernel] = {}
-_loading = threading.Lock()
-
-
-def kernel(plan: Plan, device: int) -> Kernel:
-    """The kernel on this device (torch's index), compiled or read from the disk once."""
-    key = (plan, device)
-    with _loading:
-        if key not in _loaded:
-            _loaded[key] = _load(plan, device)
-        return _loaded[key]
-
-
 def launch(kernel: Kernel, n_blocks: int, pointers: tuple, scalars: tuple, stream: int) -> None:
     """One launch on a stream handle; does not wait. Raises RuntimeError with the driver's name of an error."""
     driver = _driver()
@@ -63,7 +49,9 @@ def launch(kernel: Kernel, n_blocks: int, pointers: tuple, scalars: tuple, strea
             _checked(driver.cuCtxPopCurrent())
 
 
-def _load(plan: Plan, device: int) -> Kernel:  # pragma: no cover (needs a GPU)
+@functools.cache
+def kernel(plan: Plan, device: int) -> Kernel:  # pragma: no cover (needs a GPU)
+    """The kernel on this device (torch's index), compiled or read from the disk once."""
     import torch
 
     driver = _driver()

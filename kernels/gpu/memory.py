@@ -1,11 +1,8 @@
-"""What the program text calls by name: pointers, 32-bit integers and groups of floats, on the GPU and in the simulator.
+"""What the program text calls by name: pointers, 32-bit integers and groups of floats, as numba intrinsics.
 
-`device_names()` gives numba intrinsics. Pointers move by whole elements once, so that all accesses around them have
-constant offsets; neighbouring floats travel together, 8 or 16 bytes at a time; tables and samples are read through the
-read-only path. numba's own integers would widen every index to 64 bits.
-
-`simulator_names()` gives the same names in plain Python for NUMBA_ENABLE_CUDASIM=1: every access is checked against
-the ends of its array, and a group of floats must be aligned.
+Pointers move by whole elements once, so that all accesses around them have constant offsets; neighbouring floats travel
+together, 8 or 16 bytes at a time; tables and samples are read through the read-only path. numba's own integers would
+widen every index to 64 bits.
 """
 
 from __future__ import annotations
@@ -15,8 +12,6 @@ import inspect
 import math
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from triadbench.kernels.spec import PAD_MODES
 
@@ -155,70 +150,3 @@ def device_names() -> dict[str, Any]:
     for edge in PAD_MODES:
         add_sample(edge)
     return names
-
-
-class SimulatedPointer:
-    """An element of a flat numpy array; every access is checked."""
-
-    def __init__(self, array: np.ndarray, start: int = 0) -> None:
-        self.array, self.start = array, start
-
-    def span(self, index: int, count: int = 1) -> int:
-        first = self.start + index
-        if not 0 <= first <= len(self.array) - count:
-            raise IndexError(f"element {first} of an array of {len(self.array)} is out of bounds")
-        if first % count:
-            raise IndexError(f"element {first} does not begin a group of {count}")
-        return first
-
-
-@functools.cache
-def simulator_names() -> dict[str, Any]:
-    """The names in plain Python."""
-    from numba import cuda
-
-    def advance(pointer, count):
-        return SimulatedPointer(pointer.array, pointer.start + count)
-
-    def load(pointer, index):
-        return pointer.array[pointer.span(index)]
-
-    def load2(pointer, index):
-        first = pointer.span(index, 2)
-        return pointer.array[first], pointer.array[first + 1]
-
-    def read4(pointer, index):
-        first = pointer.span(index, 4)
-        return tuple(pointer.array[first : first + 4])
-
-    def read(pointer, index):
-        value = load(pointer, index)
-        return int(value) if pointer.array.dtype == np.int32 else np.float32(value)
-
-    def store(pointer, index, value):
-        pointer.array[pointer.span(index)] = value
-
-    def store2(pointer, index, first, second):
-        place = pointer.span(index, 2)
-        pointer.array[place], pointer.array[place + 1] = first, second
-
-    def pointer_to(array):
-        return SimulatedPointer(np.asarray(getattr(array, "_item", array)))
-
-    def sample(edge):
-        def read_sample(wave, at, length, pad, time):
-            if edge == "reflect":
-                at = -at if at < 0 else 2 * length - 2 - at if at >= length else at
-            elif edge == "replicate":
-                at = min(max(at, 0), length - 1)
-            elif edge == "circular":
-                at = at + length if at < 0 else at - length if at >= length else at
-            place = at - pad
-            return read(wave, place) if 0 <= place < time else np.float32(0.0)
-
-        return read_sample
-
-    names = {f"sample_{edge}": sample(edge) for edge in PAD_MODES}
-    names |= {"cuda": cuda, "u": int, "i32": int, "i64": int, "f32": np.dtype(np.float32)}
-    functions = (advance, read, read4, load, load2, store, store2, pointer_to)
-    return names | {f.__name__: f for f in functions} | {"log": np.log, "sqrt": np.sqrt, "power_of": np.power}

@@ -34,10 +34,11 @@ TAIL = 3  # floats after a frame's powers that a filter's last quad may reach
 class Plan:
     """Everything that the program text depends on.
 
-    real_radix   r; radices: those of the m-point transforms in order; frames, threads: of a block
-    n_bins       bins 0..n_bins - 1 are used by some filter; the others are not computed where that saves a store
-    edge         what lies outside a clip: a pad mode
-    power        "power" |X|^2, "magnitude" |X| or "other"
+    Attributes:
+        real_radix: r. radices: those of the m-point transforms in order. frames, threads: of a block.
+        n_bins: bins 0..n_bins - 1 are used by some filter; the others are not computed where that saves a store.
+        edge: what lies outside a clip: a pad mode.
+        power: "power" |X|^2, "magnitude" |X| or "other".
     """
 
     n_fft: int
@@ -85,9 +86,9 @@ class Plan:
     @property
     def power_frame(self) -> int:
         """Floats from one frame's powers to the next's: odd, and what the next threads of the warp expect."""
-        least, wanted = self.spread(self.n_freqs - 1) + 1 + TAIL, self.n_residues * self.groups % _BANKS
-        wanted += 1 - wanted % 2
-        return least + (wanted - least) % _BANKS if self.frames > 1 else least
+        least, bank = self.spread(self.n_freqs - 1) + 1 + TAIL, self.n_residues * self.groups % _BANKS
+        bank += 1 - bank % 2
+        return least + (bank - least) % _BANKS if self.frames > 1 else least
 
     @property
     def n_freqs(self) -> int:
@@ -137,8 +138,8 @@ def _layout(n_fft: int) -> tuple[int, tuple[int, ...], int, int] | None:
             plan = dataclasses.replace(one, frames=frames)
             last_items = frames * plan.n_residues * plan.groups
             threads = -(-last_items // 32) * 32
-            wanted = _THREADS if frames > 2 else _THREADS_OF_TWO
-            if threads > _MOST_THREADS or plan.shared_bytes > SHARED_LIMIT or frames > 1 and threads > wanted:
+            most = _MOST_THREADS if frames == 1 else _THREADS if frames > 2 else _THREADS_OF_TWO
+            if threads > most or plan.shared_bytes > SHARED_LIMIT:
                 break
             cost = _cost(plan, threads)
             if best is None or cost < best[0]:

@@ -65,13 +65,16 @@ def ptx(spec: MelSpec, in_dtype: str = "float32", log: bool = True) -> str:
 def analyse(spec: MelSpec, *, in_dtype: str = "float32", log: bool = True, arch: str = "sm_90") -> dict[str, Any]:
     """Counts of the kernel for one spec and GPU generation ("sm_80", "sm_90" or "sm_120"); kept in the process.
 
-    arch, registers (a thread), spill_store_bytes, spill_load_bytes, stack_bytes (a thread),
-    shared_bytes (a block, static and dynamic), threads_per_block, frames_per_block,
-    instructions (all machine instructions), mix (CLASSES -> count),
-    limits (of a multiprocessor), blocks_per_sm_by (registers, shared, threads, blocks -> blocks that it allows),
-    blocks_per_sm (the least of them), limited_by, occupancy (resident threads / the most there can be),
-    radices (the real one first), seconds (to compile and assemble; little where the PTX was on disk)
-    Raises RuntimeError where `why_unavailable` has a reason, ValueError for an unknown arch or an n_fft without kernel.
+    Returns:
+        arch, registers (a thread), spill_store_bytes, spill_load_bytes, stack_bytes (a thread),
+        shared_bytes (a block, static and dynamic), threads_per_block, frames_per_block,
+        instructions (all machine instructions), mix (CLASSES -> count),
+        limits (of a multiprocessor), blocks_per_sm_by (registers, shared, threads, blocks -> blocks that it allows),
+        blocks_per_sm (the least of them), limited_by, occupancy (resident threads / the most there can be),
+        radices (the real one first), seconds (to compile and assemble; little where the PTX was on disk).
+
+    Raises:
+        RuntimeError: `why_unavailable` has a reason. ValueError: an unknown arch, or an n_fft without kernel.
     """
     if reason := why_unavailable():
         raise RuntimeError(f"the CUDA kernel cannot be analysed: {reason}")
@@ -145,10 +148,10 @@ def _mix(listing: str) -> dict[str, int]:
 def _assemble(text: str, arch: str) -> tuple[str, str]:
     """What ptxas reports, and the listing of the machine code."""
     with tempfile.TemporaryDirectory() as folder:
-        source, code = Path(folder, "mel.ptx"), Path(folder, "mel.cubin")
-        source.write_text(text)
-        report = _run("ptxas", "-v", f"-arch={arch}", str(source), "-o", str(code)).stderr
-        return report, _run("nvdisasm", "-c", str(code)).stdout
+        ptx_file, cubin = Path(folder, "mel.ptx"), Path(folder, "mel.cubin")
+        ptx_file.write_text(text)
+        report = _run("ptxas", "-v", f"-arch={arch}", str(ptx_file), "-o", str(cubin)).stderr
+        return report, _run("nvdisasm", "-c", str(cubin)).stdout
 
 
 def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -102,7 +102,7 @@ AGAINST_REFERENCE = {
 }
 
 
-# ---- quiet bins: log mel of the filters that hold a tone, see test_cuda.py
+# ---- quiet bins: log mel of the filters that hold a tone, see gpu/test_mel_cuda.py
 
 # Two to three times what the simulator gives; 1e-3 is what is asked for.
 TONE_LIMITS = {"ORIGINAL": 4e-4, "WHISPER": 6e-4, "CHORD": 6e-4}

@@ -2,14 +2,16 @@
 because NUMBA_ENABLE_CUDASIM=1 must be set before numba is imported. The GPU is the only part that is replaced: plan,
 tables, program text and geometry are those of the backend.
 
-Shared memory begins as NaN in every block and the output too, every access is checked against the ends of its array,
-and half of the output's memory lies behind it untouched.
+The names that the program text calls (kernels/gpu/memory.py) have twins in plain Python here: every access is checked
+against the ends of its array, and a group of floats must be aligned. Shared memory begins as NaN in every block, the
+output too, and half of the output's memory lies behind it untouched.
 """
 
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -19,7 +21,75 @@ import numpy as np
 from triadbench.kernels import LOG_EPS, MelSpec
 from triadbench.kernels.gpu import compile as cuda_compile
 from triadbench.kernels.gpu import mel_cuda
-from triadbench.kernels.gpu import memory as cuda_memory
+from triadbench.kernels.gpu.source import program
+from triadbench.kernels.spec import PAD_MODES
+
+
+class SimulatedPointer:
+    """An element of a flat numpy array; every access is checked."""
+
+    def __init__(self, array: np.ndarray, start: int = 0) -> None:
+        self.array, self.start = array, start
+
+    def span(self, index: int, count: int = 1) -> int:
+        first = self.start + index
+        if not 0 <= first <= len(self.array) - count:
+            raise IndexError(f"element {first} of an array of {len(self.array)} is out of bounds")
+        if first % count:
+            raise IndexError(f"element {first} does not begin a group of {count}")
+        return first
+
+
+def simulator_names() -> dict[str, Any]:
+    """The names in plain Python."""
+    from numba import cuda
+
+    def advance(pointer, count):
+        return SimulatedPointer(pointer.array, pointer.start + count)
+
+    def load(pointer, index):
+        return pointer.array[pointer.span(index)]
+
+    def load2(pointer, index):
+        first = pointer.span(index, 2)
+        return pointer.array[first], pointer.array[first + 1]
+
+    def read4(pointer, index):
+        first = pointer.span(index, 4)
+        return tuple(pointer.array[first : first + 4])
+
+    def read(pointer, index):
+        value = load(pointer, index)
+        return int(value) if pointer.array.dtype == np.int32 else np.float32(value)
+
+    def store(pointer, index, value):
+        pointer.array[pointer.span(index)] = value
+
+    def store2(pointer, index, first, second):
+        place = pointer.span(index, 2)
+        pointer.array[place], pointer.array[place + 1] = first, second
+
+    def pointer_to(array):
+        return SimulatedPointer(np.asarray(getattr(array, "_item", array)))
+
+    def sample(edge):
+        def read_sample(wave, at, length, pad, time):
+            if edge == "reflect":
+                at = -at if at < 0 else 2 * length - 2 - at if at >= length else at
+            elif edge == "replicate":
+                at = min(max(at, 0), length - 1)
+            elif edge == "circular":
+                at = at + length if at < 0 else at - length if at >= length else at
+            place = at - pad
+            return read(wave, place) if 0 <= place < time else np.float32(0.0)
+
+        return read_sample
+
+    names = {f"sample_{edge}": sample(edge) for edge in PAD_MODES}
+    names |= {"cuda": cuda, "u": int, "i32": int, "i64": int, "f32": np.dtype(np.float32)}
+    functions = (advance, read, read4, load, load2, store, store2, pointer_to)
+    return names | {f.__name__: f for f in functions} | {"log": np.log, "sqrt": np.sqrt, "power_of": np.power}
+
 
 _SHARED = "    shared = pointer_to(cuda.shared.array(0, f32))\n"
 _SPOILED = (_SHARED, f"{_SHARED}    if cuda.threadIdx.x == 0:\n        spoil(shared)\n    cuda.syncthreads()\n")
@@ -51,9 +121,13 @@ def simulate(waveform, spec, log, edits=(), window=None, filterbank=None):
     n_blocks, scalars = mel_cuda.geometry(plan, spec, *waveform.shape, LOG_EPS if log else None)
     *counts, eps, half_power = scalars
     arrays = (np.ascontiguousarray(waveform).ravel(), out.reshape(-1), tables, bands.ravel())
-    pointers = [cuda_memory.SimulatedPointer(array) for array in arrays]
-    names = cuda_memory.simulator_names() | {"half": lambda x: np.float32(np.float16(x)), "spoil": _spoil}
-    kernel = names["cuda"].jit(cuda_compile.function(plan, names, (*edits, _SPOILED)))
+    pointers = [SimulatedPointer(array) for array in arrays]
+    names = simulator_names() | {"half": lambda x: np.float32(np.float16(x)), "spoil": _spoil}
+    text, constants = program(plan)
+    for old, new in (*edits, _SPOILED):
+        assert old in text, f"{old!r} does not occur in the program text"
+        text = text.replace(old, new)
+    kernel = names["cuda"].jit(cuda_compile.function(text, names | constants))
     kernel[n_blocks, plan.threads, 0, plan.shared_bytes](*pointers, *counts, np.float32(eps), np.float32(half_power))
     return out
 

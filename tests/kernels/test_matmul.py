@@ -1,7 +1,7 @@
 """The promise: the mel as matrix products gives the reference's numbers and torchaudio's gradients, whole, in chunks, and
 in any graph that captures it.
 
-Tolerances: as in test_backends.py; tilted tones as in test_numba.py's TestTiltedTones. A product of n1 or 2 n2 terms
+Tolerances: as in test_backends.py; tilted tones as in test_mel_numba.py's TestTiltedTones. A product of n1 or 2 n2 terms
 rounds a little more than an FFT's short butterflies: 2e-7 relative L2 on noise bounds it.
 """
 
@@ -123,7 +123,7 @@ def test_chunks_change_nothing(monkeypatch, batch, time, n_bytes):
 
 
 class TestTiltedTones:
-    """As in test_numba.py: tones at least four bins apart, 80 dB from the loudest to the quietest."""
+    """As in test_mel_numba.py: tones at least four bins apart, 80 dB from the loudest to the quietest."""
 
     @pytest.mark.parametrize("tilt_db", [-80, 80])
     @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)

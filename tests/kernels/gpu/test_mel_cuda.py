@@ -1,5 +1,5 @@
 """The promise: the CUDA kernel gives the reference's numbers for every setting, on every machine in the simulator; the
-same on a GPU in test_cuda_gpu.py, what it refuses in test_cuda_refusals.py.
+same on a GPU in test_on_gpu.py, what it refuses in test_refusals.py.
 
 Tolerances: float32 FFTs, powers and sums agree with float64 to a few 1e-7; for log mel see TestTiltedTones.
 """
@@ -97,7 +97,7 @@ class TestTiltedTones:
     """Tones in the middle of filters at least four bins apart, amplitudes falling or rising by 80 dB in all: the filters
     that hold one are compared, in log mel. A float32 transform leaves noise of about 6e-9 of the loudest tone, 6e-5 of
     the quietest, 1e-4 in its log power, and a few times that in the worst bin. Powers from sums and differences
-    leave 6e-8 of the *mirror* bin's power, which breaks it by far (see test_numba.py).
+    leave 6e-8 of the *mirror* bin's power, which breaks it by far (see test_mel_numba.py).
     """
 
     @pytest.mark.parametrize("tilt_db", [-80, 80])

@@ -1,7 +1,7 @@
 """The promise: on a GPU the CUDA kernel gives the reference's numbers, runs on torch's stream and inside a CUDA graph,
 and allocates nothing but its output.
 
-Tolerances: as in test_cuda.py.
+Tolerances: as in test_mel_cuda.py.
 """
 
 import threading
