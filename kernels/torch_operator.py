@@ -42,11 +42,10 @@ def needs_operator(waveform: Tensor) -> bool:
 def needs_gradient(tensor: Tensor) -> bool:
     """True where operations on the tensor are differentiated, in reverse or forward mode."""
     import torch
-    from torch.autograd import forward_ad
 
     if tensor.requires_grad and torch.is_grad_enabled():
         return True
-    # Forward mode: a dual tensor carries its tangent beside it.
+    forward_ad = torch.autograd.forward_ad  # a dual tensor carries its tangent beside it
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
