@@ -105,12 +105,7 @@ def left_out(records: list[dict]) -> list[dict]:
         everywhere = len(cases) == sum(one.device == device for one in every)
         names = ", ".join(f"{spec} x{batch}" for spec, batch in sorted({(one.spec, one.batch) for one in cases}))
         entries.append(
-            {
-                "contestant": contestant,
-                "device": device,
-                "reason": reason,
-                "cases": "all" if everywhere else names,
-            }
+            {"contestant": contestant, "device": device, "reason": reason, "cases": "all" if everywhere else names}
         )
     return entries
 

@@ -132,11 +132,7 @@ def train(
 
 
 def train_tasks(
-    settings: dict,
-    task: str,
-    resume: bool,
-    progress: Report | None = None,
-    train_one: Callable[..., dict] = train,
+    settings: dict, task: str, resume: bool, progress: Report | None = None, train_one: Callable[..., dict] = train
 ) -> dict[str, dict]:
     """Train what `task` asks for; {task: training record}.
 

@@ -226,8 +226,4 @@ def test_a_backward_function_belongs_to_the_operation_that_made_it():
         make_event(backward + "ConvolutionBackward0", 21_000, 25_000, 6),
         make_event(backward + "torch::autograd::AccumulateGrad", 25_000, 25_500),
     ]
-    assert layers.attribute(events, "cpu") == {
-        "(between layers)": [5.0, 0.0],
-        "a": [2.0, 4.5],
-        "b": [3.0, 1.0],
-    }
+    assert layers.attribute(events, "cpu") == {"(between layers)": [5.0, 0.0], "a": [2.0, 4.5], "b": [3.0, 1.0]}

@@ -55,11 +55,7 @@ SHAPES = [_event("length", "Shape", CPU), _event("hops", "Div", CPU, "int64"), _
         ([*ON_CUDA, _event("s", "STFT", CPU)], "cuda", Placement({"cuda": 2, "cpu": 1}, 0, 0, ("s (STFT) on cpu",))),
         # Adding numbers is computing, adding lengths is not.
         ([*ON_CUDA, _event("a", "Add", CPU)], "cuda", Placement({"cuda": 2, "cpu": 1}, 0, 0, ("a (Add) on cpu",))),
-        (
-            [_event("engine", "TRTKernel", TENSORRT), *ON_CUDA],
-            "tensorrt",
-            Placement({"tensorrt": 1, "cuda": 2}, 0, 0),
-        ),
+        ([_event("engine", "TRTKernel", TENSORRT), *ON_CUDA], "tensorrt", Placement({"tensorrt": 1, "cuda": 2}, 0, 0)),
         (SHAPES, "cpu", Placement({"cpu": 3}, 0, 0)),
         ([{"cat": "Session", "name": "model_run"}], "cuda", Placement({}, 0, 0, ("no node was seen to run",))),
         (
