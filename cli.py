@@ -3,8 +3,6 @@
 Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

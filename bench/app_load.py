@@ -5,8 +5,6 @@
 Timed is what a visitor waits for one answer: upload, queue, answer and download. Not timed: the pause between.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -3,8 +3,6 @@
 No host names, user names or paths: records are published.
 """
 
-from __future__ import annotations
-
 import datetime
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Outputs of long measurements: checked before the first minute is spent, and held by one process at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

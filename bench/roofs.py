@@ -5,8 +5,6 @@ A cache's rate is that of a compiled loop b[i] = a[i] + c (float32, bytes read p
 fill half of that cache, one pair of arrays a thread. Needs numba; without it only memory and arithmetic are measured.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Iterator

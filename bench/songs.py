@@ -6,8 +6,6 @@ weighted by duration: the weighted chord symbol recall. Time at which both say "
 What is not measured here: drums, voices, sevenths, and hands other than a program's.
 """
 
-from __future__ import annotations
-
 import io
 import time
 from collections import Counter

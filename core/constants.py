@@ -1,7 +1,5 @@
 """Numbers and names that several rooms share. Imports nothing heavy, so that help texts can derive their defaults."""
 
-from __future__ import annotations
-
 import os
 from typing import NamedTuple
 

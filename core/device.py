@@ -1,7 +1,5 @@
 """Where torch computes, by name."""
 
-from __future__ import annotations
-
 import torch
 
 from triadbench.core.errors import UserError

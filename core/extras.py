@@ -1,7 +1,5 @@
 """Which extra of the package brings a library that only some commands need: `pip install "triadbench[study]"`."""
 
-from __future__ import annotations
-
 import importlib.util
 
 _STUDY = "torch torchaudio numba llvmlite scipy safetensors plotly jinja2 line_profiler psutil onnx onnxscript mir_eval"

@@ -1,7 +1,5 @@
 """Files: the shipped ones, written whole or not at all, listed below a folder, checksums, room on the disk."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

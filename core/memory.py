@@ -1,7 +1,5 @@
 """How much memory is left: of a GPU, or of this machine and of what it may use of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

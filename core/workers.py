@@ -1,7 +1,5 @@
 """Processes of ours: how a worker begins, and the command line that starts one of our modules."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import multiprocessing
 import multiprocessing.connection

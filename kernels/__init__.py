@@ -3,8 +3,6 @@
 `from triadbench.kernels import MelSpec` needs numpy alone; torch is imported when `MelSpectrogram` is first asked for.
 """
 
-from __future__ import annotations
-
 import importlib
 
 from triadbench.kernels.spec import CHORD, LOG_EPS, ORIGINAL, SPECS, WHISPER, MelSpec

@@ -6,8 +6,6 @@ Log:     max |log(actual) - log(expected)|, natural. It sees errors in quiet bin
 Any NaN or infinity on either side fails, and so does an empty comparison unless it is asked for.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -15,8 +15,6 @@ Nothing here needs torch; what applies the constants, kernels/mel_matmul.py or a
 padding, slices, concatenation, matrix products and elementwise operations.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

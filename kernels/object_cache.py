@@ -5,8 +5,6 @@ versions; an edit therefore never meets old code. A file holds the SHA-256 of th
 the code, so that a damaged file counts as missing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -7,8 +7,6 @@ bytes   the least that a fused kernel moves: every sample read once, every mel v
 Whoever computes more (a dense filterbank) or moves more (a spectrum in memory) gets no credit for it.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

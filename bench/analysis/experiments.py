@@ -1,7 +1,5 @@
 """Figures of the original's two experiments: our trials from records, and its published ones beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from statistics import fmean
 from typing import Any

@@ -4,8 +4,6 @@ A sentence whose records are missing says which command makes them. The numbers 
 program reads what a person reads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any

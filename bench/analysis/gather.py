@@ -3,8 +3,6 @@
 Numbers of two machines never meet in one ratio: everything that a chapter sees was measured on one machine.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Callable, Hashable, Iterable, Sequence

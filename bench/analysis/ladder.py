@@ -4,8 +4,6 @@ A share is a part's seconds over those of the instrumented epoch. Seconds and mi
 the median epoch, which has no instruments: the clock makes an epoch longer, so only shares are taken from it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import median
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures and sentences of the mel profile, computed from its records; the terminal and the page both read these."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple

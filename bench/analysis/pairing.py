@@ -4,8 +4,6 @@ Two figures are paired only if they were measured on one machine, with the same 
 protocol. Different commits are allowed and never silent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 

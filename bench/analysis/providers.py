@@ -3,8 +3,6 @@
 A ratio is made of two timings of one run, where the contestants took turns, with the same number of threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

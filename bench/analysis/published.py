@@ -4,8 +4,6 @@
 part. Its devices "cpu" and "gpu" are called "cpu" and "cuda" here, as everywhere in this project.
 """
 
-from __future__ import annotations
-
 import csv
 import functools
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the analyses of all records share: selecting them, figures in words, and the marks of doubtful timings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from triadbench.core.timing import UNSTABLE_SPREAD, Timing

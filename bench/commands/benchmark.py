@@ -1,7 +1,5 @@
 """The command `benchmark`: what is measured, on what, into which files. Imports what it needs in its body."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands `experiment batch-size`, `data-size` and `ladder`; each imports what it needs in its body."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

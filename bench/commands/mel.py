@@ -1,7 +1,5 @@
 """The mel profile as a command runs it: measure what the records lack, write the page, summarise."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

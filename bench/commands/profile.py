@@ -1,7 +1,5 @@
 """The command `profile`: which part is measured, with what, into which files. Imports what it needs in its body."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import time

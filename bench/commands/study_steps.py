@@ -6,8 +6,6 @@ is missing among the records, after an interruption or because they were deleted
 twice; other code or another machine measures anew. The report is always written anew, from the records alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """What the compiler makes of the CUDA kernel: registers, spills, shared memory, instructions. Needs no GPU."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """How long does a fresh process wait for its first mel, above importing torch? Ours, compiled code already on disk."""
 
-from __future__ import annotations
-
 import functools
 import sys
 import time

@@ -5,8 +5,6 @@ without it, alternated: the ratio is what profiling adds. Not timed: threads oth
 the device does, except where the host waits for it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import inspect

@@ -4,8 +4,6 @@ Every part's records are appended as soon as they are made. The groups of the me
 are not measured again; the other parts take a minute or two together and are.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import tempfile
 import time

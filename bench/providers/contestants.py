@@ -5,8 +5,6 @@ arrays, on the bare model: no look for silence, no names of chords. Only what a 
 is opened: a fresh process shows what that costs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from collections.abc import Callable

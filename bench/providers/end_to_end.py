@@ -1,7 +1,5 @@
 """What a user waits for: a folder of files, and whole processes. Answers are checked in every round."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence

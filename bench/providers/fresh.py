@@ -3,8 +3,6 @@
 The clock starts when Python and NumPy are imported, so that loading holds everything else that a contestant imports.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

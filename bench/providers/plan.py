@@ -1,7 +1,5 @@
 """What `benchmark` measures and for how long: efforts as data, and the options filled in and checked."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

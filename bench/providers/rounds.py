@@ -1,7 +1,5 @@
 """Contestants alternate in one process: blocks of calls, shuffled round by round, every call timed by itself."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Container, Mapping
 from typing import NamedTuple

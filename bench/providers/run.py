@@ -10,8 +10,6 @@ not timed, and makes the run fail.
 Every group of measurements is appended to the record file when it is done.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import tempfile
 import time

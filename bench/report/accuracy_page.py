@@ -1,7 +1,5 @@
 """The accuracy chapter: what trained networks know, from evaluations and from trainings with the original recipe."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import plotly.graph_objects as go

@@ -1,7 +1,5 @@
 """The system's Chromium, without a window and without the network: for pictures and for tests of pages."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The last chapters: on which machine and with which code, which files, and what in them could not be read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import median
 

@@ -1,7 +1,5 @@
 """The experiments' chapter: the original's tables and plots drawn again, our trials beside its 220 published ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import median
 

@@ -1,7 +1,5 @@
 """Figures of the experiments: every trial as a mark, a line through the means."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

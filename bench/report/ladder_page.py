@@ -1,7 +1,5 @@
 """The ladder's chapter: from the original pipeline to the fast one, a rung at a time, and the proof of each."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from markupsafe import Markup

@@ -1,7 +1,5 @@
 """The ladder's figures, for a light and for a dark page."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

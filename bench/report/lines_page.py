@@ -4,8 +4,6 @@ A line's heat is its own share: what a listed function takes is shown there and 
 all shares of a listing sum to 100 %. Heat is one hue, told apart by lightness, and stands beside the figure.
 """
 
-from __future__ import annotations
-
 import textwrap
 
 from markupsafe import Markup

@@ -1,7 +1,5 @@
 """The chapter of mel spectrograms: ours beside their rivals, and the CUDA kernel as compiled, from records alone."""
 
-from __future__ import annotations
-
 from statistics import median
 
 from markupsafe import Markup

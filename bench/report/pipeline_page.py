@@ -1,7 +1,5 @@
 """The chapter of an epoch's parts: one bar for the original pipeline and one for the fast, and every number below."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from markupsafe import Markup

@@ -1,7 +1,5 @@
 """The profile's page: kernels, layers, training step, pipeline and lines of one machine, from records alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from triadbench.bench import outputs

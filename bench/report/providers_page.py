@@ -1,7 +1,5 @@
 """The chapter of `benchmark`: what a prediction costs in every format, on every provider, and how exact it is."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from markupsafe import Markup

@@ -1,7 +1,5 @@
 """The figures of `benchmark`, for a light and for a dark page."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Chapters are functions of one machine's records. One that fails on records that 
 the page and in the result, and the others stand.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path

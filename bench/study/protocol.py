@@ -1,7 +1,5 @@
 """The original's two experiments as data: settings, number of trials, and the order in which contestants take turns."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -5,8 +5,6 @@ line and starts anew. A line counts for a case only if its parameters, number an
 code and clips. Of two lines for one trial (a folder that was copied and joined by hand) the first counts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ pages of ogg and frames of mp3. A label would then be learnt from half a clip, s
 Layouts: wav (RIFF, RF64), FLAC (RFC 9639), Ogg pages (RFC 3533), the Xing/Info frame of mp3, AIFF's FORM.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import struct

@@ -6,8 +6,6 @@ A source is a path, the bytes of a file, or a binary file object such as standar
 it. Whatever is wrong with a source is an `AudioError` of one line.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -3,8 +3,6 @@
 Only light imports: `--help` must not wait for torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json

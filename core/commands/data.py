@@ -1,7 +1,5 @@
 """The commands `data fetch`, `render`, `amp`, `degrade`, `pack` and `info`. Each imports what it needs in its body."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

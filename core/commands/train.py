@@ -1,7 +1,5 @@
 """The command `train`. Imports what it needs in its body."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

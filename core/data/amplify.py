@@ -4,8 +4,6 @@ Every clip has a random generator of its own, seeded by (seed, number of the cli
 many processes made them. A manifest ties each copy to its recording, so that grouped splits keep copies together.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from dataclasses import dataclass

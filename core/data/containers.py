@@ -3,8 +3,6 @@
 Reads keep no position, so that threads, forked processes and unpickled copies can use one container together.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

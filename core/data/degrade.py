@@ -1,7 +1,5 @@
 """Degrade a whole data set into a pack: the command `data degrade`."""
 
-from __future__ import annotations
-
 from triadbench.core.data.clips import Progress
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.pack import pack

@@ -4,8 +4,6 @@ What has arrived stays in `NAME.part` beside the target, with the server's tag o
 that a later call, or the next attempt of this one, asks for the rest only (RFC 9110, range requests with If-Range).
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import json

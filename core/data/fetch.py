@@ -3,8 +3,6 @@
 Its length, MD5 and address are read from the record at the time, so that they are those of the file as published.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Render a whole data set, in parallel, into a folder of wav files or straight into a pack."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence

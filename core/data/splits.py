@@ -4,8 +4,6 @@
 recognising recordings seen before. `grouped_split` keeps every recording on one side.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Sequence

@@ -5,8 +5,6 @@ same name, encryption, sizes that contradict the archive's, and bombs. What is a
 folder and renamed, so a hostile or damaged archive leaves nothing.
 """
 
-from __future__ import annotations
-
 import shutil
 import stat
 import unicodedata

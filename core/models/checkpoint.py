@@ -4,8 +4,6 @@ Nothing is ever unpickled. Published checkpoints of the original study (`.pt`, `
 weights-only loader, which admits tensors and nothing else.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from dataclasses import dataclass, field

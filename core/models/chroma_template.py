@@ -4,8 +4,6 @@ It is what a network has to beat. The method is that of Fujishima, "Realtime cho
 1999), with magnitudes compressed by a root and a little of each note's overtones taken away before folding.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.fft
 

@@ -5,8 +5,6 @@ axis becomes a pitch axis, on which a transposed chord is the same picture a few
 all transpositions alike; what it learns of one root it knows of all twelve.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

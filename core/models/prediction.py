@@ -1,7 +1,5 @@
 """The scores that a predictor returns, and the chord that they name. Needs numpy alone: no PyTorch, no ONNX Runtime."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -12,8 +12,6 @@ Both resamplers are linear-phase FIR filters, centred, so without delay. They ar
 tiles with a Toeplitz matrix: it does twice the arithmetic of a polyphase loop and takes a fraction of its time.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, fields
 from functools import lru_cache

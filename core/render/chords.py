@@ -5,8 +5,6 @@ generator of its own, seeded by (seed, number of the clip), so a set's bytes do 
 made it nor in which order.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Sequence

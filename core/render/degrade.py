@@ -1,7 +1,5 @@
 """Worse recordings of clips and songs (room, noise, level, tuning, start), to test what a model withstands."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

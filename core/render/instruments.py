@@ -4,8 +4,6 @@ Every instrument here may be trained on; a piano that is kept for testing must n
 share their recordings with csound's bank are left out: twice the same note teaches nothing.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 LICENCES = {

@@ -4,8 +4,6 @@
 the progressions are common ones in a key, half are random triads.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rooms, tone and noise between an instrument and a recording; the same generator state gives the same sound."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

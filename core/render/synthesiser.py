@@ -18,8 +18,6 @@ Modes are summed by splitting time n = p Q + q: z^n = z^(pQ) z^q, so all modes o
 (P, 2K) by (2K, Q) instead of K N sines.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, fields
 from functools import lru_cache

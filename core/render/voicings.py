@@ -1,7 +1,5 @@
 """Which notes make a chord: root position, inversions, open, doubled, and the shapes of a guitar."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from triadbench.core.models.chords import TYPE_INTERVALS, root_pitch_class

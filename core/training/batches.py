@@ -1,7 +1,5 @@
 """Where a step's batch comes from: the original's loader, a mel per batch, or features that were computed once."""
 
-from __future__ import annotations
-
 import contextlib
 import queue
 import threading

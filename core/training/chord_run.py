@@ -1,7 +1,5 @@
 """Our recipe's training: one network for type and root, on augmented log mel spectrograms that were computed once."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

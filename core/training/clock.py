@@ -1,7 +1,5 @@
 """Where an epoch's seconds go, part by part."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterator

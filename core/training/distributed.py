@@ -9,8 +9,6 @@ torch's DistributedDataParallel averages the processes' gradients evenly, which 
 divide, and its SyncBatchNorm does not run on the CPU; hence the few functions here.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import functools

@@ -3,8 +3,6 @@
 Epochs, and their two users: `StudyTrainer` for experiments, `OriginalRun` for the command `train`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How often a model is right: on a labelled set, by octave, volume and voicing, with a chroma template beside it."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import math
 from collections.abc import Callable, Sequence

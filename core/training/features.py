@@ -1,7 +1,5 @@
 """Mel spectrograms of a whole data set, computed once and not in every epoch."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@ that this project does not, so files are read with soundfile; and the DataLoader
 `shuffle=True` would draw itself), so that every pipeline sees the same clips in the same order.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One training step of the original's network, as the switches want it: forward, backward, update."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 

@@ -4,8 +4,6 @@ Where the features lie on the device, the graph also picks its batch: the epoch'
 the device says which step it is. Otherwise batches are copied into the place that the graph reads.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Training: the original study's recipe, and ours. An interrupted run goes on from its last whole epoch."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

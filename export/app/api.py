@@ -1,7 +1,5 @@
 """What programs can call: /name_chord and /timeline, by gradio_client or any other HTTP client."""
 
-from __future__ import annotations
-
 import gradio as gr
 
 from triadbench.export.app.components import event_limits, own_files_only

@@ -1,7 +1,5 @@
 """Chords in words: spelled notes, printed with signs or as they are read aloud."""
 
-from __future__ import annotations
-
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
 
 NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}  # semitones above C

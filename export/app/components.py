@@ -1,7 +1,5 @@
 """Parts of the page that several tabs share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

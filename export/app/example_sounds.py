@@ -3,8 +3,6 @@
 python -m triadbench.export.app.example_sounds        writes export/app/examples anew
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """HTML of what the page answers, from the templates beside this module."""
 
-from __future__ import annotations
-
 import jinja2
 from markupsafe import Markup
 

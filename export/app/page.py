@@ -1,7 +1,5 @@
 """The whole page: title, menus and tabs, in fonts that every computer has."""
 
-from __future__ import annotations
-
 import gradio as gr
 
 from triadbench.export.app import FOLDER, api, tabs

@@ -1,7 +1,5 @@
 """The models and providers that the app offers, each loaded once and shared by all visitors."""
 
-from __future__ import annotations
-
 import os
 import threading
 from pathlib import Path

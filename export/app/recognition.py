@@ -1,7 +1,5 @@
 """Names the chords in what visitors send: clips at once, songs in turn."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 import time

@@ -4,8 +4,6 @@ Nothing is fetched from elsewhere: Gradio's reports and version checks are off, 
 browser every other address. Files of visitors live in a folder of this process, which goes with it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

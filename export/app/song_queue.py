@@ -1,7 +1,5 @@
 """Songs take turns, so that one visitor's hour keeps nobody from clips, and a closing app waits for no song."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable, Iterator

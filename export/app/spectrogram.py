@@ -1,7 +1,5 @@
 """The mel spectrogram that the model saw, as a picture: a PNG in our colours, and the marks of its axes."""
 
-from __future__ import annotations
-
 import base64
 import io
 

@@ -1,7 +1,5 @@
 """The tabs of the page: each function draws one inside the open gr.Blocks, with the handlers of its events."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import gradio as gr

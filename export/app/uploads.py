@@ -1,7 +1,5 @@
 """Sounds that visitors send: their limits, and mistakes in words for the visitor."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command `export`: which files, where to, and the table of what came of them. Imports in its body."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path

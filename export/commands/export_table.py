@@ -4,8 +4,6 @@ Timed are one clip of 4 s, and a batch of 32 (offline); on as many threads as to
 beside them. `benchmark` measures at length.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence

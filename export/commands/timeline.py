@@ -1,7 +1,5 @@
 """`infer --timeline`: which recordings, with what, written where."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence

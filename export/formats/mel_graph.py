@@ -17,8 +17,6 @@ a CPU's cache and memory does not grow with the batch; "batch" hands the whole b
 GPU wants.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -3,8 +3,6 @@
 PyTorch's own exporter writes the network; export/formats/mel_graph.py the mel spectrogram; onnx joins them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import warnings

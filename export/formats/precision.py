@@ -5,8 +5,6 @@ loudest cell away from all of them, which only float32 does without loss: everyt
 as it is, and so do the probabilities behind the logits. Inputs and outputs are float32 in every precision.
 """
 
-from __future__ import annotations
-
 import copy
 import tempfile
 from collections.abc import Iterable

@@ -3,8 +3,6 @@
 Those to verify on are by instruments that the shipped model was not trained on; those to calibrate with, by others.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

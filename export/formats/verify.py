@@ -12,8 +12,6 @@ shortest, 10 s), in batches and lengths that the file was not traced with:
 - that the accuracies in the metadata are those measured here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

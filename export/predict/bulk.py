@@ -5,8 +5,6 @@ to the predictor in batches: libsndfile, soxr, NumPy's loops and the predictor w
 does all of a file's steps, so that a window stays in its core's cache and nothing waits for another thread.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """What the predictor runs with PyTorch: a TorchScript file, or a checkpoint. PyTorch is imported when one is opened."""
 
-from __future__ import annotations
-
 import json
 import warnings
 import zipfile

@@ -1,7 +1,5 @@
 """The most likely sequence of chords: Viterbi over 48 chords and silence, with changes that are cheap at onsets."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

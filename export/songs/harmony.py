@@ -1,7 +1,5 @@
 """Key, Roman numerals and common progressions of a sequence of chords."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ Flux is the growth of log spectra over two frames, against the louder of neighbo
 that finds onsets takes longer than this takes for a song, and needs the whole sound in memory.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

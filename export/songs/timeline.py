@@ -6,8 +6,6 @@ sequence, in which a change is cheap where a note begins (`export.songs.onsets`)
 beside it. About 300 bytes are kept of each frame, so an hour takes 11 MB more than a minute.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

@@ -17,8 +17,6 @@ float32 on the CPU, channels-last; gradients of first order; sums in a fixed ord
 same bits on any number of threads. The compiled code: kernels/conv_pool/code.py.
 """
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

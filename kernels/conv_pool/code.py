@@ -13,8 +13,6 @@ of cells and one channel it lists the cells that are open, where their 3 x 3 x i
 gradients; each then adds its inputs to the weights' gradient, which stays in registers, and its weights to the inputs'.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ pointers, and offsets in elements. None checks bounds: the plan owns them. `work
 `index` are the plan's. Called from kernels/cpu/kernel.py only.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

@@ -7,8 +7,6 @@ Even sizes split by radix 2 with every twiddle folded into fused multiply-adds (
 gives E +- w O in six of them: E +- c (O - i t O), t = s / c, where |s| <= |c|, else with c and s exchanged.
 """
 
-from __future__ import annotations
-
 import math
 
 from triadbench.kernels.cpu.simd import fma

@@ -4,8 +4,6 @@ numba is imported with this file, and the file only where machine code is not on
 memory comes by address in the job: the compiled function needs nothing of numba, or of Python, to run.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ Loading code from disk takes llvmlite alone. numba can keep its functions on dis
 its compiler takes most of a second, ten times as long as loading the code.
 """
 
-from __future__ import annotations
-
 import functools
 import threading
 from collections.abc import Callable

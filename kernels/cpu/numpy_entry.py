@@ -6,8 +6,6 @@ A process whose machine code lies in the cache (kernels/object_cache.py) needs n
 compile imports numba. Threads are torch's where torch is loaded, a pool of Python's else: OpenMP comes with torch.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 

@@ -14,8 +14,6 @@ of a complex block 2 W. The rows of the samples come first: row i holds x[(t + j
 that the W frames at sample n = q hop + i are the W neighbours from column q: each sample is transposed once.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

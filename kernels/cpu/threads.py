@@ -6,8 +6,6 @@ thread that sleeps costs thirty or more. Elsewhere a Python thread pool does it,
 OpenMP still counts on threads that were not inherited.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import os

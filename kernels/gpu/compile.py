@@ -4,8 +4,6 @@ The PTX is made for the oldest GPU that the plans fit and serves every later one
 process that finds the machine code on disk (kernels/object_cache.py) loads neither numba nor a compiler.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import shutil

@@ -4,8 +4,6 @@ numba's own launcher would convert and type every argument at every call; here p
 to the driver. Code is loaded in the device's primary context, the one torch works in.
 """
 
-from __future__ import annotations
-
 import ctypes
 import dataclasses
 import functools

@@ -5,8 +5,6 @@ together, 8 or 16 bytes at a time; tables and samples are read through the read-
 widen every index to 64 bits.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import math

@@ -10,8 +10,6 @@ complex value of padding after each run of the last radix, where that is even, s
 The powers then lie over the transform's memory, bin k at k, or at k + k // r where several threads share a residue.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 

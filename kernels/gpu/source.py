@@ -13,8 +13,6 @@ each memory access is a pointer moved once plus a constant (gpu/memory.py). In t
 types: numba computes integers in 64 bits unless each result is cut back.
 """
 
-from __future__ import annotations
-
 import textwrap
 
 import numpy as np

@@ -5,8 +5,6 @@ come with triton (which torch brings on Linux), or are found on PATH. These are 
 instruction once whatever it is repeated, and say what limits a kernel, not how long it takes.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import importlib.util

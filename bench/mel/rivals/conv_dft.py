@@ -1,7 +1,5 @@
 """nnAudio: the Fourier transform as a convolution with stored sines and cosines."""
 
-from __future__ import annotations
-
 from triadbench.bench.mel.rivals import Rival, without_gradient
 
 

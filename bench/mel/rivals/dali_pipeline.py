@@ -1,7 +1,5 @@
 """NVIDIA DALI: its spectrogram and mel filter operators in a pipeline, on the CPU or the GPU."""
 
-from __future__ import annotations
-
 from triadbench.bench.mel.rivals import Rival
 
 

@@ -1,7 +1,5 @@
 """librosa.feature.melspectrogram."""
 
-from __future__ import annotations
-
 from triadbench.bench.mel.rivals import Rival, lacks_plain_settings
 
 

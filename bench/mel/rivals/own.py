@@ -1,7 +1,5 @@
 """This project's backends, whatever `kernels.available_backends()` lists."""
 
-from __future__ import annotations
-
 import importlib
 
 from triadbench import kernels

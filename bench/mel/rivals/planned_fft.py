@@ -1,7 +1,5 @@
 """nvmath-python: frames and filters by torch, the transform by a planned `nvmath.fft.FFT` (cuFFT, or MKL and NVPL)."""
 
-from __future__ import annotations
-
 import functools
 
 from triadbench.bench.mel.rivals import Rival, window_and_filters, without_gradient

@@ -1,7 +1,5 @@
 """rocket-fft in a numba loop over clips: pocketfft compiled into numba code, filters walked sparsely."""
 
-from __future__ import annotations
-
 import functools
 
 from triadbench.bench.mel.rivals import Rival

@@ -1,7 +1,5 @@
 """torchaudio eager, compiled and as TorchScript, and a mel written by hand in torch."""
 
-from __future__ import annotations
-
 import functools
 import shutil
 
