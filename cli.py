@@ -10,18 +10,18 @@ from pathlib import Path
 
 def _import_as_triadbench(folder: Path) -> None:
     """Make `folder` importable as `triadbench` where it is not installed; stop where another copy is."""
-    spec = importlib.util.find_spec("triadbench")
-    locations = [] if spec is None else [Path(entry).resolve() for entry in spec.submodule_search_locations or ()]
-    if folder in locations:
+    if installed := importlib.util.find_spec("triadbench"):
+        locations = [Path(entry).resolve() for entry in installed.submodule_search_locations or ()]
+        if folder not in locations:
+            sys.exit(
+                f"Error: another copy of triadbench is installed in {locations[0]}; run `triadbench`, "
+                "or uninstall it (pip uninstall triadbench) to run this checkout"
+            )
         return
-    if spec is not None:
-        sys.exit(
-            f"Error: another copy of triadbench is installed in {locations[0]}; run `triadbench`, "
-            "or uninstall it (pip uninstall triadbench) to run this checkout"
-        )
     spec = importlib.util.spec_from_file_location(
         "triadbench", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
+    assert spec is not None and spec.loader is not None
     sys.modules["triadbench"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["triadbench"])
 
@@ -38,6 +38,7 @@ _COMMANDS = {
     "data": ("core.commands.data:data", "Get, make, pack and describe sets of chord clips."),
     "train": ("core.commands.train:train", "Train on a set of clips; checkpoints and curves."),
     "evaluate": ("core.commands.evaluate:evaluate", "Measure a model on labelled clips."),
+    "kernel": ("core.commands.kernel:kernel", "Print the mel kernel that is generated for a spec."),
     "infer": ("export.commands.infer:infer", "Name the chord in files, or the chords of songs over time."),
     "export": ("export.commands.export:export", "Write a model as ONNX and TorchScript files, verified."),
     "app": ("export.commands.app:app", "Serve the app in the browser: clips, songs, training."),

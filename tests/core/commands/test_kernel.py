@@ -1,0 +1,28 @@
+"""`kernel` prints the generated kernels of every named spec, without a GPU; a wrong name is a usage error."""
+
+import pytest
+
+from tests.commands import run, run_json
+from triadbench.kernels import SPECS
+from triadbench.kernels.listing import FILES
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_the_listing_in_the_tree_is_what_it_prints(target):
+    assert run("kernel", "original", "--target", target).stdout == FILES[target].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_named_spec_has_both(spec):
+    listings = [run_json("kernel", spec, "--target", target)[0]["listing"] for target in ("cpu", "cuda")]
+    assert all(str(SPECS[spec].n_fft) in text for text in listings) and listings[0] != listings[1]
+
+
+def test_log_and_lanes_change_it():
+    assert run("kernel", "--target", "cuda").stdout != run("kernel", "--target", "cuda", "--no-log").stdout
+    assert run("kernel", "--lanes", "4").stdout != run("kernel", "--lanes", "16").stdout
+
+
+def test_an_unknown_spec_lists_the_known():
+    done = run("kernel", "NOISE", code=2)
+    assert "'NOISE' must be one of ORIGINAL, CHORD, WHISPER" in done.stderr
