@@ -1,7 +1,7 @@
 """The app in the browser: clips, songs, ear training and practice. `server.serve` starts it.
 
-The modules `page`, `tabs`, `components` and `api` draw the page with Gradio; `server` decides who may fetch what, and
-for how long. The others know nothing of Gradio.
+The module `page` draws it with Gradio; `server` decides who may fetch what, and for how long. The others know nothing
+of Gradio.
 """
 
 from triadbench.core.files import PACKAGE

@@ -1,22 +1,60 @@
-"""HTML of what the page answers, from the templates beside this module."""
+"""What the page shows: spelled chords, the keyboard, the mel spectrogram, and HTML from the templates beside it."""
+
+import base64
+import io
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
-from triadbench.core.models.chords import ROOTS
-from triadbench.export.app import FOLDER, chord_spelling
+from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
+from triadbench.export.app import FOLDER
 from triadbench.export.app.quiz import Score
-from triadbench.export.app.spectrogram import describe
-from triadbench.export.app.uploads import clock
+from triadbench.export.app.recognition import clock
+from triadbench.kernels import mel_reference
 from triadbench.kernels.spec import MelSpec
 
+_NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}  # semitones above C
+_LETTERS = "".join(_NATURALS)
+_SPOKEN = {"": "", "b": " flat", "bb": " double flat", "#": " sharp"}
+_COLOURS = "#000004 #1c1044 #4f127b #812581 #b5367a #e55064 #fb8761 #fec287 #fcfdbf".split()
+"""Dark to light with even steps of lightness, so that the picture reads in grey as well."""
+_RANGE_DB = 80.0
+_HZ = (100, 200, 500, 1000, 2000, 3000, 4000, 8000)
+_LOADER = jinja2.FileSystemLoader(FOLDER / "templates")
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(FOLDER / "templates"),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
+    loader=_LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
+
+
+def notes(root: str | None, chord_type: str | None) -> list[tuple[str, int]]:
+    """(name as "Eb", semitones above the first C) of a triad in root position, spelled in thirds; [] for no chord."""
+    if root is None or chord_type is None:
+        return []
+    letter, lowest = _LETTERS.index(root[0]), root_pitch_class(ROOTS.index(root))
+    spelled = []
+    for step, interval in zip((0, 2, 4), TYPE_INTERVALS[TYPES.index(chord_type)], strict=True):
+        octave, degree = divmod(letter + step, 7)
+        accidental = lowest + interval - (_NATURALS[_LETTERS[degree]] + 12 * octave)
+        name = _LETTERS[degree] + ("b" * -accidental if accidental < 0 else "#" * accidental)
+        spelled.append((name, lowest + interval))
+    return spelled
+
+
+def printed(name: str) -> str:
+    """A note's or a chord's name, or a key's, with signs: "E♭", "E♭m", "E♭ minor"."""
+    accidentals = len(name) - 1 - len(name[1:].lstrip("b#"))
+    return name[0] + name[1 : 1 + accidentals].replace("b", "♭").replace("#", "♯") + name[1 + accidentals :]
+
+
+def spoken(name: str) -> str:
+    """A note's name as it is read aloud: "E flat"."""
+    return name[0] + _SPOKEN[name[1:]]
+
+
+def chord_words(root: str | None, chord_type: str | None) -> str:
+    """As "E♭ minor", or "no chord"."""
+    return f"{printed(root)} {chord_type}" if root and chord_type else "no chord"
 
 
 def render(template: str, **values: object) -> Markup:
@@ -41,20 +79,59 @@ def verdict(is_right: bool, words: str, root: str, chord_type: str, score: Score
 
 def keyboard(root: str | None, chord_type: str | None) -> Markup:
     """An SVG of two octaves from C, the triad's keys marked and named; no key is marked without a chord."""
-    names = {semitone: name for name, semitone in chord_spelling.notes(root, chord_type)}
-    words = chord_spelling.keyboard_words(root, chord_type)
-    return render("keyboard", names=names, naturals=list(chord_spelling.NATURALS.values()), words=words)
+    names = {semitone: name for name, semitone in notes(root, chord_type)}
+    words = f"{spoken(root)} {chord_type}: {', '.join(map(spoken, names.values()))}" if root else "No chord"
+    return render("keyboard", names=names, naturals=list(_NATURALS.values()), words=words)
 
 
-def spectrogram(waveform, spec: MelSpec, start_s: float = 0.0) -> Markup:
+def spectrogram(waveform: np.ndarray, spec: MelSpec, start_s: float = 0.0) -> Markup:
     """An SVG of the mel spectrogram of a waveform (samples,), brightest at its peak, 80 dB down to black."""
-    return render("spectrogram", **describe(waveform, spec, start_s))
+    filterbank = spec.filterbank()
+    mel = mel_reference.mel_spectrogram(waveform, spec, filterbank=filterbank)
+    level_db = 20.0 / spec.power * np.log10(np.maximum(mel, 1e-10))
+    shades = np.clip(255 * (1 + (level_db - level_db.max()) / _RANGE_DB), 0, 255).astype(np.uint8)
+    centres_hz = filterbank.argmax(axis=1) * spec.sample_rate / spec.n_fft
+    seconds = len(waveform) / spec.sample_rate
+    extent = f"{spec.n_mels} bands from {spec.f_min:g} to {spec.f_max:g} Hz over {seconds:g} seconds"
+    loudest_hz = centres_hz[mel.sum(axis=1).argmax()]
+    return render(
+        "spectrogram",
+        png=base64.b64encode(_png(shades[::-1])).decode(),
+        words=f"{extent} from second {start_s:g}; loudest near {loudest_hz:.0f} Hz",
+        frequencies=_frequency_marks(centres_hz),
+        seconds=[(f"{start_s + second:g} s", second / seconds) for second in range(int(seconds) + 1)],
+    )
+
+
+def _frequency_marks(centres_hz: np.ndarray) -> list[tuple[str, float]]:
+    """Where each frequency lies among the bands with these centres; those too near the one before are left out."""
+    marks: list[tuple[str, float]] = []
+    for hz in _HZ:
+        share = float(np.interp(hz, centres_hz, np.arange(len(centres_hz))) + 0.5) / len(centres_hz)
+        inside = centres_hz[0] <= hz <= centres_hz[-1] * 1.02
+        if inside and (not marks or share - marks[-1][1] > 0.1):
+            marks.append((f"{hz // 1000} kHz" if hz >= 1000 else f"{hz} Hz", share))
+    return marks
+
+
+def _png(shades: np.ndarray) -> bytes:
+    """A PNG of shades (height, width) uint8 in our colours."""
+    from PIL import Image  # Gradio brings it
+
+    anchors = np.array([list(bytes.fromhex(colour[1:])) for colour in _COLOURS])
+    positions = np.linspace(0, len(anchors) - 1, 256)
+    palette = np.stack([np.interp(positions, np.arange(len(anchors)), channel) for channel in anchors.T], axis=1)
+    image = Image.fromarray(np.ascontiguousarray(shades))
+    image.putpalette(np.rint(palette).astype(np.uint8).tobytes())
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
 
 
 def _percent(share: float) -> str:
     return "under 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
-_TEMPLATES.filters |= {"percent": _percent, "clock": clock, "printed": chord_spelling.printed}
+_TEMPLATES.filters |= {"percent": _percent, "clock": clock, "printed": printed}
 _TEMPLATES.globals |= {"keyboard": keyboard, "spectrogram": spectrogram, "roots": ROOTS}
-_TEMPLATES.globals |= {"notes": chord_spelling.notes, "chord_words": chord_spelling.chord_words}
+_TEMPLATES.globals |= {"notes": notes, "chord_words": chord_words}

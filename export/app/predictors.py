@@ -27,12 +27,15 @@ class Predictors:
     """
 
     def __init__(self, model: str | Path | None = None, provider: str = "cpu", threads: int = 1):
-        self._threads, self._lock = threads, threading.Lock()
+        self.threads, self._lock = threads, threading.Lock()
         self._loaded: dict[tuple[str, str], ChordPredictor] = {}
         self._loading: dict[tuple[str, str], threading.Lock] = {}
         self._own = {} if model is None else {Path(model).name: Path(model)}
-        shipped = [name for name, precision in _SHIPPED.items() if _is_there(precision) and name not in self._own]
-        self.models = [*self._own, *shipped]
+        self.models = list(self._own)
+        for name, precision in _SHIPPED.items():
+            on_disk = any(pretrained_path(file_name(device, precision)).is_file() for device in ("cpu", "cuda"))
+            if on_disk and name not in self._own:
+                self.models.append(name)
         has_gpu = os.path.exists("/proc/driver/nvidia/version") or os.name == "nt"
         offered = [name for name in PROVIDERS if has_gpu or name not in ("cuda", "tensorrt")]
         self.providers = list(dict.fromkeys([provider, *offered]))
@@ -61,22 +64,17 @@ class Predictors:
 
     def _load(self, model: str, provider: str) -> ChordPredictor:
         precision = _SHIPPED.get(model, "fp32")
-        predictor = ChordPredictor(self._own.get(model), provider, precision=precision, threads=self._threads)
+        predictor = ChordPredictor(self._own.get(model), provider, precision=precision, threads=self.threads)
         if predictor.info.task != "both":
-            raise UserError(
-                f"{predictor.path.name} answers for the {predictor.info.task} only; naming a chord needs both"
-            )
+            only = f"{predictor.path.name} answers for the {predictor.info.task} only"
+            raise UserError(f"{only}; naming a chord needs both")
         predictor.warm_kernel()
         return predictor
 
 
 def _entry(menu: str, name: str | None, entries: list[str]) -> str:
-    if name is None or name == "":
+    if name in (None, ""):
         return entries[0]
     if name not in entries:
         raise UserError(f"{menu}={str(name)[:80]!r} is not in the menu; choose from {', '.join(entries)}")
     return name
-
-
-def _is_there(precision: str) -> bool:
-    return any(pretrained_path(file_name(name, precision)).is_file() for name in ("cpu", "cuda"))

@@ -15,16 +15,14 @@ import sys
 import tempfile
 import threading
 import time
-import webbrowser
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from triadbench.core import extras
-from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
-from triadbench.export.app.uploads import Limits
+from triadbench.export.app.predictors import Predictors
+from triadbench.export.app.recognition import Recogniser
 
 DELETE_AFTER_S = 3600
 _SWEEP_S = 60
@@ -42,33 +40,19 @@ _HEADERS = (
 )
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Attributes:
-    host, port: to bind; port 0 is any free one.
-    model, provider, threads: what answers; see `export.app.predictors.Predictors`.
-    limits: of what visitors send.
-    browser: open a browser window.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 7860
-    model: Path | None = None
-    provider: str = "cpu"
-    threads: int = 1
-    limits: Limits = Limits()
-    browser: bool = True
-
-
-def serve(settings: Settings, started: Callable[[str], None]) -> None:
+def serve(
+    predictors: Predictors, host: str, port: int, max_mb: float, max_minutes: float, started: Callable[[str], None]
+) -> None:
     """Serve until interrupted or terminated.
 
     Args:
+        host, port: to bind; port 0 is any free one.
+        max_mb, max_minutes: megabytes of a file and minutes of a song that a visitor may send at most.
         started: called with the address once the page can be opened.
 
     Raises:
         ModuleNotFoundError: Gradio is not installed.
-        UserError: Gradio is too old, the port is taken, the host is not of this machine, or the model cannot be had.
+        UserError: Gradio is too old, the port is taken, or the host is not of this machine.
     """
     stop = threading.Event()
     # How a service, or closing a terminal's window, ends the process: visitors' files must go.
@@ -78,11 +62,12 @@ def serve(settings: Settings, started: Callable[[str], None]) -> None:
     try:
         _set_environment(folder)
         with contextlib.ExitStack() as ending:
-            port = _free_port(settings.host, settings.port)
-            blocks, recogniser = _build(settings, folder)
+            port = _free_port(host, port)
+            recogniser = Recogniser(predictors, folder, max_mb, max_minutes)
+            blocks = _build(recogniser)
             ending.callback(_close, blocks)
             ending.callback(recogniser.songs.close)  # first, so that closing waits for none
-            started(_launch(blocks, settings, port))
+            started(_launch(blocks, host, port, max_mb))
             examples = frozenset(path for path in folder.rglob("*") if path.is_file())  # Gradio's copies
             while not stop.wait(_SWEEP_S):
                 sweep(folder, DELETE_AFTER_S, examples)
@@ -110,31 +95,24 @@ def _set_environment(folder: Path) -> None:
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", "::1"]))
 
 
-def _build(settings: Settings, folder: Path):
-    """(gr.Blocks, Recogniser), not yet served."""
-    from triadbench.export.app.predictors import Predictors
-    from triadbench.export.app.recognition import Recogniser
-
-    predictors = Predictors(settings.model, settings.provider, settings.threads)
+def _build(recogniser: Recogniser):
+    """The gr.Blocks, not yet served."""
     import gradio
 
     if int(gradio.__version__.split(".")[0]) < 6:
         raise UserError(f"the app needs Gradio 6, here is {gradio.__version__}; {extras.way_out('gradio')}")
     from triadbench.export.app.page import build
 
-    at_once = max(2, usable_cores() // settings.threads)
-    recogniser = Recogniser(predictors, settings.limits, folder, at_once)
-    return build(recogniser), recogniser
+    return build(recogniser)
 
 
-def _launch(blocks, settings: Settings, port: int) -> str:
+def _launch(blocks, host: str, port: int, max_mb: float) -> str:
     """Start serving; the address."""
     from starlette.middleware import Middleware
 
     from triadbench.export.app.page import CSS, HEAD, theme
 
     blocks.queue(max_size=_MAX_WAITING, api_open=False, default_concurrency_limit=2)
-    host = f"[{settings.host}]" if ":" in settings.host.strip("[]") else settings.host
     closed = dict.fromkeys(("share", "show_error", "enable_monitoring", "ssr_mode", "pwa", "mcp_server"), False)
     page = {"theme": theme(), "css": CSS, "head": HEAD, "footer_links": ["api"], "run_history": False}
     try:
@@ -142,20 +120,18 @@ def _launch(blocks, settings: Settings, port: int) -> str:
             _, address, _ = blocks.launch(
                 **closed,
                 **page,
-                server_name=host,
+                server_name=f"[{host.strip('[]')}]" if ":" in host else host,
                 server_port=port,
                 prevent_thread_lock=True,
                 quiet=True,
-                max_file_size=round(settings.limits.max_mb * 1e6),
+                max_file_size=round(max_mb * 1e6),
                 allowed_paths=[],
                 blocked_paths=[str(PACKAGE)],
                 state_session_capacity=1000,
-                app_kwargs={"middleware": [Middleware(_Policy, local=_is_local(settings.host))]},
+                app_kwargs={"middleware": [Middleware(_Policy, local=_is_local(host))]},
             )
     except OSError as error:
-        raise UserError(f"{settings.host}:{port}: cannot be served ({error}); give another --port") from error
-    if settings.browser:
-        webbrowser.open(address)
+        raise UserError(f"{host}:{port}: cannot be served ({error}); give another --port") from error
     return address.rstrip("/")
 
 

@@ -43,8 +43,10 @@ def app(
       python cli.py app --host 0.0.0.0 --max-mb 20 --max-minutes 10
       python cli.py app --port 0 --no-browser --json
     """
-    from triadbench.export.app.server import Settings, serve
-    from triadbench.export.app.uploads import Limits
+    import webbrowser
+
+    from triadbench.export.app.predictors import Predictors
+    from triadbench.export.app.server import serve
 
     console.resume_hint("the app has ended, and what visitors sent is deleted")
 
@@ -54,5 +56,7 @@ def app(
         else:
             console.write(f"{address}\n")
         console.note("Ctrl-C ends the app.")
+        if not no_browser:
+            webbrowser.open(address)
 
-    serve(Settings(host, port, model, provider, threads, Limits(max_mb, max_minutes), browser=not no_browser), started)
+    serve(Predictors(model, provider, threads), host, port, max_mb, max_minutes, started)

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
-from triadbench.export.app import EXAMPLES, chord_spelling, example_sounds, html, quiz, spectrogram
-from triadbench.export.app.uploads import clock
+from triadbench.export.app import EXAMPLES, example_sounds, html, quiz
 from triadbench.kernels import CHORD, ORIGINAL, mel_reference
 from triadbench.kernels.spec import MelSpec
 
@@ -23,7 +22,7 @@ Image = pytest.importorskip("PIL.Image", reason='the app needs Gradio, which bri
 @pytest.mark.parametrize("root", ROOTS)
 @pytest.mark.parametrize("chord_type", TYPES)
 def test_notes_are_spelled_in_thirds_and_lie_on_their_keys(root, chord_type):
-    notes = chord_spelling.notes(root, chord_type)
+    notes = html.notes(root, chord_type)
     letters = ["CDEFGAB".index(name[0]) for name, _ in notes]
     assert [(letter - letters[0]) % 7 for letter in letters] == [0, 2, 4] and notes[0][0] == root
     low = root_pitch_class(ROOTS.index(root))
@@ -31,11 +30,11 @@ def test_notes_are_spelled_in_thirds_and_lie_on_their_keys(root, chord_type):
 
 
 def test_notes_by_hand():
-    assert [name for name, _ in chord_spelling.notes("C", "augmented")] == ["C", "E", "G#"]
-    assert [name for name, _ in chord_spelling.notes("Eb", "diminished")] == ["Eb", "Gb", "Bbb"]
-    assert [chord_spelling.printed(name) for name in ("Bbb", "G#", "B")] == ["B♭♭", "G♯", "B"]
-    assert chord_spelling.spoken("Bbb") == "B double flat"
-    assert [chord_spelling.printed(chord) for chord in ("Ebm", "Bdim", "Bb", "N")] == ["E♭m", "Bdim", "B♭", "N"]
+    assert [name for name, _ in html.notes("C", "augmented")] == ["C", "E", "G#"]
+    assert [name for name, _ in html.notes("Eb", "diminished")] == ["Eb", "Gb", "Bbb"]
+    assert [html.printed(name) for name in ("Bbb", "G#", "B")] == ["B♭♭", "G♯", "B"]
+    assert html.spoken("Bbb") == "B double flat"
+    assert [html.printed(chord) for chord in ("Ebm", "Bdim", "Bb", "N")] == ["E♭m", "Bdim", "B♭", "N"]
 
 
 @pytest.mark.parametrize("root", [*ROOTS, None])
@@ -46,7 +45,7 @@ def test_the_keyboard_shows_and_tells_the_notes(root):
     words = svg.find("desc").text
     assert words in svg.get("aria-label")
     assert words == "No chord" or [*words.split(": ")[1].split(", ")] == [
-        chord_spelling.spoken(n) for n, _ in chord_spelling.notes(root, "minor")
+        html.spoken(n) for n, _ in html.notes(root, "minor")
     ]
 
 
@@ -56,7 +55,9 @@ def test_the_keyboard_shows_and_tells_the_notes(root):
 def test_the_picture_is_of_the_mel_that_the_spec_defines(spec):
     waveform = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     mel = mel_reference.mel_spectrogram(waveform, spec)
-    image = Image.open(io.BytesIO(base64.b64decode(spectrogram.describe(waveform, spec, 0.0)["png"])))
+    svg = ElementTree.fromstring(html.spectrogram(waveform, spec))
+    png = svg.find("image").get("href").removeprefix("data:image/png;base64,")
+    image = Image.open(io.BytesIO(base64.b64decode(png)))
     shades = np.asarray(image)[::-1]  # low notes are at the bottom
     assert image.mode == "P" and shades.shape == mel.shape
     below_peak_db = 20 / spec.power * np.log10(mel / mel.max())
@@ -65,7 +66,7 @@ def test_the_picture_is_of_the_mel_that_the_spec_defines(spec):
 
 def test_the_png_is_whole():
     shades = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    image = Image.open(io.BytesIO(spectrogram._png(shades)))
+    image = Image.open(io.BytesIO(html._png(shades)))
     assert np.array_equal(np.asarray(image), shades)
     palette = np.array(image.getpalette()).reshape(-1, 3)
     assert palette[0].tolist() == [0, 0, 4]
@@ -74,7 +75,7 @@ def test_the_png_is_whole():
 
 
 def test_the_colours_reach_from_dark_to_light():
-    image = Image.open(io.BytesIO(spectrogram._png(np.arange(256, dtype=np.uint8)[None])))
+    image = Image.open(io.BytesIO(html._png(np.arange(256, dtype=np.uint8)[None])))
     colours = np.asarray(image.convert("RGB"))[0]
     assert colours[0].tolist() == [0, 0, 4] and colours[-1].tolist() == [252, 253, 191]
 
@@ -127,7 +128,3 @@ def test_old_files_go_and_new_ones_and_examples_stay(tmp_path):
 def test_the_examples_are_what_the_command_writes(tmp_path):
     written = example_sounds.write_examples(tmp_path)
     assert {path.name for path in written} == {path.name for path in EXAMPLES.iterdir()}
-
-
-def test_clock():
-    assert [clock(seconds) for seconds in (0, 65.9, 3723)] == ["0:00", "1:05", "1:02:03"]

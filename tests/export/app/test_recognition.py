@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from triadbench.core.errors import UserError
-from triadbench.export.app.song_queue import SongQueue
+from triadbench.export.app.recognition import SongQueue, clock
 
 
 class Visitor(threading.Thread):
@@ -98,3 +98,7 @@ def test_closing_sends_the_line_away():
     assert "being closed" in visitors[0].error, "who is at work is told by check"
     with pytest.raises(UserError, match="being closed"), queue.turn():
         pass
+
+
+def test_clock():
+    assert [clock(seconds) for seconds in (0, 65.9, 3723)] == ["0:00", "1:05", "1:02:03"]
