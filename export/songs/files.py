@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _MIREX_TYPES = ("maj", "min", "dim", "aug")
-_TICKS = 480
-_ASSUMED_BPM = 120.0
-_VELOCITY = 72
+_TICKS, _ASSUMED_BPM, _VELOCITY = 480, 120.0, 72  # of MIDI
 _BASS_MIDI, _LOWEST_MIDI = 36, 55  # the root sounds below C3, the triad from G3 up
 _MIDI_MINOR_KEYS = {"Db": "C#", "Gb": "F#"}
 """Minor keys that MIDI spells otherwise."""
@@ -37,17 +35,7 @@ def mirex_label(symbol: str) -> str:
     return NO_CHORD if chord is None else f"{ROOTS[chord[0]]}:{_MIREX_TYPES[chord[1]]}"
 
 
-def lab(timeline: Timeline) -> str:
-    """A line a segment: start and end in seconds, chord; separated by tabs."""
-    return "".join(f"{s.start_s:.3f}\t{s.end_s:.3f}\t{mirex_label(s.chord)}\n" for s in timeline.segments)
-
-
-def json_text(timeline: Timeline) -> str:
-    """The whole timeline, one object."""
-    return json.dumps(timeline.as_dict(), indent=1, allow_nan=False) + "\n"
-
-
-def csv_text(timeline: Timeline) -> str:
+def _csv(timeline: Timeline) -> str:
     """A row a segment, with a header."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -69,12 +57,7 @@ def text(timeline: Timeline) -> str:
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, ">><<>", widths, strict=True)).rstrip()
         for row in rows
     ]
-    return "\n".join([*lines, "", *_summary(timeline)]) + "\n"
-
-
-def _summary(timeline: Timeline) -> list[str]:
-    """Lines about the whole recording: key, tempo, the most common progressions."""
-    lines = [f"length       {clock(timeline.duration_s)}"]
+    lines += ["", f"length       {clock(timeline.duration_s)}"]
     if timeline.key is not None:
         confidence = "" if timeline.key_confidence is None else f" ({100 * timeline.key_confidence:.0f} %)"
         lines.append(f"key          {timeline.key}{confidence}")
@@ -83,15 +66,14 @@ def _summary(timeline: Timeline) -> list[str]:
     for k, entry in enumerate(timeline.progressions):
         label = "progressions" if k == 0 else ""
         lines.append(f"{label:12} {' '.join(entry['roman'])}   ({' '.join(entry['chords'])}; {entry['count']} times)")
-    return lines
+    return "\n".join(lines) + "\n"
 
 
 def clock(seconds: float) -> str:
     """Minutes and seconds, as 3:07.25; with hours from one on."""
     minutes, hundredths = divmod(round(seconds * 100), 6000)
-    hours, minutes = divmod(minutes, 60)
     rest = f"{hundredths / 100:05.2f}"
-    return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest}" if minutes >= 60 else f"{minutes}:{rest}"
 
 
 def chord_midi(segment: Segment) -> list[int]:
@@ -161,23 +143,13 @@ def figure(timeline: Timeline) -> go.Figure:
         )
     # The names are a trace of their own: plotly misplaces texts inside bars that have a base.
     named = [s for s in timeline.segments if s.end_s - s.start_s >= _NAMED_S]
-    plot.add_scatter(
-        x=[(s.start_s + s.end_s) / 2 for s in named],
-        y=[s.root or NO_CHORD for s in named],
-        text=[s.chord for s in named],
-        mode="text",
-        textfont={"color": "white", "size": 12},
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    plot.update_layout(
-        title={"text": "Chords" + ("" if timeline.key is None else f" in {timeline.key}")},
-        template="plotly_white",
-        barmode="overlay",
-        height=560,
-        margin={"l": 50, "r": 20, "t": 70, "b": 40},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-    )
+    places = {"x": [(s.start_s + s.end_s) / 2 for s in named], "y": [s.root or NO_CHORD for s in named]}
+    style = {"mode": "text", "textfont": {"color": "white", "size": 12}, "hoverinfo": "skip", "showlegend": False}
+    plot.add_scatter(**places, text=[s.chord for s in named], **style)
+    title = "Chords" if timeline.key is None else f"Chords in {timeline.key}"
+    plot.update_layout(title={"text": title}, template="plotly_white", barmode="overlay", height=560)
+    plot.update_layout(margin={"l": 50, "r": 20, "t": 70, "b": 40})
+    plot.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"})
     seconds = [0, min(timeline.duration_s, _SHOWN_S)]
     plot.update_xaxes(title={"text": "seconds"}, range=seconds, rangeslider={"visible": True, "thickness": 0.08})
     plot.update_yaxes(categoryorder="array", categoryarray=rows[::-1], title={"text": "root"}, fixedrange=True)
@@ -185,11 +157,7 @@ def figure(timeline: Timeline) -> go.Figure:
 
 
 def format_of(path: str | Path) -> str:
-    """The format that a file name asks for.
-
-    Raises:
-        UserError: another suffix.
-    """
+    """The format that a file name asks for. Raises UserError for another suffix."""
     suffix = Path(path).suffix.lower().lstrip(".")
     suffix = {"midi": "mid", "htm": "html"}.get(suffix, suffix)
     if suffix not in FORMATS:
@@ -198,10 +166,7 @@ def format_of(path: str | Path) -> str:
 
 
 def write(timeline: Timeline, path: str | Path, format: str | None = None) -> None:
-    """Write a timeline; the file appears whole or not at all.
-
-    Args:
-        format: one of `FORMATS`; None takes it from the name.
+    """Write a timeline in one of `FORMATS`, None: that of the name; the file appears whole or not at all.
 
     Raises:
         UserError: an unknown format, or the place cannot be written.
@@ -216,5 +181,11 @@ def write(timeline: Timeline, path: str | Path, format: str | None = None) -> No
             options = {"displaylogo": False, "responsive": True}
             figure(timeline).write_html(temporary, include_plotlyjs=True, config=options)
         else:
-            content = {"lab": lab, "json": json_text, "csv": csv_text}[format](timeline)
+            if format == "json":
+                content = json.dumps(timeline.as_dict(), indent=1, allow_nan=False) + "\n"
+            elif format == "csv":
+                content = _csv(timeline)
+            else:  # start and end in seconds, chord
+                rows = ((f"{s.start_s:.3f}", f"{s.end_s:.3f}", mirex_label(s.chord)) for s in timeline.segments)
+                content = "".join("\t".join(row) + "\n" for row in rows)
             temporary.write_text(content, encoding="utf-8", newline="\n")

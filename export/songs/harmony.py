@@ -31,11 +31,7 @@ _BY_SYMBOL = {chord_symbol(*chord): chord for chord in np.ndindex(len(ROOTS), le
 
 
 def parse_chord(symbol: str) -> tuple[int, int] | None:
-    """(root, type) class indices of a chord symbol; None for "N".
-
-    Raises:
-        ValueError: not a symbol of `core.models.chords.chord_symbol`.
-    """
+    """(root, type) class indices of a chord symbol; None for "N". Raises ValueError for anything else."""
     if symbol == NO_CHORD:
         return None
     if symbol not in _BY_SYMBOL:
@@ -46,11 +42,8 @@ def parse_chord(symbol: str) -> tuple[int, int] | None:
 def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | None]:
     """The likeliest of 24 keys, as "C major", and its probability among them; (None, None) where there is no chord.
 
-    A key scores high if its profile correlates with the time that each note sounds, if the chords are its own, and
-    if its tonic triad sounds for long, first or last.
-
-    Args:
-        chords: (symbol, seconds) in order.
+    A key scores high if its profile correlates with the time that each note sounds, if the chords ((symbol, seconds)
+    in order) are its own, and if its tonic triad sounds for long, first or last.
     """
     timed_chords = [(*chord, seconds) for symbol, seconds in chords if (chord := parse_chord(symbol)) and seconds > 0]
     if not timed_chords:
@@ -78,8 +71,7 @@ def roman_numeral(symbol: str, key: str | None) -> str | None:
     parsed = parse_chord(symbol)
     if parsed is None or key is None:
         return None
-    tonic, _, mode = key.partition(" ")
-    root, kind = parsed
+    (root, kind), (tonic, mode) = parsed, key.split()
     numeral = _NUMERALS[MODES.index(mode)][(root - ROOTS.index(tonic)) % 12]
     if TYPES[kind] in ("minor", "diminished"):
         letters = numeral.lstrip("b#")

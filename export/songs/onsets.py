@@ -28,16 +28,11 @@ _LEAST_CORRELATION = 0.15
 
 
 class OnsetCurve:
-    """Collects the flux of a sound, block by block; 400 bytes a second of sound are kept.
-
-    Attributes:
-        samples: added so far.
-    """
+    """Collects the flux of a sound, block by block; 400 bytes a second of sound are kept."""
 
     def __init__(self) -> None:
-        self.samples = 0
-        # The first frame is centred on the first sample.
-        self._rest = np.zeros(_N_FFT // 2, np.float32)
+        self.samples = 0  # added so far
+        self._rest = np.zeros(_N_FFT // 2, np.float32)  # the first frame is centred on the first sample
         self._before: np.ndarray | None = None
         self._parts = [np.zeros(0, np.float32)]
         self._window = np.hanning(_N_FFT).astype(np.float32)
@@ -103,8 +98,7 @@ def tempo(curve: np.ndarray) -> float | None:
     farthest = _BEATS_BETWEEN[-1]
     if len(curve) < 2 * farthest * high:
         return None
-    # Hands are not exact to a frame.
-    centred = np.convolve(curve - curve.mean(), _BLUR, "same")
+    centred = np.convolve(curve - curve.mean(), _BLUR, "same")  # hands are not exact to a frame
     size = 1 << int(2 * len(centred) - 1).bit_length()
     spectrum = np.fft.rfft(centred, size)
     correlation = np.fft.irfft(spectrum * spectrum.conj(), size)[: farthest * high + 4]

@@ -11,6 +11,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES, chord_symbol
 from triadbench.export.predict.predictor import ChordPredictor
-from triadbench.export.songs.decoding import viterbi
 from triadbench.export.songs.harmony import find_key, find_progressions, roman_numeral
 from triadbench.export.songs.onsets import OnsetCurve, Onsets, onsets, tempo
 
@@ -34,81 +34,49 @@ _SLIVER_S = 0.01
 
 @dataclass(frozen=True)
 class Settings:
-    """How chords are followed. Tuned on instruments that the model was trained on; see `bench.songs`.
+    """How chords are followed. Tuned on instruments that the model was trained on; see `bench.songs`."""
 
-    Attributes:
-        window_s, hop_s: length of the short windows, and the time from one to the next.
-        long_window_s: length of the long windows, one at every other hop; a broken chord is complete sooner in them.
-        long_weight: share of the long windows in the log likelihood.
-        lead_s: how long before the time that it answers for a window begins.
-        floor: added to probabilities, so that one wrong window is not beyond repair.
-        change_cost: of a change of chord, in nats.
-        onset_discount: how much of `change_cost` an onset of full strength saves, in nats.
-        snap_s: farthest that a change is moved to an onset.
-        no_chord, no_chord_loud: likelihood of "no chord" in quiet and in loud frames.
-        quiet_db: from quiet to loud, in dB relative to the loud parts of this recording.
-        silence_db: below this level, relative to the loud parts, nothing is left to name.
-        release_db: a chord before "no chord" ends where the level begins to fall by this much from frame to frame.
-        batch: windows that the predictor is given at once.
-    """
-
-    window_s: float = 0.5
-    hop_s: float = 0.1
-    long_window_s: float = 1.0
-    long_weight: float = 0.3
-    lead_s: float = 0.12
-    floor: float = 1e-3
-    change_cost: float = 30.0
-    onset_discount: float = 18.0
-    snap_s: float = 0.15
-    no_chord: float = 0.15
-    no_chord_loud: float = 0.02
-    quiet_db: tuple[float, float] = (-22.0, -14.0)
-    silence_db: float = -46.0
-    release_db: float = 5.0
-    batch: int = 128
+    window_s: float = 0.5  # length of the short windows
+    hop_s: float = 0.1  # from one short window to the next
+    long_window_s: float = 1.0  # one at every other hop; a broken chord is complete sooner in them
+    long_weight: float = 0.3  # share of the long windows in the log likelihood
+    lead_s: float = 0.12  # how long before the time that it answers for a window begins
+    floor: float = 1e-3  # added to probabilities, so that one wrong window is not beyond repair
+    change_cost: float = 30.0  # of a change of chord, in nats
+    onset_discount: float = 18.0  # how much of `change_cost` an onset of full strength saves, in nats
+    snap_s: float = 0.15  # farthest that a change is moved to an onset
+    no_chord: float = 0.15  # likelihood of "no chord" in quiet frames
+    no_chord_loud: float = 0.02  # the same in loud frames
+    quiet_db: tuple[float, float] = (-22.0, -14.0)  # from quiet to loud, relative to the loud parts of this recording
+    silence_db: float = -46.0  # below this level, relative to the loud parts, nothing is left to name
+    release_db: float = 5.0  # a chord before "no chord" ends where the level begins to fall so much from frame to frame
+    batch: int = 128  # windows that the predictor is given at once
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one chord.
+    """A stretch of one chord."""
 
-    Attributes:
-        start_s, end_s: seconds from the start of the recording.
-        chord: as `core.models.chords.chord_symbol`, or "N".
-        root, type: parts of the chord; None for "N".
-        confidence: mean probability of the chord in the windows of the stretch; None for "N".
-    """
-
-    start_s: float
+    start_s: float  # from the start of the recording
     end_s: float
-    chord: str
-    root: str | None
+    chord: str  # as `core.models.chords.chord_symbol`, or "N"
+    root: str | None  # None for "N", as `type`
     type: str | None
-    confidence: float | None
+    confidence: float | None  # mean probability of the chord in the windows of the stretch; None for "N"
 
 
 @dataclass
 class Timeline:
-    """The chords of a recording: segments without a gap from 0 to `duration_s`, neighbours of different chords.
-
-    Attributes:
-        key: as "C major"; None where there is no chord.
-        key_confidence: 0-1, against the other 23 keys; None without a key.
-        tempo_bpm: beats a minute; None where no beat is heard.
-        roman: Roman numeral of each segment in the key; None for "N".
-        progressions: the most common ones, {"roman", "chords", "count"}.
-        settings: the `Settings` in use, as a dict.
-    """
+    """The chords of a recording: segments without a gap from 0 to `duration_s`, neighbours of different chords."""
 
     segments: list[Segment]
     duration_s: float
-    key: str | None
-    key_confidence: float | None
-    tempo_bpm: float | None
-    roman: list[str | None]
-    progressions: list[dict]
-    settings: dict
+    key: str | None  # as "C major"; None where there is no chord
+    key_confidence: float | None  # 0-1, against the other 23 keys; None without a key
+    tempo_bpm: float | None  # beats a minute; None where no beat is heard
+    roman: list[str | None]  # Roman numeral of each segment in the key; None for "N"
+    progressions: list[dict]  # the most common ones, {"roman", "chords", "count"}
+    settings: dict  # the `Settings` in use
 
     def as_dict(self) -> dict:
         """Plain values, as for JSON; each segment has its Roman numeral."""
@@ -124,21 +92,18 @@ def find_timeline(
     *,
     progress: Progress | None = None,
     name: str | None = None,
-    settings: Settings | None = None,
+    settings: Settings = Settings(),
 ) -> Timeline:
     """Find the chords of a recording over time, in memory that hardly grows with its length. Silence is "N".
 
     Args:
-        source: a path, the bytes of a file, or a binary file.
+        source: a path, the bytes of a file, or a binary file; messages call it `name`.
         predictor: names the chords of waveforms (batch, samples) at 16 kHz.
         progress: called with seconds done and seconds in all (None where the file does not say).
-        name: what messages call the source.
-        settings: None: the defaults.
 
     Raises:
         UserError: the file cannot be used; the model does not name both type and root, or takes one length only.
     """
-    settings = settings or Settings()
     task, samples = predictor.info.task, predictor.info.samples
     if task != "both":
         raise UserError(f"this model answers for the {task} only; a timeline needs one for both")
@@ -157,8 +122,7 @@ def find_timeline(
     return Timeline(segments, duration_s, key, confidence, bpm, roman, progressions, dataclasses.asdict(settings))
 
 
-@dataclass(frozen=True)
-class _Frames:
+class _Frames(NamedTuple):
     """What is kept of each frame (hop) of a recording."""
 
     onset_curve: OnsetCurve
@@ -260,6 +224,28 @@ def _change_costs(n_frames: int, note_onsets: Onsets, settings: Settings) -> np.
         near = (frame >= 0) & (frame < n_frames) & (np.abs(times - frame * settings.hop_s) <= settings.hop_s)
         np.maximum.at(strongest, frame[near], strengths[near])
     return settings.change_cost - settings.onset_discount * strongest
+
+
+def viterbi(scores: np.ndarray, change_cost: np.ndarray) -> np.ndarray:
+    """The states (frames,) of the best path through log likelihoods (frames, states).
+
+    A change between the frame before and this one costs `change_cost` (frames,), whatever the states are, so a frame
+    needs one maximum and not a table of all pairs.
+    """
+    n, states = scores.shape
+    stays = np.ones((n, states), dtype=bool)
+    origin = np.zeros(n, dtype=np.int16)
+    total = scores[0].astype(np.float64)
+    for k in range(1, n):
+        origin[k] = total.argmax()
+        after_change = total[origin[k]] - change_cost[k]
+        stays[k] = total >= after_change
+        total = np.maximum(total, after_change) + scores[k]
+    path = np.empty(n, dtype=np.int16)
+    path[-1] = total.argmax()
+    for k in range(n - 1, 0, -1):
+        path[k - 1] = path[k] if stays[k, path[k]] else origin[k]
+    return path
 
 
 def _segments(

@@ -15,10 +15,9 @@ from triadbench.core.models.prediction import Scores
 from triadbench.core.render.progressions import plan_progression, render_progression, truth
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs import timeline
-from triadbench.export.songs.decoding import viterbi
 from triadbench.export.songs.onsets import RATE as ONSET_RATE
 from triadbench.export.songs.onsets import OnsetCurve, onsets, tempo
-from triadbench.export.songs.timeline import Settings, find_timeline
+from triadbench.export.songs.timeline import Settings, find_timeline, viterbi
 
 RATE = 16_000
 C = ROOTS.index("C")
