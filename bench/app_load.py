@@ -15,8 +15,6 @@ import numpy as np
 
 from triadbench.export.app.example_sounds import example
 
-CLIP = example("C major")
-
 
 async def measure(url: str, visitors: int, seconds: float, pause_s: float) -> dict:
     """Numbers of answers and errors, and percentiles of the time waited (s) and of the server's own work (ms)."""
@@ -25,7 +23,7 @@ async def measure(url: str, visitors: int, seconds: float, pause_s: float) -> di
     waited_s: list[float] = []
     server_ms: list[float] = []
     errors: list[str] = []
-    clip, end = CLIP.read_bytes(), time.monotonic() + seconds
+    clip, end = example("C major").read_bytes(), time.monotonic() + seconds
 
     async def visit(client: httpx.AsyncClient) -> None:
         while time.monotonic() < end:

@@ -8,7 +8,6 @@ What is not measured here: drums, voices, sevenths, and hands other than a progr
 
 import io
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,9 +27,7 @@ from triadbench.export.songs.timeline import Timeline, find_timeline
 HEADERS = "instrument|songs|triads %|majmin %|root %|segmentation %|changes in 150 ms %|off by ms".split("|")
 _RECALLS = {"triads": "triads", "majmin": "majmin", "root": "root", "segmentation": "seg"}
 """Our names of mir_eval's scores, and its own."""
-_NEAR_S = 0.15
-_GRID_S = 0.01
-_RESAMPLED = 1000
+_NEAR_S, _GRID_S, _RESAMPLED = 0.15, 0.01, 1000
 
 
 def score_songs(
@@ -95,15 +92,14 @@ def compare(intervals: np.ndarray, symbols: Sequence[str], timeline: Timeline) -
     scores = mir_eval.chord.evaluate(intervals, labels[0], bounds, labels[1])
     starts = bounds[:, 0]
     errors = [float(np.abs(starts[1:] - change).min()) if len(starts) > 1 else 9.0 for change in intervals[1:, 0]]
-    right: Counter[str] = Counter()
-    total: Counter[str] = Counter()
+    hits: dict[str, tuple[int, int]] = {}
     for (start, end), symbol in zip(intervals, symbols, strict=True):
         grid = np.arange(start, end, _GRID_S)
         chord = parse_chord(symbol)
         kind = "no chord" if chord is None else TYPES[chord[1]]
-        right[kind] += sum(chords[k] == symbol for k in np.searchsorted(starts, grid, "right") - 1)
-        total[kind] += len(grid)
-    hits = {kind: (right[kind], n) for kind, n in total.items()}
+        right, n = hits.get(kind, (0, 0))
+        right += sum(chords[k] == symbol for k in np.searchsorted(starts, grid, "right") - 1)
+        hits[kind] = right, n + len(grid)
     recalls = {name: float(scores[key]) for name, key in _RECALLS.items()}
     return {"duration_s": float(intervals[-1, 1]), **recalls, "change_errors_s": errors, "hits": hits}
 
@@ -138,12 +134,11 @@ def _summary(songs: list[dict]) -> dict:
 
 def to_records(rows: Sequence[dict], settings: dict) -> list[dict]:
     """A record a row: the samples are each song's weighted chord symbol recall (triads)."""
-    environment, recorded = machine.environment(), []
+    common, recorded = {"unit": "recall", "environment": machine.environment()}, []
     for row in rows:
         parameters = {"instrument": row["instrument"], "degraded": row["degraded"], **settings}
         values = {k: v for k, v in row.items() if k not in ("instrument", "degraded", "scores", "source")}
-        values |= {"unit": "recall", "samples": row["scores"], "environment": environment}
-        recorded.append(records.make("songs", parameters=parameters, **values))
+        recorded.append(records.make("songs", parameters=parameters, samples=row["scores"], **values, **common))
     return recorded
 
 

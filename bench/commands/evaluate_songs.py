@@ -51,8 +51,7 @@ def evaluate_songs(
       python cli.py evaluate-songs -i synth:3 --songs 4 --no-degraded --json
       python cli.py evaluate-songs -i font:FluidR3_GM.sf2:0 --records runs/songs.jsonl
     """
-    from triadbench.bench import outputs, records
-    from triadbench.bench import songs as scoring
+    from triadbench.bench import outputs, records, songs
     from triadbench.export.predict.predictor import ChordPredictor
 
     if model is not None and model.suffix != ".onnx":
@@ -63,12 +62,12 @@ def evaluate_songs(
     rows = []
     for degrade in (False, True) if degraded is None else (degraded,):
         with console.progress("degraded songs" if degrade else "songs", "songs") as progress:
-            rows += scoring.score_songs(sources, predictor, **plan, degraded=degrade, cache=banks, progress=progress)
+            rows += songs.score_songs(sources, predictor, **plan, degraded=degrade, cache=banks, progress=progress)
     if records_path is not None:
         settings = {**plan, "model": model.name if model else "shipped"}
-        records.append_all(scoring.to_records(rows, settings), records_path)
+        records.append_all(songs.to_records(rows, settings), records_path)
         console.note(f"Records: {records_path}")
     if as_json:
         console.print_json({"rows": rows, **plan})
     else:
-        click.echo(console.table(scoring.HEADERS, scoring.table(rows)))
+        click.echo(console.table(songs.HEADERS, songs.table(rows)))
