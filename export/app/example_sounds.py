@@ -26,11 +26,8 @@ _SONG_CHORD_S = 2.0
 def triad(
     root: str, kind: str, octave: int, seed: int, family: str | None = None, inversion: int = 0, seconds: float = 3.5
 ) -> np.ndarray:
-    """float32 (samples,) at 16 kHz of a triad, its keys pressed together and let go half a second before the end.
-
-    Args:
-        seed, family: of the instrument; see `core.render.synthesiser.make_instrument`.
-    """
+    """float32 (samples,) at 16 kHz of a triad, its keys pressed together and let go half a second before the end;
+    seed and family are of the instrument, see `core.render.synthesiser.make_instrument`."""
     from triadbench.core.render.synthesiser import make_instrument, render_note
 
     instrument = make_instrument(seed, family)
@@ -67,10 +64,9 @@ def write_examples(folder: Path = EXAMPLES) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     waveforms = {name: triad(*settings, seconds=4.0) for name, settings in CLIPS.items()} | {SONG: song()}
-    paths = []
-    for name, waveform in waveforms.items():
-        paths.append(folder / example(name).name)
-        soundfile.write(paths[-1], waveform, SAMPLE_RATE, format="OGG", subtype="VORBIS")
+    paths = [folder / example(name).name for name in waveforms]
+    for path, waveform in zip(paths, waveforms.values(), strict=True):
+        soundfile.write(path, waveform, SAMPLE_RATE, format="OGG", subtype="VORBIS")
     return paths
 
 

@@ -13,20 +13,13 @@ _random = secrets.SystemRandom()
 
 @dataclass(frozen=True)
 class Question:
-    """A chord that was played or asked for.
-
-    Attributes:
-        root, type: names of `core.models.chords`.
-        octave: of the root.
-        instrument: seed of our synthesiser.
-        answered: whether it has counted already.
-    """
+    """A chord that was played or asked for, by the names of `core.models.chords`."""
 
     root: str
     type: str
-    octave: int
-    instrument: int
-    answered: bool = False
+    octave: int  # of the root
+    instrument: int  # seed of our synthesiser
+    answered: bool = False  # whether it has counted already
 
     def is_right(self, chord_type: str | None, root: str | None, type_only: bool = False) -> bool:
         """Whether an answer is this chord. Any note of an augmented triad is its root to the ear."""
@@ -57,9 +50,7 @@ class Score:
 
 def ask(before: Question | None = None) -> Question:
     """A random chord, another one than before."""
-    while True:
-        question = Question(
-            _random.choice(ROOTS), _random.choice(TYPES), _random.choice((3, 4)), _random.randrange(1 << 20)
-        )
-        if before is None or (question.root, question.type) != (before.root, before.type):
-            return question
+    chords = [
+        (root, kind) for root in ROOTS for kind in TYPES if not before or (root, kind) != (before.root, before.type)
+    ]
+    return Question(*_random.choice(chords), _random.choice((3, 4)), _random.randrange(1 << 20))
