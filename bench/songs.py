@@ -134,11 +134,12 @@ def _summary(songs: list[dict]) -> dict:
 
 def to_records(rows: Sequence[dict], settings: dict) -> list[dict]:
     """A record a row: the samples are each song's weighted chord symbol recall (triads)."""
-    common, recorded = {"unit": "recall", "environment": machine.environment()}, []
+    environment, recorded = machine.environment(), []
     for row in rows:
         parameters = {"instrument": row["instrument"], "degraded": row["degraded"], **settings}
         values = {k: v for k, v in row.items() if k not in ("instrument", "degraded", "scores", "source")}
-        recorded.append(records.make("songs", parameters=parameters, samples=row["scores"], **values, **common))
+        values |= {"unit": "recall", "samples": row["scores"], "environment": environment}
+        recorded.append(records.make("songs", parameters=parameters, **values))
     return recorded
 
 
