@@ -6,6 +6,7 @@ kernels/gpu/original.listing.txt and kernels/cpu/original.listing.txt hold those
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -129,21 +130,11 @@ class _Symbol:
         self.lines.append(f"{result.name} = {form.format(*names)}")
         return result
 
-    def __add__(self, other: _Symbol) -> _Symbol:
-        return self._result("{} + {}", other)
-
-    def __sub__(self, other: _Symbol) -> _Symbol:
-        return self._result("{} - {}", other)
-
-    def __mul__(self, other: float) -> _Symbol:
-        return self._result("{} * {}", other)
-
-    def __neg__(self) -> _Symbol:
-        return self._result("-{}")
-
-    def fma(self, factor: float, addend: _Symbol) -> _Symbol:
-        """self * factor + addend."""
-        return self._result("fma({}, {}, {})", factor, addend)
+    __add__ = functools.partialmethod(_result, "{} + {}")
+    __sub__ = functools.partialmethod(_result, "{} - {}")
+    __mul__ = functools.partialmethod(_result, "{} * {}")
+    __neg__ = functools.partialmethod(_result, "-{}")
+    fma = functools.partialmethod(_result, "fma({}, {}, {})")  # self * factor + addend
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ padding, slices, concatenation, matrix products and elementwise operations.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -111,37 +110,27 @@ def why_not(n_fft: int) -> str | None:
 
 def _cheapest(n_fft: int, needed: np.ndarray) -> int:
     """The n1 of the least work: products, plus the values that pass between them."""
-    best, n1 = n_fft * 2 * max(1, int(needed.sum())), 1
-    small = [n for n in range(1, math.isqrt(n_fft) + 1) if n_fft % n == 0]
-    for candidate in sorted({*small, *(n_fft // n for n in small)} - {1}):
-        n2, groups = n_fft // candidate, (candidate + 1) // 2
-        share = _most_slots(n_fft, candidate, needed)
-        cost = n2 * 2 * groups * candidate + groups * 2 * share * 2 * n2 + _PASS_COST * 2 * groups * n2
+
+    def cost(n1: int) -> tuple[int, int]:
+        n2, (groups, slots) = n_fft // n1, _slots(n_fft, n1, needed).shape
+        if n1 == 1:
+            return n_fft * 2 * slots, -1
         # On a tie the larger first factor: fewer and larger matrices in its step.
-        if cost <= best:
-            best, n1 = cost, candidate
-    return n1
+        return n2 * 2 * groups * n1 + groups * 2 * slots * 2 * n2 + _PASS_COST * 2 * groups * n2, -n1
 
-
-def _most_slots(n_fft: int, n1: int, needed: np.ndarray) -> int:
-    k = np.flatnonzero(needed)
-    residue = np.minimum(k % n1, (n1 - k) % n1)
-    group = np.where(2 * residue == n1, 0, residue)
-    return max(1, int(np.bincount(group, minlength=1).max())) if len(k) else 1
+    return min((n1 for n1 in range(1, n_fft + 1) if n_fft % n1 == 0), key=cost)
 
 
 def _slots(n_fft: int, n1: int, needed: np.ndarray) -> np.ndarray:
     """(groups, slots) int64: the frequencies 0 .. n_fft - 1 that each group computes, one for each needed bin, -1 for
     a slot that is left over. A frequency above n_fft / 2 stands for its mirror image."""
-    groups: list[list[int]] = [[] for _ in range((n1 + 1) // 2)]
-    for k in np.flatnonzero(needed).tolist():
-        residue = k % n1
-        if 2 * residue > n1:
-            residue, k = n1 - residue, n_fft - k
-        groups[0 if 2 * residue == n1 else residue].append(k)
-    slots = np.full((len(groups), max(1, *(len(group) for group in groups), 1)), -1, np.int64)
-    for row, group in zip(slots, groups, strict=True):
-        row[: len(group)] = group
+    bins = np.flatnonzero(needed)
+    residues = np.minimum(bins % n1, -bins % n1)
+    groups = np.where(2 * residues == n1, 0, residues)
+    frequencies = np.where(bins % n1 == residues, bins, n_fft - bins)
+    counts = np.bincount(groups, minlength=(n1 + 1) // 2)
+    slots = np.full((len(counts), max(1, counts.max())), -1, np.int64)
+    slots[np.arange(slots.shape[1]) < counts[:, None]] = frequencies[np.argsort(groups, kind="stable")]
     return slots
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from triadbench.kernels.conv_pool import FIELDS
-from triadbench.kernels.cpu import machine_code, threads
+from triadbench.kernels.cpu import machine_code
 from triadbench.kernels.cpu.machine_code import host_lanes
 from triadbench.kernels.object_cache import ObjectCache
 
@@ -205,7 +205,7 @@ def _run(name: str, unrolled: int, batch: int, **fields: Tensor | int) -> None:
     for key, value in {"clips": batch, **fields}.items():
         job[FIELDS.index(key)] = value.data_ptr() if isinstance(value, Tensor) else value
     address = _function(name, host_lanes(4), unrolled)
-    threads.run(address, job.ctypes.data, min(torch.get_num_threads(), batch) or 1)
+    machine_code.run(address, job.ctypes.data, min(torch.get_num_threads(), batch) or 1)
 
 
 @functools.cache

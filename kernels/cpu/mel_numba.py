@@ -7,8 +7,8 @@ one a lane: their samples are transposed once, go through the plan's FFT passes 
 are summed by the filters and stored, W neighbours at a time, in a scratch memory that fits L2. Groups of W frames are
 handed out to the threads one chunk after the other, so a slow thread delays only its own chunk.
 
-This file is torch's side. What is prepared once and once a call: kernels/cpu/job.py; what is compiled:
-kernels/cpu/kernel.py; the same on NumPy arrays, without torch: kernels/cpu/numpy_entry.py.
+This file is torch's side. What is prepared, once and once a call, and the same on NumPy arrays, without torch:
+kernels/cpu/numpy_entry.py; what is compiled: kernels/cpu/kernel.py.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from triadbench.kernels.cpu import job as mel_job
+from triadbench.kernels.cpu import machine_code, numpy_entry
 from triadbench.kernels.cpu import plan as mel_plan
-from triadbench.kernels.cpu import threads
 from triadbench.kernels.cpu.machine_code import host_lanes
 from triadbench.kernels.spec import MelSpec
 from triadbench.kernels.torch_operator import BoundedCache, identity, needs_operator, register_operator
@@ -37,7 +36,7 @@ _PREPARED_KEPT = 16  # settings that a process keeps ready, with scratch memory
 @functools.cache
 def why_unavailable() -> str | None:
     """None, or why numba cannot be imported."""
-    reason = mel_job.why_no_compiler()
+    reason = numpy_entry.why_no_compiler()
     if reason is None:
         register_operator("mel_numba", compute)
     return reason
@@ -49,7 +48,7 @@ def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: b
         return f"it runs on the CPU and the input is on {device}"
     if needs_gradient:
         return "it has no gradient"
-    return mel_job.why_not_planned(spec)
+    return numpy_entry.why_not_planned(spec)
 
 
 def plan_for(spec: MelSpec, lanes: int | None = None) -> mel_plan.Plan:
@@ -92,15 +91,15 @@ def compute(
     n_threads = prepared.threads(total, torch.get_num_threads())
     job = prepared.take(n_threads)
     job.fill(time, n_frames, clips.data_ptr(), out.data_ptr(), log_eps, total, n_threads)
-    threads.run(prepared.kernel, job.address, n_threads)
+    machine_code.run(prepared.kernel, job.address, n_threads)
     prepared.jobs.append(job)
     return out
 
 
-_prepared: BoundedCache[mel_job.Prepared] = BoundedCache(_PREPARED_KEPT)
+_prepared: BoundedCache[numpy_entry.Prepared] = BoundedCache(_PREPARED_KEPT)
 
 
-def _prepare(spec: MelSpec, window: Tensor, filterbank: Tensor, dtype: torch.dtype, lanes: int) -> mel_job.Prepared:
+def _prepare(spec: MelSpec, window: Tensor, filterbank: Tensor, dtype: torch.dtype, lanes: int) -> numpy_entry.Prepared:
     if window.dtype != filterbank.dtype or str(window.dtype) not in ("torch.float32", "torch.float64"):
         raise TypeError(
             f"window dtype={window.dtype} and filterbank dtype={filterbank.dtype} must be the same, torch.float32 or "
@@ -110,4 +109,4 @@ def _prepare(spec: MelSpec, window: Tensor, filterbank: Tensor, dtype: torch.dty
     if in_dtype not in ("float32", "float64", "int16"):
         raise TypeError(f"waveform dtype={in_dtype} must be float32, float64 or int16; use waveform.float()")
     window, filterbank = window.detach(), filterbank.detach()  # of their own: `.data` may be set on the caller's
-    return mel_job.prepare(spec, window.numpy(), filterbank.numpy(), in_dtype, lanes, keep=(window, filterbank))
+    return numpy_entry.prepare(spec, window.numpy(), filterbank.numpy(), in_dtype, lanes, keep=(window, filterbank))

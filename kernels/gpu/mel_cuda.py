@@ -8,31 +8,37 @@ n_fft is a product of 2, 3 and 5 whose frame fits shared memory (kernels/gpu/pla
 
 This file is the launcher: what is prepared once, the geometry, torch's side. A call reads torch's current stream,
 allocates its output from torch, waits for nothing, and can be captured in a CUDA graph once the same settings have run
-before on that device (the first call compiles and copies tables).
+before on that device (the first call compiles and copies tables). Code is loaded in the device's primary context, the
+one torch works in. numba's own launcher would convert and type every argument at every call; here pointers and 32-bit
+scalars go straight to the driver.
 """
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import functools
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from triadbench.kernels.gpu import compile as gpu_compile
 from triadbench.kernels.gpu import plan as gpu_plan
+from triadbench.kernels.gpu.memory import PARAMETERS
 from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
 from triadbench.kernels.torch_operator import BoundedCache, identity, needs_operator, register_operator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from triadbench.kernels.gpu.launch import Kernel
-
 COMPUTES_IN_FLOAT64 = False
 
 LONGEST = 2**30  # samples of a clip, zeros and padding included: positions are 32-bit
 _PREPARED_KEPT = 64  # settings that a process keeps ready
+_C_TYPES = {"uint32": ctypes.c_uint32, "int32": ctypes.c_int32, "float32": ctypes.c_float}
+KINDS = tuple(_C_TYPES.get(kind, ctypes.c_void_p) for kind in PARAMETERS.values())
+_STATIC_SHARED_LIMIT = 48 * 1024  # bytes of shared memory that a block gets without asking
 
 
 @functools.cache
@@ -100,8 +106,6 @@ def compute(  # pragma: no cover (needs a GPU)
     """`forward` outside torch.compile."""
     import torch
 
-    from triadbench.kernels.gpu import launch as gpu_launch
-
     clips, spec = with_samples(waveform.contiguous(), spec)
     n_clips, time = clips.shape
     n_frames = spec.n_frames(time)
@@ -111,10 +115,10 @@ def compute(  # pragma: no cover (needs a GPU)
     log = log_eps is not None
     key = (spec, identity(window), identity(filterbank), clips.dtype, clips.device, log)
     prepared = _prepared.get(key) or _prepared.put(key, _prepare(spec, window, filterbank, clips, log))
-    n_blocks, scalars = geometry(prepared.plan, spec, n_clips, time, log_eps)
+    n_blocks, scalars = geometry(prepared.kernel.plan, spec, n_clips, time, log_eps)
     pointers = (clips.data_ptr(), out.data_ptr(), prepared.tables.data_ptr(), prepared.bands.data_ptr())
     stream = torch.cuda.current_stream(clips.device).cuda_stream  # at every call: a graph's capture has its own
-    gpu_launch.launch(prepared.kernel, n_blocks, pointers, scalars, stream)
+    launch(prepared.kernel, n_blocks, pointers, scalars, stream)
     return out
 
 
@@ -162,11 +166,9 @@ def tables_of(
     return np.concatenate((gpu_plan.make_tables(plan, frame_window), weights)), bands
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Prepared:
+class _Prepared(NamedTuple):
     """`keep`: the tensors that the key names by their address, kept alive so that it is not reused."""
 
-    plan: gpu_plan.Plan
     kernel: Kernel
     tables: Tensor
     bands: Tensor
@@ -181,8 +183,6 @@ def _prepare(  # pragma: no cover (needs a GPU)
 ) -> _Prepared:
     import torch
 
-    from triadbench.kernels.gpu import launch as gpu_launch
-
     spec.check_shapes(window.shape, filterbank.shape)  # the compiled code trusts them
     filters, device = filterbank.detach().cpu().numpy(), clips.device
     plan = plan_for(spec, in_dtype=str(clips.dtype).removeprefix("torch."), log=log, filterbank=filters)
@@ -191,4 +191,69 @@ def _prepare(  # pragma: no cover (needs a GPU)
     )
     # Once: another stream may be the next to use the tables, and it knows nothing of this copy.
     torch.cuda.current_stream(device).synchronize()
-    return _Prepared(plan, gpu_launch.kernel(plan, device.index), tables, bands, (window, filterbank))
+    return _Prepared(_kernel(plan, device.index), tables, bands, (window, filterbank))
+
+
+# ---- the driver
+
+
+class Kernel(NamedTuple):
+    """A plan's kernel loaded on one device: the driver's function and context handles."""
+
+    plan: gpu_plan.Plan
+    function: Any
+    context: Any
+
+
+def launch(kernel: Kernel, n_blocks: int, pointers: tuple, scalars: tuple, stream: int) -> None:
+    """One launch on a stream handle; does not wait. Raises RuntimeError with the driver's name of an error."""
+    driver = _driver()
+    other_context = int(_checked(driver.cuCtxGetCurrent())) != int(kernel.context)
+    if other_context:  # a thread that has not used this device yet, or works on another
+        _checked(driver.cuCtxPushCurrent(kernel.context))
+    try:
+        sizes = (n_blocks, 1, 1, kernel.plan.threads, 1, 1, kernel.plan.shared_bytes)  # grid, block, memory
+        _checked(driver.cuLaunchKernel(kernel.function, *sizes, stream, ((*pointers, *scalars), KINDS), 0))
+    finally:
+        if other_context:
+            _checked(driver.cuCtxPopCurrent())
+
+
+@functools.cache
+def _kernel(plan: gpu_plan.Plan, device: int) -> Kernel:  # pragma: no cover (needs a GPU)
+    """The kernel on this device (torch's index), compiled or read from the disk once."""
+    import torch
+
+    driver = _driver()
+    with torch.cuda.device(device):
+        torch.empty(1, device="cuda")  # torch makes its context current in this thread
+        context = _checked(driver.cuCtxGetCurrent())
+        capability = torch.cuda.get_device_capability()
+        if capability < gpu_compile.OLDEST:
+            needed, present = (".".join(map(str, version)) for version in (gpu_compile.OLDEST, capability))
+            raise RuntimeError(
+                f"backend='cuda' needs compute capability {needed}, this GPU has {present}; use another backend"
+            )
+        code = gpu_compile.machine_code(plan, "sm_{}{}".format(*capability))
+        module = _checked(driver.cuModuleLoadData(code))
+        function = _checked(driver.cuModuleGetFunction(module, gpu_compile.ENTRY.encode()))
+        if plan.shared_bytes > _STATIC_SHARED_LIMIT:
+            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            _checked(driver.cuFuncSetAttribute(function, attribute, plan.shared_bytes))
+    return Kernel(plan, function, context)
+
+
+@functools.cache
+def _driver() -> Any:
+    from cuda.bindings import driver
+
+    _checked(driver.cuInit(0))
+    return driver
+
+
+def _checked(status_and_result: tuple) -> Any:
+    """The driver's result, without its error code; raises RuntimeError for an error."""
+    error, *result = status_and_result
+    if int(error):
+        raise RuntimeError(f"CUDA driver: {error.name}; run with CUDA_LAUNCH_BLOCKING=1 to find an earlier cause")
+    return result[0] if result else None

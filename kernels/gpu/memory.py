@@ -13,24 +13,20 @@ from typing import Any
 
 from triadbench.kernels.spec import PAD_MODES
 
-# Of every kernel, in order
-PARAMETERS = "wave out tables bands time n_frames n_tiles hop lead pad n_mels eps half_power".split()
+# Of every kernel, in order: raw pointers, with the type behind the star, and 32-bit scalars. A wave may be *int16 too.
+PARAMETERS = {"wave": "*float32", "out": "*float32", "tables": "*float32", "bands": "*int32", "time": "uint32"}
+PARAMETERS |= {"n_frames": "uint32", "n_tiles": "uint32", "hop": "int32", "lead": "int32", "pad": "int32"}
+PARAMETERS |= {"n_mels": "uint32", "eps": "float32", "half_power": "float32"}
 
 
 def signature(in_dtype: str) -> Any:
-    """The kernel's type: four raw pointers, then 32-bit scalars."""
-    types = _types()
-    wave = types.int16 if in_dtype == "int16" else types.float32
-    pointers = [types.CPointer(t) for t in (wave, types.float32, types.float32, types.int32)]
-    counts = [types.uint32, types.uint32, types.uint32, types.int32, types.int32, types.int32, types.uint32]
-    return types.void(*pointers, *counts, types.float32, types.float32)
-
-
-def _types() -> Any:
-    """numba's types for CUDA, which it makes at run time."""
+    """The kernel's type, as numba has it."""
     from numba.cuda import types
 
-    return types
+    def of(kind: str) -> Any:
+        return types.CPointer(of(kind[1:])) if kind[0] == "*" else getattr(types, kind)
+
+    return types.void(*(of(kind) for kind in {**PARAMETERS, "wave": f"*{in_dtype}"}.values()))
 
 
 @functools.cache
@@ -38,9 +34,11 @@ def device_names() -> dict[str, Any]:
     """The names as numba intrinsics."""
     from llvmlite import ir
     from numba import cuda
+    from numba.cuda import types as numba_types
     from numba.cuda.extending import intrinsic
 
-    types, number = _types(), ir.IntType(32)
+    types: Any = numba_types  # which numba makes at run time
+    number = ir.IntType(32)
     names: dict[str, Any] = {"cuda": cuda, "u": types.uint32, "i32": types.int32, "i64": types.int64}
     names |= {"f32": types.float32, "log": math.log, "sqrt": math.sqrt, "power_of": math.pow}
 
@@ -66,11 +64,13 @@ def device_names() -> dict[str, Any]:
         index = context.cast(builder, index, signature.args[1], types.int64)
         return builder.gep(pointer, [index], inbounds=True)
 
-    def group_at(builder, pointer, count):
-        return builder.bitcast(pointer, ir.VectorType(ir.FloatType(), count).as_pointer())
+    def group(context, builder, signature, pointer, index, count):
+        """Pointer to `count` neighbours from element `index` on."""
+        vector = ir.VectorType(ir.FloatType(), count)
+        return builder.bitcast(place(context, builder, signature, pointer, index), vector.as_pointer())
 
-    def parts_of(context, builder, signature, group, count):
-        parts = [builder.extract_element(group, number(i)) for i in range(count)]
+    def parts_of(context, builder, signature, values, count):
+        parts = [builder.extract_element(values, number(i)) for i in range(count)]
         return context.make_tuple(builder, signature.return_type, parts)
 
     def read_only(builder, pointer, align=None):
@@ -79,9 +79,8 @@ def device_names() -> dict[str, Any]:
         value.set_metadata("invariant.load", builder.module.add_metadata([]))
         return value
 
-    @device_function(lambda pointer, count: pointer)
-    def advance(context, builder, signature, pointer, count):
-        return place(context, builder, signature, pointer, count)
+    place.__name__ = "advance"
+    device_function(lambda pointer, count: pointer)(place)
 
     @device_function(lambda pointer, index: types.int32 if pointer.dtype == types.int32 else types.float32)
     def read(context, builder, signature, pointer, index):
@@ -91,8 +90,8 @@ def device_names() -> dict[str, Any]:
 
     @device_function(lambda pointer, index: types.UniTuple(types.float32, 4))
     def read4(context, builder, signature, pointer, index):
-        quad = group_at(builder, place(context, builder, signature, pointer, index), 4)
-        return parts_of(context, builder, signature, read_only(builder, quad, align=16), 4)
+        quad = read_only(builder, group(context, builder, signature, pointer, index, 4), align=16)
+        return parts_of(context, builder, signature, quad, 4)
 
     @device_function(lambda pointer, index: pointer.dtype)
     def load(context, builder, signature, pointer, index):
@@ -100,8 +99,8 @@ def device_names() -> dict[str, Any]:
 
     @device_function(lambda pointer, index: types.UniTuple(types.float32, 2))
     def load2(context, builder, signature, pointer, index):
-        pair = group_at(builder, place(context, builder, signature, pointer, index), 2)
-        return parts_of(context, builder, signature, builder.load(pair, align=8), 2)
+        pair = builder.load(group(context, builder, signature, pointer, index, 2), align=8)
+        return parts_of(context, builder, signature, pair, 2)
 
     @device_function(lambda pointer, index, value: types.void)
     def store(context, builder, signature, pointer, index, value):
@@ -113,8 +112,7 @@ def device_names() -> dict[str, Any]:
         pair = ir.Constant(ir.VectorType(ir.FloatType(), 2), ir.Undefined)
         for i, value in enumerate((first, second)):
             pair = builder.insert_element(pair, value, number(i))
-        target = group_at(builder, place(context, builder, signature, pointer, index), 2)
-        builder.store(pair, target, align=8)
+        builder.store(pair, group(context, builder, signature, pointer, index, 2), align=8)
 
     @device_function(lambda array: types.CPointer(array.dtype))
     def pointer_to(context, builder, signature, array):

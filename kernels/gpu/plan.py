@@ -12,6 +12,7 @@ The powers then lie over the transform's memory, bin k at k, or at k + k // r wh
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -110,9 +111,8 @@ def make_plan(n_fft: int, n_bins: int, in_dtype: str, edge: str, power: str, log
     reason, layout = why_not(n_fft), _layout(n_fft)
     if reason or layout is None:
         raise ValueError(reason)
-    real_radix, radices, frames, threads = layout
     n_bins = min(n_bins + TAIL, n_fft // 2 + 1)  # a filter's last quad reads them, with weights of zero
-    return Plan(n_fft, real_radix, radices, frames, threads, n_bins, in_dtype, edge, power, log)
+    return dataclasses.replace(layout, n_bins=n_bins, in_dtype=in_dtype, edge=edge, power=power, log=log)
 
 
 @functools.cache
@@ -126,22 +126,21 @@ def why_not(n_fft: int) -> str | None:
 
 
 @functools.cache
-def _layout(n_fft: int) -> tuple[int, tuple[int, ...], int, int] | None:
-    """Real radix, radices, frames and threads of the cheapest plan that fits, by a count of passes and idle threads."""
+def _layout(n_fft: int) -> Plan | None:
+    """The cheapest plan that fits, by a count of passes and idle threads; its radices, frames and threads count."""
     best = None
-    for radices in _splits(n_fft):
-        real_radix, rest = radices[0], radices[1:] or (1,)
-        one = Plan(n_fft, real_radix, rest, 1, 32, 1, "float32", "constant", "power", False)
+    splits = [(n_fft,)] if n_fft <= 8 else (radices for radices in _splits(n_fft) if len(radices) > 1)
+    for real_radix, *rest in splits:
+        one = Plan(n_fft, real_radix, tuple(rest) or (1,), 1, 32, 1, "float32", "constant", "power", False)
         for frames in range(1, 33):
             plan = dataclasses.replace(one, frames=frames)
-            last_items = frames * plan.n_residues * plan.groups
-            threads = -(-last_items // 32) * 32
+            threads = -(-frames * plan.n_residues * plan.groups // 32) * 32  # the last pass's
             most = _MOST_THREADS if frames == 1 else _THREADS if frames > 2 else _THREADS_OF_TWO
             if threads > most or plan.shared_bytes > SHARED_LIMIT:
                 break
             cost = _cost(plan, threads)
             if best is None or cost < best[0]:
-                best = cost, (real_radix, rest, frames, threads)
+                best = cost, dataclasses.replace(plan, threads=threads)
     return best and best[1]
 
 
@@ -157,24 +156,13 @@ def _cost(plan: Plan, threads: int) -> float:
     return total / plan.frames * registers * (1.1 if threads < 64 else 1.0)
 
 
-def _splits(n_fft: int) -> list[tuple[int, ...]]:
-    """n_fft as ordered products of two to four radices; one where it is small."""
-    if n_fft <= 8:
-        return [(n_fft,)]
-    splits = []
-
-    def extend(rest: int, chosen: tuple[int, ...]) -> None:
-        if rest == 1:
-            if len(chosen) > 1:
-                splits.append(chosen)
-            return
-        if len(chosen) < 4:
-            for radix in range(2, LARGEST_RADIX + 1):
-                if rest % radix == 0:
-                    extend(rest // radix, (*chosen, radix))
-
-    extend(n_fft, ())
-    return splits
+def _splits(n_fft: int, most: int = 4) -> Iterator[tuple[int, ...]]:
+    """n_fft as ordered products of at most `most` radices."""
+    if n_fft == 1:
+        yield ()
+    for radix in range(2, LARGEST_RADIX + 1) if most else ():
+        if n_fft % radix == 0:
+            yield from ((radix, *rest) for rest in _splits(n_fft // radix, most - 1))
 
 
 # ---- tables
@@ -199,8 +187,7 @@ def make_tables(plan: Plan, frame_window: np.ndarray) -> np.ndarray:
     A thread reads 16 bytes at a time: the values that one b needs in order (window over a; cos, sin over c = 1, 2, ..)
     lie in quads, [quad][b][4].  frame_window: float64 (n_fft,), every constant factor of the spectrum included.
     """
-    parts = [_in_quads(frame_window.reshape(plan.real_radix, plan.m))]
-    parts.append(_twiddles(plan.n_residues, plan.m, plan.n_fft))
+    parts = [_in_quads(frame_window.reshape(plan.real_radix, plan.m)), _twiddles(plan.n_residues, plan.m, plan.n_fft)]
     size = plan.m
     for radix in plan.radices[:-1]:
         parts.append(_twiddles(radix, size // radix, size))

@@ -41,6 +41,13 @@ _CLASS_OF = {
     "other": "",
 }
 CLASSES = tuple(_CLASS_OF)
+_REPORTED = {  # by ptxas
+    "registers": r"Used (\d+) registers",
+    "spill_store_bytes": r"(\d+) bytes spill stores",
+    "spill_load_bytes": r"(\d+) bytes spill loads",
+    "shared_bytes": r"(\d+) bytes smem",
+    "stack_bytes": r"(\d+) bytes stack frame",
+}
 _OPERATION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
 _ENOUGH_S = 120  # a compiler that takes longer hangs
 
@@ -86,34 +93,20 @@ def _analysis(spec: MelSpec, in_dtype: str, log: bool, arch: str) -> dict[str, A
     report, listing = _assemble(gpu_compile.ptx(plan), arch)
     seconds = time.perf_counter() - began
 
-    def number(pattern: str) -> int:
+    counts = {}
+    for name, pattern in _REPORTED.items():
         match = re.search(pattern, report)
-        return int(match[1]) if match else 0
-
+        counts[name] = int(match[1]) if match else 0
+    counts["shared_bytes"] += plan.shared_bytes
     mix = _mix(listing)
-    registers = number(r"Used (\d+) registers")
-    shared_bytes = number(r"(\d+) bytes smem") + plan.shared_bytes
-    blocks_by = occupancy(registers, shared_bytes, plan.threads, arch)
+    blocks_by = occupancy(counts["registers"], counts["shared_bytes"], plan.threads, arch)
     limited_by = min(blocks_by, key=lambda limit: blocks_by[limit])
-    return {
-        "arch": arch,
-        "registers": registers,
-        "spill_store_bytes": number(r"(\d+) bytes spill stores"),
-        "spill_load_bytes": number(r"(\d+) bytes spill loads"),
-        "shared_bytes": shared_bytes,
-        "stack_bytes": number(r"(\d+) bytes stack frame"),
-        "threads_per_block": plan.threads,
-        "frames_per_block": plan.frames,
-        "instructions": sum(mix.values()),
-        "mix": mix,
-        "limits": limits,
-        "blocks_per_sm": blocks_by[limited_by],
-        "blocks_per_sm_by": blocks_by,
-        "limited_by": limited_by,
-        "occupancy": blocks_by[limited_by] * plan.threads / limits["threads"],
-        "radices": [plan.real_radix, *plan.radices],
-        "seconds": seconds,
-    }
+    blocks = {"blocks_per_sm": blocks_by[limited_by], "blocks_per_sm_by": blocks_by, "limited_by": limited_by}
+    radices = [plan.real_radix, *plan.radices]
+    shape = {"threads_per_block": plan.threads, "frames_per_block": plan.frames, "radices": radices}
+    occupied = blocks_by[limited_by] * plan.threads / limits["threads"]
+    code = {"arch": arch, "instructions": sum(mix.values()), "mix": mix, "limits": limits, "occupancy": occupied}
+    return {**code, **counts, **shape, **blocks, "seconds": seconds}
 
 
 def occupancy(registers: int, shared_bytes: int, threads: int, arch: str) -> dict[str, int]:

@@ -6,11 +6,11 @@ import pytest
 
 from triadbench.kernels import object_cache
 from triadbench.kernels.conv_pool import blocks
-from triadbench.kernels.cpu import job
+from triadbench.kernels.cpu import machine_code, numpy_entry
 from triadbench.kernels.gpu import compile as gpu_compile
 from triadbench.kernels.object_cache import ObjectCache
 
-CACHES = {cache.name: cache for cache in (job._CACHE, blocks._CACHE, gpu_compile._CACHE)}
+CACHES = {cache.name: cache for cache in (numpy_entry._CACHE, blocks._CACHE, gpu_compile._CACHE)}
 
 
 def _fresh(cache, **changes):
@@ -45,7 +45,9 @@ def _imported(module):
 
 
 @pytest.mark.parametrize(
-    ("cache", "module"), [(job._CACHE, "cpu.kernel"), (blocks._CACHE, "conv_pool.code")], ids=["mel", "conv_pool"]
+    ("cache", "module"),
+    [(numpy_entry._CACHE, "cpu.kernel"), (blocks._CACHE, "conv_pool.code")],
+    ids=["mel", "conv_pool"],
 )
 def test_the_sources_are_those_that_the_compiler_reads(cache, module):
     unlisted = {"cpu/plan.py", "spec.py"} if module == "conv_pool.code" else set()
@@ -63,6 +65,17 @@ def test_a_key_covers_settings_packages_and_python(cache, monkeypatch):
     monkeypatch.setattr(object_cache.sys, "version_info", (3, 99))
     keys.add(_fresh(cache).key())
     assert len(keys) == 5 + len(cache.packages)
+
+
+def test_machine_code_is_kept_for_each_processor(tmp_path, monkeypatch):
+    """Another name or other features compile again, into another file; the same ones find theirs."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    code, compiled = machine_code.object_code("define void @f(i64* %job) { ret void }"), []
+    here, more = ("znver4", ("+avx", "+avx2")), ("znver4", ("+avx", "+avx2", "+avx512f"))
+    for processor in (here, more, ("skylake", here[1]), here, more):
+        monkeypatch.setattr(machine_code, "host_processor", lambda processor=processor: processor)
+        assert machine_code.load(ObjectCache("x", (), ()), (), "f", lambda: compiled.append(code) or code)
+    assert len(compiled) == len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_missing_package_has_a_key_too():

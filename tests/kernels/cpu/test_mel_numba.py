@@ -16,8 +16,7 @@ from tests.kernels.inputs import TOLERANCES, arrays_of, in_a_new_process, noise,
 from triadbench.kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram
 from triadbench.kernels import torch_operator as torch_side
 from triadbench.kernels.compare import assert_close, compare
-from triadbench.kernels.cpu import job as numba_job
-from triadbench.kernels.cpu import mel_numba
+from triadbench.kernels.cpu import mel_numba, numpy_entry
 from triadbench.kernels.cpu import plan as numba_plan
 from triadbench.kernels.mel_reference import mel_spectrogram
 
@@ -239,9 +238,9 @@ def test_many_settings_are_forgotten_again():
         _mel(MelSpec(n_fft=n_fft, n_mels=2), noise((1, 300)))
     assert len(mel_numba._prepared) == mel_numba._PREPARED_KEPT
     prepared = list(mel_numba._prepared.values())[-1]
-    for time in range(1000, 1002 + numba_job.LENGTHS_KEPT):
+    for time in range(1000, 1002 + numpy_entry.LENGTHS_KEPT):
         assert prepared.n_frames(time) == prepared.spec.n_frames(time)
-    assert len(prepared.lengths) <= numba_job.LENGTHS_KEPT
+    assert len(prepared.lengths) <= numpy_entry.LENGTHS_KEPT
 
 
 CALL = "import sys, torch\nfrom triadbench.kernels import ORIGINAL, MelSpectrogram\n" + (

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from triadbench.kernels import CHORD, ORIGINAL, WHISPER, MelSpec, MelSpectrogram
-from triadbench.kernels.cpu import job as numba_job
+from triadbench.kernels.cpu import machine_code
 from triadbench.kernels.cpu import numpy_entry as numpy_mel
-from triadbench.kernels.cpu import threads as numba_threads
 
 ROOT = Path(__file__).resolve().parents[3]
 SPECS = {
@@ -91,7 +90,7 @@ def test_why_unavailable(monkeypatch):
     assert numpy_mel.why_unavailable(CHORD) is None
     assert "has the prime factor 1031" in numpy_mel.why_unavailable(MelSpec(n_fft=2062))
     assert "no formula" in numpy_mel.why_unavailable(MelSpec(window="custom"))
-    monkeypatch.setattr(numba_job.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(numpy_mel.importlib.util, "find_spec", lambda name: None)
     assert numpy_mel.why_unavailable(CHORD) == "numba is not installed; pip install numba"
 
 
@@ -100,20 +99,20 @@ import sys
 import numpy as np
 from triadbench.kernels import CHORD
 from triadbench.kernels.cpu import numpy_entry as numpy_mel
-from triadbench.kernels.cpu import threads as numba_threads
+from triadbench.kernels.cpu import machine_code
 waveforms = np.random.default_rng(0).standard_normal((8, 64000)).astype(np.float32)
-who, run = [], numba_threads.run_on_pool
-numba_threads.run_on_pool = lambda *arguments: who.append(run(*arguments))
+who, run = [], machine_code.run_on_pool
+machine_code.run_on_pool = lambda *arguments: who.append(run(*arguments))
 numpy_mel.mel(waveforms[:1], CHORD, log=True, threads=2)  # too little to wake anyone
 mel = numpy_mel.mel(waveforms, CHORD, log=True, threads=2)
-print(*sorted({"torch", "numba", "scipy", "onnx", "onnxruntime"} & set(sys.modules)), who, numba_threads._openmp.cache_info().currsize)
+print(*sorted({"torch", "numba", "scipy", "onnx", "onnxruntime"} & set(sys.modules)), who, machine_code._openmp.cache_info().currsize)
 sys.stdout.flush()
 import torch
 from triadbench.kernels import MelSpectrogram
 torch.set_num_threads(2)
 module = MelSpectrogram.from_spec(CHORD, backend="numba", log=True)
 print(np.array_equal(module(torch.from_numpy(waveforms)).numpy(), mel))
-print(numba_threads._openmp() is not None)
+print(machine_code._openmp() is not None)
 """
 
 
@@ -121,4 +120,4 @@ def test_a_process_without_torch_and_numba():
     """And torch that comes later finds its own threads all the same."""
     numpy_mel.load(CHORD)  # the machine code is on the disk from here on
     done = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["['pool'] 0", "True", str(numba_threads._openmp() is not None)]
+    assert done.stdout.splitlines() == ["['pool'] 0", "True", str(machine_code._openmp() is not None)]

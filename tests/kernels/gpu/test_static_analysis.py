@@ -10,7 +10,6 @@ import pytest
 
 from triadbench.kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec
 from triadbench.kernels.gpu import compile as cuda_compile
-from triadbench.kernels.gpu import launch as cuda_launch
 from triadbench.kernels.gpu import mel_cuda
 from triadbench.kernels.gpu import memory as cuda_memory
 from triadbench.kernels.gpu import plan as cuda_plan
@@ -102,7 +101,7 @@ def test_the_launcher_passes_what_the_kernel_takes():
     """Order, size and kind of every parameter."""
     kinds = {ctypes.c_void_p: "u64", ctypes.c_uint32: "u32", ctypes.c_int32: "u32", ctypes.c_float: "f32"}
     taken = re.findall(r"\.param \.([a-z]+\d+) mel_param_\d+", cuda_static.ptx(WHISPER))
-    assert taken == [kinds[kind] for kind in cuda_launch.KINDS]
+    assert taken == [kinds[kind] for kind in mel_cuda.KINDS]
     assert len(taken) == len(cuda_memory.PARAMETERS)
     plan = mel_cuda.plan_for(WHISPER, log=True)
     assert len(mel_cuda.geometry(plan, WHISPER, 2, 16000, 1e-10)[1]) + 4 == len(taken)
@@ -120,13 +119,14 @@ def test_a_launch_calls_the_driver_once(monkeypatch):
 
             return call
 
-    monkeypatch.setattr(cuda_launch, "_driver", Driver)
-    kernel = cuda_launch.Kernel(function=5, context=7, threads=128, shared_bytes=1000)
-    scalars = mel_cuda.geometry(mel_cuda.plan_for(WHISPER, log=True), WHISPER, 2, 16000, 1e-10)[1]
-    cuda_launch.launch(kernel, 20, (11, 12, 13, 14), scalars, 99)
+    monkeypatch.setattr(mel_cuda, "_driver", Driver)
+    plan = mel_cuda.plan_for(WHISPER, log=True)
+    kernel = mel_cuda.Kernel(plan, function=5, context=7)
+    scalars = mel_cuda.geometry(plan, WHISPER, 2, 16000, 1e-10)[1]
+    mel_cuda.launch(kernel, 20, (11, 12, 13, 14), scalars, 99)
     assert [name for name, _ in calls] == ["cuCtxGetCurrent", "cuCtxPushCurrent", "cuLaunchKernel", "cuCtxPopCurrent"]
-    parameters = ((11, 12, 13, 14, 16000, 101, 10, 160, 200, 0, 80, 1e-10, 1.0), cuda_launch.KINDS)
-    assert calls[2][1] == (5, 20, 1, 1, 128, 1, 1, 1000, 99, parameters, 0)
+    parameters = ((11, 12, 13, 14, 16000, 101, 10, 160, 200, 0, 80, 1e-10, 1.0), mel_cuda.KINDS)
+    assert calls[2][1] == (5, 20, 1, 1, plan.threads, 1, 1, plan.shared_bytes, 99, parameters, 0)
 
 
 def test_machine_code_is_made_and_kept(tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ from tests.kernels.inputs import arrays_of, in_a_new_process, noise
 from triadbench.kernels import ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram
 from triadbench.kernels.cpu import machine_code, mel_numba
 from triadbench.kernels.cpu import plan as numba_plan
-from triadbench.kernels.cpu import threads as numba_threads
 
 
 def _last_prepared():
@@ -44,12 +43,12 @@ class TestThreads:
     @pytest.fixture
     def ran(self, monkeypatch):
         """What each call ran on: (who, threads)."""
-        seen, run = [], numba_threads.run
+        seen, run = [], machine_code.run
 
         def watched(address, job, n_threads):
             seen.append((run(address, job, n_threads), n_threads))
 
-        monkeypatch.setattr(numba_threads, "run", watched)
+        monkeypatch.setattr(machine_code, "run", watched)
         return seen
 
     def test_torchs_number_is_what_runs(self, ran):
@@ -60,7 +59,7 @@ class TestThreads:
         module(torch.zeros(1, 600))  # too little work to wake anyone
         assert [n_threads for _, n_threads in ran] == [1, 3, 1]
         assert ran[0][0] == ran[2][0] == "caller"
-        assert ran[1][0] == ("openmp" if numba_threads._openmp() else "pool")
+        assert ran[1][0] == ("openmp" if machine_code._openmp() else "pool")
 
     def test_the_frames_of_one_clip_are_shared(self, ran):
         """Each thread takes a scratch memory of the job, and groups from its counter: for one clip, of 16 frames."""
@@ -85,7 +84,7 @@ class TestThreads:
     def test_pythons_pool_where_openmp_is_missing(self, ran, monkeypatch):
         module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="numba"), torch.from_numpy(noise((2, 64000)))
         expected = module(waveform)
-        monkeypatch.setattr(numba_threads, "_openmp", lambda: None)
+        monkeypatch.setattr(machine_code, "_openmp", lambda: None)
         torch.set_num_threads(3)
         assert torch.equal(module(waveform), expected)
         assert ran[-1] == ("pool", 3)
@@ -95,14 +94,14 @@ class TestThreads:
             def __init__(self, name):
                 pass
 
-        monkeypatch.setattr(numba_threads.ctypes, "CDLL", Empty)
-        assert numba_threads._openmp.__wrapped__() is None
+        monkeypatch.setattr(machine_code.ctypes, "CDLL", Empty)
+        assert machine_code._openmp.__wrapped__() is None
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
     def test_a_forked_child_has_threads_of_its_own(self):
-        expected = "openmp" if numba_threads._openmp() else "pool"
+        expected = "openmp" if machine_code._openmp() else "pool"
         assert in_a_new_process(FORKED) == [expected, "pool", "True"]
-        without = FORKED.replace("who, run", "numba_threads._openmp = lambda: None\nwho, run", 1)
+        without = FORKED.replace("who, run", "machine_code._openmp = lambda: None\nwho, run", 1)
         assert in_a_new_process(without) == ["pool", "pool", "True"]
 
     def test_callers_at_the_same_time(self):
@@ -124,20 +123,20 @@ class TestThreads:
                 raise RuntimeError("a helper failed")
             assert begun.wait(10)
 
-        monkeypatch.setattr(numba_threads, "_openmp", lambda: None)
-        monkeypatch.setattr(numba_threads, "entry", lambda address: work)
+        monkeypatch.setattr(machine_code, "_openmp", lambda: None)
+        monkeypatch.setattr(machine_code, "entry", lambda address: work)
         with pytest.raises(RuntimeError, match="a helper failed"):
-            numba_threads.run(0, 0, 2)
+            machine_code.run(0, 0, 2)
 
 
 FORKED = """
 import os, signal, torch
 from triadbench.kernels import ORIGINAL, MelSpectrogram
-from triadbench.kernels.cpu import threads as numba_threads
+from triadbench.kernels.cpu import machine_code
 torch.set_num_threads(2)
 module, waveform = MelSpectrogram.from_spec(ORIGINAL, backend="numba"), torch.ones(2, 64000)
-who, run = [], numba_threads.run
-numba_threads.run = lambda *arguments: who.append(run(*arguments))
+who, run = [], machine_code.run
+machine_code.run = lambda *arguments: who.append(run(*arguments))
 expected = module(waveform)
 read, write = os.pipe()
 child = os.fork()
