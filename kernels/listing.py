@@ -50,9 +50,6 @@ def kernel_listing(spec: MelSpec, target: str = "cpu", *, log: bool = True, lane
     return _cuda(spec, log) if target == "cuda" else _cpu(spec, lanes)
 
 
-# ---- the GPU's program
-
-
 def _cuda(spec: MelSpec, log: bool) -> str:
     plan = gpu_plan_for(spec, log=log)
     text, constants = program(plan)
@@ -79,9 +76,6 @@ def _joined(lines: Iterable[str]) -> list[str]:
             joined.append(line)
         last_depth = depth
     return joined
-
-
-# ---- the CPU's plan and butterflies
 
 
 def _cpu(spec: MelSpec, lanes: int) -> str:

@@ -105,9 +105,6 @@ def why_not(n_fft: int) -> str | None:
     return None
 
 
-# ---- the factors
-
-
 def _cheapest(n_fft: int, needed: np.ndarray) -> int:
     """The n1 of the least work: products, plus the values that pass between them."""
 
@@ -132,9 +129,6 @@ def _slots(n_fft: int, n1: int, needed: np.ndarray) -> np.ndarray:
     slots = np.full((len(counts), max(1, counts.max())), -1, np.int64)
     slots[np.arange(slots.shape[1]) < counts[:, None]] = frequencies[np.argsort(groups, kind="stable")]
     return slots
-
-
-# ---- the matrices
 
 
 def _turn(numerator: np.ndarray, size: int) -> np.ndarray:

@@ -16,12 +16,11 @@ would give 0 times infinity.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -69,8 +68,7 @@ def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor,
         return in_chunks(waveform, spec, constants, log_eps)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Constants:
+class Constants(NamedTuple):
     """A plan's first, second and filters as tensors of the computation's dtype and device."""
 
     first: Tensor | None  # None where the transform is one matrix
@@ -97,9 +95,6 @@ def all_at_once(waveform: Tensor, spec: MelSpec, constants: Constants, log_eps: 
     if log_eps is not None:
         mel = (mel + log_eps).log()
     return mel.reshape(spec.n_mels, batch, n_frames).transpose(0, 1)
-
-
-# ---- the steps
 
 
 def _padded(waveform: Tensor, spec: MelSpec, dtype: torch.dtype) -> Tensor:
@@ -137,20 +132,17 @@ def _edge(x: Tensor, edge: int, pad_mode: str, right: int) -> Tensor:
     return x.new_zeros((x.shape[0], edge))
 
 
-def _hops(spec: MelSpec) -> int:
-    return math.ceil(spec.n_fft / spec.hop_length)
-
-
 def _frame_span(spec: MelSpec) -> int:
     """Samples that a frame is cut from: whole hops, unless they are too many."""
-    return _hops(spec) * spec.hop_length if _hops(spec) <= _SLICES else spec.n_fft
+    hops = math.ceil(spec.n_fft / spec.hop_length)
+    return hops * spec.hop_length if hops <= _SLICES else spec.n_fft
 
 
 def _frames(x: Tensor, spec: MelSpec) -> Tensor:
     """Padded clips (batch, samples) -> (n_fft, batch, n_frames), contiguous."""
     import torch
 
-    n_fft, hop, hops = spec.n_fft, spec.hop_length, _hops(spec)
+    n_fft, hop, hops = spec.n_fft, spec.hop_length, math.ceil(spec.n_fft / spec.hop_length)
     if torch.compiler.is_compiling():  # a gather: hops as a view would tie an open length to a multiple of the hop
         n_frames = (x.shape[1] - _frame_span(spec)) // hop + 1
         starts, offsets = torch.arange(n_frames, device=x.device) * hop, torch.arange(n_fft, device=x.device)
@@ -246,9 +238,6 @@ class _Memory(dict[tuple, Any]):
         return self[key]
 
 
-# ---- what would round the products
-
-
 @contextlib.contextmanager
 def _full_precision(device: str) -> Iterator[None]:
     """No autocast, and no TF32 or bfloat16 in float32 products: with 11 bits there is nothing left of a quiet bin."""
@@ -262,8 +251,6 @@ def _full_precision(device: str) -> Iterator[None]:
             stack.callback(torch.set_float32_matmul_precision, precision)
         yield
 
-
-# ---- what one spec, window and filterbank need, worked out once
 
 _constants: BoundedCache[tuple] = BoundedCache(_KEPT)
 

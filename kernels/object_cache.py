@@ -24,9 +24,8 @@ class ObjectCache:
     """The files of one kind of compiled code.
 
     Attributes:
-        name: how the files' names begin.
-        sources: the files, relative to kernels/, whose text decides what code comes out.
-        packages: the distributions whose versions do.
+        name: how the files' names begin. sources: the files, relative to kernels/, whose text decides what code comes
+            out. packages: the distributions whose versions do.
     """
 
     name: str

@@ -91,10 +91,11 @@ class MelSpec:
     mel_scale: str = "htk"
 
     def __post_init__(self) -> None:
+        put = functools.partial(object.__setattr__, self)  # the dataclass is frozen
         for name in ("sample_rate", "n_fft", "n_mels"):
-            self._put(name, _integer(name, getattr(self, name), at_least=1))
+            put(name, _integer(name, getattr(self, name), at_least=1))
         win_length = self.n_fft if self.win_length is None else self.win_length
-        self._put("win_length", _integer("win_length", win_length, at_least=1))
+        put("win_length", _integer("win_length", win_length, at_least=1))
         if self.win_length > self.n_fft:
             raise ValueError(
                 f"win_length={self.win_length} must not exceed n_fft={self.n_fft}; shorten the window or raise n_fft"
@@ -102,34 +103,29 @@ class MelSpec:
         if self.hop_length is None and self.win_length == 1:
             raise ValueError("hop_length=None means win_length // 2, which is 0 for win_length=1; state hop_length")
         hop_length = self.win_length // 2 if self.hop_length is None else self.hop_length
-        self._put("hop_length", _integer("hop_length", hop_length, at_least=1))
-        self._put("pad", _integer("pad", self.pad, at_least=0))
-        self._put("f_min", _real("f_min", self.f_min))
-        self._put("f_max", float(self.sample_rate // 2) if self.f_max is None else _real("f_max", self.f_max))
+        put("hop_length", _integer("hop_length", hop_length, at_least=1))
+        put("pad", _integer("pad", self.pad, at_least=0))
+        put("f_min", _real("f_min", self.f_min))
+        put("f_max", float(self.sample_rate // 2) if self.f_max is None else _real("f_max", self.f_max))
         if not 0.0 <= self.f_min < self.f_max:
             raise ValueError(
                 f"f_min={self.f_min} and f_max={self.f_max} must satisfy 0 <= f_min < f_max (Hz); "
                 "f_max=None means sample_rate // 2"
             )
-        self._put("power", _real("power", self.power))
+        put("power", _real("power", self.power))
         if self.power <= 0.0:
             raise ValueError(f"power={self.power} must be above 0; use 1 for magnitude or 2 for power")
         if not isinstance(self.center, (bool, np.bool_)):
             raise ValueError(f"center={self.center!r} must be True or False")
-        self._put("center", bool(self.center))
+        put("center", bool(self.center))
         for name, valid in _CHOICES.items():
             _one_of(name, getattr(self, name), valid)
         self.text  # noqa: B018  (made once, here, for torch.compile)
-
-    def _put(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # the dataclass is frozen
 
     @functools.cached_property
     def text(self) -> str:
         """Every setting, as `ast.literal_eval` reads it: for operators, which take no dataclass."""
         return repr(self.to_dict())
-
-    # ---- sizes
 
     @property
     def n_freqs(self) -> int:
@@ -165,8 +161,6 @@ class MelSpec:
         n_padded = n_samples + 2 * self.pad + (2 * (self.n_fft // 2) if self.center else 0)
         return 1 + (n_padded - self.n_fft) // self.hop_length
 
-    # ---- arrays
-
     def frame_window(self, window: np.ndarray) -> np.ndarray:
         """The window, centred in n_fft samples, times the spectrum's normalisation: float64 (n_fft,)."""
         frame = np.zeros(self.n_fft)
@@ -192,8 +186,8 @@ class MelSpec:
 
     def mel_points(self) -> np.ndarray:
         """Corners of the filters, Hz, float64 (n_mels + 2,): filter i spans points i to i + 2 and peaks at i + 1."""
-        ends = hz_to_mel(np.array([self.f_min, self.f_max]), self.mel_scale)
-        return mel_to_hz(np.linspace(ends[0], ends[1], self.n_mels + 2), self.mel_scale)
+        ends = _hz_to_mel(np.array([self.f_min, self.f_max]), self.mel_scale)
+        return _mel_to_hz(np.linspace(ends[0], ends[1], self.n_mels + 2), self.mel_scale)
 
     def filterbank(self) -> np.ndarray:
         """Triangular filters, float64 (n_mels, n_freqs); torchaudio's `mel_scale.fb` is the transpose."""
@@ -218,8 +212,6 @@ class MelSpec:
                 "filterbank's transpose); make a spec with the win_length, n_fft and n_mels of these arrays"
             )
 
-    # ---- records
-
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name, JSON-safe."""
         return dataclasses.asdict(self)
@@ -236,20 +228,14 @@ class MelSpec:
         return cls(**settings)
 
 
-def hz_to_mel(frequency: np.ndarray, mel_scale: str) -> np.ndarray:
-    """Hz to mel, elementwise, float64."""
-    _one_of("mel_scale", mel_scale, MEL_SCALES)
-    frequency = np.asarray(frequency, dtype=np.float64)
+def _hz_to_mel(frequency: np.ndarray, mel_scale: str) -> np.ndarray:
     if mel_scale == "htk":
         return 2595.0 * np.log10(1.0 + frequency / 700.0)
     above = 15.0 + 27.0 * np.log(np.maximum(frequency, 1000.0) / 1000.0) / math.log(6.4)
     return np.where(frequency < 1000.0, 3.0 * frequency / 200.0, above)
 
 
-def mel_to_hz(mel: np.ndarray, mel_scale: str) -> np.ndarray:
-    """Mel to Hz, elementwise, float64."""
-    _one_of("mel_scale", mel_scale, MEL_SCALES)
-    mel = np.asarray(mel, dtype=np.float64)
+def _mel_to_hz(mel: np.ndarray, mel_scale: str) -> np.ndarray:
     if mel_scale == "htk":
         return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
     above = 1000.0 * np.exp(math.log(6.4) * (np.maximum(mel, 15.0) - 15.0) / 27.0)

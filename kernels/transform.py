@@ -333,8 +333,6 @@ _library.define(
 _library.impl("mel", _mel, "CompositeImplicitAutograd")
 
 
-# ---- backends
-
 _loaded: dict[str, ModuleType] = {}
 
 

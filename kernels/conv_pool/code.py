@@ -23,8 +23,7 @@ from triadbench.kernels.cpu.simd import Lanes, broadcast
 
 INACTIVE = 4
 KERNEL = 3  # of the first block's convolution
-_SUMS = 12
-"""Vectors of the weights' gradient that are kept in registers at once; AVX2 has 16."""
+_SUMS = 12  # vectors of the weights' gradient that are kept in registers at once; AVX2 has 16
 _I8, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
 
@@ -36,6 +35,7 @@ class _Function:
         self.module, self.lanes, self.job = module, lanes, function.args[0]
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
         self.vector, self.codes = ir.VectorType(_F32, lanes), ir.VectorType(_I8, lanes)
+        self.zeros = ir.Constant(self.vector, [0.0] * lanes)
         self.fields = {name: self.b.load(self.slot(name)) for name in FIELDS if name != "counter"}
 
     def __getitem__(self, field: str) -> ir.Value:
@@ -61,9 +61,6 @@ class _Function:
 
     def splat(self, base: str, *offsets) -> ir.Value:
         return broadcast(self.b, self.load(base, *offsets, kind=_F32), self.lanes)
-
-    def zeros(self) -> ir.Constant:
-        return ir.Constant(self.vector, [0.0] * self.lanes)
 
     def times(self, *factors) -> ir.Value:
         product = None
@@ -117,7 +114,7 @@ class _Function:
 
     def clear(self, base: str, begin, count) -> None:
         """Set `count` elements to zero, `begin` behind a field's address."""
-        self.loop(0, count, self.lanes, lambda c: self.store(self.zeros(), base, begin, c))
+        self.loop(0, count, self.lanes, lambda c: self.store(self.zeros, base, begin, c))
 
     def first_place(self, clip) -> ir.Value:
         """Offset of a clip's output."""
@@ -142,8 +139,8 @@ class _Function:
             best = b.select(larger, value, best)
             code = b.select(larger, ir.Constant(self.codes, [k] * self.lanes), code)
         shifted = b.fadd(best, bias)
-        closed = b.fcmp_ordered("<=", shifted, self.zeros())
-        self.store(b.select(closed, self.zeros(), shifted), "out", *where)
+        closed = b.fcmp_ordered("<=", shifted, self.zeros)
+        self.store(b.select(closed, self.zeros, shifted), "out", *where)
         self.store(b.select(closed, ir.Constant(self.codes, [INACTIVE] * self.lanes), code), "code", *where)
 
     def shares(self, *where) -> tuple[ir.Value, list[ir.Value]]:
@@ -152,8 +149,8 @@ class _Function:
         grad, code = self.load("grad", *where), self.load("code", *where, kind=self.codes)
         wide = b.zext(code, ir.VectorType(_I32, self.lanes))
         is_k = [b.icmp_signed("==", wide, ir.Constant(wide.type, [k] * self.lanes)) for k in range(INACTIVE + 1)]
-        shares = [b.select(hit, grad, self.zeros()) for hit in is_k[:INACTIVE]]
-        return b.select(is_k[INACTIVE], self.zeros(), grad), shares
+        shares = [b.select(hit, grad, self.zeros) for hit in is_k[:INACTIVE]]
+        return b.select(is_k[INACTIVE], self.zeros, grad), shares
 
 
 def _i64(value: int) -> ir.Constant:
@@ -188,7 +185,7 @@ def _first_forward(f: _Function, channels: int) -> None:
             rows = f.window(x, i, j)
             to = b.add(out, f.place(i, j))
             x_at = [[f.splat("x", row, c) for c in range(KERNEL + 1)] for row in rows]
-            sums = [[f.zeros() for _ in range(4)] for _ in range(n_vectors)]
+            sums = [[f.zeros for _ in range(4)] for _ in range(n_vectors)]
             for r, c, v in itertools.product(range(KERNEL), range(KERNEL), range(n_vectors)):
                 w = f.load("weight", f.times(r * KERNEL + c, f["channels"]), v * f.lanes)
                 for k in range(4):
@@ -225,7 +222,7 @@ def _first_backward(f: _Function, _: int) -> None:
             def row(i, *sums) -> list[ir.Value]:
                 return f.loop(0, f["out_width"], 1, lambda j, *sums: cell(i, j, *sums), *sums)
 
-            sums = f.loop(0, f["out_height"], 1, row, *[f.zeros()] * (taps + 1))
+            sums = f.loop(0, f["out_height"], 1, row, *[f.zeros] * (taps + 1))
             for n, value in enumerate(sums[:-1]):
                 f.store(value, "grad_weight", f.times(b.add(f.times(clip, taps), _i64(n)), f["channels"]), c)
             f.store(sums[-1], "grad_bias", f.times(clip, f["channels"]), c)
@@ -326,12 +323,8 @@ def _block_backward(f: _Function, in_channels: int) -> None:
     f.units(group_body, "groups")
 
 
-_WRITERS: dict[str, Callable[[_Function, int], None]] = {
-    "pool_forward": _pool_forward,
-    "block_backward": _block_backward,
-    "first_forward": _first_forward,
-    "first_backward": _first_backward,
-}
+_WRITERS = {"pool_forward": _pool_forward, "block_backward": _block_backward}
+_WRITERS |= {"first_forward": _first_forward, "first_backward": _first_backward}
 
 
 def llvm_ir(name: str, lanes: int, unrolled: int) -> str:

@@ -75,9 +75,6 @@ def _llvm() -> Any:
     return llvm
 
 
-# ---- threads
-
-
 def run(address: int, job: int, n_threads: int) -> str:
     """Call void f(void *job) at `address` on this thread and n_threads - 1 others, at the same time.
 

@@ -90,9 +90,6 @@ def _prepared(spec: MelSpec) -> Prepared:
     return prepare(spec, window, filterbank, "float32", machine_code.host_lanes(4))
 
 
-# ---- what is prepared once for a spec
-
-
 @functools.cache
 def mel_kernel(lanes: int, in_dtype: str, dtype: str) -> int:
     """Address of the compiled loop, void f(int64 *job), for a job as kernels/cpu/plan.py lays it out."""
@@ -129,14 +126,14 @@ class Prepared:
     """What one spec, window, filterbank, input dtype and width need.
 
     Attributes:
+        n_frames: `MelSpec.n_frames`, remembered; keeps the spec alive, which a caller's key names by its address.
         slots: what all jobs begin with (int64): sizes and the addresses of `arrays`.
         keep: tensors that a caller's key names by their address: kept alive, so that it is not reused.
         group_samples: samples in the frames of one group.
         jobs: those not running now; as many as calls ran at the same time.
-        lengths: the number of frames by a clip's samples.
     """
 
-    spec: MelSpec
+    n_frames: Any
     plan: layout.Plan
     in_dtype: str
     dtype: str
@@ -146,16 +143,6 @@ class Prepared:
     keep: tuple
     group_samples: int
     jobs: list[Job] = dataclasses.field(default_factory=list)
-    lengths: dict[int, int] = dataclasses.field(default_factory=dict)
-
-    def n_frames(self, time: int) -> int:
-        """`MelSpec.n_frames`, remembered."""
-        n_frames = self.lengths.get(time)
-        if n_frames is None:
-            if len(self.lengths) >= LENGTHS_KEPT:
-                self.lengths.clear()
-            n_frames = self.lengths[time] = self.spec.n_frames(time)
-        return n_frames
 
     def threads(self, total: int, n_threads: int) -> int:
         """How many of `n_threads` are worth it for `total` groups: all or one."""
@@ -193,7 +180,8 @@ def prepare(
     slots[layout.PROGRAM : layout.PROGRAM + len(arrays)] = [array.ctypes.data for array in arrays]
     slots.view(np.float64)[layout.HALF_POWER] = spec.power / 2
     kernel, group_samples = mel_kernel(lanes, in_dtype, dtype.name), lanes * spec.n_fft
-    return Prepared(spec, plan, in_dtype, dtype.name, kernel, slots, arrays, keep, group_samples)
+    n_frames = functools.lru_cache(LENGTHS_KEPT)(spec.n_frames)
+    return Prepared(n_frames, plan, in_dtype, dtype.name, kernel, slots, arrays, keep, group_samples)
 
 
 def _bands(filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -207,9 +195,6 @@ def _bands(filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             weights.append(row[bins[0] : bins[-1] + 1])
             used += len(weights[-1])
     return bands, np.concatenate(weights)
-
-
-# ---- one call
 
 
 class Job:

@@ -96,8 +96,6 @@ class _Planner:
         sizes = (self.rows, self.row_stride, self.columns, self.used)
         return Plan(self.n_fft, self.lanes, program, index, table, *sizes)
 
-    # ---- real blocks
-
     def real(self, size: int, bins: np.ndarray, base: int | None) -> None:
         """Transform the block at `base`, or the windowed rows (None); bins[k] is where the power of output k goes."""
         if size == 1 and base is not None:
@@ -156,8 +154,6 @@ class _Planner:
             fields = (table + start * row_size, self.add_index(sources[start]), source_step, *targets, row_size)
             self.step(operation, r, stop - start, *fields)
 
-    # ---- complex blocks
-
     def complex(self, blocks: list[tuple[int, np.ndarray]], size: int, stride: int) -> None:
         """Transform blocks of one size, `stride` elements apart, in place, and write the powers."""
         if not blocks or size == 0:
@@ -192,8 +188,6 @@ class _Planner:
         angle = np.pi * np.arange(m // 2) / m
         table = self.add_table(np.stack([np.cos(angle), np.sin(angle)], -1))
         self.step(TWIDDLE, 1, m // 2, base, table)
-
-    # ---- memory
 
     def step(self, *row: int) -> None:
         """Append an operation, its radix, and the other fields."""

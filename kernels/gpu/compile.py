@@ -24,11 +24,8 @@ ENTRY = "mel"  # the kernel's name in PTX and machine code
 OLDEST = (8, 0)  # compute capability
 # NVVM stamps its own PTX version, which older assemblers and drivers refuse; what the kernels use is in this one.
 _PTX_VERSION = "8.0"
-_CACHE = ObjectCache(
-    "mel_cuda",
-    sources=("gpu/compile.py", "gpu/memory.py"),  # the program text that they compile is part of the key
-    packages=("numba-cuda", "numba", "nvidia-nvvm", "nvidia-nvjitlink", "triton"),
-)
+_SOURCES = ("gpu/compile.py", "gpu/memory.py")  # the program text that they compile is part of the key
+_CACHE = ObjectCache("mel_cuda", _SOURCES, ("numba-cuda", "numba", "nvidia-nvvm", "nvidia-nvjitlink", "triton"))
 _compiling = threading.RLock()  # numba's compiler takes one at a time
 
 
@@ -62,14 +59,8 @@ def compile_ptx(plan: Plan) -> str:
         text, constants = source.program(plan)
         kernel = function(text, gpu_memory.device_names() | constants)
         signature = gpu_memory.signature(plan.in_dtype)
-        options: dict[str, Any] = {
-            "device": False,
-            "abi": "numba",
-            "cc": OLDEST,
-            "launch_bounds": plan.threads,
-            "output": "ptx",
-        }
-        text, _ = cuda.compile(kernel, signature, **options)
+        options: dict[str, Any] = {"device": False, "abi": "numba", "cc": OLDEST, "output": "ptx"}
+        text, _ = cuda.compile(kernel, signature, launch_bounds=plan.threads, **options)
     (name,) = re.findall(r"\.entry\s+([\w$]+)\(", text)
     text = re.sub(r"^\.version .*$", f".version {_PTX_VERSION}", text.replace(name, ENTRY), flags=re.MULTILINE)
     # Pairs are read 8 bytes at a time; numba declares the alignment of one float.

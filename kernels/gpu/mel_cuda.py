@@ -50,18 +50,12 @@ def why_unavailable() -> str | None:
         return "this torch is built without CUDA; install a CUDA build of torch"
     if not torch.cuda.is_available():
         return "torch finds no NVIDIA GPU; check the driver with nvidia-smi, or compute on the CPU"
-    for module, package in (("numba_cuda", "numba-cuda[cu13]"), ("cuda.bindings", "cuda-bindings")):
-        if not _is_installed(module):
+    packages = {"numba_cuda": "numba-cuda[cu13]", "cuda": "cuda-bindings", "cuda.bindings": "cuda-bindings"}
+    for module, package in packages.items():  # a parent first: without it there is no looking for its child
+        if importlib.util.find_spec(module) is None:
             return f"{package} is not installed; pip install 'numba-cuda[cu13]'"
     register_operator("mel_cuda", compute, device_types="cuda")
     return None
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even its parent package
-        return False
 
 
 def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: bool) -> str | None:
@@ -152,9 +146,6 @@ def with_samples(clips: Any, spec: MelSpec) -> tuple[Any, MelSpec]:
     return zeros((clips.shape[0], 2 * spec.pad)), dataclasses.replace(spec, pad=0)
 
 
-# ---- what one spec, window and filterbank need, worked out once
-
-
 def tables_of(
     plan: gpu_plan.Plan, spec: MelSpec, window: np.ndarray, filterbank: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -192,9 +183,6 @@ def _prepare(  # pragma: no cover (needs a GPU)
     # Once: another stream may be the next to use the tables, and it knows nothing of this copy.
     torch.cuda.current_stream(device).synchronize()
     return _Prepared(_kernel(plan, device.index), tables, bands, (window, filterbank))
-
-
-# ---- the driver
 
 
 class Kernel(NamedTuple):

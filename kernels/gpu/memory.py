@@ -6,6 +6,7 @@ widen every index to 64 bits.
 """
 
 import functools
+import importlib
 import inspect
 import math
 from collections.abc import Callable
@@ -21,7 +22,7 @@ PARAMETERS |= {"n_mels": "uint32", "eps": "float32", "half_power": "float32"}
 
 def signature(in_dtype: str) -> Any:
     """The kernel's type, as numba has it."""
-    from numba.cuda import types
+    types: Any = importlib.import_module("numba.cuda.types")  # made at run time
 
     def of(kind: str) -> Any:
         return types.CPointer(of(kind[1:])) if kind[0] == "*" else getattr(types, kind)
@@ -34,11 +35,9 @@ def device_names() -> dict[str, Any]:
     """The names as numba intrinsics."""
     from llvmlite import ir
     from numba import cuda
-    from numba.cuda import types as numba_types
     from numba.cuda.extending import intrinsic
 
-    types: Any = numba_types  # which numba makes at run time
-    number = ir.IntType(32)
+    types, number = importlib.import_module("numba.cuda.types"), ir.IntType(32)
     names: dict[str, Any] = {"cuda": cuda, "u": types.uint32, "i32": types.int32, "i64": types.int64}
     names |= {"f32": types.float32, "log": math.log, "sqrt": math.sqrt, "power_of": math.pow}
 

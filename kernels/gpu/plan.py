@@ -165,9 +165,6 @@ def _splits(n_fft: int, most: int = 4) -> Iterator[tuple[int, ...]]:
             yield from ((radix, *rest) for rest in _splits(n_fft // radix, most - 1))
 
 
-# ---- tables
-
-
 def table_offsets(plan: Plan) -> list[int]:
     """Where the parts of the tables begin, in floats, all multiples of 4: the twiddles after the real pass, those after
     each radix but the last, and the filters' weights. The window lies at 0."""

@@ -141,11 +141,11 @@ def _assemble(text: str, arch: str) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         ptx_file, cubin = Path(folder, "mel.ptx"), Path(folder, "mel.cubin")
         ptx_file.write_text(text)
-        report = _run("ptxas", "-v", f"-arch={arch}", str(ptx_file), "-o", str(cubin)).stderr
-        return report, _run("nvdisasm", "-c", str(cubin)).stdout
+        report = _run("ptxas", "-v", f"-arch={arch}", ptx_file, "-o", cubin).stderr
+        return report, _run("nvdisasm", "-c", cubin).stdout
 
 
-def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [gpu_compile.tool(program) or program, *arguments]
     process = subprocess.run(command, capture_output=True, text=True, timeout=_ENOUGH_S)
     if process.returncode:
