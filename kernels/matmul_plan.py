@@ -78,8 +78,7 @@ def make_plan(
     Raises:
         ValueError: n1 does not divide n_fft, or `why_not` has a reason.
     """
-    reason = why_not(spec.n_fft)
-    if reason:
+    if reason := why_not(spec.n_fft):
         raise ValueError(reason)
     filterbank = np.asarray(filterbank, np.float64)
     needed = np.ones(spec.n_freqs, bool) if all_bins else (filterbank != 0.0).any(axis=0)
@@ -90,19 +89,16 @@ def make_plan(
     framed = spec.frame_window(window)
     slots = _slots(spec.n_fft, n1, needed)
     bins = np.where(slots < 0, -1, np.minimum(slots, spec.n_fft - slots)).ravel()
-    first = None if n1 == 1 else _first(n1, n2) * framed.reshape(n1, n2).T[:, None, :]
+    first = None if n1 == 1 else np.ascontiguousarray(_first(n1, n2) * framed.reshape(n1, n2).T[:, None, :])
     second = _dense(spec.n_fft, slots) * framed if n1 == 1 else _second(n1, n2, slots)
     filters = np.where(bins < 0, 0.0, filterbank[:, bins])
-    first = None if first is None else np.ascontiguousarray(first)
     return Plan(spec, n1, n2, first, np.ascontiguousarray(second), np.ascontiguousarray(filters), bins)
 
 
 def why_not(n_fft: int) -> str | None:
     """Why there is no plan for this n_fft, or None."""
-    largest = largest_prime(n_fft)
-    if largest > LARGEST_PRIME:
-        return f"n_fft={n_fft} has the prime factor {largest}, above {LARGEST_PRIME}; use a power of two"
-    return None
+    reason = f"n_fft={n_fft} has the prime factor {largest_prime(n_fft)}, above {LARGEST_PRIME}; use a power of two"
+    return reason if largest_prime(n_fft) > LARGEST_PRIME else None
 
 
 def _cheapest(n_fft: int, needed: np.ndarray) -> int:

@@ -115,10 +115,8 @@ def why_no_compiler() -> str | None:
 
 def why_not_planned(spec: MelSpec) -> str | None:
     """Why there is no plan for this spec, or None."""
-    largest = largest_prime(spec.n_fft)
-    if largest > layout.LARGEST_PRIME:
-        return f"n_fft={spec.n_fft} has the prime factor {largest}, above {layout.LARGEST_PRIME}"
-    return None
+    largest, limit = largest_prime(spec.n_fft), layout.LARGEST_PRIME
+    return f"n_fft={spec.n_fft} has the prime factor {largest}, above {limit}" if largest > limit else None
 
 
 @dataclasses.dataclass(eq=False)

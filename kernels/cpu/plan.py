@@ -173,8 +173,7 @@ class _Planner:
             table = self.add_table(np.stack([np.cos(angle), np.sin(angle)], -1))
             for i in range(len(many_bins)):
                 # PASS: radix, count (sub-blocks), base, table, m
-                operation = PASS if r in PASS_RADICES else DIRECT_PASS
-                self.step(operation, r, size // length, base + i * stride, table, m)
+                self.step(PASS if r in PASS_RADICES else DIRECT_PASS, r, size // length, base + i * stride, table, m)
             length = m
         for i, bins in enumerate(many_bins):
             targets = self.add_index(_digit_reversed(bins, radices) * w)

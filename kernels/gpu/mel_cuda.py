@@ -77,7 +77,8 @@ def plan_for(
     # Without padding of either kind every frame lies inside its clip; `pad` alone puts zeros around.
     edge = spec.pad_mode if spec.center else "constant"
     power = {2.0: "power", 1.0: "magnitude"}.get(spec.power, "other")
-    return gpu_plan.make_plan(spec.n_fft, gpu_plan.bins_used(filters), in_dtype, edge, power, log)
+    n_bins = 1 + int(max(np.flatnonzero(filters.any(axis=0)), default=0))  # up to the last with a weight
+    return gpu_plan.make_plan(spec.n_fft, n_bins, in_dtype, edge, power, log)
 
 
 def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None) -> Tensor:

@@ -218,9 +218,3 @@ def make_bands(plan: Plan, filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarr
     for m, (row, positions) in enumerate(zip(filterbank, places, strict=True)):
         weights[positions - bands[m, 0], m] = row[row != 0.0]
     return bands, _in_quads(weights).astype(np.float32)
-
-
-def bins_used(filterbank: np.ndarray) -> int:
-    """One more than the last bin with a weight; at least 1."""
-    used = np.flatnonzero(filterbank.any(axis=0))
-    return int(used[-1]) + 1 if len(used) else 1

@@ -150,7 +150,8 @@ def program(plan: Plan) -> tuple[str, dict[str, np.float32]]:
     constants = {"zero": np.float32(0.0)}
     phases = [_real(plan, constants)]
     phases += [_middle(plan, position, constants) for position in range(len(plan.radices) - 1)]
-    phases += [_last(plan, constants), _filters(plan)]
+    result = "log(total + other + eps)" if plan.log else "total + other"
+    phases += [_last(plan, constants), _FILTERS.format(plan=plan, weights=table_offsets(plan)[-1], result=result)]
     text = _HEAD.format(parameters=", ".join(PARAMETERS), plan=plan)
     return text + "".join(textwrap.indent(phase, "    ") for phase in phases), constants
 
@@ -216,7 +217,9 @@ def _last(plan: Plan, constants: dict) -> str:
                 lines += ["if bin == 0:", f"    {lower}"]
         stores += lines
         outputs += [j] if lines else []
-    transform = _complex(radix, outputs, constants) + [f"p{j} = {_power(plan.power, j)}" for j in outputs]
+    power = {"power": "{}", "magnitude": "sqrt({})", "other": "power_of({}, half_power)"}[plan.power]
+    powers = [f"p{j} = {power.format(f're{j} * re{j} + im{j} * im{j}')}" for j in outputs]
+    transform = _complex(radix, outputs, constants) + powers
     loads = [f"x{j}, y{j} = load2(here, {2 * j})" for j in range(radix)]
     gaps = _TAIL.format(plan=plan, items=plan.frames * TAIL, tail=TAIL, first=plan.spread(plan.n_freqs - 1) + 1)
     low = high = "bin"
@@ -229,11 +232,6 @@ def _last(plan: Plan, constants: dict) -> str:
     return _LAST.format(plan=plan, items=items, run=run, digits=_digits(plan), low=low, high=high, gaps=gaps, **blocks)
 
 
-def _filters(plan: Plan) -> str:
-    result = "log(total + other + eps)" if plan.log else "total + other"
-    return _FILTERS.format(plan=plan, weights=table_offsets(plan)[-1], result=result)
-
-
 def _complex(radix: int, outputs, constants: dict) -> list[str]:
     graph = Graph(constants)
     real, imaginary = ([Node(graph, f"{name}{j}") for j in range(radix)] for name in "xy")
@@ -244,13 +242,6 @@ def _complex(radix: int, outputs, constants: dict) -> list[str]:
 def _named(values) -> dict:
     pairs = values.items() if isinstance(values, dict) else enumerate(values)
     return {f"{part}{k}": value for k, v in pairs for part, value in zip(("re", "im"), v, strict=True)}
-
-
-def _power(power: str, j: int) -> str:
-    squares = f"re{j} * re{j} + im{j} * im{j}"
-    if power == "magnitude":
-        return f"sqrt({squares})"
-    return squares if power == "power" else f"power_of({squares}, half_power)"
 
 
 def _place(plan: Plan) -> str:
