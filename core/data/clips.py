@@ -87,10 +87,6 @@ class Dataset(abc.ABC):
         return clips
 
     @abc.abstractmethod
-    def read_native(self, index: int) -> tuple[np.ndarray, int]:
-        """Clip `index` whole and at the file's own rate: mono float32 (samples,) and the rate in Hz."""
-
-    @abc.abstractmethod
     def header(self, index: int) -> AudioHeader:
         """Rate, channels and length of the file of clip `index`; read now if it was not checked at opening."""
 

@@ -213,9 +213,6 @@ class PackDataset(Dataset):
     def read_many(self, indices: Iterable[int]) -> np.ndarray:
         return self.rows[np.asarray(list(indices), dtype=np.int64)].astype(np.float32) / 32768.0
 
-    def read_native(self, index: int) -> tuple[np.ndarray, int]:
-        return self.read(index), SAMPLE_RATE
-
     def header(self, index: int) -> AudioHeader:
         return AudioHeader(SAMPLE_RATE, 1, CLIP_SAMPLES, "PACK", "PCM_16")
 

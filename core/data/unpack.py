@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 
 from triadbench.core.data.clips import Progress
-from triadbench.core.data.containers import ENCRYPTED, first_true, unsafe_name
+from triadbench.core.data.dataset import ENCRYPTED, first_true, unsafe_name
 from triadbench.core.errors import UserError
 from triadbench.core.files import StrPath, atomic_path, check_room
 
