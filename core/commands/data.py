@@ -131,7 +131,7 @@ def amp(source: Path, out: Path, seed: int, jobs: int | None, as_json: bool) -> 
       python cli.py data amp data/audio data/shred
       python cli.py data amp data/set.zip data/shred --seed 7 --jobs 2
     """
-    from triadbench.core.data.amplify import amplify_set
+    from triadbench.core.data.copies import amplify_set
 
     with console.progress("amp", "clips") as progress:
         result = amplify_set(source, out, seed=seed, jobs=jobs, progress=progress)
@@ -152,7 +152,7 @@ def degrade(source: Path, out: Path, seed: int, as_json: bool) -> None:
       python cli.py data degrade data/set.zip data/worse.pack
       python cli.py data degrade data/set data/worse.pack --seed 3 --json
     """
-    from triadbench.core.data.degrade import degrade_set
+    from triadbench.core.data.copies import degrade_set
 
     with console.progress("degrade", "clips") as progress:
         result = degrade_set(source, out, seed=seed, progress=progress)

@@ -1,4 +1,5 @@
-"""Amplifier copies: names, grouping, and the same bytes from the same seed whatever the number of processes."""
+"""Amplifier copies: names, grouping, and the same bytes from the same seed whatever the number of processes.
+Worse recordings: every clip once, under its name, the same bytes for the same seed."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ import json
 import numpy as np
 import pytest
 
+from tests.core.sounds import encode, make_folder, tone
 from triadbench.core.audio.io import write_wav
-from triadbench.core.data import amplify as module
-from triadbench.core.data.amplify import amplify_set, copy_names, recording_of
+from triadbench.core.data import copies as module
+from triadbench.core.data.copies import amplify_set, copy_names, degrade_set, recording_of
 from triadbench.core.data.dataset import Clip, open_dataset
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ClipName
@@ -83,3 +85,39 @@ def test_mistakes_are_user_errors(source, tmp_path):
         amplify_set(tmp_path / "none", tmp_path / "out")
     with pytest.raises(UserError, match="not empty"):
         amplify_set(source, source)
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory):
+    clips = {f"{name}.wav": encode(tone(64_000, 16_000)) for name in NAMES[:2]}
+    return make_folder(tmp_path_factory.mktemp("degrade") / "set", clips)
+
+
+def test_every_clip_is_degraded_once_and_keeps_its_name(tones, tmp_path):
+    calls = []
+    result = degrade_set(tones, tmp_path / "a", seed=3, progress=lambda *numbers: calls.append(numbers))
+    assert result["n"] == 2 and result["skipped"] == [] and result["seed"] == 3 and calls == [(1, 2), (2, 2)]
+    before, after = open_dataset(tones), open_dataset(tmp_path / "a")
+    assert [clip.member for clip in after.clips] == [clip.member for clip in before.clips]
+    for index in range(2):
+        clean, degraded = before.read(index), after.read(index)
+        assert degraded.shape == clean.shape and np.abs(degraded).max() > 0.01
+        assert abs(np.corrcoef(clean, degraded)[0, 1]) < 0.99
+    meta = json.loads((tmp_path / "a" / "meta.json").read_text())
+    assert meta["source"] == {"degraded": tones.name, "seed": 3}
+
+
+def test_the_seed_decides_every_byte_of_a_degraded_set(tones, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        degrade_set(tones, tmp_path / name, seed=seed)
+    clips = [(tmp_path / name / "clips.npy").read_bytes() for name in "abc"]
+    assert clips[0] == clips[1] != clips[2]
+
+
+def test_a_set_without_a_readable_clip_is_not_degraded(tmp_path):
+    folder = make_folder(tmp_path / "set", {f"{NAMES[0]}.wav": encode(tone(64_000, 16_000))})
+    dataset = open_dataset(folder)
+    (folder / dataset.clips[0].member).write_bytes(b"")
+    with pytest.raises(UserError, match="no clip found"):
+        degrade_set(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,12 +1,13 @@
-"""Amplifier copies of a data set, as the second half of the original study's data: `shred___Af_d__000.wav`.
+"""Altered copies of a whole data set: through an amplifier, or as worse recordings.
 
-Every clip has a random generator of its own, seeded by (seed, number of the clip), so the bytes do not depend on how
-many processes made them. A manifest ties each copy to its recording, so that grouped splits keep copies together.
+Amplifier copies are the second half of the original study's data: `shred___Af_d__000.wav`. Each has a random generator
+of its own, seeded by (seed, number of the clip), so the bytes do not depend on how many processes made them. A
+manifest ties each copy to its recording, so that grouped splits keep copies together.
 """
 
+import functools
 import json
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,10 +15,12 @@ from triadbench.core.audio.io import AudioError, write_wav
 from triadbench.core.constants import SAMPLE_RATE, usable_cores
 from triadbench.core.data.clips import Clip, Dataset, Progress
 from triadbench.core.data.dataset import MANIFEST, open_dataset
+from triadbench.core.data.pack import pack
 from triadbench.core.errors import UserError
 from triadbench.core.files import StrPath, atomic_path
 from triadbench.core.models.chords import ClipName
 from triadbench.core.render.amplifier import amplify, random_settings
+from triadbench.core.render.degrade import Degradation, Degrader
 from triadbench.core.workers import run_all
 
 _CHUNK = 32
@@ -30,8 +33,7 @@ def amplify_set(
 
     Args:
         source: folder, zip or pack. out: folder to make; it must not exist yet or be empty.
-        seed: of the amplifiers' settings. The same seed and source give the same bytes.
-        jobs: processes; None for one a core. progress: called with (clips done, clips in all).
+        seed: of the amplifiers' settings. jobs: processes; None for one a core.
 
     Returns:
         `path`, `n` (copies written), `skipped` (list of [member, reason]), `seed`.
@@ -47,11 +49,11 @@ def amplify_set(
     lines = []
     with atomic_path(out, directory=True) as folder:
         tasks = [(index, str(folder / f"{name}.wav")) for index, name in enumerate(names)]
-        jobs = jobs or usable_cores()
-        reasons = run_all(_Copier, (dataset, seed), tasks, jobs, chunk=_CHUNK, progress=progress)
-        for index, (clip, reason) in enumerate(zip(dataset.clips, reasons, strict=True)):
+        make = functools.partial(functools.partial, _copy)  # bound to the set and seed once in each process
+        reasons = run_all(make, (dataset, seed), tasks, jobs or usable_cores(), chunk=_CHUNK, progress=progress)
+        for name, clip, reason in zip(names, dataset.clips, reasons, strict=True):
             if reason is None:
-                lines.append({"file": f"{names[index]}.wav", "recording": recording_of(clip), "source": clip.member})
+                lines.append({"file": f"{name}.wav", "recording": recording_of(clip), "source": clip.member})
             else:
                 skipped.append([clip.member, reason])
         if not lines:
@@ -59,6 +61,20 @@ def amplify_set(
         manifest = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / MANIFEST).write_text(manifest, encoding="utf-8")
     return {"path": str(out), "n": len(lines), "skipped": skipped, "seed": seed}
+
+
+def degrade_set(source: StrPath, out: StrPath, *, seed: int = 0, progress: Progress | None = None) -> dict:
+    """Degrade every clip of a set once, into a pack at `out` with the same names.
+
+    Returns:
+        {"path", "n", "skipped": [[name, reason], ...], "bytes", "seed"}
+
+    Raises:
+        UserError: nothing to read, or `out` is taken.
+    """
+    dataset = open_dataset(source)
+    described = {"degraded": dataset.path.name, "seed": seed}
+    return pack(dataset, out, progress, change=Degrader(Degradation(), seed), source=described) | {"seed": seed}
 
 
 def copy_names(clips: list[Clip]) -> list[str]:
@@ -74,10 +90,8 @@ def copy_names(clips: list[Clip]) -> list[str]:
 
 
 def recording_of(clip: Clip) -> str:
-    """The recording that a copy belongs to: its source's.
-
-    Without a manifest names do not say which examples are variants of one recording, so all with the same octave, root,
-    type, volume and voicing count as one, as in `core.data.splits.grouped_split`.
+    """The recording that a copy belongs to; without a manifest all clips with the same octave, root, type, volume and
+    voicing count as one, as in `core.data.splits.grouped_split`.
     """
     name = clip.name
     if clip.recording is not None:
@@ -85,18 +99,13 @@ def recording_of(clip: Clip) -> str:
     return f"{name.kind}_{name.octave}_{name.root}_{name.type}_{name.volume}_{name.voicing}"
 
 
-@dataclass(frozen=True)
-class _Copier:
-    dataset: Dataset
-    seed: int
-
-    def __call__(self, task: tuple[int, str]) -> str | None:
-        """Write the copy of clip `index` to `path`; why it was skipped, or None."""
-        index, path = task
-        try:
-            waveform = self.dataset.read(index)
-        except AudioError as error:
-            return str(error)
-        settings = random_settings(np.random.default_rng([self.seed, index]))
-        write_wav(path, amplify(waveform, SAMPLE_RATE, settings))
-        return None
+def _copy(dataset: Dataset, seed: int, task: tuple[int, str]) -> str | None:
+    """Write the copy of clip `index` to `path`; why it was skipped, or None."""
+    index, path = task
+    try:
+        waveform = dataset.read(index)
+    except AudioError as error:
+        return str(error)
+    settings = random_settings(np.random.default_rng([seed, index]))
+    write_wav(path, amplify(waveform, SAMPLE_RATE, settings))
+    return None
