@@ -22,6 +22,14 @@ def pretrained_path(name: str = "") -> Path:
     return Path(str(resources.files("triadbench.core.pretrained")), name)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, or raise a `UserError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make this folder ({error.strerror}); choose another output") from error
+
+
 @contextlib.contextmanager
 def atomic_path(path: StrPath, *, directory: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it otherwise.
@@ -33,15 +41,20 @@ def atomic_path(path: StrPath, *, directory: bool = False) -> Iterator[Path]:
         UserError: the parent folder cannot be made, `path` is a full folder, or the disk refuses the write.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path.parent}: cannot make this folder ({error.strerror}); choose another output") from error
+    make_folder(path.parent)
     if directory and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists already and is not empty; remove it or choose another output")
     if not directory and path.is_dir():
         raise UserError(f"{path} is a folder, and a file is to be written there; give a file name")
-    temporary = _make_temporary(path, directory)
+    try:
+        if directory:
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        else:
+            handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+            os.close(handle)
+            temporary = Path(name)
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot write here ({error.strerror})") from error
     try:
         yield temporary
         if directory and path.is_dir():
@@ -56,17 +69,6 @@ def atomic_path(path: StrPath, *, directory: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
-
-
-def _make_temporary(path: Path, directory: bool) -> Path:
-    try:
-        if directory:
-            return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        return Path(temporary)
-    except OSError as error:
-        raise UserError(f"{path.parent}: cannot write here ({error.strerror})") from error
 
 
 def check_model_file(path: Path, way_out: str = "") -> None:

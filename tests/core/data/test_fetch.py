@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from tests.core.sounds import NAMES, short_wav
-from triadbench.core.data.download import download
-from triadbench.core.data.fetch import ARCHIVE, FOLDER, RECORD_URL, fetch
+from triadbench.core.data.fetch import ARCHIVE, FOLDER, RECORD_URL, download, fetch
 from triadbench.core.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
