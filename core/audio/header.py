@@ -50,9 +50,12 @@ def parse_header(prefix: bytes, size: int) -> AudioHeader | None:
     """Header of a wav or FLAC file of `size` bytes by its first bytes; None for others or where they do not reach."""
     if prefix[:4] in (b"RIFF", b"RF64") and prefix[8:12] == b"WAVE":
         return _parse_wav(prefix, size)
-    if prefix[:4] == b"fLaC" and len(prefix) >= 42 and prefix[4] & 0x7F == 0:
-        return _parse_flac(prefix)
-    return None
+    if prefix[:4] != b"fLaC" or len(prefix) < 42 or prefix[4] & 0x7F:
+        return None
+    # STREAMINFO: 20 bits rate, 3 bits channels - 1, 5 bits depth - 1, 36 bits total samples (0: not known).
+    packed = int.from_bytes(prefix[18:26], "big")
+    frames, bits = packed & ((1 << 36) - 1), (packed >> 36 & 0x1F) + 1
+    return AudioHeader(packed >> 44, (packed >> 41 & 0x7) + 1, frames or None, "FLAC", f"PCM_{bits}")
 
 
 def truncation(head: bytes, tail: bytes, size: int) -> str | None:
@@ -70,13 +73,9 @@ def read_plain_wav(source: object, sample_rate: int, limit: int) -> np.ndarray |
 
     libsndfile takes several times as long to open such a file as to decode it. Values are the same.
 
-    Args:
-        source: a path; anything else is not read.
-        sample_rate: in Hz, that the file must have.
-        limit: most samples.
-
     Returns:
-        (samples,) float32 in [-1, 1); None, and nothing was read from it, where the source is anything else.
+        (samples,) float32 in [-1, 1), at most `limit` samples; None, and nothing was read, where `source` is anything
+        else than the path of such a file of `sample_rate` Hz.
     """
     if not isinstance(source, (str, os.PathLike)) or os.fspath(source)[-4:].lower() != ".wav":
         return None
@@ -92,7 +91,7 @@ def read_plain_wav(source: object, sample_rate: int, limit: int) -> np.ndarray |
     except (OSError, ValueError):
         return None
     header = parse_header(data[:HEADER_BYTES], len(data))
-    if header is None or header.offset is None or header.truncated or not header.frames or header.frames > limit:
+    if header is None or header.offset is None or header.truncated or not 0 < (header.frames or 0) <= limit:
         return None
     if (header.subtype, header.channels, header.sample_rate) != ("PCM_16", 1, sample_rate):
         return None
@@ -138,14 +137,6 @@ def _wav_header(layout: tuple, promised: int, start: int, size: int, streamed_ok
     kind = "FLOAT" if coding == _FLOAT and bits == 32 else "DOUBLE" if coding == _FLOAT else f"PCM_{bits}"
     subtype = "PCM_U8" if bits == 8 else kind
     return AudioHeader(sample_rate, channels, promised // block_align, "WAV", subtype, cut, start)
-
-
-def _parse_flac(prefix: bytes) -> AudioHeader:
-    # STREAMINFO: 20 bits rate, 3 bits channels - 1, 5 bits depth - 1, 36 bits total samples (0: not known).
-    packed = int.from_bytes(prefix[18:26], "big")
-    frames = packed & ((1 << 36) - 1)
-    bits = (packed >> 36 & 0x1F) + 1
-    return AudioHeader(packed >> 44, (packed >> 41 & 0x7) + 1, frames or None, "FLAC", f"PCM_{bits}")
 
 
 def _ogg_truncation(tail: bytes) -> str | None:

@@ -13,9 +13,8 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import soundfile
@@ -68,8 +67,7 @@ class _CallbackFile:
         return self._file.tell()
 
 
-@dataclass(frozen=True)
-class _Sound:
+class _Sound(NamedTuple):
     """An open sound: `label` names it in messages, `frames` is the length that its header promises."""
 
     file: soundfile.SoundFile
@@ -78,34 +76,22 @@ class _Sound:
 
 
 def find_files(paths: Iterable[str | os.PathLike]) -> list[str]:
-    """The audio files that a user's paths name.
-
-    Files as they are, "-" for standard input as well; for a folder every audio file below it, sorted, without hidden
-    ones. A missing file, a folder without any audio file, and a folder that cannot be read stay in the list, to be
-    reported with the others.
+    """The audio files that a user's paths name: files and "-" (standard input) as they are, and all below a folder,
+    sorted, without hidden ones. What is missing, empty or cannot be read stays in the list, to be reported.
     """
     files: list[str] = []
-    for path in (os.fspath(path) for path in paths):
-        if path == STDIN or not os.path.isdir(path):
-            files.append(path)
-            continue
-        members = [member for member, problem in walk_files(path) if _is_listed(member, problem)]
-        members.sort(key=lambda member: member.split("/"))
-        files += [str(Path(path, member)) for member in members] or [path]
+    for path in map(os.fspath, paths):
+        members = []
+        for member, problem in walk_files(path) if path != STDIN and os.path.isdir(path) else ():
+            is_sound = member.lower().endswith(AUDIO_SUFFIXES) and not member.rpartition("/")[2].startswith(".")
+            if is_sound if problem is None else problem.startswith("folder"):
+                members.append(member.split("/"))
+        files += [str(Path(path, *parts)) for parts in sorted(members)] or [path]
     return files
 
 
-def _is_listed(member: str, problem: str | None) -> bool:
-    if problem is not None:
-        return problem.startswith("folder")
-    return member.lower().endswith(AUDIO_SUFFIXES) and not member.rpartition("/")[2].startswith(".")
-
-
 def read_audio(source: Source, *, name: str | None = None) -> tuple[np.ndarray, int]:
-    """Read a whole sound at its own rate.
-
-    Returns:
-        waveform (samples,) float32, channels averaged, full scale of integer files [-1, 1); its sample rate in Hz.
+    """A whole sound at its own rate: (samples,) float32, channels averaged, full scale [-1, 1), and the rate in Hz.
 
     Raises:
         AudioError: missing, folder, empty, zero-length, truncated, not sound, or with NaN or infinite samples.
@@ -117,14 +103,10 @@ def read_audio(source: Source, *, name: str | None = None) -> tuple[np.ndarray, 
 def read_clip(source: Source, seconds: float | None = CLIP_SECONDS, *, name: str | None = None) -> np.ndarray:
     """Read a sound as the network takes it: 16 kHz mono, cut or right-padded with zeros to `seconds` (None: neither).
 
-    Of a longer file only the start is decoded, so damage further back is not seen (a wav that ends too early is: its
-    header tells).
+    Of a longer file only the start is decoded, so damage further back is not seen, unless the header tells.
 
     Returns:
-        (round(seconds * 16000),) float32; (64000,) by default.
-
-    Raises:
-        AudioError: as `read_audio`.
+        (round(seconds * 16000),) float32; (64000,) by default. Raises as `read_audio`.
     """
     with _open(source, name) as sound:
         rate = sound.file.samplerate
@@ -135,14 +117,11 @@ def read_clip(source: Source, seconds: float | None = CLIP_SECONDS, *, name: str
 
 
 def iter_blocks(source: Source, block_seconds: float = 30.0, *, name: str | None = None) -> Iterator[np.ndarray]:
-    """Read a sound of any length in blocks, in bounded memory.
+    """Read a sound of any length in blocks, in bounded memory. Joined, they are what `read_clip(source, None)` returns.
 
     Yields:
-        (round(block_seconds * 16000),) float32 at 16 kHz; the last block is shorter. Joined, they are what
-        `read_clip(source, None)` returns.
-
-    Raises:
-        AudioError: as `read_audio`; blocks before the damage have been yielded by then.
+        (round(block_seconds * 16000),) float32 at 16 kHz; the last block is shorter. Raises as `read_audio`, after the
+        blocks before the damage.
     """
     size = round(block_seconds * SAMPLE_RATE)
     if size < 1:
@@ -167,21 +146,14 @@ def iter_blocks(source: Source, block_seconds: float = 30.0, *, name: str | None
 
 
 def read_header(source: Source, *, name: str | None = None) -> AudioHeader:
-    """What a sound says of itself, without decoding it.
-
-    Raises:
-        AudioError: missing, empty, zero-length, truncated or not sound, as far as a header shows.
-    """
+    """What a sound says of itself, without decoding it. Raises as `read_audio`, as far as a header shows damage."""
     with _open(source, name) as sound:
         file = sound.file
         return AudioHeader(file.samplerate, file.channels, sound.frames, file.format, file.subtype)
 
 
 def check_header(prefix: bytes, size: int, name: str) -> AudioHeader | None:
-    """Judge a file of `size` bytes by its first bytes alone: the cheap check of a whole data set.
-
-    Returns:
-        the header, or None where the first bytes do not settle it (then `read_header` does).
+    """Judge a file of `size` bytes by its first bytes alone, or None where they do not settle it (`read_header` does).
 
     Raises:
         AudioError: empty, truncated, zero-length, or a rate that no sound has.
@@ -225,9 +197,7 @@ def to_int16(waveform: np.ndarray) -> np.ndarray:
 
 
 def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write a waveform (samples,) or (samples, channels) as 16-bit PCM; the file appears whole or not at all.
-
-    Values are clipped to [-1, 1]: a peak of 1.2 is written as full scale, so scale before writing.
+    """Write a waveform (samples,) or (samples, channels), clipped to [-1, 1], as 16-bit PCM, whole or not at all.
 
     Raises:
         AudioError: NaN or infinite values.
@@ -251,7 +221,13 @@ def _open(source: Source, name: str | None) -> Iterator[_Sound]:
         if size == 0:
             raise AudioError(f"{label}: the file is empty (0 bytes)")
         header = parse_header(file.read(HEADER_BYTES), size)
-        cut = header.truncated if header is not None else _tail_truncation(file, size)
+        if header is None:
+            file.seek(0)
+            head = file.read(_WINDOW_BYTES)
+            file.seek(max(0, size - _WINDOW_BYTES - 512))
+            cut = truncation(head, file.read(), size)
+        else:
+            cut = header.truncated
         if cut:
             raise AudioError(f"{label}: truncated: {cut}")
         file.seek(0)
@@ -269,7 +245,7 @@ def _open(source: Source, name: str | None) -> Iterator[_Sound]:
 
 def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> tuple[IO[bytes], str | bytes | None]:
     """A seekable file of the source, and its path where libsndfile can open that itself."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
+    if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source), None
     if not isinstance(source, (str, os.PathLike)):
         return _seekable(source, label, stack), None
@@ -299,13 +275,6 @@ def _seekable(file: IO[bytes], label: str, stack: contextlib.ExitStack) -> IO[by
     except OSError as error:
         raise AudioError(f"{label}: cannot be read ({error.strerror or error})") from error
     return spool
-
-
-def _tail_truncation(file: IO[bytes], size: int) -> str | None:
-    file.seek(0)
-    head = file.read(_WINDOW_BYTES)
-    file.seek(max(0, size - _WINDOW_BYTES - 512))
-    return truncation(head, file.read(), size)
 
 
 def _check_header(cut: str | None, frames: int | None, sample_rate: int, label: str) -> None:
@@ -365,10 +334,9 @@ def _resampled(blocks: Iterator[np.ndarray], sound: _Sound) -> Iterator[np.ndarr
 def _check_finite(waveform: np.ndarray, label: str, first: int = 0) -> None:
     """`first`: index of the waveform's first sample in the file, used in error messages."""
     if not np.isfinite(waveform).all():
-        where = int(np.flatnonzero(~np.isfinite(waveform))[0])
+        where = int(np.argmin(np.isfinite(waveform)))
         raise AudioError(f"{label}: sample {first + where} is {waveform[where]}, not a number that sound can have")
-    if len(waveform) and np.abs(waveform).max() > _LOUDEST:
-        peak = np.abs(waveform).max()
+    if (peak := np.abs(waveform).max(initial=0)) > _LOUDEST:
         raise AudioError(f"{label}: samples reach {peak:.3g}, far beyond full scale (1); is it damaged?")
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +63,7 @@ def describe(dataset: Dataset, progress: Progress | None = None) -> dict:
     np.add.at(table, dataset.labels(), 1)
     recordings = [clip.recording for clip in dataset.clips if clip.recording is not None]
     groups = [members for members in members_by_content.values() if len(members) > 1]
+    reasons = (reason.replace(repr(PurePosixPath(name).stem), "its name") for name, reason in dataset.skipped)
     pairs = [[members[0], other] for members in groups for other in members[1:]]
     return {
         "path": str(dataset.path),
@@ -81,7 +83,7 @@ def describe(dataset: Dataset, progress: Progress | None = None) -> dict:
         "unreadable": {"n": len(unreadable), "files": [list(item) for item in unreadable[:_LISTED]]},
         "skipped": {
             "n": len(dataset.skipped),
-            "reasons": _counts(_reason(*item) for item in dataset.skipped),
+            "reasons": _counts(reasons),
             "files": [list(item) for item in dataset.skipped[:_LISTED]],
         },
     }
@@ -198,11 +200,6 @@ def _spread(values: Sequence[float]) -> dict:
     counts, edges = np.histogram(values, bins=40, range=(percentiles[0] - 0.5, percentiles[-1] + 0.5))
     histogram = {"edges": np.round(edges, 4).tolist(), "counts": counts.tolist()}
     return dict(zip(names, percentiles.tolist(), strict=True)) | {"histogram": histogram}
-
-
-def _reason(member: str, reason: str) -> str:
-    """The kind of a reason: without the name, which would make each one different."""
-    return reason.replace(repr(os.path.splitext(os.path.basename(member))[0]), "its name")
 
 
 def _decibels(amplitude: float) -> float:

@@ -42,10 +42,6 @@ class _TemporaryError(Exception):
     """A failure after which another attempt makes sense."""
 
 
-class _NothingLeftError(Exception):
-    """The server's file ends where ours does, or earlier; its length is the argument."""
-
-
 def fetch(
     out_dir: StrPath,
     *,
@@ -113,8 +109,7 @@ def download(
     """Fetch a file, whole and checked; what an earlier call left is continued.
 
     Args:
-        size: its length in bytes, where known; more is needed free on the disk.
-        checksum: "md5:HEX" (or sha1, sha256, sha512), where known.
+        size: its length in bytes, where known. checksum: "md5:HEX" (or sha1, sha256, sha512), where known.
         retries: attempts in a row that may bring nothing before it gives up; progress starts the count again.
         progress: called with (bytes here, bytes in all or None).
 
@@ -122,12 +117,12 @@ def download(
         `path`. A file that is there already and has that size and checksum is not fetched again.
 
     Raises:
-        UserError: not http or https, refused, gave up (the part stays for next time), the server contradicts the
-            stated length, no room, or a wrong file (removed).
+        UserError: no http or https, refused, gave up (the part stays), another length than stated, no room, or a wrong
+            file (removed).
     """
     _check_url(url)
     path = Path(path)
-    if path.is_file() and (size is not None or checksum is not None) and _is_right(path, size, checksum, progress):
+    if path.is_file() and (size, checksum) != (None, None) and _mismatch(path, size, checksum, progress) is None:
         return path
     make_folder(path.parent)
     if path.exists():
@@ -147,15 +142,9 @@ def download(
                 tries = f"gave up after {failures} attempts without progress"
                 raise UserError(f"{url}: {error}; {tries}. {kept}") from error
             time.sleep(min(_PAUSE_LIMIT_S, pause_s * 2 ** max(0, failures - 1)))
-    if not _is_right(part, size, checksum, None):
-        actual, stated = [f"{_size(part)} bytes"], [f"{size} bytes"] if size is not None else []
-        if checksum is not None:
-            algorithm = checksum.partition(":")[0]
-            actual.append(f"{algorithm} {file_digest(part, algorithm)}")
-            stated.append(checksum)
+    if mismatch := _mismatch(part, size, checksum):
         _forget(part)
-        contents = f"{', '.join(actual)}; stated: {', '.join(stated)}"
-        raise UserError(f"{url}: wrong file: {contents}. It was removed; run the command again")
+        raise UserError(f"{url}: wrong file: {mismatch}. It was removed; run the command again")
     os.replace(part, path)
     _tag_path(part).unlink(missing_ok=True)
     return path
@@ -209,9 +198,9 @@ def _attempt(url: str, part: Path, size: int | None, progress: Progress | None) 
             check_room(part.parent, (total or 0) - start)
             _write_tag(part, url, response.headers.get("ETag") or response.headers.get("Last-Modified"))
             _receive(response, part, start, total, url, progress)
-    except _NothingLeftError as error:
+    except urllib.error.HTTPError as error:
         # The server has no byte beyond ours: the file is complete if that is its length, else it is another file.
-        if error.args[0] != have:
+        if error.headers.get("Content-Range") != f"bytes */{have}":
             _forget(part)
             raise _TemporaryError("the server's file is shorter than what was kept of it") from error
     except _FAILURES as error:
@@ -219,14 +208,14 @@ def _attempt(url: str, part: Path, size: int | None, progress: Progress | None) 
 
 
 def _request(url: str, headers: dict[str, str]):
+    """The response; an HTTPError where nothing is left after the range that the headers ask for."""
     request = urllib.request.Request(url, headers={"User-Agent": "triadbench", **headers})
     try:
         return urllib.request.build_opener(_SafeRedirects).open(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and "Range" in headers:
-                match = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-                raise _NothingLeftError(int(match[1]) if match else None) from error
+                raise
             if error.code in _TEMPORARY_STATUS:
                 raise _TemporaryError(f"the server answered {error.code} {error.reason}") from error
             raise UserError(f"{url}: the server answered {error.code} {error.reason}") from error
@@ -243,15 +232,15 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 def _place(response, have: int, size: int | None, url: str) -> tuple[int, int | None]:
     """Where the response's first byte belongs, and the length of the whole file; checked against what is known."""
     length = response.headers.get("Content-Length", "")
-    start, total = 0, int(length) if length.isdigit() else None
+    start, total = 0, int(length) if length.isdigit() else size
     if response.status == 206:
         match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != have:
             raise UserError(f"{url}: the server sent another part than was asked for (from byte {have})")
-        start, total = have, None if match[3] == "*" else int(match[3])
-    if size is not None and total is not None and total != size:
+        start, total = have, size if match[3] == "*" else int(match[3])
+    if size not in (None, total):
         raise UserError(f"{url}: the server's file has {total} bytes, and {size} are stated; it is not the file")
-    return start, total if total is not None else size
+    return start, total
 
 
 def _receive(response, part: Path, start: int, total: int | None, url: str, progress: Progress | None) -> None:
@@ -286,15 +275,19 @@ def _forget(part: Path) -> None:
     _tag_path(part).unlink(missing_ok=True)
 
 
-def _is_right(path: Path, size: int | None, checksum: str | None, progress: Progress | None) -> bool:
-    if size is not None and _size(path) != size:
-        return False
+def _mismatch(path: Path, size: int | None, checksum: str | None, progress: Progress | None = None) -> str | None:
+    """How a file differs from what is stated of it, or None."""
+    actual, stated = f"{_size(path)} bytes", "" if size is None else f"{size} bytes"
+    if size not in (None, _size(path)):
+        return f"{actual}; stated: {stated}"
     if checksum is None:
-        return True
+        return None
     algorithm, _, value = checksum.partition(":")
     if algorithm not in _DIGESTS or not value:
         raise UserError(f"checksum {checksum!r} must look like md5:HEX, with one of {', '.join(sorted(_DIGESTS))}")
-    return file_digest(path, algorithm, progress) == value.lower()
+    digest = file_digest(path, algorithm, progress)
+    separator = ", " if stated else ""
+    return None if digest == value.lower() else f"{actual}, {algorithm} {digest}; stated: {stated}{separator}{checksum}"
 
 
 def _tag_path(part: Path) -> Path:

@@ -18,12 +18,8 @@ SEED = 13
 
 
 def random_split(n: int, test_fraction: float = TEST_FRACTION, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
-    """The original's split of `n` clips, index for index.
-
+    """The original's split of `n` clips, index for index: train and test, int64, in the order of
     `torch.utils.data.random_split(dataset, [int(0.7 * n), n - int(0.7 * n)], torch.Generator().manual_seed(13))`.
-
-    Returns:
-        train, test: int64 arrays of indices, in that function's order.
 
     Raises:
         UserError: a side would be empty.
@@ -84,13 +80,12 @@ def grouped_split(
             f"{len(clips)} clips in {len(groups)} recordings cannot be split by recording: a side would be empty "
             f"({len(left_out)} amplifier copies name no recording); use the random split or a data set with a manifest"
         )
-    train_indices, test_indices, others = (np.array(side, dtype=np.int64) for side in (train, sorted(test), left_out))
-    return train_indices, test_indices, others
+    return np.array(train, np.int64), np.array(sorted(test), np.int64), np.array(left_out, np.int64)
 
 
 def _choose(groups: Sequence[Sequence[int]], target: float) -> int:
     """How many of the first groups come nearest to `target` clips; of two or more groups each side keeps one."""
-    sizes = np.concatenate([[0], np.cumsum([len(group) for group in groups])])
+    sizes = np.cumsum([0, *map(len, groups)])
     low, high = (1, len(groups) - 1) if len(groups) > 1 else (0, 1)
     return low + int(np.argmin(np.abs(sizes[low : high + 1] - target)))
 
@@ -102,8 +97,7 @@ def _groups(clips: Sequence[Clip]) -> tuple[list[list[int]], list[int]]:
 
     unnamed = {_key(clip) for clip in clips if clip.recording is None} - {None}
     numbers: dict[Hashable, int] = defaultdict(itertools.count().__next__)  # of recordings and of keys
-    nodes: dict[int, int] = {}
-    edges = []
+    nodes, edges = {}, []
     for index, clip in enumerate(clips):
         key = _key(clip)
         if clip.recording is not None:

@@ -37,8 +37,7 @@ def safe_unpack(
 
     Args:
         progress: called with (bytes written, bytes in all).
-        max_bytes: most that the archive may unpack to.
-        max_ratio: most that it may grow, where it unpacks to more than 64 MiB.
+        max_bytes, max_ratio: most that it may unpack to, and grow by where that is more than 64 MiB.
 
     Returns:
         the number of files.
@@ -74,13 +73,17 @@ def _judge(zip_path: Path, members: list[zipfile.ZipInfo], max_bytes: int, max_r
     files: set[str] = set()
     folders: set[str] = set()
     for info in members:
-        reason = _objection(info)
-        path = _comparable(info.filename)
-        if reason is None and (path in files or (path in folders and not info.is_dir())):
-            reason = "a second member of that name"
+        name = info.filename.rstrip("/")
+        path = unicodedata.normalize("NFC", name).casefold()  # as file systems that ignore case or accents see it
         parents = ["/".join(path.split("/")[:depth]) for depth in range(1, path.count("/") + 1)]
-        if reason is None and any(parent in files for parent in parents):
-            reason = "a file is also a folder"
+        reason = unsafe_name(info.orig_filename) or first_true(
+            ("a link or device", stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)),
+            ("an empty part in its path", any(part.strip(" .") == "" for part in name.split("/"))),
+            ("encrypted", info.flag_bits & ENCRYPTED),
+            ("a folder with content", info.is_dir() and info.file_size),
+            ("a second member of that name", path in files or (path in folders and not info.is_dir())),
+            ("a file is also a folder", not files.isdisjoint(parents)),
+        )
         if reason is not None:
             raise UserError(f"{zip_path}: refused, member {info.orig_filename!r}: {reason}; nothing was unpacked")
         (folders if info.is_dir() else files).add(path)
@@ -93,21 +96,6 @@ def _judge(zip_path: Path, members: list[zipfile.ZipInfo], max_bytes: int, max_r
     if sum(info.compress_size for info in members) > size:
         raise UserError(f"{zip_path}: refused, its members overlap; nothing was unpacked")
     return total
-
-
-def _objection(info: zipfile.ZipInfo) -> str | None:
-    parts = info.filename.rstrip("/").split("/")
-    return unsafe_name(info.orig_filename) or first_true(
-        ("a link or device", stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)),
-        ("an empty part in its path", any(part.strip(" .") == "" for part in parts)),
-        ("encrypted", info.flag_bits & ENCRYPTED),
-        ("a folder with content", info.is_dir() and info.file_size),
-    )
-
-
-def _comparable(name: str) -> str:
-    # As file systems that ignore case or spelling of accents would see it.
-    return unicodedata.normalize("NFC", name.rstrip("/")).casefold()
 
 
 def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> int:
