@@ -6,11 +6,7 @@ from triadbench.core.errors import UserError
 
 
 def torch_device(name: str) -> torch.device:
-    """The device "cpu", "cuda" or "cuda:N".
-
-    Raises:
-        UserError: another name, or a GPU that is not there.
-    """
+    """The device "cpu", "cuda" or "cuda:N"; UserError: another name, or a GPU that is not there."""
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:

@@ -17,8 +17,7 @@ StrPath = str | os.PathLike
 
 
 def pretrained_path(name: str = "") -> Path:
-    """Path of the shipped file `name` (weights, exported models, their card), there or not; without a name, of their
-    folder."""
+    """Path of the shipped file `name` (weights, exported models, their card); without a name, of their folder."""
     return Path(str(resources.files("triadbench.core.pretrained")), name)
 
 
@@ -72,9 +71,7 @@ def atomic_path(path: StrPath, *, directory: bool = False) -> Iterator[Path]:
 
 
 def check_model_file(path: Path, way_out: str = "") -> None:
-    """Raises UserError where there is no such file (`way_out` is added then), or one that ONNX Runtime, safetensors and
-    torch would not open.
-    """
+    """Raises UserError where no such file is (`way_out` is added) or where a library of models would not open it."""
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a model file; give a file in it")
     if not path.is_file():
@@ -87,15 +84,12 @@ def check_model_file(path: Path, way_out: str = "") -> None:
 
 def file_digest(path: StrPath, algorithm: str = "sha256", progress: Callable[[int, int], None] | None = None) -> str:
     """Hex digest of a file's bytes by `algorithm` (a name that hashlib knows), read in blocks."""
-    digest = hashlib.new(algorithm)
-    total = os.path.getsize(path)
-    done = 0
+    digest, total = hashlib.new(algorithm), os.path.getsize(path)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-            done += len(block)
             if progress is not None:
-                progress(done, total)
+                progress(file.tell(), total)
     return digest.hexdigest()
 
 
@@ -107,10 +101,8 @@ def check_room(folder: Path, n_bytes: int) -> None:
 
 
 def walk_files(root: StrPath) -> Iterator[tuple[str, str | None]]:
-    """List the files below a folder. Links to folders are followed, no folder twice; hidden folders are left out.
-
-    Yields:
-        (path below `root` with "/", None), or the path of what cannot be used ("" for `root`) with the reason.
+    """Yield the files below a folder as (path below `root` with "/", None), or what cannot be used ("" for `root`) with
+    the reason. Links to folders are followed, no folder twice; hidden folders are left out.
     """
     waiting, seen = [""], set()  # a stack, for folders may lie deeper than Python's calls may
     while waiting:

@@ -43,11 +43,14 @@ class Group(click.Group):
 
     def add_later(self, name: str, target: str, short_help: str) -> None:
         """A command to be found at `target`, "module:attribute", with its line in the list of commands."""
-        self.add_command(_Later(name, target, short_help), name)
+        self.add_command(click.Command(name, context_settings={"obj": target}, short_help=short_help))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command.load() if isinstance(command, _Later) else command, rest
+        if command is not None and (target := command.context_settings.get("obj")):
+            module, attribute = target.split(":")
+            command = getattr(importlib.import_module(module), attribute)
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -66,18 +69,6 @@ class Group(click.Group):
             ctx.exit(130)
 
 
-class _Later(click.Command):
-    """A command that is known by its name and its line of help, until it is needed."""
-
-    def __init__(self, name: str, target: str, short_help: str):
-        super().__init__(name, short_help=short_help)
-        self._target = target
-
-    def load(self) -> click.Command:
-        module, attribute = self._target.split(":")
-        return getattr(importlib.import_module(module), attribute)
-
-
 def resume_hint(text: str) -> None:
     """Set the line that Ctrl-C prints from here on: what is kept, and how to go on."""
     context = click.get_current_context(silent=True)
@@ -89,11 +80,8 @@ def resume_hint(text: str) -> None:
 def progress(label: str, unit: str = "") -> Iterator[Callable[..., None]]:
     """Yield a `progress(done, total)` callback that reports on stderr: a bar on a terminal, otherwise a few lines.
 
-    A third argument is a text to show, as a caller's own estimate of the time left, in the place of the bar's.
-
-    Args:
-        label: what is being done, as "packing".
-        unit: what is counted, as "clips"; "B" is scaled to kB, MB, GB.
+    A third argument is a text to show, as a caller's own estimate of the time left, in the place of the bar's. `unit`
+    is what is counted, as "clips"; "B" is scaled to kB, MB, GB.
     """
     on_terminal = sys.stderr is not None and sys.stderr.isatty()  # None: it was closed by whoever started us
     report = _Bar(label, unit) if on_terminal else _Lines(label, unit)
@@ -188,7 +176,10 @@ def list_skipped(files: Sequence[tuple[str, str]], most: int = 10) -> None:
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Aligned text columns: numbers to the right, the rest to the left; None is an em dash."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [
+        ["—" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
+        for row in rows
+    ]
     widths = [max(len(text) for text in column) for column in zip(headers, *cells, strict=True)]
     columns = zip(*rows, strict=True) if rows else ([""] for _ in headers)
     is_number = [all(value is None or isinstance(value, int | float) for value in column) for column in columns]
@@ -198,12 +189,6 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         return "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in parts).rstrip()
 
     return "\n".join([line(headers), line(["-" * width for width in widths]), *(line(row) for row in cells)])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "—"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def json_text(result: dict) -> str:
@@ -218,11 +203,7 @@ def print_json(result: dict) -> None:
 
 
 def write(text: str) -> None:
-    """Write to stdout at once. What its encoding lacks is written as an escape.
-
-    Raises:
-        UserError: stdout is closed, a full disk or a pipe that nobody reads.
-    """
+    """Write to stdout at once, what its encoding lacks as an escape; a UserError where it cannot be written."""
     if sys.stdout is None:
         raise UserError("standard output: it is closed; nothing can be printed")
     if not _can_write(text):

@@ -26,9 +26,7 @@ Skipped = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Clip:
-    """A sound file: its labels, its path below the data set's root (with "/" on every system), and the id of the
-    recording that it is a variant of, where a manifest says so.
-    """
+    """Labels, path below the set's root (with "/"), and the id of the recording of which a manifest says it varies."""
 
     name: ClipName
     member: str
@@ -36,11 +34,7 @@ class Clip:
 
 
 def parse_member(member: str) -> ClipName:
-    """Labels of a file of a data set by its path.
-
-    Raises:
-        UserError: not a sound, or not one of the set's names.
-    """
+    """Labels of a file of a data set by its path; UserError: not a sound, or not one of the set's names."""
     stem, suffix = posixpath.splitext(posixpath.basename(member))
     if suffix.lower() not in AUDIO_SUFFIXES:
         raise UserError(f"not a sound ({suffix or 'no suffix'}; expected {', '.join(AUDIO_SUFFIXES)})")
@@ -51,10 +45,8 @@ class Dataset(abc.ABC):
     """Labelled clips that can be read by index, from any thread, and after fork or pickling.
 
     Attributes:
-        path: where it was opened.
-        kind: "folder", "zip" or "pack".
-        clips: list of `Clip`, sorted by member (a pack keeps its own order).
-        skipped: list of (member, reason).
+        path: where it was opened. kind: "folder", "zip" or "pack".
+        clips: sorted by member (a pack keeps its own order). skipped: list of (member, reason).
         rows: int16 (n, 64000), the memory map of a pack; None for other kinds.
     """
 
@@ -72,11 +64,7 @@ class Dataset(abc.ABC):
 
     @abc.abstractmethod
     def read(self, index: int) -> np.ndarray:
-        """Clip `index` as (64000,) float32, 16 kHz mono.
-
-        Raises:
-            AudioError: the file cannot be read.
-        """
+        """Clip `index` as (64000,) float32, 16 kHz mono; AudioError: the file cannot be read."""
 
     def read_many(self, indices: Iterable[int]) -> np.ndarray:
         """Clips `indices` as (n, 64000) float32; the fast way to a batch of a pack."""
@@ -96,17 +84,12 @@ class Dataset(abc.ABC):
 
     @abc.abstractmethod
     def subset(self, indices: Sequence[int]) -> Dataset:
-        """The clips `indices`, in that order.
-
-        Raises:
-            ValueError: other clips of a pack than its first ones, whose rows would have to be copied.
-        """
+        """The clips `indices`, in that order; of a pack only its first ones, whose rows need not be copied."""
 
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         """Class indices of every clip: types (n,) and roots (n,), int64."""
-        types = np.array([clip.name.type for clip in self.clips], dtype=np.int64)
-        roots = np.array([clip.name.root for clip in self.clips], dtype=np.int64)
-        return types, roots
+        labels = np.array([(clip.name.type, clip.name.root) for clip in self.clips], dtype=np.int64).reshape(-1, 2)
+        return labels[:, 0].copy(), labels[:, 1].copy()
 
     def digest(self) -> str:
         """SHA-256 of the listing: names, recordings and sizes (for a zip also checksums), not of every sample."""

@@ -64,14 +64,7 @@ def amplify_set(
 
 
 def degrade_set(source: StrPath, out: StrPath, *, seed: int = 0, progress: Progress | None = None) -> dict:
-    """Degrade every clip of a set once, into a pack at `out` with the same names.
-
-    Returns:
-        {"path", "n", "skipped": [[name, reason], ...], "bytes", "seed"}
-
-    Raises:
-        UserError: nothing to read, or `out` is taken.
-    """
+    """Degrade every clip of a set once, into a pack at `out` with the same names; the result of `pack`, and "seed"."""
     dataset = open_dataset(source)
     described = {"degraded": dataset.path.name, "seed": seed}
     return pack(dataset, out, progress, change=Degrader(Degradation(), seed), source=described) | {"seed": seed}

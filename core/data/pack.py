@@ -34,14 +34,9 @@ _WAY_OUT = "pack the clips again"
 
 @contextlib.contextmanager
 def new_pack(out: StrPath, n: int) -> Iterator[PackWriter]:
-    """Write a pack of `n` clips row by row, in any order and from several processes.
+    """Write a pack of `n` clips row by row, in any order, here or by `open_rows(writer.clips_path)` in other processes.
 
-        with new_pack("set.pack", n) as writer:
-            writer.write(0, waveform)                     # here, or in a worker:
-            open_rows(writer.clips_path)[1] = to_int16(waveform)
-            writer.finish([{"file": "piano_3_Af_d_m_00.wav", "recording": "r0"}, ...])
-
-    The pack appears at `out` when the block ends; without `finish`, or after an error, nothing does.
+    It appears at `out` when the block ends; without `writer.finish(index)`, or after an error, nothing does.
 
     Raises:
         UserError: `out` exists and is not an empty folder, or the disk has no room.
@@ -63,8 +58,7 @@ class PackWriter:
     """The rows and the index of a pack that is being written; made by `new_pack`.
 
     Attributes:
-        clips_path: the array's temporary path.
-        rows: its memory map, int16 (n, 64000), filled with silence.
+        clips_path: the array's temporary path. rows: its memory map, int16 (n, 64000), filled with silence.
     """
 
     def __init__(self, folder: Path, n: int):
@@ -84,11 +78,9 @@ class PackWriter:
         """State what the rows hold, when all are written; rows beyond `len(index)` are cut off.
 
         Args:
-            index: one object a row with "file" (a name of the data set) and optionally "recording" and more.
+            index: one object a row with "file" (a name of the data set) and optionally "recording" and more; a
+                UserError where a name carries no labels, or for no rows or more than there are.
             source: where the clips came from; kept in meta.json.
-
-        Raises:
-            UserError: a name that carries no labels, no rows, or more than there are.
         """
         if not 0 < len(index) <= self.n:
             raise UserError(f"an index of {len(index)} clips does not fit a pack of {self.n} rows")
@@ -96,11 +88,10 @@ class PackWriter:
             parse_member(entry["file"])
         self.rows.flush()
         del self.rows
-        n = len(index)
-        if n < self.n:
-            _shorten(self.clips_path, n)
+        if len(index) < self.n:
+            _shorten(self.clips_path, len(index))
         meta = {"format": "triadbench-pack", "version": VERSION, "sample_rate": SAMPLE_RATE, "samples": CLIP_SAMPLES}
-        meta |= {"n": n, "skipped": [list(item) for item in skipped], "source": source}
+        meta |= {"n": len(index), "skipped": [list(item) for item in skipped], "source": source}
         (self._folder / META).write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
         with open(self._folder / INDEX, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in index)
@@ -148,11 +139,7 @@ def pack(
 
 
 def open_rows(path: StrPath, mode: Literal["r", "r+"] = "r+") -> np.ndarray:
-    """The (n, 64000) int16 memory map of a pack's clips.npy; "r+" to write (workers), "r" to read.
-
-    Raises:
-        UserError: not such an array.
-    """
+    """The int16 (n, 64000) memory map of clips.npy, to write ("r+") or to read ("r"); UserError: no such array."""
     try:
         rows = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -169,11 +156,7 @@ def is_pack(path: Path) -> bool:
 
 
 def open_pack(path: Path) -> PackDataset:
-    """Open a pack; its `skipped` are those of the set that was packed.
-
-    Raises:
-        UserError: a part is missing or damaged, or the parts contradict one another.
-    """
+    """Open a pack, or a UserError where a part is missing or damaged or the parts contradict one another."""
     try:
         meta = json.loads((path / META).read_text("utf-8"))
         lines = (path / INDEX).read_text("utf-8").splitlines()
@@ -220,10 +203,9 @@ class PackDataset(Dataset):
         return self.rows[index].tobytes()
 
     def subset(self, indices: Sequence[int]) -> PackDataset:
-        n = len(indices)
-        if list(indices) != list(range(n)):
+        if list(indices) != list(range(len(indices))):
             raise ValueError("a pack's subset is its first clips, so that they can be mapped and not copied")
-        return PackDataset(self.path, self.rows[:n], self.clips[:n], self.skipped)
+        return PackDataset(self.path, self.rows[: len(indices)], self.clips[: len(indices)], self.skipped)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "rows"}
@@ -256,8 +238,7 @@ def _shorten(path: Path, n: int) -> None:
     with open(path, "r+b") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
-        start = file.tell()
-        fields = {"descr": "<i2", "fortran_order": False, "shape": (n, CLIP_SAMPLES)}
+        start, fields = file.tell(), {"descr": "<i2", "fortran_order": False, "shape": (n, CLIP_SAMPLES)}
         file.seek(10)
         file.write(repr(fields).encode("latin1").ljust(start - 11) + b"\n")
         file.truncate(start + n * CLIP_SAMPLES * 2)

@@ -29,10 +29,8 @@ class RenderConfig:
     Attributes:
         out: folder to make; with `pack`, a pack (see `core.data.pack`). n: number of clips.
         sources: note sources (see `core.render.note_banks`). weights: how often each plays, or None for equally often.
-        style: name of one of `core.render.chords.STYLES`.
-        voicings: which voicings, or None for those that the style mixes at random.
-        variants: clips of each recording. octaves: of the root. seed: of everything.
-        cache: folder where note banks are kept. workers: processes.
+        style: one of `core.render.chords.STYLES`. voicings: which, or None for those that the style mixes at random.
+        variants: clips of each recording. octaves: of the root. cache: folder where note banks are kept.
     """
 
     out: str | Path
@@ -54,9 +52,6 @@ def render_dataset(
 ) -> dict:
     """Render a set; the folder appears when it is whole.
 
-    Args:
-        bank_progress: called with (banks built, banks). progress: called with (clips rendered, clips).
-
     Returns:
         {"path", "n", "recordings", "instruments", "seconds_of_audio"}
 
@@ -76,16 +71,8 @@ def render_dataset(
     style = STYLES[config.style]
     paths = build_banks(config.sources, config.cache, workers=config.workers, progress=bank_progress)
     banks = [NoteBank.load(path) for path in paths]
-    clips = plan(
-        config.n,
-        banks,
-        seed=config.seed,
-        variants=config.variants,
-        octaves=config.octaves,
-        weights=config.weights,
-        voicings=config.voicings,
-        voicing_weights=style.voicings,
-    )
+    options = {name: getattr(config, name) for name in ("seed", "variants", "octaves", "weights", "voicings")}
+    clips = plan(config.n, banks, voicing_weights=style.voicings, **options)
     index = [
         {"file": _file(clip), "recording": f"{config.seed}-{clip.recording}", "instrument": banks[clip.bank].name}
         for clip in clips
@@ -114,7 +101,7 @@ def render_dataset(
         "path": str(config.out),
         "n": len(clips),
         "recordings": len({clip.recording for clip in clips}),
-        "instruments": sorted({banks[clip.bank].name for clip in clips}),
+        "instruments": sorted({entry["instrument"] for entry in index}),
         "seconds_of_audio": 4 * len(clips),
     }
 

@@ -118,9 +118,8 @@ def _groups(clips: Sequence[Clip]) -> tuple[list[list[int]], list[int]]:
 def _key(clip: Clip) -> tuple | None:
     """What a name says of its recording, or None where it says too little."""
     name = clip.name
-    if name.octave is None or name.volume is None:
-        return None
-    return (name.octave, name.root, name.type, name.volume, name.voicing)
+    key = (name.octave, name.root, name.type, name.volume, name.voicing)
+    return None if None in key else key
 
 
 def _check_fraction(test_fraction: float) -> None:
