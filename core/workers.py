@@ -58,8 +58,7 @@ def run_all(
 
     Args:
         make: called with `arguments` once in each process, returns the function that does a task.
-        chunk: tasks handed to a process at a time.
-        progress: called with (tasks done, tasks), in order.
+        chunk: tasks handed to a process at a time. progress: called with (tasks done, tasks), in order.
     """
     results: list[_Result] = []
 

@@ -25,8 +25,7 @@ class AudioHeader:
     """What a sound file says of itself.
 
     Attributes:
-        sample_rate: in Hz.
-        frames: samples per channel, None where the file does not say.
+        sample_rate: in Hz. frames: samples per channel, None where the file does not say.
         format: container, as libsndfile names it ("WAV", "FLAC", ...).
         subtype: coding ("PCM_16", ...), None where the first bytes do not tell.
         truncated: how the file falls short of its promise, or None.
@@ -158,12 +157,9 @@ def _mp3_truncation(head: bytes, size: int) -> str | None:
     if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0:
         return None
     at = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if at < 0 or len(frame) < at + 16:
-        return None
     flags = int.from_bytes(frame[at + 4 : at + 8], "big")
-    if not flags & _XING_BYTES:
+    if at < 0 or len(frame) < at + 16 or not flags & _XING_BYTES:
         return None
-    offset = at + 8 + (4 if flags & _XING_FRAMES else 0)
+    offset, present = at + 8 + (4 if flags & _XING_FRAMES else 0), size - start
     promised = int.from_bytes(frame[offset : offset + 4], "big")
-    present = size - start
     return f"its header promises {promised} bytes and {present} are there" if promised > present else None

@@ -30,9 +30,8 @@ def integers(context: click.Context, parameter: click.Parameter, text: str | Non
         raise click.BadParameter(f"{text!r} must be whole numbers with commas between, as 1,64") from None
 
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout (nothing if the work fails)."
-)
+_JSON_HELP = "Print one JSON object on stdout (nothing if the work fails)."
+json_option = click.option("--json", "as_json", is_flag=True, help=_JSON_HELP)
 
 
 class Group(click.Group):
@@ -71,8 +70,7 @@ class Group(click.Group):
 
 def resume_hint(text: str) -> None:
     """Set the line that Ctrl-C prints from here on: what is kept, and how to go on."""
-    context = click.get_current_context(silent=True)
-    if context is not None:
+    if context := click.get_current_context(silent=True):
         context.meta[_RESUME] = text
 
 

@@ -209,9 +209,8 @@ def info(source: Path, picture: Path | None, as_json: bool) -> None:
     click.echo(console.table(["label", "value", "clips"], rows))
     spread = result["durations_s"]
     if spread["median"] is not None:
-        click.echo(f"seconds a clip: {spread['min']:.3g} to {spread['max']:.3g}, median {spread['median']:.3g}")
-    duplicates = result["duplicates"]
-    click.echo(f"duplicates: {duplicates['clips']} clips in {duplicates['groups']} groups")
+        click.echo("seconds a clip: {min:.3g} to {max:.3g}, median {median:.3g}".format(**spread))
+    click.echo("duplicates: {clips} clips in {groups} groups".format(**result["duplicates"]))
     click.echo(f"silent: {result['silent']['n']}, unreadable: {result['unreadable']['n']}")
     console.list_skipped(result["skipped"]["files"])
 

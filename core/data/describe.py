@@ -121,8 +121,7 @@ def _overview(description: dict) -> Figure:
     titles = ("clips by type and root", "octave", "volume", "length", "level: RMS blue, peak orange")
     figure = make_subplots(rows=3, cols=2, specs=specs, subplot_titles=titles, vertical_spacing=0.1)
     table = description["type_by_root"]
-    hover = "%{x} %{y}: %{z} clips<extra></extra>"
-    texts = {"text": table, "texttemplate": "%{text}", "hovertemplate": hover}
+    texts = {"text": table, "texttemplate": "%{text}", "hovertemplate": "%{x} %{y}: %{z} clips<extra></extra>"}
     heatmap = graph_objects.Heatmap(z=table, x=ROOTS, y=TYPES, colorscale="Blues", zmin=0, showscale=False, **texts)
     figure.add_trace(heatmap, row=1, col=1)
     for column, key in ((1, "octaves"), (2, "volumes")):
@@ -137,11 +136,10 @@ def _overview(description: dict) -> Figure:
             figure.add_trace(graph_objects.Bar(name=label, opacity=0.7, **bars), row=3, col=column)
     figure.update_xaxes(title_text="s", row=3, col=1)
     figure.update_xaxes(title_text="dB of full scale", row=3, col=2)
-    duplicates = description["duplicates"]
     title = (
-        f"{description['n']} clips, {description['skipped']['n']} files skipped, {description['silent']['n']} silent, "
-        f"{duplicates['clips']} in {duplicates['groups']} groups of duplicates"
-    )
+        "{n} clips, {skipped[n]} files skipped, {silent[n]} silent, {duplicates[clips]} in {duplicates[groups]} groups "
+        "of duplicates"
+    ).format(**description)
     figure.update_layout(title=title, height=950, barmode="overlay", showlegend=False, template="plotly_white")
     return figure
 
@@ -150,9 +148,7 @@ def _examples(dataset: Dataset) -> Figure:
     from plotly import graph_objects
     from plotly.subplots import make_subplots
 
-    first: dict[int, int] = {}
-    for index, clip in enumerate(dataset.clips):
-        first.setdefault(clip.name.type, index)
+    first = {clip.name.type: index for index, clip in reversed(list(enumerate(dataset.clips)))}
     waveforms = {}
     for index in sorted(first.values()):
         with contextlib.suppress(AudioError):

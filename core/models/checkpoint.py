@@ -31,9 +31,7 @@ class Checkpoint:
     """A model with its description.
 
     Attributes:
-        model: in evaluation mode.
-        architecture: "original" or "chordnet".
-        task: "type", "root" or "both".
+        model: in evaluation mode. architecture: "original" or "chordnet". task: "type", "root" or "both".
         spec: the mel spectrogram that the model takes.
         training: the training record: data, seed, epochs, curves, accuracies.
         state: tensors to resume with (optimizer, generator), empty in finished models.
@@ -48,11 +46,7 @@ class Checkpoint:
 
 
 def build_model(architecture: str, task: str, spec: MelSpec | None = None, config: dict | None = None) -> nn.Module:
-    """A model with fresh weights.
-
-    Raises:
-        UserError: an architecture or task that does not exist.
-    """
+    """A model with fresh weights; UserError: an architecture or task that does not exist."""
     if architecture == "original" and task in _N_CLASSES:
         return OriginalNet(_N_CLASSES[task])
     if architecture == "chordnet" and task == "both":
@@ -73,11 +67,7 @@ def resumed_record(training: dict, setup: dict) -> dict:
 
 
 def save(checkpoint: Checkpoint, path: StrPath) -> None:
-    """Write a checkpoint; it appears whole or not at all.
-
-    Raises:
-        UserError: the disk refuses.
-    """
+    """Write a checkpoint, whole or not at all."""
     described = {
         "format": FORMAT,
         "version": VERSION,
@@ -154,8 +144,8 @@ def _load_torch(path: Path) -> dict:
 def _original_from(tensors: dict, path: Path, device: str | torch.device) -> Checkpoint:
     for task, n_classes in _N_CLASSES.items():
         model = OriginalNet(n_classes)
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        if shapes == {name: tensor.shape for name, tensor in tensors.items()}:
+        shapes, theirs = ({key: t.shape for key, t in state.items()} for state in (model.state_dict(), tensors))
+        if shapes == theirs:
             model.load_state_dict(tensors)
             return Checkpoint(model.to(device).eval(), "original", task, ORIGINAL, {"source": path.name})
     raise UserError(f"{path}: neither a triadbench checkpoint nor a state dict of the original network")

@@ -27,7 +27,7 @@ FIRST_ROOT_PITCH_CLASS = 8
 VOICINGS = ("root", "inv1", "inv2", "open", "doubled")
 NO_CHORD = "N"
 
-_OLD_TYPE_CODES = {"M": 0, "m": 1}
+_TYPE_OF_CODE = {"j": 0, "n": 1, "d": 2, "a": 3, "M": 0, "m": 1}
 _NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCIDENTALS = {"n": 0, "": 0, "f": -1, "b": -1, "s": 1, "#": 1}
 _NAME = re.compile(
@@ -57,13 +57,10 @@ class ClipName:
     """What a clip's file name says.
 
     Attributes:
-        root: class index, 0-11 (A flat is 0).
-        type: class index, 0-3 (major, minor, diminished, augmented).
-        octave: octave of the root, where octave 4 starts at middle C; None where the name has none.
-        volume: "f" (forte), "m" (mezzo), "p" (piano) or None.
-        example: running number.
-        voicing: one of `VOICINGS`.
-        kind: "piano", or "shred" for an amplifier copy.
+        root: class index, 0-11 (A flat is 0). type: class index, 0-3 (major, minor, diminished, augmented).
+        octave: of the root, where octave 4 starts at middle C; None where the name has none.
+        volume: "f" (forte), "m" (mezzo), "p" (piano) or None. example: running number.
+        voicing: one of `VOICINGS`. kind: "piano", or "shred" for an amplifier copy.
     """
 
     root: int
@@ -76,20 +73,14 @@ class ClipName:
 
     @classmethod
     def parse(cls, stem: str) -> ClipName:
-        """Read a file name without folder and extension.
-
-        Raises:
-            UserError: the name is not one of the set's; nothing is guessed.
-        """
+        """Read a file name without folder and extension; a UserError where it is not one of the set's."""
         match = _NAME.fullmatch(stem)
         if match is None:
             raise UserError(f"{stem!r} is not a name of the data set (expected one like piano_3_Af_d_m_45)")
-        code = match["type"]
-        chord_type = TYPE_CODES.index(code) if code in TYPE_CODES else _OLD_TYPE_CODES[code]
         pitch_class = _NATURALS[match["root"][0]] + _ACCIDENTALS[match["root"][1:]]
         return cls(
             root=root_index(pitch_class),
-            type=chord_type,
+            type=_TYPE_OF_CODE[match["type"]],
             octave=int(match["octave"]) if match["octave"] else None,
             volume=match["volume"] or None,
             example=int(match["example"]),

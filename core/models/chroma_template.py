@@ -19,13 +19,8 @@ _BASS_BONUS = 0.12
 
 
 def pitch_magnitudes(waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Compressed magnitude at every semitone from `LOW_MIDI` to `HIGH_MIDI`, of the loudest two seconds.
-
-    Args:
-        waveform: float32 (batch, samples). sample_rate: in Hz.
-
-    Returns:
-        float64 (batch, semitones), each row's largest at 1 (all zero for silence).
+    """Compressed magnitudes of the loudest two seconds of waveforms (batch, samples), at every semitone of
+    `LOW_MIDI` to `HIGH_MIDI`: float64 (batch, semitones), each row's largest at 1 (all zero for silence).
     """
     n = round(WINDOW_S * sample_rate)
     waveform = np.atleast_2d(waveform)

@@ -15,10 +15,8 @@ from triadbench.kernels.spec import CHORD, ORIGINAL, MelSpec
 
 
 class OriginalNet(nn.Module):
-    """The original study's network ("VGG-ish", after V. Velardo), state-dict keys and shapes included.
-
-    Args:
-        n_classes: 4 for the type of chord, 12 for its root.
+    """The original study's network ("VGG-ish", after V. Velardo), state-dict keys and shapes included; `n_classes`: 4
+    for the type of chord, 12 for its root.
     """
 
     spec = ORIGINAL
@@ -43,11 +41,7 @@ class OriginalNet(nn.Module):
 
 
 class PitchAxis(nn.Module):
-    """Resample the mel axis to `bins_per_semitone` bins a semitone, by linear interpolation between band centres.
-
-    Args:
-        low_midi: MIDI number of the first bin. octaves, bins_per_semitone: size of the pitch axis.
-    """
+    """Resample the mel axis to `octaves` from MIDI number `low_midi` on, linearly between band centres."""
 
     matrix: Tensor
 
@@ -104,8 +98,7 @@ class ChordNet(nn.Module):
         # Stride over pitch: one output a semitone, centred on it. Over time: frames overlap, and a chord lasts.
         self.stem = _conv2d(1, width, kernel=(7, 5), stride=(self.BINS, 4), padding=(2, 2))
         self.harmonics = _conv2d(width * len(self.PARTIALS), 2 * width, kernel=(1, 1))
-        self.mix1 = _conv2d(2 * width, 2 * width, kernel=(3, 3), padding=(1, 1))
-        self.mix2 = _conv2d(2 * width, 2 * width, kernel=(3, 3), padding=(1, 1))
+        self.mix1, self.mix2 = (_conv2d(2 * width, 2 * width, kernel=(3, 3), padding=(1, 1)) for _ in range(2))
         self.attention = nn.Conv1d(2 * width, 1, kernel_size=3, padding=1)
         self.around = nn.Sequential(*_conv1d(4 * width, hidden, 25, 12), *_conv1d(hidden, hidden, 13, 6))
         self.circle = nn.Sequential(
@@ -148,13 +141,10 @@ def _conv1d(n_in: int, n_out: int, kernel: int, padding: int = 0) -> tuple[nn.Mo
 
 
 def chord_loss(joint: Tensor, types: Tensor, roots: Tensor, root_defined: Tensor) -> Tensor:
-    """Negative log likelihood of the true chords, averaged, from joint logits (batch, 12, 4).
+    """Negative log likelihood of the true chords (batch,), averaged, from joint logits (batch, 12, 4).
 
     Where the root is undefined (an inverted augmented triad), any of the three roots that spell the same notes is
     true: their probabilities are summed.
-
-    Args:
-        types, roots: class indices (batch,). root_defined: bool (batch,).
     """
     log_p = torch.log_softmax(joint.flatten(1), dim=1).reshape(joint.shape)
     rows = torch.arange(len(types), device=joint.device)

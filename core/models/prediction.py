@@ -15,12 +15,10 @@ _BLOCKS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Scores:
-    """Probabilities for a batch; None for what the model was not trained to name.
+    """Probabilities for a batch, float32; None for what the model was not trained to name.
 
     Attributes:
-        types: float32 (batch, 4). roots: float32 (batch, 12).
-        joint: float32 (batch, 12, 4), of every chord; None for models of one task.
-        silent: bool (batch,).
+        types: (batch, 4). roots: (batch, 12). joint: (batch, 12, 4), of every chord. silent: bool (batch,).
     """
 
     types: np.ndarray | None

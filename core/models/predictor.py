@@ -32,11 +32,7 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path | None = None, device: str = "cpu") -> Predictor:
-        """The model of a file, by default the shipped one.
-
-        Raises:
-            UserError: the file is missing or no model.
-        """
+        """The model of a file, by default the shipped one; UserError: the file is missing or no model."""
         path = Path(path) if path is not None else SHIPPED
         if path == SHIPPED and not path.exists():
             name, folder = SHIPPED.name, SHIPPED.parent
@@ -46,10 +42,7 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, waveforms: np.ndarray) -> Scores:
         """Scores of waveforms (batch, samples), float32 at 16 kHz in [-1, 1]; any length for ours, 64,000 samples for
-        the original network.
-
-        Raises:
-            UserError: a shape that the model does not take, or values that are not finite.
+        the original network. UserError: a shape that the model does not take, or values that are not finite.
         """
         waveforms, least = np.asarray(waveforms, dtype=np.float32), self.checkpoint.spec.n_fft
         if waveforms.ndim != 2 or waveforms.shape[1] < least:
@@ -66,6 +59,5 @@ class Predictor:
             joint = torch.softmax(logits.flatten(1), dim=1).reshape(logits.shape).cpu().numpy()
             return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent)
         probabilities = self.model(mel.unsqueeze(1)).cpu().numpy()
-        if self.checkpoint.task == "type":
-            return Scores(probabilities, None, None, silent)
-        return Scores(None, probabilities, None, silent)
+        pair = (probabilities, None) if self.checkpoint.task == "type" else (None, probabilities)
+        return Scores(*pair, None, silent)
