@@ -2,7 +2,4 @@
 
 
 class UserError(Exception):
-    """One line for the user: what is wrong, with which value, and the way out.
-
-    The command line prints it without a traceback and exits with code 1.
-    """
+    """One line for the user: what is wrong, with which value, and the way out. Printed alone; exit code 1."""

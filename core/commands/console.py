@@ -82,11 +82,8 @@ def progress(label: str, unit: str = "") -> Iterator[Callable[..., None]]:
     is what is counted, as "clips"; "B" is scaled to kB, MB, GB.
     """
     on_terminal = sys.stderr is not None and sys.stderr.isatty()  # None: it was closed by whoever started us
-    report = _Bar(label, unit) if on_terminal else _Lines(label, unit)
-    try:
+    with contextlib.closing(_Bar(label, unit) if on_terminal else _Lines(label, unit)) as report:
         yield report.update
-    finally:
-        report.close()
 
 
 class _Bar:

@@ -6,8 +6,9 @@ manifest ties each copy to its recording, so that grouped splits keep copies tog
 """
 
 import functools
+import itertools
 import json
-from collections import Counter
+from collections import defaultdict
 
 import numpy as np
 
@@ -72,13 +73,10 @@ def degrade_set(source: StrPath, out: StrPath, *, seed: int = 0, progress: Progr
 
 def copy_names(clips: list[Clip]) -> list[str]:
     """The copies' names without suffix, numbered from 0 within each root and type, in the order of the clips."""
-    numbers: Counter[tuple[int, int]] = Counter()
-    names = []
-    for clip in clips:
-        label = (clip.name.root, clip.name.type)
-        name = ClipName(*label, example=numbers[label], voicing=clip.name.voicing, kind="shred")
-        names.append(name.format())
-        numbers[label] += 1
+    numbers, names = defaultdict(itertools.count), []
+    for root, chord_type, voicing in ((clip.name.root, clip.name.type, clip.name.voicing) for clip in clips):
+        number = next(numbers[root, chord_type])
+        names.append(ClipName(root, chord_type, example=number, voicing=voicing, kind="shred").format())
     return names
 
 

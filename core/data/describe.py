@@ -91,10 +91,7 @@ def describe(dataset: Dataset, progress: Progress | None = None) -> dict:
 
 def picture(description: dict, dataset: Dataset, path: StrPath) -> None:
     """Write `description` as one interactive HTML page that needs no network, with the waveform and the log mel
-    spectrogram (of the original study) of one clip a type.
-
-    Raises:
-        UserError: `path` is not an .html file or cannot be written.
+    spectrogram (of the original study) of one clip a type; UserError: `path` is no .html file that can be written.
     """
     if not os.fspath(path).lower().endswith((".html", ".htm")):
         raise UserError(f"{path}: the picture is an interactive page; give a name that ends in .html")

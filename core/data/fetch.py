@@ -55,16 +55,13 @@ def fetch(
     """Download the archive into `out_dir` (about 3.8 GB) and unpack it beside (about 6.1 GB more).
 
     A finished download is checked and kept. The unpacked folder appears whole; where it is there, nothing is done.
-
-    Args:
-        record_url: the record's JSON description. retries: as of `download`.
-        progress, unpack_progress: called with (bytes done, bytes in all) of the download and of unpacking.
+    `record_url` holds the record's JSON description; the callbacks get (bytes done, bytes in all).
 
     Returns:
         {"archive": path or None, "folder": path or None, "size", "checksum"} (the last two None if nothing was done)
 
     Raises:
-        UserError: as `download` and `core.data.unpack.safe_unpack`, or an unusable record.
+        UserError: as `download` and `safe_unpack`, or an unusable record.
     """
     out_dir = Path(out_dir)
     archive, folder = out_dir / ARCHIVE, out_dir / FOLDER
@@ -183,7 +180,7 @@ def _fetch_json(url: str, *, retries: int, pause_s: float) -> Any:
 def _attempt(url: str, part: Path, size: int | None, progress: Progress | None) -> None:
     """Fetch what is missing of `part`, or raise `_TemporaryError` with what has come kept."""
     have, tag = _size(part), _read_tag(part, url)
-    if size is not None and have == size:
+    if have == size:
         return
     # Too long, or nothing says that the rest would belong to the same file.
     if have > size if size is not None else have and tag is None:

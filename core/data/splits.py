@@ -20,9 +20,7 @@ SEED = 13
 def random_split(n: int, test_fraction: float = TEST_FRACTION, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
     """The original's split of `n` clips, index for index: train and test, int64, in the order of
     `torch.utils.data.random_split(dataset, [int(0.7 * n), n - int(0.7 * n)], torch.Generator().manual_seed(13))`.
-
-    Raises:
-        UserError: a side would be empty.
+    A UserError where a side would be empty.
     """
     import torch
 
@@ -46,10 +44,8 @@ def grouped_split(
     groups; sizes come as near to `test_fraction` as whole groups allow.
 
     Returns:
-        train, test, left_out: int64 arrays of indices, ascending; together they are every clip once.
-
-    Raises:
-        UserError: a side would be empty.
+        train, test, left_out: int64 arrays of indices, ascending; together they are every clip once. A UserError where
+        a side would be empty.
     """
     _check_fraction(test_fraction)
     groups, left_out = _groups(clips)

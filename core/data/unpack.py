@@ -40,10 +40,7 @@ def safe_unpack(
         max_bytes, max_ratio: most that it may unpack to, and grow by where that is more than 64 MiB.
 
     Returns:
-        the number of files.
-
-    Raises:
-        UserError: not a zip, hostile, damaged, `out` is taken, or no room; nothing is left at `out`.
+        the number of files; a UserError, and nothing at `out`, if hostile, damaged, or `out` is taken or has no room.
     """
     zip_path = Path(zip_path)
     try:

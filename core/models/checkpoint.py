@@ -144,8 +144,8 @@ def _load_torch(path: Path) -> dict:
 def _original_from(tensors: dict, path: Path, device: str | torch.device) -> Checkpoint:
     for task, n_classes in _N_CLASSES.items():
         model = OriginalNet(n_classes)
-        shapes, theirs = ({key: t.shape for key, t in state.items()} for state in (model.state_dict(), tensors))
-        if shapes == theirs:
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        if shapes == {name: tensor.shape for name, tensor in tensors.items()}:
             model.load_state_dict(tensors)
             return Checkpoint(model.to(device).eval(), "original", task, ORIGINAL, {"source": path.name})
     raise UserError(f"{path}: neither a triadbench checkpoint nor a state dict of the original network")
