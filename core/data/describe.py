@@ -145,6 +145,9 @@ def _examples(dataset: Dataset) -> Figure:
     from plotly import graph_objects
     from plotly.subplots import make_subplots
 
+    from triadbench.kernels.mel_reference import mel_spectrogram
+    from triadbench.kernels.spec import ORIGINAL
+
     first = {clip.name.type: index for index, clip in reversed(list(enumerate(dataset.clips)))}
     waveforms = {}
     for index in sorted(first.values()):
@@ -159,25 +162,16 @@ def _examples(dataset: Dataset) -> Figure:
         seconds = np.arange(len(outline)) * 80 / SAMPLE_RATE
         line = graph_objects.Scattergl(x=seconds, y=np.round(outline, 4), line={"width": 1})
         figure.add_trace(line, row=1, col=column)
-        frequencies, times, decibels = _log_mel(waveform)
-        mel = graph_objects.Heatmap(z=decibels, x=times, y=frequencies, colorscale="Magma", showscale=False)
+        decibels = 10 * np.log10(np.maximum(mel_spectrogram(waveform[None], ORIGINAL)[0], 1e-12))
+        decibels = np.round(np.maximum(decibels, decibels.max() - 80), 1)
+        times = np.round(np.arange(decibels.shape[1]) * ORIGINAL.hop_length / ORIGINAL.sample_rate, 3)
+        axes = {"x": times, "y": np.round(ORIGINAL.mel_points()[1:-1], 1)}
+        mel = graph_objects.Heatmap(z=decibels, colorscale="Magma", showscale=False, **axes)
         figure.add_trace(mel, row=2, col=column)
         figure.update_yaxes(type="log", title_text="Hz" if column == 1 else None, row=2, col=column)
         figure.update_xaxes(title_text="s", row=2, col=column)
     figure.update_layout(height=650, showlegend=False, template="plotly_white", title="examples")
     return figure
-
-
-def _log_mel(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre frequencies in Hz, frame times in s, and dB below the loudest (n_mels, n_frames)."""
-    from triadbench.kernels.mel_reference import mel_spectrogram
-    from triadbench.kernels.spec import ORIGINAL
-
-    mel = mel_spectrogram(waveform[None], ORIGINAL)[0]
-    decibels = 10 * np.log10(np.maximum(mel, 1e-12))
-    decibels = np.maximum(decibels, decibels.max() - 80)
-    times = np.arange(mel.shape[1]) * ORIGINAL.hop_length / ORIGINAL.sample_rate
-    return np.round(ORIGINAL.mel_points()[1:-1], 1), np.round(times, 3), np.round(decibels, 1)
 
 
 def _counts(values: Iterable[object], order: Sequence[str] = ()) -> dict[str, int]:

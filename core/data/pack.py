@@ -37,9 +37,7 @@ def new_pack(out: StrPath, n: int) -> Iterator[PackWriter]:
     """Write a pack of `n` clips row by row, in any order, here or by `open_rows(writer.clips_path)` in other processes.
 
     It appears at `out` when the block ends; without `writer.finish(index)`, or after an error, nothing does.
-
-    Raises:
-        UserError: `out` exists and is not an empty folder, or the disk has no room.
+    A UserError where `out` is taken or the disk has no room.
     """
     if n < 1:
         raise UserError(f"a pack of {n} clips cannot be written; at least one is needed")
@@ -112,10 +110,8 @@ def pack(
         source: where the clips came from; by default the data set's name, kind and digest.
 
     Returns:
-        {"path", "n", "skipped": [[name, reason], ...] (with those that the data set had skipped), "bytes"}
-
-    Raises:
-        UserError: no clip could be read, `out` is taken, or the disk has no room.
+        {"path", "n", "skipped": [[name, reason], ...] (with those that the data set had skipped), "bytes"}; a UserError
+        where no clip could be read, `out` is taken, or the disk has no room.
     """
     skipped = list(dataset.skipped)
     index: list[dict[str, Any]] = []

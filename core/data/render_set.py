@@ -50,10 +50,7 @@ class RenderConfig:
 def render_dataset(
     config: RenderConfig, *, bank_progress: Progress | None = None, progress: Progress | None = None
 ) -> dict:
-    """Render a set; the folder appears when it is whole.
-
-    Returns:
-        {"path", "n", "recordings", "instruments", "seconds_of_audio"}
+    """Render a set; the folder appears when it is whole. Returns path, n, recordings, instruments, seconds_of_audio.
 
     Raises:
         UserError: a source, style, voicing or number that cannot be rendered, an output that exists, a full disk.
