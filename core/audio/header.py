@@ -90,7 +90,7 @@ def read_plain_wav(source: object, sample_rate: int, limit: int) -> np.ndarray |
     except (OSError, ValueError):
         return None
     header = parse_header(data[:HEADER_BYTES], len(data))
-    if header is None or header.offset is None or header.truncated or not 0 < (header.frames or 0) <= limit:
+    if header is None or header.offset is None or header.truncated or not header.frames or header.frames > limit:
         return None
     if (header.subtype, header.channels, header.sample_rate) != ("PCM_16", 1, sample_rate):
         return None

@@ -80,7 +80,7 @@ def find_files(paths: Iterable[str | os.PathLike]) -> list[str]:
     sorted, without hidden ones. What is missing, empty or cannot be read stays in the list, to be reported.
     """
     files: list[str] = []
-    for path in map(os.fspath, paths):
+    for path in (os.fspath(path) for path in paths):
         members = []
         for member, problem in walk_files(path) if path != STDIN and os.path.isdir(path) else ():
             is_sound = member.lower().endswith(AUDIO_SUFFIXES) and not member.rpartition("/")[2].startswith(".")

@@ -9,6 +9,7 @@ import functools
 import itertools
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -73,7 +74,8 @@ def degrade_set(source: StrPath, out: StrPath, *, seed: int = 0, progress: Progr
 
 def copy_names(clips: list[Clip]) -> list[str]:
     """The copies' names without suffix, numbered from 0 within each root and type, in the order of the clips."""
-    numbers, names = defaultdict(itertools.count), []
+    numbers: dict[tuple[int, int], Iterator[int]] = defaultdict(itertools.count)
+    names = []
     for root, chord_type, voicing in ((clip.name.root, clip.name.type, clip.name.voicing) for clip in clips):
         number = next(numbers[root, chord_type])
         names.append(ClipName(root, chord_type, example=number, voicing=voicing, kind="shred").format())

@@ -59,5 +59,5 @@ class Predictor:
             joint = torch.softmax(logits.flatten(1), dim=1).reshape(logits.shape).cpu().numpy()
             return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent)
         probabilities = self.model(mel.unsqueeze(1)).cpu().numpy()
-        pair = (probabilities, None) if self.checkpoint.task == "type" else (None, probabilities)
-        return Scores(*pair, None, silent)
+        types, roots = (probabilities, None) if self.checkpoint.task == "type" else (None, probabilities)
+        return Scores(types, roots, None, silent)
