@@ -7,13 +7,13 @@ import click
 from triadbench.core.commands import console
 from triadbench.core.constants import PROVIDERS
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 lets the whole network in.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, help="0 is any free one.")
-@click.option("--model", type=_PATH, help="Exported model or checkpoint.  [default: the shipped models]")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Exported model or checkpoint.  [default: the shipped models]"
+)
 @click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", help="The first in the page's menu.")
 @click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads for one answer.")
 @click.option("--max-mb", type=click.FloatRange(0.1, 4000), default=100.0, help="Largest file that is taken.")

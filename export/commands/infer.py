@@ -6,6 +6,7 @@ import contextlib
 import csv
 import functools
 import io
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     from triadbench.export.predict.predictor import ChordPredictor
 
 _PATH = click.Path(path_type=Path)
-_GPU_BATCH = 64
 _SPOOL_BYTES = 1 << 20
-_SONG = "progression-in-g-major.ogg"
 _COLUMNS = "file chord type root confidence type_confidence root_confidence agreement duration_s windows error".split()
 
 
@@ -55,7 +54,7 @@ def _refuse_device(context: click.Context, parameter: click.Parameter, value: st
     "--out",
     type=_PATH,
     multiple=True,
-    help=f"With --timeline: folder, or file (.{', .'.join(TIMELINE_FORMATS)}) to write; may be repeated.",
+    help=f"With --timeline: folder or file (.{', .'.join(TIMELINE_FORMATS)}); repeatable.",
 )
 @click.option(
     "--format",
@@ -111,9 +110,7 @@ def infer(
 
     paths = find_files(files or _examples(timeline))
     if timeline:
-        from triadbench.export.commands import timeline as timelines
-
-        timelines.check(paths, out, formats)
+        _check_outputs(paths, out, formats)
     from triadbench.export.predict.predictor import ChordPredictor
 
     provider, note = (provider, None) if provider else _provider_of(model)
@@ -125,7 +122,7 @@ def infer(
         console.note(note)
     if timeline:
         hint = "finished recordings are printed and written; give the other files to go on"
-        results = timelines.timelines(paths, predictor, out, formats, as_text=not (as_json or as_jsonl))
+        results = _timelines(paths, predictor, out, formats, as_text=not (as_json or as_jsonl))
     else:
         hint = "nothing was printed" if as_json else "what was done by then is printed; give the other files to go on"
         results = _name_clips(predictor, paths, 3 if alternatives is None else alternatives, threads, alone)
@@ -156,7 +153,7 @@ def infer(
 def _examples(song: bool) -> list[str]:
     """The paths of the shipped sounds: a song, or clips of one chord each; with a line that says so."""
     folder = resources.files("triadbench.export") / "app" / "examples"
-    names = sorted(entry.name for entry in folder.iterdir() if (entry.name == _SONG) == song)
+    names = sorted(entry.name for entry in folder.iterdir() if (entry.name == "progression-in-g-major.ogg") == song)
     console.note(f"No files were given: these are the shipped examples, in {folder}")
     return [str(folder / name) for name in names if name.endswith(".ogg")]
 
@@ -180,7 +177,7 @@ def _name_clips(
     """Results of `infer_files`, with progress and the predictor's note on stderr."""
     from triadbench.export.predict.bulk import BATCH, infer_files
 
-    batch = _GPU_BATCH if predictor.provider in ("cuda", "tensorrt") else BATCH
+    batch = 64 if predictor.provider in ("cuda", "tensorrt") else BATCH
     workers, noted = min(threads, len(paths)), None
     results = infer_files(predictor, paths, alternatives, workers=workers, batch=batch, at_once=at_once)
     with contextlib.closing(results), contextlib.ExitStack() as stack:
@@ -194,14 +191,80 @@ def _name_clips(
                 progress(done, len(paths))
 
 
+def _check_outputs(files: Sequence[str], out: Sequence[Path], formats: Sequence[str]) -> None:
+    """Raises click.UsageError where --out and --format do not go with these files, before any of them is read."""
+    from triadbench.export.songs.files import format_of
+
+    if formats and not out:
+        raise click.UsageError("--format says what is written into a folder; give it with --out DIR")
+    for path in filter(_is_file_name, out):
+        if len(files) > 1:
+            way_out = "give a folder, as in --out chords --format lab"
+            raise click.UsageError(f"--out {path}: {len(files)} recordings do not fit into one file; {way_out}")
+        if formats:
+            raise click.UsageError(f"--out {path} names its format by itself; leave out --format, or give a folder")
+        try:
+            format_of(path)
+        except UserError as error:
+            raise click.UsageError(f"--out {error}, or give a folder") from error
+
+
+def _timelines(
+    files: Sequence[str], predictor: ChordPredictor, out: Sequence[Path], formats: Sequence[str], as_text: bool
+) -> Generator[dict, None, None]:
+    """One result for each recording, in order, whose files are written by then: {"file", "segments", ...}, as text
+    {"file", "text"}, or {"file", "error"}."""
+    from triadbench.export.predict.bulk import source_of
+    from triadbench.export.songs.files import text, write
+    from triadbench.export.songs.timeline import find_timeline
+
+    taken: set[Path] = set()
+    for file in files:
+        written = []
+        try:
+            source, name = source_of(file)
+            with console.progress("timeline" if len(files) == 1 else Path(file).name, "s of sound") as report:
+                timeline = find_timeline(
+                    source, predictor, name=name, progress=lambda *at: report(*(t if t is None else int(t) for t in at))
+                )
+            for path, kind in _places(file, out, formats, taken):
+                write(timeline, path, kind)
+                written.append(str(path))
+        except UserError as error:
+            yield {"file": file, "error": " ".join(str(error).split())}
+            continue
+        for place in written:
+            console.note(f"Wrote {place}")
+        details = {"text": text(timeline)} if as_text else {**timeline.as_dict(), "written": written}
+        yield {"file": file, **details}
+
+
+def _is_file_name(path: Path) -> bool:
+    return bool(path.suffix) and not path.is_dir()
+
+
+def _places(file: str, out: Sequence[Path], formats: Sequence[str], taken: set[Path]) -> Iterator[tuple[Path, str]]:
+    """Where a recording's timeline is written, with the format; a name that is taken gets a number."""
+    from triadbench.core.audio.io import STDIN
+    from triadbench.export.songs.files import format_of
+
+    stem = "stdin" if file == STDIN else Path(file).stem
+    for path in out:
+        if _is_file_name(path):
+            yield path, format_of(path)
+            continue
+        for kind in dict.fromkeys(formats or ("lab",)):
+            names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+            place = next(place for name in names if (place := path / f"{name}.{kind}") not in taken)
+            taken.add(place)
+            yield place, kind
+
+
 def _noting_errors(results: Iterable[dict], failed: list[str]) -> Iterator[dict]:
     for result in results:
         if "error" in result:
             failed.append(result["error"])
         yield result
-
-
-# --- ways to print: texts of results, each as soon as it can be ------------------------------------------------------
 
 
 def _object(results: Iterable[dict], described: dict) -> Iterator[str]:
@@ -247,7 +310,7 @@ def _table(results: Iterable[dict], files: Sequence[str], n_others: int) -> Iter
     widths = [max(len("file"), *(len(_printable(file)) for file in files)), 5, 7, 7, 7, 7, 0]
 
     def row(texts: Sequence[str]) -> str:
-        return "  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=True)).rstrip() + "\n"
+        return "  ".join(map(str.ljust, texts, widths)).rstrip() + "\n"
 
     head = row(["file", "chord", "type", "root", "agree", "seconds", "or" if n_others else ""])
     head += row([*("-" * width for width in widths[:-1]), "-" * 12 * n_others])

@@ -12,12 +12,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +26,8 @@ from triadbench.core.files import atomic_path
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.predictor import SHIPPED
-from triadbench.export.formats import onnx_model
-from triadbench.export.formats import precision as converters
+from triadbench.export.formats import onnx_model, verify
 from triadbench.export.formats import torchscript_model as torchscript
-from triadbench.export.formats import verification_clips as verification
-from triadbench.export.formats.verify import Reference, VerificationError, compare, run_fresh, verify
 from triadbench.export.predict.metadata import ExportInfo, sealed
 
 if TYPE_CHECKING:
@@ -41,7 +37,6 @@ FORMATS = ("onnx", "torchscript")
 _ONNX_FRONT_ENDS = {"fp32": ("each", "batch", "none"), "fp16": ("batch",), "int8": ("each", "none")}
 _MARKS = {"each": "", "batch": ".batch", "none": ".mel"}
 _RECORDED = ("recipe", "epochs", "batch_size", "learning_rate", "split", "seed", "split_seed")
-_CALIBRATION_BATCH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +44,12 @@ class Row:
     """Of one file.
 
     Attributes:
-        file: its name. format, precision, front_end: as in `ExportInfo`.
-        status: "verified", "refused: ..." (a precision that does not hold), "failed: ...", or "reference" of the
-            checkpoint itself, under PyTorch.
-        path: where it lies, None unless verified.
-        bytes: its size, and what of it is the network without the front end.
+        file, format, precision, front_end: its name, and as in `ExportInfo`.
+        status: "verified", "refused: ..." (a precision that does not hold), "failed: ...", or "reference" (PyTorch).
+        path: None unless verified.
+        network_bytes: the size of the network without the front end.
         type_accuracy, root_accuracy: on the clips that it was verified on; None for a task that it lacks.
-        worst_difference: of a probability from the PyTorch model's. agreement: share of clips with the same label.
+        worst_difference, agreement: as in `verify.Report`.
     """
 
     file: str
@@ -70,11 +64,6 @@ class Row:
     root_accuracy: float | None = None
     worst_difference: float | None = None
     agreement: float | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the file is there."""
-        return self.path is not None
 
     def with_accuracies(self, accuracies: dict) -> Row:
         return dataclasses.replace(self, **{key: accuracies[key] for key in accuracies if key.endswith("_accuracy")})
@@ -92,62 +81,65 @@ def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
 
 
 def export_files(
-    checkpoint_path: str | Path | None,
-    out_dir: str | Path,
+    checkpoint_path: Path | None,
+    out_dir: Path,
     formats: Sequence[str],
     precisions: Sequence[str],
-    banks: str | Path,
-    progress: verification.Progress,
+    banks: Path,
+    progress: verify.Progress,
 ) -> list[Row]:
     """Write and verify every file of the formats and precisions into `out_dir`; one row each, the checkpoint first.
 
-    A file appears, or takes the place of the one before it, when it is verified; whatever fails leaves no file and
-    changes none. A file that fails does not keep the others from being written.
+    A file appears, or takes the place of the one before it, when it is verified; one that fails leaves no file, changes
+    none, and does not keep the others from being written.
 
     Args:
-        checkpoint_path: of the model, None for the shipped one.
-        banks: folder that keeps the note banks that the clips are rendered from.
+        checkpoint_path, banks: the model, None for the shipped one; a folder that keeps the notes of the clips.
 
     Raises:
         UserError: no such model, a folder or disk that refuses, an unknown format or precision.
     """
     check(formats, precisions)
-    path = Path(checkpoint_path) if checkpoint_path is not None else SHIPPED
+    path = checkpoint_path or SHIPPED
     checkpoint = checkpoints.load(path)
-    out_dir = Path(out_dir)
-    _check_writable(out_dir)
-    with _scratch() as folder:
-        clips = verification.verification_clips(banks, verification.N_VERIFICATION, progress)
-        reference = Reference(checkpoint, clips, folder, progress)
-        jobs = _Export(checkpoint, path, out_dir, reference, banks).jobs(formats, precisions)
-        row = Row(path.name, "checkpoint", "fp32", "kernel", "reference", str(path), path.stat().st_size, agreement=1.0)
-        rows = [row.with_accuracies(reference.expected_accuracies())]
-        for done, job in enumerate(jobs):
-            progress("export", done, len(jobs))
-            rows.append(job())
-        progress("export", len(jobs), len(jobs))
+    try:  # better now than after a minute
+        nearest = next(folder for folder in (out_dir, *out_dir.absolute().parents) if folder.exists())
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise UserError(f"{out_dir}: cannot write there ({error.strerror}); choose another --out") from error
+    try:
+        with tempfile.TemporaryDirectory(prefix="triadbench-") as folder:
+            clips = verify.verification_clips(banks, verify.N_VERIFICATION, progress)
+            reference = verify.Reference(checkpoint, clips, Path(folder), progress)
+            jobs = _Export(checkpoint, path, out_dir, reference, banks).jobs(formats, precisions)
+            head = path.name, "checkpoint", "fp32", "kernel", "reference", str(path), path.stat().st_size
+            rows = [Row(*head, agreement=1.0).with_accuracies(reference.expected_accuracies())]
+            for done, job in enumerate(jobs):
+                progress("export", done, len(jobs))
+                rows.append(job())
+            progress("export", len(jobs), len(jobs))
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"temporary files cannot be written ({reason}); set TMPDIR to a disk with room") from error
     return rows
 
 
 class _Export:
     """One checkpoint's files; the network is exported once for all of them."""
 
-    def __init__(self, checkpoint: Checkpoint, path: Path, out_dir: Path, reference: Reference, banks: str | Path):
+    def __init__(self, checkpoint: Checkpoint, path: Path, out_dir: Path, reference: verify.Reference, banks: Path):
         self.checkpoint, self.stem, self.out_dir = checkpoint, path.stem, out_dir
         self.reference, self.banks = reference, banks
         config = checkpoint.training.get("config", {}) if isinstance(checkpoint.training, dict) else {}
         training = {key: config[key] for key in _RECORDED if isinstance(config, dict) and key in config}
         self.info = ExportInfo.of_checkpoint(checkpoint, path, "onnx", "none", training)
-        self._networks: dict[str, onnx.ModelProto] = {}
+        self._network = functools.cache(self._make_network)
 
     def jobs(self, formats: Sequence[str], precisions: Sequence[str]) -> list[Callable[[], Row]]:
-        asked = [precision for precision in PRECISIONS if precision in precisions]
         jobs: list[Callable[[], Row]] = []
-        for precision in asked if "onnx" in formats else ():
+        for precision in [name for name in PRECISIONS if name in precisions] if "onnx" in formats else ():
             jobs += [functools.partial(self.onnx_file, precision, mel) for mel in _ONNX_FRONT_ENDS[precision]]
-        if "torchscript" in formats and "fp32" in asked:
-            jobs.append(self.torchscript_file)
-        return jobs
+        return [*jobs, self.torchscript_file] if "torchscript" in formats and "fp32" in precisions else jobs
 
     def onnx_file(self, precision: str, front_end: str) -> Row:
         name = f"{self.stem}{_MARKS[front_end]}{'' if precision == 'fp32' else '.' + precision}.onnx"
@@ -169,15 +161,14 @@ class _Export:
         return self._file(f"{self.stem}.torchscript.pt", info, build, network_bytes)
 
     def _file(self, name: str, info: ExportInfo, build: Callable[[ExportInfo], bytes], network_bytes: int) -> Row:
-        row = Row(name, info.kind, info.precision, info.front_end, "verified")
-        path = self.out_dir / name
+        row, path = Row(name, info.kind, info.precision, info.front_end, "verified"), self.out_dir / name
         try:
             info = dataclasses.replace(info, accuracies=self._accuracies(info, build))
             with atomic_path(path) as temporary:
                 temporary.write_bytes(build(info))
-                report = verify(temporary, info, self.reference)
+                report = verify.verify(temporary, info, self.reference)
                 size = temporary.stat().st_size
-        except VerificationError as error:
+        except verify.VerificationError as error:
             outcome = "failed" if info.precision == "fp32" else "refused"
             return dataclasses.replace(row, status=f"{outcome}: {error}")
         row = dataclasses.replace(row, path=str(path), bytes=size, network_bytes=network_bytes)
@@ -190,40 +181,14 @@ class _Export:
             return self.reference.expected_accuracies()
         draft = self.reference.folder / f"draft{'.onnx' if info.kind == 'onnx' else '.pt'}"
         draft.write_bytes(build(info))
-        outputs, _ = run_fresh(draft, info, self.reference)
-        return compare(outputs, info, self.reference).accuracies
+        outputs, _ = verify.run_fresh(draft, info, self.reference)
+        return verify.compare(outputs, info, self.reference).accuracies
 
-    def _network(self, precision: str) -> onnx.ModelProto:
-        if precision not in self._networks:
-            if precision == "fp32":
-                network = onnx_model.network_model(self.checkpoint, self.info)
-            elif precision == "fp16":
-                network = converters.to_fp16(self._network("fp32"))
-            else:
-                clips = verification.calibration_clips(self.banks)
-                batches = (clips.waveforms(i, i + _CALIBRATION_BATCH) for i in range(0, len(clips), _CALIBRATION_BATCH))
-                network = converters.to_int8(self._network("fp32"), map(self.reference.mel, batches))
-            self._networks[precision] = network
-        return self._networks[precision]
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises UserError where nothing could be written: better now than after a minute."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from error
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for what the fresh processes read."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="triadbench-") as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise UserError(
-            f"temporary files cannot be written ({error.strerror or error}); set TMPDIR to a disk with room"
-        ) from error
+    def _make_network(self, precision: str) -> onnx.ModelProto:
+        if precision == "fp32":
+            return onnx_model.network_model(self.checkpoint, self.info)
+        if precision == "fp16":
+            return onnx_model.to_fp16(self._network("fp32"))
+        clips = verify.calibration_clips(self.banks)
+        batches = (clips.waveforms(i, i + 16) for i in range(0, len(clips), 16))
+        return onnx_model.to_int8(self._network("fp32"), map(self.reference.mel, batches))

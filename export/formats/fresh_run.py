@@ -4,9 +4,8 @@
 
 JOB is JSON: {"model", "kind": "onnx" or "torchscript", "batches": [[file.npy, first row, row after the last], ...]}.
 int16 rows are divided by 32768. RESULT is an .npz of the outputs, as "BATCH/OUTPUT", and of "about", JSON: names and
-shapes of inputs and outputs, the metadata, and the modules that were imported.
-
-This file imports nothing of this project, on purpose: what it measures is what a stranger gets.
+shapes of inputs and outputs, the metadata, and the modules that were imported. This file imports nothing of this
+project, on purpose: what it measures is what a stranger gets.
 """
 
 import json

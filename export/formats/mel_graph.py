@@ -12,9 +12,8 @@ n_fft = n1 n2 and hop_length = step n2, sample n2 a + b of frame t is number ste
     second  one transpose, matrix products over b          -> (batch, groups, 2 slots, n_frames)
     filters a block of neighbouring filters takes only the bins that it weighs
 
-A clip of 4 s takes about 1 MB at each step. "each" therefore scans the batch clip by clip, so that all of it stays in
-a CPU's cache and memory does not grow with the batch; "batch" hands the whole batch to every operator, which is what a
-GPU wants.
+A clip of 4 s takes about 1 MB at each step. "each" therefore scans the batch clip by clip, to stay in a CPU's cache;
+"batch" hands the whole batch to every operator, which is what a GPU wants.
 """
 
 import math
@@ -48,22 +47,24 @@ def mel_graph(spec: MelSpec, *, log: bool, layout: str) -> onnx.ModelProto:
     """
     check_choice("layout", layout, LAYOUTS)
     if spec.window == "custom" or (spec.center and spec.pad_mode not in _PAD_MODES):
-        raise UserError(
-            f"no graph for window={spec.window!r}, pad_mode={spec.pad_mode!r}; it has every window with a formula and "
-            f"pad_mode {', '.join(_PAD_MODES)}"
-        )
+        valid = f"it has every window with a formula and pad_mode {', '.join(_PAD_MODES)}"
+        raise UserError(f"no graph for window={spec.window!r}, pad_mode={spec.pad_mode!r}; {valid}")
     nodes = _Nodes()
-    write = _write_stft if layout == "stft" else _write_products
+    source, target = ("clips", "mels") if layout == "each" else ("waveform", "mel")
     if layout == "each":
         nodes.add("Unsqueeze", ["clip", nodes.ints(0)], "clips")
-        write(nodes, spec, log, "clips", "mels")
+    (_write_stft if layout == "stft" else _write_products)(nodes, spec, source)
+    if log:
+        nodes.add("Add", ["filtered", nodes.constant("eps", np.array(LOG_EPS))], "floored")
+        nodes.add("Log", ["floored"], target)
+    else:
+        nodes.add("Identity", ["filtered"], target)
+    outer = nodes.nodes
+    if layout == "each":
         nodes.add("Squeeze", ["mels", nodes.ints(0)], "clip_mel")
         clip, clip_mel = _value("clip", ["samples"]), _value("clip_mel", [spec.n_mels, "frames"])
         body = helper.make_graph(nodes.nodes, "mel_of_a_clip", [clip], [clip_mel])
         outer = [helper.make_node("Scan", ["waveform"], ["mel"], name="mel/each", body=body, num_scan_inputs=1)]
-    else:
-        write(nodes, spec, log, "waveform", "mel")
-        outer = nodes.nodes
     waveform, mel = _value("waveform", ["batch", "samples"]), _value("mel", ["batch", spec.n_mels, "frames"])
     graph = helper.make_graph(outer, "mel", [waveform], [mel], nodes.constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
@@ -110,7 +111,7 @@ def _value(name: str, shape: list) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def _write_products(nodes: _Nodes, spec: MelSpec, log: bool, source: str, target: str) -> None:
+def _write_products(nodes: _Nodes, spec: MelSpec, source: str) -> None:
     add, ints = nodes.add, nodes.ints
     plan, hop = plan_for(spec), spec.hop_length or 0
     n1, n2, groups, slots = plan.n1, plan.n2, plan.groups, plan.slots
@@ -153,16 +154,13 @@ def _write_products(nodes: _Nodes, spec: MelSpec, log: bool, source: str, target
     add("Add", ["real", "imaginary"], "power")
     add("Reshape", ["power", ints(0, groups * slots, -1)], "bins")
     _write_filters(nodes, spec, _powered(nodes, spec, "bins"), plan.bins)
-    _finish(nodes, log, target)
 
 
 def _write_filters(nodes: _Nodes, spec: MelSpec, bins: str, order: np.ndarray) -> None:
     """(batch, bins in `order`, n_frames) -> "filtered" (batch, n_mels, n_frames)."""
-    filterbank = spec.filterbank()
     row_of = {int(bin_): row for row, bin_ in enumerate(order) if bin_ >= 0}
-    n_blocks = math.ceil(spec.n_mels / _FILTERS_A_BLOCK)
     outputs = []
-    for i, filters in enumerate(np.array_split(filterbank, n_blocks)):
+    for i, filters in enumerate(np.array_split(spec.filterbank(), math.ceil(spec.n_mels / _FILTERS_A_BLOCK))):
         weighed = np.flatnonzero(filters.any(axis=0))
         weighed = weighed if len(weighed) else np.array([next(iter(row_of), 0)])  # filters without any weight
         rows = np.array([row_of.get(int(bin_), 0) for bin_ in weighed], np.int64)
@@ -172,19 +170,17 @@ def _write_filters(nodes: _Nodes, spec: MelSpec, bins: str, order: np.ndarray) -
     nodes.add("Concat", outputs, "filtered", axis=1)
 
 
-def _write_stft(nodes: _Nodes, spec: MelSpec, log: bool, source: str, target: str) -> None:
+def _write_stft(nodes: _Nodes, spec: MelSpec, source: str) -> None:
     add, ints = nodes.add, nodes.ints
     add("Squeeze", [_padded(nodes, spec, source), ints(1)], "signal")
     window = nodes.constant("window", spec.frame_window(spec.window_array()))
-    hop, length = (
-        nodes.constant(name, np.array(value)) for name, value in (("hop", spec.hop_length), ("n_fft", spec.n_fft))
-    )
+    hop = nodes.constant("hop", np.array(spec.hop_length))
+    length = nodes.constant("n_fft", np.array(spec.n_fft))
     add("STFT", ["signal", hop, window, length], "spectrum", onesided=1)
     add("Mul", ["spectrum", "spectrum"], "squares")
     add("ReduceSum", ["squares", ints(3)], "power", keepdims=0)
     add("MatMul", [_powered(nodes, spec, "power"), nodes.constant("filters", spec.filterbank().T)], "by_frame")
     add("Transpose", ["by_frame"], "filtered", perm=[0, 2, 1])
-    _finish(nodes, log, target)
 
 
 def _padded(nodes: _Nodes, spec: MelSpec, source: str) -> str:
@@ -203,11 +199,3 @@ def _powered(nodes: _Nodes, spec: MelSpec, power: str) -> str:
     if spec.power == 1.0:
         return nodes.add("Sqrt", [power], "magnitude")
     return nodes.add("Pow", [power, nodes.constant("half_power", np.array(spec.power / 2))], "powered")
-
-
-def _finish(nodes: _Nodes, log: bool, target: str) -> None:
-    if log:
-        nodes.add("Add", ["filtered", nodes.constant("eps", np.array(LOG_EPS))], "floored")
-        nodes.add("Log", ["floored"], target)
-    else:
-        nodes.add("Identity", ["filtered"], target)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,7 @@ from triadbench.export.formats.onnx_model import CLIP_FRAMES, NetworkWithProbabi
 from triadbench.export.predict.metadata import KEY, ExportInfo
 from triadbench.kernels.spec import LOG_EPS
 
-EXTRA_FILE = f"{KEY}.json"
-"""The metadata's place among the file's `_extra_files`."""
+EXTRA_FILE = f"{KEY}.json"  # the metadata's place among the file's `_extra_files`
 _FILTERS_A_BLOCK = 24
 _WRITERS_OWN = ("version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment")
 
@@ -40,8 +40,7 @@ def waveform_module(checkpoint: Checkpoint, info: ExportInfo) -> torch.jit.Scrip
     if info.spec.window == "custom":
         raise UserError("no TorchScript for window='custom'; it has every window with a formula")
     with quiet():
-        network = network_module(checkpoint, info)
-        return torch.jit.script(_WaveformModel(network, info)).eval()
+        return torch.jit.script(_WaveformModel(network_module(checkpoint, info), info)).eval()
 
 
 def network_module(checkpoint: Checkpoint, info: ExportInfo) -> torch.jit.ScriptModule:
@@ -132,12 +131,8 @@ class _WaveformModel(nn.Module):
 
 
 def filter_blocks(filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The filters (n_mels, n_bins) in blocks of neighbours, each with only the bins that it weighs.
-
-    Returns:
-        filters (blocks, filters of a block, width), zeros where a block is not full, and the bins (blocks * width,)
-        that they weigh.
-    """
+    """The filters (n_mels, n_bins) in blocks of neighbours (blocks, filters of a block, width), zeros where a block is
+    not full, and the bins (blocks * width,) that they weigh."""
     parts = np.split(filterbank, range(_FILTERS_A_BLOCK, len(filterbank), _FILTERS_A_BLOCK))
     ends = [_used(part) for part in parts]
     width = max(stop - start for start, stop in ends)
@@ -171,11 +166,8 @@ def _forget_where_it_was_made(file: bytes) -> bytes:
 def _folded(model: nn.Module) -> nn.Module:
     """A copy whose batch normalisation is in its convolutions' weights, worked out in float64 and rounded once."""
     model = copy.deepcopy(model).cpu().eval().double()
-    for part in model.modules():
-        if not isinstance(part, nn.Sequential):
-            continue
-        for i, layer in enumerate(list(part)[:-1]):
-            following = part[i + 1]
+    for part in [part for part in model.modules() if isinstance(part, nn.Sequential)]:
+        for i, (layer, following) in enumerate(itertools.pairwise(list(part))):
             if isinstance(layer, nn.Conv1d | nn.Conv2d) and isinstance(following, nn.BatchNorm1d | nn.BatchNorm2d):
                 part[i], part[i + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
     return model.float().requires_grad_(False)

@@ -1,15 +1,16 @@
 """Whether an exported file is the model that it was made of: the file itself is run, in a fresh process.
 
-Checked, on all of `export.formats.verification_clips` and on awkward waveforms (silence, constants, very quiet,
+Checked, on all of `verification_clips` and on awkward waveforms (silence, constants, very quiet,
 shortest, 10 s), in batches and lengths that the file was not traced with:
 
-- names, types and open axes of inputs and outputs, the metadata, and ONNX's own checker;
-- every output finite, probabilities that sum to 1;
+- names, types and open axes of inputs and outputs, the metadata, ONNX's own checker, finite outputs that sum to 1;
 - fp32: the same label for every clip, and no probability further than `FP32_LIMIT` from the PyTorch model's (a
   millionth of the largest logit for the original network, where that is more);
-- fp16 and int8: the same label for `LEAST_AGREEMENT` of the clips, and accuracies of type and root that are lower by
-  no more than `MOST_ACCURACY_LOST`;
+- fp16 and int8: the same label for `LEAST_AGREEMENT` of the clips, and at most `MOST_ACCURACY_LOST` of accuracy lost;
 - that the accuracies in the metadata are those measured here.
+
+The clips are rendered by our own synthesiser, never taken from data. Those to verify on are by instruments that the
+shipped model was not trained on; those to calibrate int8 with, by others.
 """
 
 import dataclasses
@@ -19,19 +20,21 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 
+from triadbench.core.audio.io import to_int16
 from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.predictor import Predictor
+from triadbench.core.render.chords import STYLES, Renderer, plan
+from triadbench.core.render.note_banks import NoteBank, build_banks
 from triadbench.export.formats.onnx_model import NetworkWithProbabilities
-from triadbench.export.formats.verification_clips import LabelledClips, Progress
 from triadbench.export.predict.metadata import KEY, SEAL, ExportInfo, check_seal
 
 FP32_LIMIT = 1e-5
@@ -39,13 +42,76 @@ LEAST_AGREEMENT = 0.995
 MOST_ACCURACY_LOST = 0.002
 _BATCHES = (1, 5, 33, 64, 3)  # none is the size that was traced
 _WORKER = Path(__file__).with_name("fresh_run.py")
-_OURS = {"triadbench"}
-_FOREIGN = {"onnx": {"torch", "numba", "scipy", "onnx"}, "torchscript": {"torchaudio", "numba", "scipy", "onnxruntime"}}
+_FOREIGN = {  # modules that no fresh process may import
+    "onnx": {"triadbench", "torch", "numba", "scipy", "onnx"},
+    "torchscript": {"triadbench", "torchaudio", "numba", "scipy", "onnxruntime"},
+}
 _TIME_LIMIT_S = 900
+
+VERIFICATION_INSTRUMENTS = ("synth:7001:grand", "synth:7002:upright", "synth:7003:electric", "synth:7004:plucked")
+CALIBRATION_INSTRUMENTS = ("synth:0", "synth:1", "synth:2", "synth:3")
+VERIFICATION_STYLES = ("clean", "room", "wild")
+N_VERIFICATION = len(VERIFICATION_STYLES) * 432  # 3 octaves x 12 roots x 4 types x 3 volumes: as many of each
+N_CALIBRATION = 288
+
+Progress = Callable[[str, int, int], None]  # called with (what is done, done, total)
 
 
 class VerificationError(UserError):
     """The file is not the model that it was made of, or not precise enough."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelledClips:
+    """Clips int16 (n, 64000) at 16 kHz, true types and roots (n,), and whether a clip's root is defined."""
+
+    name: str
+    clips: np.ndarray
+    types: np.ndarray
+    roots: np.ndarray
+    root_defined: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def waveforms(self, start: int, stop: int) -> np.ndarray:
+        """Rows as float32 in [-1, 1]."""
+        return self.clips[start:stop].astype(np.float32) / np.float32(32768)
+
+
+def verification_clips(banks: Path, n: int = N_VERIFICATION, progress: Progress = lambda *at: None) -> LabelledClips:
+    """`n` clips, a third each clean, in rooms, and with everything; as many of each type, root, octave and volume, from
+    instruments that the folder `banks` keeps."""
+    return _render("verification", VERIFICATION_INSTRUMENTS, VERIFICATION_STYLES, n, 5, banks, progress)
+
+
+def calibration_clips(banks: Path, n: int = N_CALIBRATION) -> LabelledClips:
+    """Clips with everything that training has, by other instruments than those verified on."""
+    return _render("calibration", CALIBRATION_INSTRUMENTS, ("wild",), n, 6, banks, lambda *at: None)
+
+
+def _render(
+    what: str, instruments: tuple, styles: tuple, n: int, seed: int, folder: Path, report: Progress
+) -> LabelledClips:
+    paths = build_banks(instruments, folder, progress=lambda *at: report("instruments", *at))
+    banks = [NoteBank.load(path) for path in paths]
+    clips, names = np.empty((n, CLIP_SAMPLES), np.int16), []
+    for number, (style, rows) in enumerate(zip(styles, np.array_split(np.arange(n), len(styles)), strict=True)):
+        # Clean clips as the data set has them; the others in every voicing.
+        voicings = ("root",) if style == "clean" else None
+        weights = STYLES[style].voicings if style == "wild" else (1, 1, 1, 1, 1)
+        if not len(rows):
+            continue
+        planned = plan(len(rows), banks, seed=seed + 10 * number, voicings=voicings, voicing_weights=weights)
+        renderer = Renderer(banks, STYLES[style], seed + 10 * number)
+        for row, clip in zip(rows, planned, strict=True):
+            clips[row] = to_int16(renderer.clip(clip))
+            names.append(clip.name)
+            if len(names) % 48 == 0 or len(names) == n:
+                report("render", len(names), n)
+    title = f"{n} clips for {what}: {', '.join(instruments)}; {', '.join(styles)}; seed {seed}"
+    labels = ("type", "root", "root_is_defined")
+    return LabelledClips(title, clips, *(np.array([getattr(name, label) for name in names]) for label in labels))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,24 +129,17 @@ class Case:
 
 
 class Reference:
-    """The PyTorch model's outputs, computed once for all files of a checkpoint.
+    """The PyTorch model's outputs for labelled clips (at least 1,000 for a verification that counts), computed once for
+    all files of a checkpoint; `folder` is for the arrays that the fresh process reads."""
 
-    Args:
-        checkpoint: what was exported.
-        clips: labelled, at least 1,000 for a verification that counts.
-        folder: for the arrays that the fresh process reads.
-    """
-
-    def __init__(
-        self, checkpoint: Checkpoint, clips: LabelledClips, folder: str | Path, progress: Progress | None = None
-    ):
-        self.checkpoint, self.clips, self.folder = checkpoint, clips, Path(folder)
+    def __init__(self, checkpoint: Checkpoint, clips: LabelledClips, folder: Path, report: Progress = lambda *at: None):
+        self.checkpoint, self.clips, self.folder = checkpoint, clips, folder
         self.predictor = Predictor(checkpoint)
         self.tasks = ("type", "root") if checkpoint.task == "both" else (checkpoint.task,)
         self.n = len(clips)
         self.cases: list[Case] = []
         try:
-            self._write(progress or (lambda what, done, total: None))
+            self._write(report)
         except OSError as error:
             raise UserError(f"{self.folder}: no room for the verification ({error.strerror or error})") from error
 
@@ -102,11 +161,9 @@ class Reference:
         spec = self.checkpoint.spec
         # Not memory-mapped: on a full disk that would kill the process without a word.
         mels = np.empty((self.n, spec.n_mels, spec.n_frames(CLIP_SAMPLES)), np.float32)
-        stop = 0
-        for size in itertools.cycle(_BATCHES):
-            start, stop = stop, min(stop + size, self.n)
-            if start == stop:
-                break
+        sums = itertools.accumulate(itertools.cycle(_BATCHES), initial=0)
+        bounds = [*itertools.takewhile(lambda bound: bound < self.n, sums), self.n]
+        for start, stop in itertools.pairwise(bounds):
             mels[start:stop] = self._add("clips", ("clips.npy", "mels.npy"), start, self.clips.waveforms(start, stop))
             progress("PyTorch", stop, self.n)
         np.save(self.folder / "mels.npy", mels)
@@ -115,14 +172,12 @@ class Reference:
             np.save(self.folder / files[0], waveforms)
             np.save(self.folder / files[1], self._add(name, files, 0, waveforms, comparable))
 
-    def _add(
-        self, name: str, files: tuple[str, str], start: int, waveforms: np.ndarray, comparable: bool = True
-    ) -> np.ndarray:
+    def _add(self, name: str, files: tuple, start: int, waveforms: np.ndarray, comparable: bool = True) -> np.ndarray:
         """Append a case, and return its mel spectrograms."""
         mel, scores = self.mel(waveforms), self.predictor(waveforms)
         expected = tuple(values for values in (scores.types, scores.roots, scores.joint) if values is not None)
         rows = start, start + len(waveforms)
-        self.cases.append(Case(name, *files, rows, expected, comparable, self._slack(mel)))
+        self.cases.append(Case(name, files[0], files[1], rows, expected, comparable, self._slack(mel)))
         return mel
 
     def _slack(self, mel: np.ndarray) -> np.ndarray:
@@ -150,21 +205,15 @@ class Reference:
         yield "one click", np.eye(1, CLIP_SAMPLES, 30_000, dtype=np.float32), True
         if self.checkpoint.architecture == "original":  # it takes one length
             return
-        shortest = self.checkpoint.spec.n_fft
-        yield "shortest", np.ascontiguousarray(clips[:3, 20_000 : 20_000 + shortest]), True
+        yield "shortest", np.ascontiguousarray(clips[:3, 20_000 : 20_000 + self.checkpoint.spec.n_fft]), True
         yield "odd length", np.ascontiguousarray(clips[:, 10_000:31_777]), True
         yield "ten seconds", np.ascontiguousarray(np.tile(clips[:2], 3)[:, :160_000]), True
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Of one file that was run.
-
-    Attributes:
-        worst_difference: of a probability from the PyTorch model's. against_limit: the same, divided by `Case.slack`.
-        agreement: share of clips with the same label.
-        accuracies: as `ExportInfo.accuracies`.
-    """
+    """Of one file that was run: the worst difference of a probability from the PyTorch model's, the same divided by
+    `Case.slack`, the share of clips with the same label, and accuracies as `ExportInfo.accuracies`."""
 
     worst_difference: float
     against_limit: float
@@ -173,23 +222,18 @@ class Report:
 
 
 def verify(path: str | Path, info: ExportInfo, reference: Reference) -> Report:
-    """Check the file `path`, as the module's docstring says.
-
-    Raises:
-        VerificationError: with what is wrong.
-    """
+    """Check the file `path`, as the module's docstring says. Raises VerificationError with what is wrong."""
     try:
         if info.kind == "onnx":
             onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise _refusal(info, f"ONNX's checker refuses it ({' '.join(str(error).split())[:200]})") from error
     outputs, about = run_fresh(path, info, reference)
-    if info.kind == "onnx":
-        _require(SEAL in about["metadata"], info, f"its metadata lack {SEAL}")
-        try:
-            check_seal(Path(path), about["metadata"])
-        except UserError as error:
-            raise _refusal(info, str(error)) from error
+    _require(info.kind != "onnx" or SEAL in about["metadata"], info, f"its metadata lack {SEAL}")
+    try:
+        check_seal(Path(path), about["metadata"])
+    except UserError as error:
+        raise _refusal(info, error) from error
     _check_about(about, info)
     report = compare(outputs, info, reference)
     hold(report, info, reference)
@@ -198,7 +242,7 @@ def verify(path: str | Path, info: ExportInfo, reference: Reference) -> Report:
     return report
 
 
-def _refusal(info: ExportInfo, reason: str, case: str = "") -> VerificationError:
+def _refusal(info: ExportInfo, reason: object, case: str = "") -> VerificationError:
     return VerificationError(f"{info.kind} {info.front_end} {info.precision}{case}: {reason}")
 
 
@@ -208,11 +252,7 @@ def _require(holds: bool, info: ExportInfo, otherwise: str, case: str = "") -> N
 
 
 def run_fresh(path: str | Path, info: ExportInfo, reference: Reference) -> tuple[list[tuple], dict]:
-    """Outputs of every case and what the file says of itself, from a process of its own.
-
-    Raises:
-        VerificationError: the process fails.
-    """
+    """Outputs of every case and what the file says of itself, from a process of its own, or VerificationError."""
     files = [case.mels if info.front_end == "none" else case.waveforms for case in reference.cases]
     batches = [[str(reference.folder / f), *case.rows] for f, case in zip(files, reference.cases, strict=True)]
     job = {"model": str(Path(path).resolve()), "kind": info.kind, "batches": batches}
@@ -237,17 +277,17 @@ def run_fresh(path: str | Path, info: ExportInfo, reference: Reference) -> tuple
 
 
 def compare(outputs: list[tuple], info: ExportInfo, reference: Reference) -> Report:
-    """Outputs of every case against the PyTorch model's.
-
-    Raises:
-        VerificationError: wrong shapes, values that are no probabilities, or logits that do not belong to them.
-    """
+    """Outputs of every case against the PyTorch model's. Raises VerificationError: wrong shapes, values that are no
+    probabilities, or logits that do not belong to them."""
     worst, limited, same, clips = 0.0, 0.0, 0, []
     for case, values in zip(reference.cases, outputs, strict=True):
         probabilities = _probabilities(values, case, info)
         if case.name == "clips":
             clips.append(probabilities)
-            same += int((_labels(probabilities[-1]) == _labels(case.expected[-1])).sum())
+            labels = [
+                values.reshape(len(values), -1).argmax(axis=1) for values in (probabilities[-1], case.expected[-1])
+            ]
+            same += int((labels[0] == labels[1]).sum())
         if case.comparable:
             for ours, theirs in zip(probabilities, case.expected, strict=True):
                 difference = np.abs(ours.astype(np.float64) - theirs).reshape(len(ours), -1).max(axis=1)
@@ -268,11 +308,9 @@ def hold(report: Report, info: ExportInfo, reference: Reference) -> None:
     _require(report.agreement >= LEAST_AGREEMENT, info, least)
     for key, expected in reference.expected_accuracies().items():
         if key.endswith("accuracy"):
-            lost = (
-                f"{key} {100 * report.accuracies[key]:.2f} %, fp32 has {100 * expected:.2f} %; at most "
-                f"{100 * MOST_ACCURACY_LOST:g} points may be lost"
-            )
-            _require(report.accuracies[key] >= expected - MOST_ACCURACY_LOST, info, lost)
+            lost = f"{key} {100 * report.accuracies[key]:.2f} %, fp32 has {100 * expected:.2f} %"
+            limit = f"at most {100 * MOST_ACCURACY_LOST:g} points may be lost"
+            _require(report.accuracies[key] >= expected - MOST_ACCURACY_LOST, info, f"{lost}; {limit}")
 
 
 def _probabilities(outputs: tuple, case: Case, info: ExportInfo) -> tuple[np.ndarray, ...]:
@@ -295,12 +333,8 @@ def _probabilities(outputs: tuple, case: Case, info: ExportInfo) -> tuple[np.nda
     return (*probabilities, joint) if both else tuple(probabilities)
 
 
-def _labels(probabilities: np.ndarray) -> np.ndarray:
-    return probabilities.reshape(len(probabilities), -1).argmax(axis=1)
-
-
 def _check_about(about: dict, info: ExportInfo) -> None:
-    foreign = ", ".join(sorted(set(about["modules"]) & (_OURS | _FOREIGN[info.kind])))
+    foreign = ", ".join(sorted(set(about["modules"]) & _FOREIGN[info.kind]))
     _require(not foreign, info, f"it was not run alone; {foreign} was imported")
     metadata = about["metadata"]
     if info.kind == "onnx":

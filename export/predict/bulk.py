@@ -5,6 +5,8 @@ to the predictor in batches: libsndfile, soxr, NumPy's loops and the predictor w
 does all of a file's steps, so that a window stays in its core's cache and nothing waits for another thread.
 """
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import os
@@ -12,7 +14,7 @@ import queue
 import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -21,36 +23,24 @@ from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import TYPES, chord_symbol
 from triadbench.core.models.prediction import Scores, name_chord, no_chord
-from triadbench.export.predict.metadata import ExportInfo
+
+if TYPE_CHECKING:
+    from triadbench.export.predict.predictor import ChordPredictor
 
 WINDOW_S = CLIP_SAMPLES / SAMPLE_RATE
 HOP_S = WINDOW_S / 2
-BATCH = 16
-"""Windows in one call of the predictor: 4 MB, and more do not make it faster on a CPU."""
-WARM_AFTER = 200
-"""Windows after which loading the kernel front end pays."""
+BATCH = 16  # windows in one call of the predictor: 4 MB, and more do not make it faster on a CPU
+WARM_AFTER = 200  # windows after which loading the kernel front end pays
 _BLOCK_S = 30.0
-_AHEAD = 4
-"""Groups of files handed to each thread: the one at work, and enough others that no thread waits for the next."""
-_KEPT = 4096
-"""Results kept at most while an earlier, longer file is still being read."""
-_JOIN_S = 1.0
-"""A thread ends after the batch that it is at; one that waits for a pipe is left to end with the program."""
+_AHEAD = 4  # groups of files handed to each thread: the one at work, and enough others that no thread waits
+_KEPT = 4096  # results kept at most while an earlier, longer file is still being read
+_JOIN_S = 1.0  # a thread ends after the batch that it is at; one that waits for a pipe ends with the program
 
 Result = tuple[int, dict]
 
 
-class Predictor(Protocol):
-    """What names the windows. Its method `warm_kernel`, if it has one, is called when there are many windows."""
-
-    @property
-    def info(self) -> ExportInfo: ...
-
-    def __call__(self, waveforms: np.ndarray) -> Scores: ...
-
-
 def infer_files(
-    predictor: Predictor,
+    predictor: ChordPredictor,
     files: Iterable[str | os.PathLike[str]],
     alternatives: int = 3,
     *,
@@ -64,12 +54,10 @@ def infer_files(
     with a file's length nor with the number of files.
 
     Args:
-        predictor: of waveforms (batch, 64000).
+        predictor: of waveforms (batch, 64000); its `warm_kernel`, if it has one, is called when there are many windows.
         files: "-" is standard input. From an iterator, the first is answered before the second is asked for.
-        alternatives: the next likely chords to name.
-        workers: threads.
-        batch: most windows in one call of the predictor.
-        at_once: several threads may call the predictor at the same time; otherwise they take turns.
+        alternatives, batch: the next likely chords to name, and the most windows in one call of the predictor.
+        workers, at_once: threads, and whether they may call the predictor at the same time or take turns.
 
     Raises:
         UserError: the predictor answers for one task only, or fails.
@@ -79,20 +67,17 @@ def infer_files(
     known = len(files) if isinstance(files, Sequence) else None
     predict = _SharedPredictor(predictor, at_once, known or 0)
     numbered = enumerate(os.fspath(file) for file in files)
-    alone = known is None or known == 1
-    for numbered_file in itertools.islice(numbered, int(alone)):
-        yield from (result for _, result in _name_group([numbered_file], predict, batch, alternatives))
-    yield from _in_order(predict, numbered, int(alone), workers, batch, alternatives)
+    n_alone = int(known in (None, 1))
+    alone = list(itertools.islice(numbered, n_alone))
+    yield from (result for _, result in _name_group(alone, predict, batch, alternatives))
+    yield from _in_order(predict, numbered, n_alone, workers, batch, alternatives)
 
 
 class _SharedPredictor:
     """The predictor, called by one thread after another if need be; it loads its kernel when there are many windows.
+    `stopped`: the caller no longer wants results."""
 
-    Attributes:
-        stopped: the caller no longer wants results.
-    """
-
-    def __init__(self, predictor: Predictor, at_once: bool, expected: int):
+    def __init__(self, predictor: ChordPredictor, at_once: bool, expected: int):
         self.stopped = False
         self._predictor = predictor
         self._turn = contextlib.nullcontext() if at_once else threading.Lock()
@@ -170,11 +155,8 @@ def _blocks(file: str) -> Iterator[np.ndarray]:
 
 
 def source_of(file: str) -> tuple[str | BinaryIO, str | None]:
-    """What `core.audio.io` reads for a path or "-", and the name in its messages, None for the path itself.
-
-    Raises:
-        UserError: a folder without any audio file, or nothing is piped into standard input.
-    """
+    """What `core.audio.io` reads for a path or "-", and the name in its messages, None for the path itself. Raises
+    UserError for a folder without any audio file, or where nothing is piped into standard input."""
     if file == STDIN:
         source = getattr(sys.stdin, "buffer", None)
         if source is None or sys.stdin.isatty():
@@ -187,24 +169,17 @@ def source_of(file: str) -> tuple[str | BinaryIO, str | None]:
 
 
 def _in_order(
-    predict: _SharedPredictor,
-    numbered: Iterator[tuple[int, str]],
-    first: int,
-    workers: int,
-    batch: int,
-    alternatives: int,
+    predict: _SharedPredictor, numbered: Iterator[tuple[int, str]], first: int, workers: int, batch: int, others: int
 ) -> Iterator[dict]:
-    """Results of all numbered files from number `first` on, in their order, from `workers` threads.
-
-    Groups start with one file, so that a few long ones are shared out, and grow, so that many short ones fill batches.
-    """
+    """Results of all numbered files from number `first` on, in their order, from `workers` threads. Groups start with
+    one file, so that a few long ones are shared out, and grow, so that many short ones fill batches."""
     tasks: queue.SimpleQueue = queue.SimpleQueue()
     done: queue.SimpleQueue = queue.SimpleQueue()
 
     def work() -> None:
         try:
             while (group := tasks.get()) is not None:
-                for result in _name_group(group, predict, batch, alternatives):
+                for result in _name_group(group, predict, batch, others):
                     done.put(result)
         except BaseException as error:  # for the main thread to raise
             done.put(error)
@@ -243,9 +218,6 @@ def _in_order(
             thread.join(_JOIN_S)
 
 
-# ---- the windows of one file
-
-
 def windows(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Windows (64000,) of a waveform that comes in blocks (samples,) of any length, each half over the one before.
 
@@ -276,14 +248,8 @@ def loudness(batch: np.ndarray) -> np.ndarray:
 
 
 class WindowVotes:
-    """The votes of one file's windows, in order; memory does not grow with their number.
-
-    The windows' probabilities are averaged, each by its share of the sound.
-
-    Attributes:
-        samples: at 16 kHz, read so far.
-        windows: that have voted so far.
-    """
+    """The votes of one file's windows, in order; memory does not grow with their number. Their probabilities are
+    averaged, each by its share of the sound. `samples` and `windows`: read (at 16 kHz), and voted, so far."""
 
     def __init__(self) -> None:
         self.samples = self.windows = 0

@@ -23,7 +23,6 @@ KEY = "triadbench"  # of the JSON object; the other keys repeat it for people
 SEAL = "sha256"
 _SEAL_HEAD = b"\x72\x4a\x0a\x06" + SEAL.encode() + b"\x12\x40"
 """How an ONNX file's entry of metadata begins (ModelProto's field 14, of 74 bytes) that maps SEAL to 64 characters."""
-LICENCE = "MIT"
 FRONT_ENDS = ("each", "batch", "stft", "none")
 _LABELS = {"types": list(TYPES), "roots": list(ROOTS)}
 _AGAIN = "make it again with `export`"
@@ -34,12 +33,10 @@ class ExportInfo:
     """Of one exported file.
 
     Attributes:
-        architecture, task: of the checkpoint: "chordnet" or "original"; "both", "type" or "root".
-        kind: "onnx" or "torchscript".
+        architecture, task, kind: "chordnet" or "original"; "both", "type" or "root"; "onnx" or "torchscript".
         front_end: how the file makes mel spectrograms of waveforms (export/formats/mel_graph.py); "none": it takes mel.
         precision: of the network; the mel spectrogram is float32 in all.
-        mel_settings: of the mel spectrogram, as of `MelSpec.to_dict`.
-        log: whether the network takes log mel.
+        mel_settings, log: as of `MelSpec.to_dict`, and whether the network takes log mel.
         samples: the only length that the network takes, or None for any from `min_samples` on.
         checkpoint_sha256: of the file that was exported.
         accuracies: what was measured when it was verified: {"set", "n", "type_accuracy", "root_accuracy", ...}.
@@ -58,15 +55,11 @@ class ExportInfo:
     accuracies: dict = dataclasses.field(default_factory=dict)
     training: dict = dataclasses.field(default_factory=dict)
     version: str = VERSION
-    licence: str = LICENCE
+    licence: str = "MIT"
 
     @functools.cached_property
     def spec(self) -> MelSpec:
-        """Of the mel spectrogram. Imported here: a file that takes waveforms needs no spec to be run.
-
-        Raises:
-            UserError: there is no such mel spectrogram.
-        """
+        """Of the mel spectrogram, or UserError. Imported here: a file that takes waveforms needs no spec to be run."""
         from triadbench.kernels.spec import MelSpec
 
         try:
@@ -97,10 +90,9 @@ class ExportInfo:
 
     def metadata(self) -> dict[str, str]:
         """Keys and values for the file's metadata: one JSON object for programs, and single lines for people."""
-        described = dataclasses.asdict(self)
-        described["spec"] = described.pop("mel_settings")
-        described |= {"format": FORMAT, "labels": _LABELS}
+        described = dataclasses.asdict(self) | {"format": FORMAT, "labels": _LABELS}
         described |= {"sample_rate": self.sample_rate, "min_samples": self.min_samples}
+        described["spec"] = described.pop("mel_settings")
         return {
             KEY: json.dumps(described, sort_keys=True, allow_nan=False),
             "types": ",".join(TYPES),
@@ -122,11 +114,8 @@ class ExportInfo:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], name: str) -> ExportInfo:
-        """Of the metadata of the file called `name`.
-
-        Raises:
-            UserError: the file is another program's, another version's, or damaged.
-        """
+        """Of the metadata of the file called `name`. Raises UserError: the file is another program's, another
+        version's, or damaged."""
         if KEY not in metadata:
             raise UserError(f"{name}: no model of triadbench (its metadata lack {KEY!r}); make one with `export`")
         try:
@@ -153,13 +142,8 @@ def sealed(model: bytes) -> bytes:
 
 
 def check_seal(path: Path, metadata: dict[str, str]) -> None:
-    """Weights that were damaged on their way would still give answers: no file may be used whose seal is broken.
-
-    A file without one passes; it was made by hand.
-
-    Raises:
-        UserError: the file's bytes are not those that were sealed.
-    """
+    """Raises UserError where a file's bytes are not those that were sealed: damaged weights would still give answers. A
+    file without a seal passes; it was made by hand."""
     if SEAL not in metadata:
         return
     file = path.read_bytes()

@@ -26,10 +26,9 @@ from triadbench.export.predict.metadata import ExportInfo
 from triadbench.export.predict.providers import Bound, Model, OnnxModel, Placement, check_choice, whole_number
 
 if TYPE_CHECKING:
-    from triadbench.export.predict.front_end import Background, KernelModel
+    from triadbench.export.predict.models import Background, KernelModel
 
 STEM = "chordnet"
-FRONT_ENDS = ("auto", "graph", "kernel")
 _KINDS = {  # of model files, by the end of their names: what it is, the providers that take it, and what else to do
     ".torchscript.pt": ("TorchScript", ("torchscript",), "use --provider torchscript"),
     ".safetensors": ("a checkpoint", ("torch",), "use --provider torch, or `export` it"),
@@ -40,10 +39,8 @@ _KINDS = {  # of model files, by the end of their names: what it is, the provide
 _PART_SAMPLES = {"cpu": 8 * CLIP_SAMPLES, "cuda": 512 * CLIP_SAMPLES, "tensorrt": 512 * CLIP_SAMPLES}
 """A batch is computed in parts of so many samples (64 clips elsewhere): memory does not grow with the batch. On a CPU
 larger parts are no faster, and small ones are shared among the threads."""
-_FULL_SCALE = 2.0**31
-"""No format has larger numbers, and from about 1e15 on powers are infinite."""
-MAX_SAMPLES = 600 * SAMPLE_RATE
-"""Longest waveform taken whole: the network hears it as one chord, and its memory grows with the length."""
+_FULL_SCALE = 2.0**31  # no format has larger numbers, and from about 1e15 on powers are infinite
+MAX_SAMPLES = 600 * SAMPLE_RATE  # taken whole: the network hears it as one chord, and memory grows with the length
 
 
 class ChordPredictor:
@@ -54,8 +51,7 @@ class ChordPredictor:
         provider: "cpu", "cuda", "tensorrt" (ONNX Runtime), "torchscript", or "torch" (on a checkpoint).
         precision: of the shipped model: "fp32", "fp16" or "int8".
         threads: of the CPU, for one call; None: one a core that this process may use. On ONNX Runtime they share the
-            clips of a batch, and one clip is computed on one: inside it there is too little to share. With PyTorch
-            it is torch's own number, of the whole process.
+            clips of a batch, each computed on one. With PyTorch it is torch's own number, of the whole process.
         front_end: who makes mel spectrograms: "graph" (the file itself), "kernel" (our CPU kernel, and the network
             alone from the file beside it whose name says .mel), or "auto": the graph, and the kernel from the moment
             that `warm_kernel` has loaded it and found it faster.
@@ -63,8 +59,7 @@ class ChordPredictor:
         options, engine_cache: of the provider; see `export.predict.providers.OnnxModel`.
 
     Attributes:
-        info: what the file says of itself.
-        path: of the file.
+        path, info: of the file, and what it says of itself.
         provider: as asked for, and checked.
         note: None, or why the kernel is not used though it was asked for with `warm_kernel`: one line.
         seconds_a_clip: of "graph" and "kernel", once both are measured here.
@@ -87,7 +82,7 @@ class ChordPredictor:
     ):
         check_choice("provider", provider, PROVIDERS)
         check_choice("precision", precision, PRECISIONS)
-        check_choice("front_end", front_end, FRONT_ENDS)
+        check_choice("front_end", front_end, ("auto", "graph", "kernel"))
         _check_settings(provider, device, options, engine_cache)
         self.provider = provider
         self.note: str | None = None
@@ -115,33 +110,30 @@ class ChordPredictor:
 
     def __call__(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Scores:
         """Scores of waveforms (batch, samples), float32 in [-1, 1] at 16 kHz; any length from `info.min_samples` on.
-
-        Raises:
-            UserError: another sample rate, shape, kind of number or length, or values that are not finite.
-        """
+        Raises UserError: another sample rate, shape, kind of number or length, or values that are not finite."""
         waveforms = self.check(waveforms, sample_rate)
         n = len(waveforms)
-        # Of no clip at all, the shapes are those of one.
-        parts = self._parts(waveforms if n else np.zeros((1, waveforms.shape[1]), np.float32))
+        if not n:  # the shapes are those of one clip
+            waveforms = np.zeros((1, waveforms.shape[1]), np.float32)
+        most = max(1, _PART_SAMPLES.get(self.provider, 64 * CLIP_SAMPLES) // waveforms.shape[1])
+        if self.provider == "cpu":
+            most = min(most, -(-len(waveforms) // self._sharing))
+        parts = [waveforms[i : i + most] for i in range(0, len(waveforms), most)]
         model = self._model  # the same for all parts, whatever `warm_kernel` finds meanwhile
         shared = self.provider == "cpu" and self._sharing > 1 and waveforms.shape[1] <= _PART_SAMPLES["cpu"]
         if len(parts) > 1 and shared:  # long ones are not: the memory of each would be taken at once
             scores = list(self._pool.map(model.scores, parts))
         else:
             scores = [model.scores(part) for part in parts]
-
-        def joined(name: str):
-            values = [getattr(part, name) for part in scores]
-            return None if values[0] is None else (np.concatenate(values) if len(values) > 1 else values[0])[:n]
-
-        return Scores(joined("types"), joined("roots"), joined("joint"), joined("silent"))
+        if len(scores) == 1 and n:
+            return scores[0]
+        columns = ([getattr(part, name) for part in scores] for name in ("types", "roots", "joint", "silent"))
+        joined: list = [None if column[0] is None else np.concatenate(column)[:n] for column in columns]
+        return Scores(*joined)
 
     def name(self, waveform: np.ndarray, alternatives: int = 3, sample_rate: int = SAMPLE_RATE) -> dict:
-        """The chord of one waveform (samples,): `core.models.prediction.name_chord`, or `no_chord` for silence.
-
-        Raises:
-            UserError: as `__call__`; or the model answers for the type or the root only.
-        """
+        """The chord of one waveform (samples,): `core.models.prediction.name_chord`, or `no_chord` for silence. Raises
+        UserError: as `__call__`; or the model answers for the type or the root only."""
         waveform = np.asarray(waveform)
         if waveform.ndim != 1:
             raise UserError(f"waveform of shape {waveform.shape}: expected (samples,); average the channels")
@@ -149,9 +141,8 @@ class ChordPredictor:
         if self.info.task != "both":
             raise UserError(f"this model answers for the {self.info.task} only; naming a chord needs one for both")
         scores = self(waveform[None], sample_rate)
-        if scores.joint is None or scores.silent[0]:
-            return no_chord()
-        return name_chord(scores.joint[0], alternatives)
+        joint = None if scores.silent[0] else scores.joint
+        return no_chord() if joint is None else name_chord(joint[0], alternatives)
 
     def check(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         """The waveforms as float32, contiguous; raises UserError where the model does not take them, as `__call__`."""
@@ -184,11 +175,8 @@ class ChordPredictor:
         return waveforms
 
     def bind(self, waveforms: np.ndarray) -> Bound:
-        """The bare graph, with `waveforms` in the provider's memory already: for the benchmark.
-
-        Raises:
-            UserError: as `__call__`; or there is no graph that takes waveforms on ONNX Runtime.
-        """
+        """The bare graph, with `waveforms` in the provider's memory already: for the benchmark. Raises UserError: as
+        `__call__`; or there is no graph that takes waveforms on ONNX Runtime."""
         model = self._graph or self._onnx("bind")
         if model.info.input_name != "waveform":
             raise UserError(f"bind: {model.path.name} takes mel; give the file that takes waveforms")
@@ -202,10 +190,7 @@ class ChordPredictor:
         """Load the kernel front end in the background; with `front_end="auto"` it is used once it is found faster.
 
         A CPU's alone, and once: further calls, and those where there is nothing to choose, do nothing. What goes
-        wrong is in `note`, and the graph goes on answering.
-
-        Args:
-            wait: return when it is decided.
+        wrong is in `note`, and the graph goes on answering. `wait`: return when it is decided.
         """
         graph = self._graph
         if graph is None or self._asked != "auto" or self.provider != "cpu":
@@ -215,12 +200,9 @@ class ChordPredictor:
         if not extras.importable("numba"):
             self.note = f"many files are faster with our mel kernel; {extras.way_out('numba')}"
             return
-        from triadbench.export.predict.front_end import Background, seconds_a_clip
+        from triadbench.export.predict.models import Background, seconds_a_clip
 
         kernels: list[KernelModel] = []
-
-        def load() -> None:
-            kernels.append(self._kernel(graph.info))
 
         def choose() -> None:
             self.seconds_a_clip = seconds_a_clip({"graph": graph, "kernel": kernels[0]}, graph.info.samples)
@@ -233,15 +215,9 @@ class ChordPredictor:
 
         with self._warming:
             if self._background is None:
-                self._background = Background(load, choose, failed=failed)
+                self._background = Background(lambda: kernels.append(self._kernel(graph.info)), choose, failed=failed)
         if wait:
             self._background.wait()
-
-    def _parts(self, waveforms: np.ndarray) -> list[np.ndarray]:
-        most = max(1, _PART_SAMPLES.get(self.provider, 64 * CLIP_SAMPLES) // waveforms.shape[1])
-        if self.provider == "cpu":
-            most = min(most, max(1, -(-len(waveforms) // self._sharing)))
-        return [waveforms[i : i + most] for i in range(0, len(waveforms), most)]
 
     @functools.cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -250,7 +226,7 @@ class ChordPredictor:
     def _load(self, device: str, shipped: bool) -> Model:
         asked = self._asked
         if self.provider in ("torch", "torchscript"):
-            from triadbench.export.predict.torch_models import CheckpointModel, TorchScriptModel
+            from triadbench.export.predict.models import CheckpointModel, TorchScriptModel
 
             kind = CheckpointModel if self.provider == "torch" else TorchScriptModel
             if asked not in ("auto", only := kind.front_end):
@@ -263,13 +239,13 @@ class ChordPredictor:
             return self._kernel(model.info) if asked == "kernel" else model
         if asked == "graph":
             raise UserError(f"{self.path.name} is the network alone, which takes mel; use front_end='kernel'")
-        from triadbench.export.predict.front_end import KernelModel
+        from triadbench.export.predict.models import KernelModel
 
         return KernelModel(model)
 
     def _kernel(self, info: ExportInfo | None) -> KernelModel:
         """Of the network alone in the file beside this one, which is that with `info`; None: the shipped ones."""
-        from triadbench.export.predict.front_end import KernelModel
+        from triadbench.export.predict.models import KernelModel
 
         return KernelModel.beside(self.path, info, self._open)
 
@@ -282,10 +258,8 @@ class ChordPredictor:
 
 def file_name(provider: str, precision: str = "fp32", stem: str = STEM) -> str:
     """Of the exported file that a provider uses: {stem}[.batch][.fp16|.int8].onnx, and its like."""
-    if provider == "torch":
-        return f"{stem}.safetensors"
-    if provider == "torchscript":
-        return f"{stem}.torchscript.pt"
+    if provider in ("torch", "torchscript"):
+        return f"{stem}.safetensors" if provider == "torch" else f"{stem}.torchscript.pt"
     return f"{stem}{'' if provider == 'cpu' else '.batch'}{'' if precision == 'fp32' else '.' + precision}.onnx"
 
 

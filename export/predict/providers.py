@@ -36,17 +36,12 @@ _SHAPE_TYPES = {"int64", "int32", "bool"}
 _SILENT = 4  # ONNX Runtime's severity "fatal": our own errors say what goes wrong
 _PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
 
-
 Outputs = dict[str, np.ndarray]
 
 
 class Model:
-    """What answers for waveforms: an exported file, or a checkpoint.
-
-    Attributes:
-        path: of the file. info: what it says of itself.
-        front_end: what makes its mel spectrograms: "graph" (the file itself) or "kernel".
-    """
+    """What answers for waveforms: an exported file, or a checkpoint; `info` is what it says of itself, `front_end` what
+    makes its mel spectrograms: "graph" (the file itself) or "kernel"."""
 
     path: Path
     info: ExportInfo
@@ -54,24 +49,19 @@ class Model:
 
     def run(self, values: np.ndarray) -> Outputs:
         """Outputs by name for "waveform" (batch, samples) or "mel" (batch, n_mels, n_frames), float32, contiguous.
-
-        Raises:
-            UserError: what runs the model fails (no memory left, for one).
-        """
+        Raises UserError: what runs the model fails (no memory left, for one)."""
         raise NotImplementedError
 
     def scores(self, waveforms: np.ndarray) -> Scores:
-        """Of waveforms (batch, samples) float32, contiguous.
-
-        Raises:
-            UserError: as `run`; or it answers with another shape or with numbers that are not finite.
-        """
+        """Of waveforms (batch, samples) float32, contiguous. Raises UserError: as `run`; or it answers with another
+        shape or with numbers that are not finite."""
         outputs, n, task, silent = self.run(waveforms), len(waveforms), self.info.task, is_silent(waveforms)
         shapes = {"both": (n, 12, 4), "type": (n, 4), "root": (n, 12)}
         values = np.asarray(outputs["logits" if task == "both" else f"{task}_probabilities"], np.float32)
-        if values.shape != shapes[task] or not np.isfinite(values).all():
-            shape = f"shape {values.shape}, not {shapes[task]}"
-            what = "numbers that are not finite" if values.shape == shapes[task] else shape
+        what = "" if np.isfinite(values).all() else "numbers that are not finite"
+        if values.shape != shapes[task]:
+            what = f"shape {values.shape}, not {shapes[task]}"
+        if what:
             raise UserError(f"{self.path.name}: a damaged model file (its answer has {what}); {_ANEW}")
         if task != "both":
             return Scores(values, None, None, silent) if task == "type" else Scores(None, values, None, silent)
@@ -84,8 +74,7 @@ class OnnxModel(Model):
     """One exported ONNX file, open on one provider.
 
     Args:
-        path: the file.
-        provider: "cpu", "cuda" or "tensorrt".
+        path, provider: the file, on "cpu", "cuda" or "tensorrt".
         threads: of the CPU, for one run; None: one a core that this process may use.
         options: of the provider, in ONNX Runtime's words; they go before ours.
         engine_cache: folder that keeps TensorRT's engines, which take minutes to build.
@@ -107,42 +96,34 @@ class OnnxModel(Model):
         check_choice("provider", provider, ONNX_PROVIDERS)
         self.path, self.provider = Path(path), provider
         self.threads = usable_cores() if threads is None else whole_number("threads", threads, 1)
-        runtime = load_onnxruntime()
         if provider != "cpu" and (reason := why_unavailable(provider)):
             raise UserError(f"provider {provider}: {reason}; {_WAY_OUT}")
         self._providers = _providers(provider, options or {}, engine_cache, ".fp16" in self.path.name)
         self._placement: Placement | None = None
         if provider == "cpu":
-            self.session = self._open(runtime.SessionOptions())
+            self.session = self._open(load_onnxruntime().SessionOptions())
         else:
             self.session, self._placement = self._open_and_watch()
             if strangers := self._placement.strangers:
-                raise UserError(
-                    f"{self.path.name}: {len(strangers)} nodes do not run on {provider} ({', '.join(strangers[:3])}); "
-                    f"give the file made for GPUs (chordnet.batch.onnx), or {_WAY_OUT}"
-                )
+                reason = f"{len(strangers)} nodes do not run on {provider} ({', '.join(strangers[:3])})"
+                way_out = f"give the file made for GPUs (chordnet.batch.onnx), or {_WAY_OUT}"
+                raise UserError(f"{self.path.name}: {reason}; {way_out}")
         self.info = _info_of(self.session, self.path)
 
     def run(self, values: np.ndarray) -> Outputs:
         return self._run(self.session, self.info, values)
 
     def bind(self, values: np.ndarray) -> Bound:
-        """The same run with input and outputs already in the provider's memory, to be timed without copies.
-
-        Raises:
-            UserError: that memory is full.
-        """
+        """The same run with input and outputs already in the provider's memory, to be timed without copies. Raises
+        UserError: that memory is full."""
         try:
             return Bound(self, values)
         except Exception as error:  # as in `run`
-            raise UserError(f"{self.path.name} on {self.provider}: {_first_line(error)}") from error
+            raise UserError(f"{self.path.name} on {self.provider}: {error_line(error)}") from error
 
     def describe_placement(self) -> Placement:
         """Where each node ran, in the session's first run; on the CPU in that of a second session, opened for this.
-
-        Raises:
-            UserError: the temporary folder takes no file.
-        """
+        Raises UserError: the temporary folder takes no file."""
         if self._placement is None:
             _, self._placement = self._open_and_watch()
         return self._placement
@@ -158,15 +139,14 @@ class OnnxModel(Model):
         try:
             session = runtime.InferenceSession(str(self.path), settings, providers=self._providers, enable_fallback=0)
         except Exception as error:  # whatever its reader or the provider meets
-            reason = f"{self.path} on {self.provider}: {_first_line(error)}; {_WAY_OUT}"
+            reason = f"{self.path} on {self.provider}: {error_line(error)}; {_WAY_OUT}"
             if self.provider == "cpu":
-                reason = f"{self.path}: not an ONNX model that can be run ({_first_line(error)}); {_ANEW}"
+                reason = f"{self.path}: not an ONNX model that can be run ({error_line(error)}); {_ANEW}"
             raise UserError(reason) from error
         asked, first = ONNX_PROVIDERS[self.provider], session.get_providers()[0]
         if first != asked:
-            raise UserError(
-                f"provider {self.provider}: ONNX Runtime could not start {asked} and would run on {first}; {_WAY_OUT}"
-            )
+            reason = f"ONNX Runtime could not start {asked} and would run on {first}"
+            raise UserError(f"provider {self.provider}: {reason}; {_WAY_OUT}")
         return session
 
     def _open_and_watch(self) -> tuple[Any, Placement]:
@@ -179,10 +159,10 @@ class OnnxModel(Model):
                 session = self._open(settings)
                 try:
                     info = _info_of(session, self.path)
-                    samples = info.samples or CLIP_SAMPLES
-                    takes_mel = info.input_name == "mel"
-                    shape = (info.spec.n_mels, info.spec.n_frames(samples)) if takes_mel else (samples,)
-                    self._run(session, info, np.zeros((1, *shape), np.float32))
+                    shape: tuple[int, ...] = (1, info.samples or CLIP_SAMPLES)
+                    if info.input_name == "mel":
+                        shape = (1, info.spec.n_mels, info.spec.n_frames(shape[1]))
+                    self._run(session, info, np.zeros(shape, np.float32))
                 finally:
                     profile = session.end_profiling()
                 events = json.loads(Path(profile).read_text())
@@ -194,7 +174,7 @@ class OnnxModel(Model):
         try:
             outputs = session.run(info.output_names, {info.input_name: values})
         except Exception as error:  # its exceptions have no common class of their own
-            raise UserError(f"{self.path.name} on {self.provider}: {_first_line(error)}") from error
+            raise UserError(f"{self.path.name} on {self.provider}: {error_line(error)}") from error
         return dict(zip(info.output_names, outputs, strict=True))
 
 
@@ -202,9 +182,9 @@ class Bound:
     """A run whose input and outputs stay where the provider computes. Call it; then ask for `outputs()`."""
 
     def __init__(self, model: OnnxModel, values: np.ndarray):
-        runtime = load_onnxruntime()
         self._model, device = model, "cpu" if model.provider == "cpu" else "cuda"
-        self._input = runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values, np.float32), device, 0)
+        values = np.ascontiguousarray(values, np.float32)
+        self._input = load_onnxruntime().OrtValue.ortvalue_from_numpy(values, device, 0)
         self._binding = model.session.io_binding()
         self._binding.bind_ortvalue_input(model.info.input_name, self._input)
         for name in model.info.output_names:
@@ -220,17 +200,13 @@ class Bound:
         return dict(zip(self._model.info.output_names, self._binding.copy_outputs_to_cpu(), strict=True))
 
 
-# ---- where nodes ran
-
-
 @dataclass(frozen=True)
 class Placement:
     """Where the nodes of one session ran.
 
     Attributes:
         nodes: {provider: number of nodes}, by our names ("cpu", "cuda", "tensorrt"). TensorRT's engine is one node.
-        shape_nodes: of those, nodes on the CPU that work on shapes alone, beside a GPU provider.
-        memcpy: number of Memcpy nodes, which copy between CPU and GPU inside the graph.
+        shape_nodes, memcpy: nodes on the CPU that work on shapes alone beside a GPU, and copies between the two.
         strangers: names of nodes that compute elsewhere than on the provider asked for.
     """
 
@@ -248,9 +224,8 @@ def placement_of(events: list[dict], provider: str) -> Placement:
         arguments = event.get("args", {})
         if event.get("cat") == "Node" and "provider" in arguments and event["name"].endswith("_kernel_time"):
             ran.setdefault((event["name"], arguments.get("op_name", "")), arguments)
-    allowed = {ONNX_PROVIDERS[provider]}
-    if provider == "tensorrt":
-        allowed.add(ONNX_PROVIDERS["cuda"])  # it hands to CUDA what it cannot build an engine of
+    # TensorRT hands to CUDA what it cannot build an engine of.
+    allowed = [ONNX_PROVIDERS[name] for name in ((provider, "cuda") if provider == "tensorrt" else (provider,))]
     nodes: Counter[str] = Counter()
     shape_nodes, memcpy, strangers = 0, 0, []
     for (name, operator), arguments in ran.items():
@@ -278,11 +253,8 @@ def _works_on_shapes(operator: str, arguments: dict) -> bool:
     return operator in ("Shape", "Size") or all(kind in _SHAPE_TYPES or set(shape) <= {1} for kind, shape in values)
 
 
-# ---- what a provider needs
-
-
 def why_unavailable(provider: str) -> str | None:
-    """Why a GPU provider cannot run here, in words for the user; None where nothing is seen to be missing."""
+    """Why a GPU provider cannot run here; None where nothing is seen to be missing."""
     runtime = load_onnxruntime()
     if ONNX_PROVIDERS[provider] not in runtime.get_available_providers():
         return f"this onnxruntime {runtime.__version__} is built without it; pip install onnxruntime-gpu"
@@ -337,15 +309,11 @@ def _providers(provider: str, options: dict[str, str], engine_cache: str | Path 
     # TF32 rounds products to 10 bits of mantissa: labels hold, but not the 1e-5 that the exports promise. Lengths
     # vary, and an exhaustive search for convolutions starts anew with each: the heuristic is near it and at once.
     cuda = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-    cpu: tuple[str, dict[str, str]] = (ONNX_PROVIDERS["cpu"], {})
-    if provider == "cpu":
-        return [(ONNX_PROVIDERS["cpu"], options)]
-    if provider == "cuda":
-        return [(ONNX_PROVIDERS["cuda"], cuda | options), cpu]
-    tensorrt = {"device_id": "0"}
+    ours: dict[str, dict[str, str]] = {"cpu": {}, "cuda": cuda, "tensorrt": {"device_id": "0"}}
+    tensorrt = ours["tensorrt"]
     if half:
         tensorrt["trt_fp16_enable"] = "1"
-    if engine_cache is not None:
+    if engine_cache is not None and provider == "tensorrt":
         folder = str(Path(engine_cache).resolve())
         try:
             os.makedirs(folder, exist_ok=True)
@@ -353,16 +321,14 @@ def _providers(provider: str, options: dict[str, str], engine_cache: str | Path 
             raise UserError(f"{folder}: cannot make this folder ({error.strerror}); choose another") from error
         tensorrt |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
         tensorrt |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
-    return [(ONNX_PROVIDERS["tensorrt"], tensorrt | options), (ONNX_PROVIDERS["cuda"], cuda), cpu]
+    ours[provider] |= options
+    names = [provider, *{"cpu": (), "cuda": ("cpu",), "tensorrt": ("cuda", "cpu")}[provider]]
+    return [(ONNX_PROVIDERS[name], ours[name]) for name in names]
 
 
 @functools.cache
 def load_onnxruntime() -> Any:
-    """The module, kept from printing and from reporting anything over the network.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
+    """The module, kept from printing and from the network. Raises UserError where it cannot be imported."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -371,9 +337,6 @@ def load_onnxruntime() -> Any:
         raise UserError(f"onnxruntime cannot be imported ({error}); {way_out}") from error
     onnxruntime.set_default_logger_severity(_SILENT)
     return onnxruntime
-
-
-# ---- small parts
 
 
 def _info_of(session: Any, path: Path) -> ExportInfo:
@@ -404,6 +367,7 @@ def whole_number(name: str, value: int, least: int) -> int:
     return int(value)
 
 
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+def error_line(error: Exception, number: int = 0) -> str:
+    """The first line of an error's message, or another, without ONNX Runtime's preamble."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[number]
     return _PREAMBLE.sub("", line)[:300].rstrip(". ")

@@ -10,7 +10,7 @@ from tests.core.toys import chord
 from triadbench.core.audio.io import to_int16
 from triadbench.core.models.predictor import SHIPPED
 from triadbench.export.formats.onnx_model import describe, with_mel
-from triadbench.export.formats.verification_clips import LabelledClips
+from triadbench.export.formats.verify import LabelledClips
 from triadbench.export.predict.metadata import SEAL, ExportInfo, sealed
 
 FOLDER = SHIPPED.parent

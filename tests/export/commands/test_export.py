@@ -19,7 +19,7 @@ from tests.core.toys import save_original
 from tests.export.exports import ONNX_FILES, bare_network, info_of, network, sine_clips
 from triadbench.core.models import checkpoint
 from triadbench.core.models.predictor import SHIPPED
-from triadbench.export.commands import export_table
+from triadbench.export.commands import export as command
 from triadbench.export.formats import exporter, onnx_model
 from triadbench.export.formats.verify import VerificationError
 
@@ -29,10 +29,10 @@ ALL_FILES = {*ONNX_FILES, "chordnet.torchscript.pt"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Clips of sines, the shipped network, and two timed calls."""
-    monkeypatch.setattr(exporter.verification, "verification_clips", lambda *_: sine_clips())
-    monkeypatch.setattr(exporter.verification, "calibration_clips", lambda *_: sine_clips())
+    monkeypatch.setattr(exporter.verify, "verification_clips", lambda *_: sine_clips())
+    monkeypatch.setattr(exporter.verify, "calibration_clips", lambda *_: sine_clips())
     monkeypatch.setattr(onnx_model, "network_model", lambda *_: bare_network())
-    monkeypatch.setattr(export_table, "_ROUNDS", {1: 1, 2: 1})  # of a batch of 2, not 32
+    monkeypatch.setattr(command, "_ROUNDS", {1: 1, 2: 1})  # of a batch of 2, not 32
 
 
 def run(*arguments, code=0):
@@ -68,7 +68,7 @@ def test_the_table_says_what_each_file_is_and_costs():
         exporter.Row("a.int8.onnx", "onnx", "int8", "each", "refused: too far"),
     ]
     times = {"a.safetensors": {"ms": 5.0, "clips_per_s": 200.4}, "a.onnx": {"ms": 2.5, "clips_per_s": 400.0}}
-    header, _, *lines = export_table.text(rows, times).splitlines()
+    header, _, *lines = command.table_text(rows, times).splitlines()
     for word in ("file", "format", "precision", "status", "network MB", "type %", "worst difference", "ms", "clips/s"):
         assert word in header
     assert lines[0].split() == [
@@ -88,8 +88,8 @@ def test_the_table_says_what_each_file_is_and_costs():
     assert lines[2].split()[3:] == ["refused", *"———————"] and lines[3] == "a.int8.onnx: refused: too far"
     assert len(lines) == 4
     times["a.onnx"]["disturbed"] = True
-    assert "Other work" in export_table.text(rows, times).splitlines()[-1]
-    assert [row["status"] for row in export_table.as_json(rows, times, Path("x"))["files"]] == [r.status for r in rows]
+    assert "Other work" in command.table_text(rows, times).splitlines()[-1]
+    assert [row["status"] for row in command.table_json(rows, times, Path("x"))["files"]] == [r.status for r in rows]
 
 
 def test_json_holds_the_same_and_the_file_its_own_accuracies(tmp_path):
@@ -130,7 +130,7 @@ def test_a_precision_that_does_not_hold_leaves_no_file(tmp_path, monkeypatch):
         return network
 
     monkeypatch.setattr(
-        "triadbench.export.formats.precision.to_int8", lambda network, mels: deaf(copy_of(network), mels)
+        "triadbench.export.formats.onnx_model.to_int8", lambda network, mels: deaf(copy_of(network), mels)
     )
     monkeypatch.setattr(exporter, "PRECISIONS", ("int8",))
     done = run("--onnx", "--out", tmp_path / "out")  # int8 was not asked for by name
@@ -183,7 +183,7 @@ def test_rows_of_refused_files_have_every_key():
         exporter.Row("a.int8.onnx", "onnx", "int8", "each", "refused: too far"),
     ]
     times = {"a.onnx": {"ms": 2.5, "clips_per_s": 400.0, "disturbed": False}}
-    timed, refused = export_table.as_json(rows, times, Path("out"))["files"]
+    timed, refused = command.table_json(rows, times, Path("out"))["files"]
     assert timed["ms"] == 2.5 and timed.keys() == refused.keys()
     assert [refused[key] for key in ("ms", "clips_per_s", "disturbed")] == [None] * 3
 
@@ -230,7 +230,7 @@ def test_a_full_disk_changes_no_file(old, monkeypatch):
     assert files(old) == before
 
 
-@pytest.mark.parametrize("where", ["numpy.save", "triadbench.export.formats.precision.to_fp16"])
+@pytest.mark.parametrize("where", ["numpy.save", "triadbench.export.formats.onnx_model.to_fp16"])
 def test_a_full_disk_for_temporary_files_is_one_line(where, old, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -252,7 +252,7 @@ def test_a_folder_that_takes_no_file_is_said_before_the_work(kind, tmp_path, mon
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
         monkeypatch.setattr(exporter.tempfile, "TemporaryFile", refuse)
-    monkeypatch.setattr(exporter.verification, "verification_clips", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(exporter.verify, "verification_clips", lambda *_: pytest.fail("work was begun"))
     assert_one_line(run("--out", out, code=1), str(out), "choose another --out")
     assert kind == "not writable" or out.read_text() == "in the way"
 

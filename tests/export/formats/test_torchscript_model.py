@@ -26,7 +26,7 @@ from triadbench.export.formats.torchscript_model import (
     waveform_module,
 )
 from triadbench.export.predict.metadata import KEY, ExportInfo
-from triadbench.export.predict.torch_models import TorchScriptModel
+from triadbench.export.predict.models import TorchScriptModel
 from triadbench.kernels.mel_reference import mel_spectrogram
 from triadbench.kernels.spec import CHORD, ORIGINAL, WHISPER, MelSpec
 

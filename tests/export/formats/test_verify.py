@@ -13,7 +13,6 @@ from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.networks import OriginalNet
 from triadbench.core.render.chords import plan
 from triadbench.core.render.instruments import TRAINING
-from triadbench.export.formats import verification_clips as clips
 from triadbench.export.formats import verify
 from triadbench.export.formats.verify import Reference, Report, VerificationError, compare, hold
 from triadbench.kernels.spec import ORIGINAL
@@ -231,7 +230,7 @@ def test_noise_beside_a_constant_is_not_compared_but_must_be_finite(reference):
 def test_the_original_network_is_heard_at_its_one_length(tmp_path):
     checkpoint = Checkpoint(OriginalNet(12).eval(), "original", "root", ORIGINAL)
     some = sine_clips()
-    few = clips.LabelledClips("6", some.clips[:6], some.types[:6], some.roots[:6], some.root_defined[:6])
+    few = verify.LabelledClips("6", some.clips[:6], some.types[:6], some.roots[:6], some.root_defined[:6])
     reference = Reference(checkpoint, few, tmp_path)
     assert set(reference.expected_accuracies()) == {"set", "n", "root_accuracy"}
     assert {np.load(tmp_path / case.waveforms, mmap_mode="r").shape[1] for case in reference.cases} == {64_000}
@@ -249,23 +248,23 @@ def test_nothing_is_forgiven_our_network(reference):
 
 def test_verification_clips_are_balanced_and_seeded(monkeypatch, tmp_path):
     folder = write_bank(tmp_path / "bank", sine_bank())
-    monkeypatch.setattr(clips, "build_banks", lambda sources, cache, **_: [folder])
-    monkeypatch.setattr(clips, "VERIFICATION_STYLES", ("clean",))
-    made = clips.verification_clips(tmp_path, 24)
-    assert len(made) == 24 and np.array_equal(made.clips, clips.verification_clips(tmp_path, 24).clips)
+    monkeypatch.setattr(verify, "build_banks", lambda sources, cache, **_: [folder])
+    monkeypatch.setattr(verify, "VERIFICATION_STYLES", ("clean",))
+    made = verify.verification_clips(tmp_path, 24)
+    assert len(made) == 24 and np.array_equal(made.clips, verify.verification_clips(tmp_path, 24).clips)
     assert made.clips.any(axis=1).all() and made.root_defined.all()
-    assert clips.N_VERIFICATION >= 1000 and clips.N_CALIBRATION >= 256
-    planned = plan(clips.N_VERIFICATION // 3, [sine_bank()], seed=5)
+    assert verify.N_VERIFICATION >= 1000 and verify.N_CALIBRATION >= 256
+    planned = plan(verify.N_VERIFICATION // 3, [sine_bank()], seed=5)
     for label in ("type", "root", "octave", "volume"):
         counts = np.unique([getattr(each.name, label) for each in planned], return_counts=True)[1]
         assert len(set(counts.tolist())) == 1, label
 
 
 def test_no_instrument_is_both_calibrated_with_and_verified_on():
-    heard = {entry.source for entry in TRAINING} | set(clips.CALIBRATION_INSTRUMENTS)
-    assert not heard & set(clips.VERIFICATION_INSTRUMENTS)
+    heard = {entry.source for entry in TRAINING} | set(verify.CALIBRATION_INSTRUMENTS)
+    assert not heard & set(verify.VERIFICATION_INSTRUMENTS)
     assert all(
-        source.startswith("synth:") for source in (*clips.CALIBRATION_INSTRUMENTS, *clips.VERIFICATION_INSTRUMENTS)
+        source.startswith("synth:") for source in (*verify.CALIBRATION_INSTRUMENTS, *verify.VERIFICATION_INSTRUMENTS)
     )
     seeds = {source.split(":")[1] for source in heard if source.startswith("synth:")}
-    assert not seeds & {source.split(":")[1] for source in clips.VERIFICATION_INSTRUMENTS}
+    assert not seeds & {source.split(":")[1] for source in verify.VERIFICATION_INSTRUMENTS}

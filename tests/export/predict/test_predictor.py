@@ -16,9 +16,9 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import pretrained_path
 from triadbench.core.models.prediction import no_chord
 from triadbench.core.models.predictor import Predictor
-from triadbench.export.predict import front_end
+from triadbench.export.predict import models
 from triadbench.export.predict import predictor as runtime
-from triadbench.export.predict.front_end import Background
+from triadbench.export.predict.models import Background
 from triadbench.export.predict.predictor import MAX_SAMPLES, ChordPredictor, file_name
 from triadbench.export.predict.providers import Model
 from triadbench.kernels.cpu import numpy_entry as numpy_mel
@@ -257,7 +257,7 @@ def test_names_of_the_files():
     assert file_name("cuda", "fp16") == "chordnet.batch.fp16.onnx" and file_name("tensorrt") == "chordnet.batch.onnx"
     assert file_name("torchscript") == "chordnet.torchscript.pt" and file_name("torch") == "chordnet.safetensors"
     beside = {"a.onnx": "a.mel.onnx", "a.batch.fp16.onnx": "a.mel.fp16.onnx", "a.int8.onnx": "a.mel.int8.onnx"}
-    assert {name: front_end.network_beside(Path(name)).name for name in beside} == beside
+    assert {name: models.network_beside(Path(name)).name for name in beside} == beside
 
 
 def test_a_shipped_file_that_is_missing(monkeypatch, tmp_path):
@@ -309,7 +309,7 @@ def _copied(tmp_path, changes):
 @pytest.mark.parametrize(("kernel_s", "expected"), [(1.0, "kernel"), (3.0, "graph")])
 def test_the_faster_one_is_used(monkeypatch, kernel_s, expected):
     measured = {"graph": 2.0, "kernel": kernel_s}
-    monkeypatch.setattr(front_end, "seconds_a_clip", lambda contestants, samples: measured)
+    monkeypatch.setattr(models, "seconds_a_clip", lambda contestants, samples: measured)
     predictor = ChordPredictor(threads=1)
     before = predictor(chord(1, 1)[None]).joint
     assert predictor.front_end == "graph" and predictor.seconds_a_clip == {}
@@ -348,7 +348,7 @@ def test_what_is_measured():
             time.sleep(self.seconds)
             return {}
 
-    best = front_end.seconds_a_clip({"a": Watched("a", 0.002), "b": Watched("b", 0.02)}, None)
+    best = models.seconds_a_clip({"a": Watched("a", 0.002), "b": Watched("b", 0.02)}, None)
     assert best["a"] < best["b"] and best["b"] > 0.02 / 4
     names = [name for name, _ in calls]
     assert names.count("a") == names.count("b") > 3 and "a" in names[-2:] and "b" in names[-2:]
@@ -376,7 +376,7 @@ def test_a_kernel_that_fails_is_told_and_the_graph_goes_on(monkeypatch, tmp_path
 
 
 def test_bind_is_the_graph_whatever_is_in_use(monkeypatch, kernel):
-    monkeypatch.setattr(front_end, "seconds_a_clip", lambda contestants, samples: {"graph": 2.0, "kernel": 1.0})
+    monkeypatch.setattr(models, "seconds_a_clip", lambda contestants, samples: {"graph": 2.0, "kernel": 1.0})
     predictor, waveforms = ChordPredictor(threads=1), chord(1, 1)[None]
     predictor.warm_kernel(wait=True)
     assert predictor.front_end == "kernel"
