@@ -43,7 +43,7 @@ def environment() -> dict:
         **_commit(),
         "triadbench": VERSION,
         "python": platform.python_version(),
-        "versions": {package: _version(package) for package in _PACKAGES},
+        "versions": {package: version_of(package) for package in _PACKAGES},
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": name,
         "cpu_features": features,
@@ -114,7 +114,8 @@ def _commit() -> dict:
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The version of an installed package; None without it."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -16,7 +16,6 @@ import torchaudio
 from triadbench.bench import cases
 from triadbench.bench.mel import rivals
 from triadbench.bench.mel.measure import WrongResult, check
-from triadbench.bench.mel.rivals import planned_fft
 from triadbench.kernels import BACKENDS, SPECS, WHISPER, mel_reference
 
 EVERY = rivals.all_rivals()
@@ -185,11 +184,11 @@ def test_an_adapter_asks_its_package_for_the_right_mel(name, spec, monkeypatch):
     for module, fake in modules.items():
         monkeypatch.setitem(sys.modules, module, fake)
     rival = dataclasses.replace(EVERY[name], modules=())
-    planned_fft._why_unavailable.cache_clear()
+    rivals.why_no_nvmath_fft.cache_clear()
     assert rival.why_not(spec, "cpu") is None
     waveform = cases.make_waveform(3)[:, :20_000].contiguous()
     check(rival.prepare(spec, waveform, 1)(), mel_reference.mel_spectrogram(waveform.numpy(), spec), rival)
-    planned_fft._why_unavailable.cache_clear()
+    rivals.why_no_nvmath_fft.cache_clear()
 
 
 def test_an_fft_that_cannot_be_planned_is_named(monkeypatch):
@@ -199,7 +198,7 @@ def test_an_fft_that_cannot_be_planned_is_named(monkeypatch):
     fft = SimpleNamespace(FFT=broken)
     monkeypatch.setitem(sys.modules, "nvmath", SimpleNamespace(fft=fft))
     monkeypatch.setitem(sys.modules, "nvmath.fft", fft)
-    planned_fft._why_unavailable.cache_clear()
-    assert planned_fft._why_unavailable("cpu") == "no FFT for the CPU: no MKL; nvmath.device needs a GPU"
-    assert planned_fft._why_unavailable("cuda") is None
-    planned_fft._why_unavailable.cache_clear()
+    rivals.why_no_nvmath_fft.cache_clear()
+    assert rivals.why_no_nvmath_fft("cpu") == "no FFT for the CPU: no MKL; nvmath.device needs a GPU"
+    assert rivals.why_no_nvmath_fft("cuda") is None
+    rivals.why_no_nvmath_fft.cache_clear()

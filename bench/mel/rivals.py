@@ -1,0 +1,465 @@
+"""Who else computes a mel spectrogram: one small adapter each, behind one interface; a missing package is named.
+
+Adding one: a function that prepares it, and its entry in `all_rivals`. An adapter imports its package inside its
+functions, so that a broken package costs its own column and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from triadbench import kernels
+from triadbench.bench import machine
+from triadbench.bench.cases import torchaudio_mel
+
+if TYPE_CHECKING:
+    import torch
+
+    from triadbench.kernels.spec import MelSpec
+
+
+def lacks_plain_settings(spec: MelSpec) -> str | None:
+    """For adapters without the rarer settings: which of `spec` is one, or None."""
+    plain = {"pad": 0, "center": True, "pad_mode": "reflect", "window": "hann", "normalized": False, "power": 2.0}
+    plain["win_length"] = spec.n_fft
+    other = [f"{name}={getattr(spec, name)!r}" for name, value in plain.items() if getattr(spec, name) != value]
+    return f"its adapter lacks {', '.join(other)}" if other else None
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One way to a mel spectrogram.
+
+    Attributes:
+        name: as shown and recorded.
+        what: one sentence: how it computes.
+        prepare: (spec, waveform (batch, samples) float32 on its device, threads) -> a function without arguments that
+            gives the mel (batch, n_mels, n_frames) float32 as tensor or array, perhaps in the same memory each time.
+            May raise: the reason is recorded.
+        modules: must be importable; looked up without importing. packages: whose versions are recorded.
+        devices: of "cpu" and "cuda".
+        tolerance: largest peak-relative and RMS error against float64 that passes; tolerance_reason: why that much.
+        threads: how the thread count reaches it.
+        ours: one of this project's backends.
+        slow_start: preparing takes seconds (it compiles), so --quick leaves it out.
+        slow: a reference, timed at small batches only.
+        baseline: what the others are compared with, never left out for lack of time.
+        unavailable: (device) -> why it cannot run here, or None; called only if `modules` are installed.
+        unsupported: (spec) -> the setting it lacks, or None.
+    """
+
+    name: str
+    what: str
+    prepare: Callable[[MelSpec, torch.Tensor, int], Callable[[], Any]]
+    modules: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    tolerance: float = 1e-4
+    tolerance_reason: str = "float32 throughout; filter corners and weights rounded to float32"
+    threads: str = "torch.set_num_threads"
+    ours: bool = False
+    slow_start: bool = False
+    slow: bool = False
+    baseline: bool = False
+    unavailable: Callable[[str], str | None] = lambda device: None
+    unsupported: Callable[[MelSpec], str | None] = lacks_plain_settings
+
+    def why_not(self, spec: MelSpec, device: str) -> str | None:
+        """Why this one cannot compute `spec` on `device` here, or None."""
+        missing = [module for module in self.modules if not _is_installed(module)]
+        if missing:
+            return f"not installed: {', '.join(missing)}"
+        if device not in self.devices:
+            return "it needs a GPU" if device == "cpu" else f"it has no {device} path"
+        return self.unavailable(device) or self.unsupported(spec)
+
+    def versions(self) -> dict[str, str]:
+        """Installed versions of its packages."""
+        versions = {package: machine.version_of(package) for package in self.packages}
+        return {package: version for package, version in versions.items() if version is not None}
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent package is missing
+        return False
+
+
+def all_rivals() -> dict[str, Rival]:
+    """Every contestant by name, ours first."""
+    ours = [_own(name) for name in kernels.BACKENDS]
+    torchaudio = functools.partial(
+        Rival, modules=("torchaudio",), packages=("torch", "torchaudio"), unsupported=lambda spec: None
+    )
+    eager = torchaudio(
+        "torchaudio eager", "torchaudio.transforms.MelSpectrogram as it is", _prepare_eager, baseline=True
+    )
+    others = [
+        torchaudio(
+            "torchaudio compiled",
+            "the same under torch.compile, made anew for every shape",
+            _prepare_compiled,
+            slow_start=True,
+            unavailable=_why_no_compiler,
+        ),
+        torchaudio("torchaudio TorchScript", "the same under torch.jit.script", _prepare_script),
+        Rival(
+            "torch by hand",
+            "a few clips at a time, which stay in the cache, into preallocated buffers: frames x window, rfft with "
+            "out=, power of the bins that a filter uses, one dense product",
+            _prepare_by_hand,
+            packages=("torch",),
+        ),
+        _graphed(eager),
+        Rival(
+            "librosa",
+            "librosa.feature.melspectrogram of the whole batch, numpy's FFT",
+            _prepare_librosa,
+            modules=("librosa",),
+            packages=("librosa", "numpy", "scipy"),
+            devices=("cpu",),
+            tolerance_reason="its filterbank is rounded to float32 once and applied to float32 powers",
+            threads="one thread, but the matrix product: BLAS, limited by threadpoolctl",
+            unsupported=_librosa_lacks,
+        ),
+        Rival(
+            "nnAudio",
+            "nnAudio.features.MelSpectrogram: two conv1d with the DFT's matrix, square, dense product",
+            _prepare_nnaudio,
+            modules=("nnAudio",),
+            packages=("nnAudio", "torch"),
+            tolerance_reason="sums of n_fft products in float32 with a stored float32 DFT; the magnitude is rooted and "
+            "squared again",
+        ),
+        Rival(
+            "DALI",
+            "a pipeline of spectrogram and mel_filter_bank, fed and read without copies where it allows",
+            _prepare_dali,
+            modules=("nvidia.dali",),
+            packages=("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
+            threads="num_threads of the pipeline, its own pool",
+            tolerance_reason="float32 filter weights from float32 mel frequencies",
+        ),
+        Rival(
+            "nvmath",  # with its plan on the host; `nvmath.device` inside a kernel is another, and is not written
+            "nvmath.fft.FFT planned once between torch's framing and one dense product",
+            _prepare_nvmath,
+            modules=("nvmath",),
+            packages=("nvmath-python", "mkl", "nvpl-fft"),
+            unavailable=why_no_nvmath_fft,
+            threads="num_threads of its CPU execution, and torch.set_num_threads",
+        ),
+        Rival(
+            "rocket-fft",
+            "numba over clips: frames x window, rfft of one clip, each filter over its own bins",
+            _prepare_rocket_fft,
+            modules=("rocket_fft", "numba"),
+            packages=("rocket-fft", "numba"),
+            devices=("cpu",),
+            threads="numba.set_num_threads; one clip is one thread's",
+            slow_start=True,
+        ),
+    ]
+    graphed = [_graphed(rival) for rival in ours if rival.name == "ours: cuda"]
+    return {rival.name: rival for rival in (*ours, *graphed, eager, *others)}
+
+
+def _own(name: str) -> Rival:
+    """A backend of this project."""
+    backend, is_reference = importlib.import_module(kernels.BACKENDS[name]), name == "reference"
+
+    def prepare(spec, waveform, threads):
+        return functools.partial(kernels.MelSpectrogram.from_spec(spec, backend=name).to(waveform.device), waveform)
+
+    def lacks(spec, device):
+        return backend.why_unsupported(spec, dtype="float32", device=device, needs_gradient=False)
+
+    return Rival(
+        f"ours: {name}",
+        "MelSpectrogram of this project" + (", the float64 definition" if is_reference else ""),
+        prepare,
+        tolerance=1e-5,
+        tolerance_reason="what the tests ask of every float32 backend, with a margin",
+        packages={"numba": ("numba", "llvmlite"), "cuda": ("numba-cuda",)}.get(name, ()),
+        threads="one thread" if is_reference else "torch.set_num_threads",
+        ours=True,
+        slow=is_reference,
+        unavailable=lambda device: backend.why_unavailable() or lacks(kernels.ORIGINAL, device),
+        unsupported=lambda spec: lacks(spec, "cpu") and lacks(spec, "cuda"),
+    )
+
+
+def _graphed(rival: Rival) -> Rival:
+    """The same, captured once in a CUDA graph and replayed: what launches cost is then paid by nobody."""
+
+    def prepare(spec, waveform, threads):  # pragma: no cover (needs a GPU)
+        import torch
+
+        compute = rival.prepare(spec, waveform, threads)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # compiled and planned before the capture, as torch asks
+            for _ in range(3):
+                compute()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            mel = compute()
+
+        def replay():
+            graph.replay()
+            return mel
+
+        return replay
+
+    what, name = f"{rival.what}; in a CUDA graph", f"{rival.name}, CUDA graph"
+    return replace(rival, name=name, what=what, prepare=prepare, devices=("cuda",), baseline=False)
+
+
+# ---- torch: torchaudio's module and a mel written by hand
+
+
+def _without_gradient(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    """A call of `function` that torch records nothing for."""
+    import torch
+
+    return torch.inference_mode()(functools.partial(function, *arguments))
+
+
+def _window_and_filters(spec: MelSpec, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The window (n_fft,) and the filterbank (n_mels, n_freqs) as float32 on a device."""
+    import torch
+
+    window, filters = (torch.from_numpy(array) for array in (spec.window_array(), spec.filterbank()))
+    return window.to(device, torch.float32), filters.to(device, torch.float32)
+
+
+def _prepare_eager(spec, waveform, threads):
+    return _without_gradient(torchaudio_mel(spec).to(waveform.device), waveform)
+
+
+def _prepare_compiled(spec, waveform, threads):
+    import torch
+
+    torch._dynamo.reset()  # it keeps eight shapes a function and then falls back to eager
+    return _without_gradient(torch.compile(torchaudio_mel(spec).to(waveform.device), dynamic=False), waveform)
+
+
+def _why_no_compiler(device: str) -> str | None:
+    if device == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++", "cl"))):
+        return "torch.compile needs a C++ compiler on the CPU and finds none; install g++"
+    return None
+
+
+def _prepare_script(spec, waveform, threads):
+    import torch
+
+    return _without_gradient(torch.jit.script(torchaudio_mel(spec).to(waveform.device)), waveform)
+
+
+def _prepare_by_hand(spec, waveform, threads):
+    """Small chunks stay in the cache on a CPU; a GPU gets the whole batch at once."""
+    import torch
+
+    device, (batch, samples) = waveform.device, waveform.shape
+    chunk = min(batch, 64 if device.type == "cuda" else 1 if threads == 1 else 4 * threads)  # the best of 1 to 64
+    n, edge, n_frames = spec.n_fft, spec.n_fft // 2, spec.n_frames(samples)
+    window, filters = _window_and_filters(spec, device)
+    bins = filters.amax(dim=0).nonzero().flatten()
+    low, high = int(bins[0]), int(bins[-1]) + 1
+    filters = filters[:, low:high].contiguous()
+    padded = torch.empty(chunk, samples + 2 * edge, device=device)
+    frames = padded.as_strided((chunk, n_frames, n), (padded.shape[1], spec.hop_length, 1))
+    windowed = torch.empty(chunk, n_frames, n, device=device)
+    spectrum = torch.empty(chunk, n_frames, spec.n_freqs, dtype=torch.complex64, device=device)
+    power = torch.empty(chunk, n_frames, high - low, device=device)
+    mel = torch.empty(batch, spec.n_mels, n_frames, device=device)
+
+    def compute():
+        for start in range(0, batch, chunk):
+            clips = waveform[start : start + chunk]
+            c = len(clips)
+            padded[:c, edge : edge + samples] = clips
+            padded[:c, :edge] = clips[:, 1 : edge + 1].flip(1)
+            padded[:c, edge + samples :] = clips[:, -edge - 1 : -1].flip(1)
+            torch.mul(frames[:c], window, out=windowed[:c])
+            torch.fft.rfft(windowed[:c], out=spectrum[:c])
+            used = spectrum[:c, :, low:high]
+            torch.mul(used.real, used.real, out=power[:c])
+            power[:c].addcmul_(used.imag, used.imag)
+            torch.matmul(filters, power[:c].transpose(1, 2), out=mel[start : start + c])
+        return mel
+
+    return _without_gradient(compute)
+
+
+# ---- librosa and what takes its names of the settings
+
+
+def _librosa_settings(spec: MelSpec) -> dict[str, Any]:
+    settings = {"sr": spec.sample_rate, "n_fft": spec.n_fft, "hop_length": spec.hop_length, "n_mels": spec.n_mels}
+    settings |= {"fmin": spec.f_min, "fmax": spec.f_max, "htk": spec.mel_scale == "htk"}
+    return settings | {"power": spec.power, "pad_mode": "reflect"}
+
+
+def _librosa_lacks(spec: MelSpec) -> str | None:
+    return lacks_plain_settings(spec) or ("odd n_fft: its bins lie elsewhere" if spec.n_fft % 2 else None)
+
+
+def _prepare_librosa(spec, waveform, threads):
+    import librosa
+    import threadpoolctl
+
+    settings = _librosa_settings(spec) | {"y": waveform.numpy(), "norm": spec.norm}
+
+    def compute():
+        with threadpoolctl.threadpool_limits(threads, "blas"):
+            return librosa.feature.melspectrogram(**settings)
+
+    return compute
+
+
+def _prepare_nnaudio(spec, waveform, threads):
+    """The Fourier transform as a convolution with stored sines and cosines."""
+    from nnAudio.features import MelSpectrogram
+
+    settings = _librosa_settings(spec) | {"win_length": spec.n_fft, "norm": 1 if spec.norm == "slaney" else None}
+    module = MelSpectrogram(**settings, window="hann", center=True, verbose=False)
+    return _without_gradient(module.to(waveform.device), waveform)
+
+
+# ---- NVIDIA's packages, on the CPU or the GPU
+
+
+def _prepare_dali(spec, waveform, threads):
+    import numpy as np
+    from nvidia.dali import fn, pipeline_def
+
+    on_gpu = waveform.device.type == "cuda"
+    clips = waveform if on_gpu else waveform.numpy()
+    options = {"batch_size": len(clips), "num_threads": threads, "device_id": 0 if on_gpu else None}
+
+    @pipeline_def(**options, exec_pipelined=False, exec_async=False, prefetch_queue_depth=1)
+    def mel_pipeline():
+        source = {"source": lambda: clips, "batch": True, "no_copy": True, "layout": "t"}
+        signal = fn.external_source(**source, device="gpu" if on_gpu else "cpu")
+        window = spec.window_array().astype(np.float32).tolist()
+        sizes = {"nfft": spec.n_fft, "window_length": spec.n_fft, "window_step": spec.hop_length, "window_fn": window}
+        power = fn.spectrogram(signal, **sizes, center_windows=True, reflect_padding=True, power=2)
+        band = {"sample_rate": float(spec.sample_rate), "freq_low": spec.f_min, "freq_high": spec.f_max}
+        scale = {"mel_formula": spec.mel_scale, "normalize": spec.norm == "slaney", "nfilter": spec.n_mels}
+        return fn.mel_filter_bank(power, **band, **scale)
+
+    pipeline = mel_pipeline()
+    pipeline.build()
+
+    def compute():
+        (mel,) = pipeline.run()
+        if on_gpu:
+            import torch
+
+            return torch.from_dlpack(mel.as_tensor())
+        return np.asarray(mel.as_tensor())
+
+    return compute
+
+
+@functools.cache
+def why_no_nvmath_fft(device: str) -> str | None:
+    """Why nvmath can plan no FFT on a device (by cuFFT, or MKL and NVPL), or None."""
+    if device == "cuda":
+        return None
+    import nvmath.fft
+    import torch
+
+    try:
+        with nvmath.fft.FFT(torch.zeros(1, 16), execution="cpu") as plan:
+            plan.plan()
+    except Exception as error:  # its own kinds, and the loader's
+        return f"no FFT for the CPU: {str(error).split('. ')[0]}; nvmath.device needs a GPU"
+    return None
+
+
+def _prepare_nvmath(spec, waveform, threads):
+    import nvmath.fft
+    import torch
+
+    device, edge = waveform.device, spec.n_fft // 2
+    batch, n_frames = len(waveform), spec.n_frames(waveform.shape[1])
+    window, filters = _window_and_filters(spec, device)
+    windowed = torch.empty(batch, n_frames, spec.n_fft, device=device)
+    execution = "cuda" if device.type == "cuda" else nvmath.fft.ExecutionCPU(num_threads=threads)
+    plan = nvmath.fft.FFT(windowed, axes=[2], execution=execution)
+    plan.plan()
+
+    def compute():
+        padded = torch.nn.functional.pad(waveform[:, None], (edge, edge), mode="reflect")[:, 0]
+        torch.mul(padded.unfold(1, spec.n_fft, spec.hop_length), window, out=windowed)
+        plan.reset_operand(windowed)
+        spectrum = plan.execute()
+        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+        return torch.matmul(filters, power.transpose(1, 2))
+
+    return _without_gradient(compute)
+
+
+# ---- rocket-fft: pocketfft compiled into a numba loop over clips, filters walked sparsely
+
+
+@functools.cache
+def _compiled_loop():  # pragma: no cover (numba compiles the body)
+    import numba
+    import numpy as np
+
+    @numba.njit(parallel=True, fastmath=True)
+    def mel_of(clips, window, weights, first, last, hop, mel):
+        n, n_frames = len(window), mel.shape[2]
+        edge, samples = n // 2, clips.shape[1]
+        for clip in numba.prange(len(clips)):
+            padded = np.empty(samples + 2 * edge, np.float32)
+            padded[edge : edge + samples] = clips[clip]
+            for i in range(edge):
+                padded[i] = clips[clip, edge - i]
+                padded[edge + samples + i] = clips[clip, samples - 2 - i]
+            windowed = np.empty((n_frames, n), np.float32)
+            for t in range(n_frames):
+                for i in range(n):
+                    windowed[t, i] = padded[t * hop + i] * window[i]
+            spectrum = np.fft.rfft(windowed, axis=1)
+            power = np.empty(spectrum.shape[1], np.float32)
+            for t in range(n_frames):
+                for k in range(len(power)):
+                    power[k] = spectrum[t, k].real ** 2 + spectrum[t, k].imag ** 2
+                for m in range(len(first)):
+                    total = np.float32(0.0)
+                    for k in range(first[m], last[m]):
+                        total += weights[m, k] * power[k]
+                    mel[clip, m, t] = total
+
+    return mel_of
+
+
+def _prepare_rocket_fft(spec, waveform, threads):
+    import numba
+    import numpy as np
+    import rocket_fft  # noqa: F401  (teaches numba np.fft)
+
+    clips = waveform.numpy()
+    weights = spec.filterbank().astype(np.float32)
+    first = np.array([np.flatnonzero(row)[0] if row.any() else 0 for row in weights])
+    last = np.array([np.flatnonzero(row)[-1] + 1 if row.any() else 0 for row in weights])
+    window = spec.window_array().astype(np.float32)
+    mel = np.empty((len(clips), spec.n_mels, spec.n_frames(clips.shape[1])), np.float32)
+
+    def run():
+        numba.set_num_threads(threads)
+        _compiled_loop()(clips, window, weights, first, last, spec.hop_length, mel)
+        return mel
+
+    return run
