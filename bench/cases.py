@@ -18,25 +18,15 @@ SEED = 13
 
 
 class Network(NamedTuple):
-    """A network with what surrounds it in training.
-
-    Attributes:
-        name: class name.
-        spec_name: name in `kernels.SPECS` of the mel it wants.
-        module: float32 on the CPU, seeded weights.
-        front_end: waveform (batch, 64000) -> what `module` takes.
-        forward: `module`'s input -> its answer, as its recipe trains it.
-        answer_loss: (answer, types (batch,), roots (batch,)) -> scalar.
-        learning_rate: of Adam.
-    """
+    """A network with what surrounds it in training."""
 
     name: str
-    spec_name: str
-    module: torch.nn.Module
-    front_end: Callable[[torch.Tensor], torch.Tensor]
-    forward: Callable[[torch.Tensor], torch.Tensor]
-    answer_loss: Callable[..., torch.Tensor]
-    learning_rate: float
+    spec_name: str  # in `kernels.SPECS`, of its mel
+    module: torch.nn.Module  # float32 on the CPU, seeded weights
+    front_end: Callable[[torch.Tensor], torch.Tensor]  # waveform (batch, 64000) -> what `module` takes
+    forward: Callable[[torch.Tensor], torch.Tensor]  # `module`'s input -> its answer, as its recipe trains it
+    answer_loss: Callable[..., torch.Tensor]  # (answer, types (batch,), roots (batch,)) -> scalar
+    learning_rate: float  # of Adam
 
     def loss(self, inputs: torch.Tensor, types: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
         """Scalar loss of a forward pass."""
@@ -53,11 +43,7 @@ def make_labels(batch: int, device: str = "cpu") -> tuple[torch.Tensor, torch.Te
 
 
 def check_counts(batches: Sequence[int], threads: Sequence[int], most_batch: int) -> tuple[int, ...]:
-    """The thread counts in order, without repeats; of none 1 and all cores.
-
-    Raises:
-        UserError: a batch size or a thread count out of range.
-    """
+    """The thread counts in order, without repeats; of none 1 and all cores. Raises UserError for one out of range."""
     cores = usable_cores()
     limits = (("batch", batches, most_batch, ""), ("threads", threads, cores, ", the cores of this machine"))
     for name, values, most, meaning in limits:
@@ -106,10 +92,9 @@ def torchaudio_mel(spec: MelSpec) -> torch.nn.Module:
     """torchaudio's own module with a spec's settings (Hann window)."""
     import torchaudio
 
-    names = (
-        "sample_rate n_fft win_length hop_length f_min f_max pad n_mels power normalized center pad_mode norm mel_scale"
-    )
-    return torchaudio.transforms.MelSpectrogram(**{name: getattr(spec, name) for name in names.split()})
+    names = "sample_rate n_fft win_length hop_length f_min f_max n_mels mel_scale norm".split()
+    names += "pad center pad_mode power normalized".split()
+    return torchaudio.transforms.MelSpectrogram(**{name: getattr(spec, name) for name in names})
 
 
 def make_networks() -> list[Network]:
@@ -119,8 +104,7 @@ def make_networks() -> list[Network]:
     from triadbench.core.models.networks import ChordNet, OriginalNet, chord_loss, original_loss
     from triadbench.kernels import CHORD, ORIGINAL, MelSpectrogram
 
-    original_mel = MelSpectrogram.from_spec(ORIGINAL)
-    chord_mel = MelSpectrogram.from_spec(CHORD, log=True)
+    original_mel, chord_mel = MelSpectrogram.from_spec(ORIGINAL), MelSpectrogram.from_spec(CHORD, log=True)
     # The caller's random state stays as it was: a profile must not change what a later training run draws.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)

@@ -28,10 +28,7 @@ class ProcessError(Exception):
 def environment() -> dict:
     """The environment block of a record: plain JSON values, None where a thing is absent or cannot be known.
 
-    Returns:
-        `time` (UTC, ISO 8601), `commit`, `dirty`, `triadbench`, `python`, `versions`, `os`, `cpu`, `cpu_features`,
-        `cores_physical`, `cores_logical` (of the machine), `cores_usable` (by this process), `ram_gb`,
-        `torch_threads`, `omp_wait_policy`, `gpu` and `gpu_driver`.
+    `time` is UTC (ISO 8601), `cores_physical` and `cores_logical` are the machine's, `cores_usable` this process's.
     """
     import psutil
     import torch
@@ -81,11 +78,7 @@ def drain(device: str) -> None:
 
 
 def run_process(command: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str:
-    """What a process prints on stdout.
-
-    Raises:
-        ProcessError: it fails, is not there or does not end in time.
-    """
+    """What a process prints on stdout. Raises ProcessError where it fails, is not there or does not end in time."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired as error:

@@ -15,7 +15,6 @@ def check_writable(path: Path, option: str = "--out", *, appended: bool = False)
     """Check that a file can be written, and make its folder: better now than after hours of measuring.
 
     Args:
-        path: of the output; it is left as it is.
         option: the way out that the error names.
         appended: the file itself is opened and added to, as records are; False: a new file is renamed to its name.
 
@@ -38,16 +37,10 @@ def check_writable(path: Path, option: str = "--out", *, appended: bool = False)
 
 
 def write_page(page: str, out: Path, records_path: Path, environment: dict, begun: float) -> dict:
-    """Write an HTML page, whole or not at all, and return the beginning of its command's result.
-
-    Args:
-        begun: `time.perf_counter()` of the command's start, in seconds.
+    """Write an HTML page, whole or not at all; `begun`: `time.perf_counter()` of the command's start.
 
     Returns:
-        `page`, `records` (paths), `seconds` (of everything, with the page), `environment`.
-
-    Raises:
-        UserError: the page cannot be written.
+        the beginning of the command's result: `page`, `records` (paths), `seconds` of everything, `environment`.
     """
     with atomic_path(Path(out)) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -56,22 +49,16 @@ def write_page(page: str, out: Path, records_path: Path, environment: dict, begu
 
 
 def only_one(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold a folder of trials for this process alone; a process that dies lets go of it.
-
-    Raises:
-        UserError: another process holds it, or the folder cannot be made.
-    """
-    return _hold(
-        folder / "lock", f"{folder}: cannot keep trials here", f"{folder}: another run is at work here", "--run"
-    )
+    """Hold a folder of trials for this process alone, or raise UserError; a process that dies lets go of it."""
+    busy = f"{folder}: another run is at work here"
+    return _hold(folder / "lock", f"{folder}: cannot keep trials here", busy, "--run")
 
 
 def only_writer(records_path: Path, option: str = "--records") -> contextlib.AbstractContextManager[None]:
     """Hold a record file for this process alone, by a file "NAME.lock" beside it; as `only_one`."""
     busy = f"{records_path}: another run is at work with these records"
-    return _hold(
-        records_path.with_name(f"{records_path.name}.lock"), f"{records_path}: cannot be written", busy, option
-    )
+    lock = records_path.with_name(f"{records_path.name}.lock")
+    return _hold(lock, f"{records_path}: cannot be written", busy, option)
 
 
 @contextlib.contextmanager

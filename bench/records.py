@@ -20,16 +20,8 @@ if TYPE_CHECKING:
     from triadbench.kernels.compare import Comparison
 
 SCHEMA = 1
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "schema": int,
-    "name": str,
-    "parameters": dict,
-    "unit": str,
-    "samples": list,
-    "first_call": (int, float, type(None)),
-    "error": (dict, type(None)),
-    "environment": dict,
-}
+_FIELDS: dict[str, Any] = {"schema": int, "name": str, "parameters": dict, "unit": str, "samples": list}
+_FIELDS |= {"first_call": int | float | None, "error": dict | None, "environment": dict}
 
 
 def make(
@@ -46,12 +38,9 @@ def make(
     """A record.
 
     Args:
-        name: what was measured, as "mel" or "forward".
-        parameters: everything that distinguishes this case: backend, spec, batch, seed, device, dtype.
-        unit: of `samples` and `first_call`, as "ms".
-        samples: every raw sample.
+        name: what was measured, as "mel" or "forward"; parameters: all that distinguishes this case.
+        unit: of `samples`, every raw one, and of `first_call`, the first call apart; None where it means nothing.
         environment: `bench.machine.environment()`.
-        first_call: the first call apart, in `unit`; None where it means nothing.
         error: the comparison with the reference on the timed inputs; None where there is no reference.
         more: further values, as work counted (`flops`, `bytes_moved`) or machine peaks.
     """
@@ -64,20 +53,15 @@ def make(
 
 def timing_fields(timed: Timing, clips: int) -> dict[str, Any]:
     """What a record holds of a timing of `clips` clips besides its samples; `first_call` in milliseconds."""
-    return {
-        "first_call": 1e3 * timed.first_call_s,
-        "calls_per_sample": timed.calls_per_sample,
-        "other_cores": timed.other_cores,
-        "disturbed": timed.disturbed,
-        "clips": clips,
-        "audio_s": clips * CLIP_SAMPLES / SAMPLE_RATE,
-    }
+    fields = {name: getattr(timed, name) for name in ("calls_per_sample", "other_cores", "disturbed")}
+    audio_s = clips * CLIP_SAMPLES / SAMPLE_RATE
+    return {"first_call": 1e3 * timed.first_call_s, **fields, "clips": clips, "audio_s": audio_s}
 
 
 def error_fields(comparison: Comparison) -> dict[str, Any]:
     """A record's `error`: the comparison with the float64 reference."""
-    relative = {"peak_relative": comparison.peak_relative, "rms_relative": comparison.rms_relative}
-    return {"reference": "float64", **relative}
+    peak, rms = comparison.peak_relative, comparison.rms_relative
+    return {"reference": "float64", "peak_relative": peak, "rms_relative": rms}
 
 
 def reason_of(error: BaseException) -> str:
@@ -110,8 +94,10 @@ def append_all(records: Iterable[dict], path: str | os.PathLike) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+b", buffering=0) as file:
-            if _ends_in_half_line(file):
-                lines = b"\n" + lines
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # the half line of a killed run
+                    lines = b"\n" + lines
             if file.write(lines) != len(lines):
                 raise OSError("the disk took only a part")
             os.fsync(file.fileno())
@@ -120,22 +106,17 @@ def append_all(records: Iterable[dict], path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike) -> tuple[list[dict], list[str]]:
-    """Read a record file.
-
-    Returns:
-        (records in file order, problems): a problem is a line as "records.jsonl:7: not JSON (...)"; that line is left
-        out and the rest is read.
+    """(records in file order, problems): a problem names a line that is left out, as "records.jsonl:7: not JSON (...)".
 
     Raises:
         UserError: the file cannot be read.
     """
-    path = Path(path)
-    records, problems = [], []
+    path, records, problems = Path(path), [], []
     try:
-        content = path.read_bytes()
+        lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise UserError(f"{path}: cannot read records ({error.strerror})") from error
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -148,13 +129,6 @@ def load(path: str | os.PathLike) -> tuple[list[dict], list[str]]:
         else:
             records.append(record)
     return records, problems
-
-
-def _ends_in_half_line(file) -> bool:
-    if file.seek(0, os.SEEK_END) == 0:
-        return False
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) != b"\n"
 
 
 def _check(record: object) -> None:

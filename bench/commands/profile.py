@@ -1,9 +1,11 @@
 """The command `profile`: which part is measured, with what, into which files. Imports what it needs in its body."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -95,9 +97,7 @@ def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool,
 
 
 def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, budget: float | None, fresh: bool):
-    import dataclasses
-
-    from triadbench.bench.commands import mel as mel_command
+    from triadbench.bench.analysis import mel as mel_summary
     from triadbench.bench.mel import measure as mel
     from triadbench.core.errors import UserError
 
@@ -110,5 +110,26 @@ def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, budget:
         raise click.UsageError(str(error)) from error
     console.resume_hint(f"whole groups are kept in {records}; the same command goes on from there")
     with console.progress("profile", "groups") as progress:
-        result = mel_command.run(out, records, contest, effort, fresh=fresh, progress=progress, note=console.note)
-    return result, mel_command.text
+        result = run_mel(out, records, contest, effort, fresh=fresh, progress=progress, note=console.note)
+    return result, mel_summary.text
+
+
+def run_mel(out: Path, records_path: Path, contest, effort, **options: Any) -> dict:
+    """Measure mel spectrograms (arguments: as `bench.mel.measure.measure`) and write their page.
+
+    Returns:
+        `page`, `records` (paths), `seconds`, `environment`, `skipped_groups`, `measurements`, `left_out`, `findings`.
+    """
+    from triadbench.bench.analysis import mel as mel_summary
+    from triadbench.bench.mel import measure as mel
+    from triadbench.bench.report import profile_page
+
+    start = time.perf_counter()
+    results, environment, skipped = mel.measure(records_path, contest, effort, **options)
+    return {
+        **outputs.write_page(profile_page.page({"mel": results}), out, records_path, environment, start),
+        "skipped_groups": skipped,
+        "measurements": mel_summary.rows(results),
+        "left_out": mel_summary.left_out(results),
+        "findings": mel_summary.findings(results),
+    }

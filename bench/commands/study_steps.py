@@ -66,13 +66,13 @@ class Study:
 
 
 def _mel(study: Study) -> None:
-    from triadbench.bench.commands import mel as mel_command
+    from triadbench.bench.commands import profile
     from triadbench.bench.mel import measure as mel
 
     effort = mel.QUICK if study.quick else mel.FULL
     with study.progress("mel") as progress:
         options = {"progress": progress, "note": study.note}
-        mel_command.run(study.folder / "mel.html", study.records, mel.make_contest(effort), effort, **options)
+        profile.run_mel(study.folder / "mel.html", study.records, mel.make_contest(effort), effort, **options)
 
 
 def _ladder(study: Study) -> None:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triadbench.bench import machine, records, roofs
 from triadbench.bench.cases import SEED, check_counts, make_waveform, tilted_tones
+from triadbench.bench.mel import own_backends, rivals
 from triadbench.bench.mel import records as mel_records
-from triadbench.bench.mel import rivals, static_analysis, warm_start
 from triadbench.bench.mel.records import Contest, Group, Store
 from triadbench.bench.mel.rivals import Rival
 from triadbench.core import timing
@@ -59,12 +59,12 @@ class Effort:
     peak_s: float = 0.3
     slow_starts: bool = True
     warm_starts: int = 3
-    static: tuple[tuple[str, str], ...] = static_analysis.ALL
+    static: tuple[tuple[str, str], ...] = own_backends.ALL_CASES
     reference_batch: int = 8
 
 
 FULL = Effort("full", 420.0)
-QUICK = Effort("quick", 60.0, (1, 64), 15, slow_starts=False, warm_starts=1, static=static_analysis.ORIGINAL_ONLY)
+QUICK = Effort("quick", 60.0, (1, 64), 15, slow_starts=False, warm_starts=1, static=own_backends.ORIGINAL_CASES)
 SMOKE = Effort("smoke", 0.0, (1, 2), 1, 0.0, slow_starts=False, warm_starts=0, static=(), reference_batch=1)
 
 _SETTLE_S = 5e-3  # OpenMP's threads spin for about this long after a parallel region
@@ -91,13 +91,9 @@ def measure(
     progress: Progress = lambda done, total: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[dict], dict, int]:
-    """Measure what the records lack, and append it group by group.
+    """Measure what the records lack, and append it group by group to the JSON Lines file; `fresh`: everything again.
 
-    Args:
-        records_path: JSON Lines file to read finished groups from and to append to.
-        fresh: measure everything again.
-        progress: called with (steps done, steps in all).
-        note: called with a line about what is skipped.
+    `progress` is called with (steps done, steps in all), `note` with a line about what is skipped.
 
     Returns:
         (the contest's records, the environment, how many groups the file had already).
@@ -120,7 +116,8 @@ def measure(
         if not store.find("mel roof", threads=threads, device=device)
     ]
     tasks += [functools.partial(run.add_group, group) for group in missing]
-    tasks += warm_start.tasks(store, effort.warm_starts) + static_analysis.tasks(store, effort.static)
+    tasks += own_backends.warm_start_tasks(store, effort.warm_starts)
+    tasks += own_backends.static_tasks(store, effort.static)
     for done, task in enumerate(tasks):
         progress(done, len(tasks))
         task()
@@ -184,13 +181,12 @@ class _Run:
                 reason = rival.why_not(spec, group.device) or _why_skip(rival, group, effort, group_s, self._store)
                 try:
                     if reason is None:
-                        prepared = _prepare(rival, spec, waveform, mel, group)
-                        reason = _why_too_slow(rival, effort, 2 * group_s, prepared.second_call_s)
-                        if reason is None:
-                            ready[name] = prepared
+                        ready[name] = _prepare(rival, spec, waveform, mel, group)
+                        reason = _why_too_slow(rival, effort, 2 * group_s, ready[name].second_call_s)
                 except Exception as error:  # whatever another package raises costs its own column alone
                     reason = f"{'' if isinstance(error, WrongResult) else 'failed: '}{records.reason_of(error)}"
                 if reason is not None:
+                    ready.pop(name, None)
                     case = {"contestant": name, **group._asdict()}
                     results.append(self._store.make("mel left out", case, reason=reason))
             for name, timed in _time(ready, group, effort, group_s).items():
@@ -211,7 +207,7 @@ class _Run:
 
     def _record(self, rival: Rival, group: Group, timed: timing.Timing, ready: Ready) -> dict:
         """A contestant's timing with its work, errors and start."""
-        spec, key = SPECS[group.spec], (rival.name, group.device)
+        key, work = (rival.name, group.device), (SPECS[group.spec], group.batch, CLIP_SAMPLES)
         first_in_process = key not in self._seen
         self._seen.add(key)
         case = {"contestant": rival.name, "ours": rival.ours, **group._asdict(), "dtype": "float32", "seed": SEED}
@@ -219,8 +215,7 @@ class _Run:
         fields |= {"error": {**ready.error, "tilted_log": self._tilted_error(rival, group)}}
         fields |= {"prepare_ms": 1e3 * ready.prepare_s, "first_in_process": first_in_process}
         fields |= {"what": rival.what, "threads_by": rival.threads, "versions": rival.versions()}
-        fields["flops"] = operation_count.flops(spec, group.batch, CLIP_SAMPLES)
-        fields["bytes_moved"] = operation_count.fused_bytes(spec, group.batch, CLIP_SAMPLES)
+        fields |= {"flops": operation_count.flops(*work), "bytes_moved": operation_count.fused_bytes(*work)}
         return self._store.make("mel", case, timed.samples_ms, **fields)
 
     def _tilted_error(self, rival: Rival, group: Group) -> float | None:
@@ -295,13 +290,10 @@ def _why_too_slow(rival: Rival, effort: Effort, most_s: float, call_s: float | N
 def _time(ready: dict[str, Ready], group: Group, effort: Effort, group_s: float) -> dict[str, timing.Timing]:
     if not ready:
         return {}
+    contestants = {name: contestant.compute for name, contestant in ready.items()}
+    limits = {"min_time_s": 0.0, "max_time_s": group_s, "share_s": group_s / len(ready)}
+    warmup = 2 if max(contestant.second_call_s for contestant in ready.values()) < 0.05 else 0
+    settle_s = _SETTLE_S if effort.budget_s > 0 else 0.0
     return timing.measure(
-        {name: contestant.compute for name, contestant in ready.items()},
-        rounds=effort.rounds,
-        min_time_s=0.0,
-        max_time_s=group_s,
-        warmup=2 if max(contestant.second_call_s for contestant in ready.values()) < 0.05 else 0,
-        device=group.device,
-        settle_s=_SETTLE_S if effort.budget_s > 0 else 0.0,
-        share_s=group_s / len(ready),
+        contestants, rounds=effort.rounds, warmup=warmup, device=group.device, settle_s=settle_s, **limits
     )

@@ -69,8 +69,7 @@ class Store:
         self._records = [record for record in known if self._is_same(record)]
 
     def _is_same(self, record: dict) -> bool:
-        block = record["environment"]
-        same = all(block.get(key) == self.environment.get(key) for key in _SAME)
+        same = all(record["environment"].get(key) == self.environment.get(key) for key in _SAME)
         return same and record.get("effort") == self._effort
 
     def find(self, name: str, **parameters: object) -> list[dict]:

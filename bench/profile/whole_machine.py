@@ -12,7 +12,6 @@ from pathlib import Path
 
 from triadbench.bench import machine, records
 from triadbench.bench.mel import measure as mel
-from triadbench.bench.mel import static_analysis
 from triadbench.bench.profile import layers, line_targets, networks, pipeline_parts
 from triadbench.bench.profile import lines as line_profiles
 from triadbench.core.constants import usable_cores
@@ -54,7 +53,6 @@ _QUICK_MEL = dataclasses.replace(
     name="part of the quick profile",
     budget_s=10.0,
     warm_starts=0,
-    static=static_analysis.ORIGINAL_ONLY,
 )
 FULL = Effort(mel.FULL, (), False, networks.FULL, 20, layers.LAYOUTS, 30.0, 368, 5, 60.0, 184, 7, 60.0)
 QUICK = Effort(

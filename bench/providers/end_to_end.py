@@ -1,5 +1,6 @@
 """What a user waits for: a folder of files, and whole processes. Answers are checked in every round."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -97,22 +98,21 @@ def processes(wav: Path, chord: str, rounds: int, progress: Callable[[], None]) 
     Raises:
         UserError: one fails, or the file's chord is not the right one.
     """
-    commands = {"infer clip.wav": (["infer", str(wav)], chord), "--help": (["--help"], "infer")}
+    commands = {"infer clip.wav": ["infer", str(wav)], "--help": ["--help"]}
+    words = {"infer clip.wav": chord, "--help": "infer"}
 
-    def start(name: str) -> Callable[[], str]:
-        def run() -> str:
-            try:
-                return machine.run_process([sys.executable, str(PACKAGE / "cli.py"), *commands[name][0]])
-            except machine.ProcessError as error:
-                raise UserError(f"python cli.py {name}: {error}") from error
-
-        return run
+    def run(name: str) -> str:
+        try:
+            return machine.run_process([sys.executable, str(PACKAGE / "cli.py"), *commands[name]])
+        except machine.ProcessError as error:
+            raise UserError(f"python cli.py {name}: {error}") from error
 
     def check(name: str, printed: str) -> None:
-        if commands[name][1] not in printed.split():
-            raise UserError(f"python cli.py {name}: {commands[name][1]!r} is not in what it printed")
+        if words[name] not in printed.split():
+            raise UserError(f"python cli.py {name}: {words[name]!r} is not in what it printed")
 
-    return _alternate({name: start(name) for name in commands}, rounds, lambda name: None, check, progress, threads=1)
+    contestants = {name: functools.partial(run, name) for name in commands}
+    return _alternate(contestants, rounds, lambda name: None, check, progress, threads=1)
 
 
 def _alternate(

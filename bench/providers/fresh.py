@@ -3,11 +3,13 @@
 The clock starts when Python and NumPy are imported, so that loading holds everything else that a contestant imports.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,7 @@ from triadbench.core.workers import module_command
 
 
 def measure(contestant: Contestant, threads: int, clips: Path, batch: int) -> tuple[dict, Outputs]:
-    """One fresh process.
-
-    Args:
-        clips: .npy file of waveforms (n, samples) float32, at least `batch` of them.
-        batch: the larger batch size for the memory.
+    """One fresh process on the first `batch` clips of an .npy file of waveforms (n, samples) float32.
 
     Returns:
         `load_ms`, `first_call_ms`, `second_call_ms` (of one clip), `memory_mb` (growth of the process by loading and
@@ -44,20 +42,21 @@ def main(job: str) -> None:
     fields, threads, clips, batch = json.loads(job)
     contestant = Contestant(**fields)
     waveforms = np.load(clips)[:batch]
-    before_mb, free_mb = _peak_mb(), _gpu_free_mb(contestant)
-    marks = [time.perf_counter()]
-    opened = Opened(contestant, threads)
-    marks.append(time.perf_counter())
-    outputs = opened(waveforms[:1])
-    marks.append(time.perf_counter())
-    opened(waveforms[:1])
-    marks.append(time.perf_counter())
-    one_mb = _peak_mb() - before_mb
+    before_mb, free_mb, result = _peak_mb(), _gpu_free_mb(contestant), {}
+
+    def timed(name: str, function: Callable, *arguments: Any) -> Any:
+        start = time.perf_counter()
+        value = function(*arguments)
+        result[name] = 1e3 * (time.perf_counter() - start)
+        return value
+
+    opened = timed("load_ms", Opened, contestant, threads)
+    outputs = timed("first_call_ms", opened, waveforms[:1])
+    timed("second_call_ms", opened, waveforms[:1])
+    result["memory_mb"] = _peak_mb() - before_mb
     opened(waveforms)
     after_mb = _gpu_free_mb(contestant)
-    times_ms = [1e3 * (end - start) for start, end in zip(marks, marks[1:], strict=False)]
-    result: dict[str, Any] = dict(zip(("load_ms", "first_call_ms", "second_call_ms"), times_ms, strict=True))
-    result |= {"memory_mb": one_mb, "batch_memory_mb": _peak_mb() - before_mb}
+    result["batch_memory_mb"] = _peak_mb() - before_mb
     result["gpu_memory_mb"] = None if free_mb is None or after_mb is None else free_mb - after_mb
     result["outputs"] = {name: values.astype(float).tolist() for name, values in outputs.items()}
     print(json.dumps(result))
@@ -65,12 +64,9 @@ def main(job: str) -> None:
 
 def _peak_mb() -> float:
     """The most memory that this process has held so far, 10^6 bytes."""
-    try:
-        peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    except OSError:
-        peak = None
-    if peak is not None:
-        return int(peak[1]) * 1024 / 1e6
+    with contextlib.suppress(OSError):
+        if peak := re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text()):
+            return int(peak[1]) * 1024 / 1e6
     import resource  # not Linux, whose ru_maxrss would be the parent's as well
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -46,16 +45,9 @@ def make_clips(n: int) -> np.ndarray:
     return clips
 
 
-@dataclass(frozen=True)
-class Check:
-    """Of one contestant's answers.
-
-    Attributes:
-        worst_difference: of a probability.
-        agreement: share of clips with the same label.
-        limit: on the difference, None for fp16 and int8.
-        reason: why it failed, None where it passed.
-    """
+class Check(NamedTuple):
+    """Of one contestant's answers: the worst difference of a probability, the share of clips with the same label, the
+    limit on the difference (None for fp16 and int8), and the reason why it failed (None where it passed)."""
 
     worst_difference: float
     agreement: float
@@ -64,8 +56,9 @@ class Check:
 
     def error(self) -> dict:
         """A record's `error`."""
-        measured = {"worst_difference": self.worst_difference, "agreement": self.agreement, "limit": self.limit}
-        return {"reference": "PyTorch", **measured}
+        fields = self._asdict()
+        del fields["reason"]
+        return {"reference": "PyTorch", **fields}
 
 
 def expected(predictor: Predictor, clips: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,20 +2,12 @@
 
 import time
 from collections.abc import Callable, Container, Mapping
-from typing import NamedTuple
 
 from triadbench.core import timing
 
 SETTLE_S = 0.02
 """Threads of a pool (OpenMP's, ONNX Runtime's) spin for milliseconds after their last call; the next contestant would
 lose a core to them."""
-
-
-class Samples(NamedTuple):
-    """One contestant's calls in the order made, and the joules of the GPU over all of them (None: not measured)."""
-
-    samples_ms: list[float]
-    energy_j: float | None
 
 
 def take_turns(
@@ -29,7 +21,7 @@ def take_turns(
     settle_s: float = SETTLE_S,
     energy: Callable[[], float | None] = lambda: None,
     progress: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, Samples], float]:
+) -> tuple[dict[str, tuple[list[float], float | None]], float]:
     """Time every contestant's calls.
 
     Args:
@@ -44,7 +36,8 @@ def take_turns(
         progress: called after each block.
 
     Returns:
-        the samples of each, and the cores that other processes kept busy meanwhile.
+        of each contestant the milliseconds of its calls in the order made and the GPU's joules over all of them (None:
+        not measured), and the cores that other processes kept busy meanwhile.
     """
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     joules: dict[str, list[float | None]] = {name: [] for name in contestants}
@@ -61,7 +54,7 @@ def take_turns(
         joules[name].append(None if before_j is None or after_j is None else after_j - before_j)
         progress()
     used = {name: None if None in parts else sum(part or 0.0 for part in parts) for name, parts in joules.items()}
-    return {name: Samples(samples[name], used[name]) for name in contestants}, others.cores()
+    return {name: (samples[name], used[name]) for name in contestants}, others.cores()
 
 
 def energy_meter(device: str) -> tuple[Callable[[], float | None], str | None]:
@@ -71,19 +64,15 @@ def energy_meter(device: str) -> tuple[Callable[[], float | None], str | None]:
     every 20 to 100 ms: short blocks say nothing.
     """
     if device == "cpu":
-        return _nothing, "the energy of CPUs is not measured"
+        return lambda: None, "the energy of CPUs is not measured"
     try:
         import pynvml
     except ImportError:
-        return _nothing, "not measured: pynvml is not installed (pip install nvidia-ml-py)"
+        return lambda: None, "not measured: pynvml is not installed (pip install nvidia-ml-py)"
     try:  # pragma: no cover (needs a GPU)
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError as error:  # pragma: no cover (needs a GPU)
-        return _nothing, f"not measured: {error}"
+        return lambda: None, f"not measured: {error}"
     return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, None  # pragma: no cover (needs a GPU)
-
-
-def _nothing() -> None:
-    return None

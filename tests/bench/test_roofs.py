@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from triadbench.bench import machine, roofs
-from triadbench.bench.mel import static_analysis, warm_start
+from triadbench.bench.mel import own_backends
 from triadbench.bench.mel.records import Store
 
 
@@ -45,9 +45,9 @@ def test_the_sweep_reads_and_writes_every_element():
 
 
 def test_a_fresh_process_is_timed_or_its_complaint_kept():
-    assert 0 < warm_start.measure("torchaudio", "cpu") < 120
+    assert 0 < own_backends.measure_warm_start("torchaudio", "cpu") < 120
     with pytest.raises(machine.ProcessError, match="must be one of"):
-        warm_start.measure("nothing", "cpu")
+        own_backends.measure_warm_start("nothing", "cpu")
 
 
 def test_warm_starts_are_recorded_once_or_their_reason(monkeypatch, tmp_path):
@@ -56,21 +56,21 @@ def test_warm_starts_are_recorded_once_or_their_reason(monkeypatch, tmp_path):
             raise machine.ProcessError("first line\nno memory")
         return 0.25
 
-    monkeypatch.setattr(warm_start, "measure", measure)
+    monkeypatch.setattr(own_backends, "measure_warm_start", measure)
     store = Store(tmp_path / "r.jsonl", {"gpu": None}, "full", fresh=False)
-    assert warm_start.tasks(store, 0) == []
-    for task in warm_start.tasks(store, 2):
+    assert own_backends.warm_start_tasks(store, 0) == []
+    for task in own_backends.warm_start_tasks(store, 2):
         task()
-    made = {record["parameters"]["backend"]: record for record in store.find(warm_start.NAME)}
+    made = {record["parameters"]["backend"]: record for record in store.find(own_backends.WARM_START)}
     assert made["torchaudio"]["samples"] == [250.0, 250.0] and made["torchaudio"]["unit"] == "ms"
     assert made["matmul"]["samples"] == [] and made["matmul"]["reason"] == "first line no memory"
-    assert warm_start.tasks(store, 2) == []
+    assert own_backends.warm_start_tasks(store, 2) == []
 
 
 def test_a_compiler_that_is_missing_is_recorded_once(monkeypatch, tmp_path):
     store = Store(tmp_path / "r.jsonl", {"gpu": None}, "full", fresh=False)
     monkeypatch.setattr("triadbench.kernels.gpu.static_analysis.why_unavailable", lambda: "no NVVM")
-    for task in static_analysis.tasks(store, static_analysis.ALL):
+    for task in own_backends.static_tasks(store, own_backends.ALL_CASES):
         task()
-    (record,) = store.find(static_analysis.NAME)
-    assert record["reason"] == "no NVVM" and static_analysis.tasks(store, static_analysis.ALL) == []
+    (record,) = store.find(own_backends.STATIC)
+    assert record["reason"] == "no NVVM" and own_backends.static_tasks(store, own_backends.ALL_CASES) == []

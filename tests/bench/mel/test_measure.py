@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from triadbench import cli
 from triadbench.bench import cases, records
 from triadbench.bench.analysis import mel as mel_summary
-from triadbench.bench.commands import mel as mel_command
+from triadbench.bench.commands import profile as profile_command
 from triadbench.bench.mel import measure as mel
+from triadbench.bench.mel import own_backends, rivals
 from triadbench.bench.mel import records as mel_records
-from triadbench.bench.mel import rivals, static_analysis
 from triadbench.bench.report import mel_page
 from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
@@ -60,13 +60,13 @@ def contestants() -> dict[str, rivals.Rival]:
 
 
 def run(folder, effort=mel.SMOKE, **more) -> dict:
-    return mel_command.run(folder / "page.html", folder / "r.jsonl", CONTEST, effort, **more)
+    return profile_command.run_mel(folder / "page.html", folder / "r.jsonl", CONTEST, effort, **more)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder, patch, seen = tmp_path_factory.mktemp("mel"), pytest.MonkeyPatch(), []
-    effort = dataclasses.replace(mel.SMOKE, static=static_analysis.ORIGINAL_ONLY)
+    effort = dataclasses.replace(mel.SMOKE, static=own_backends.ORIGINAL_CASES)
     patch.setattr(rivals, "all_rivals", contestants)
     patch.setattr("triadbench.kernels.gpu.static_analysis.why_unavailable", lambda: None)
     patch.setattr("triadbench.kernels.gpu.static_analysis.analyse", fake_analysis)
@@ -163,7 +163,7 @@ def test_page_stands_alone_and_shows_what_was_found(finished):
         'tabindex="0"',
     ):
         assert text in own, text
-    assert "WHISPER x2" in mel_command.text(result) and str(folder / "page.html") in mel_command.text(result)
+    assert "WHISPER x2" in mel_summary.text(result) and str(folder / "page.html") in mel_summary.text(result)
 
 
 def test_a_page_without_records_says_so():
@@ -297,7 +297,7 @@ def test_the_command_hands_on_what_it_was_given(monkeypatch, tmp_path):
         asked.update(contest=contest, effort=effort, **more)
         return {"page": str(out)}
 
-    monkeypatch.setattr(mel_command, "run", run)
+    monkeypatch.setattr(profile_command, "run_mel", run)
     arguments = ["--only", "mel", "--quick", "--spec", "CHORD", "--batch", "8,1", "--threads", "1", "--budget", "9"]
     done = CliRunner().invoke(cli.main, ["profile", *arguments, "--out", str(tmp_path / "m.html"), "--fresh", "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout) == {"page": str(tmp_path / "m.html")}
@@ -307,7 +307,7 @@ def test_the_command_hands_on_what_it_was_given(monkeypatch, tmp_path):
 
 def test_a_folder_for_records_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
-        mel_command.run(tmp_path / "p.html", tmp_path, CONTEST, mel.SMOKE)
+        profile_command.run_mel(tmp_path / "p.html", tmp_path, CONTEST, mel.SMOKE)
 
 
 # ---- the parts
@@ -335,7 +335,7 @@ def test_a_call_that_turns_out_slow_is_not_sampled(monkeypatch, tmp_path):
     known = {"slow": rivals.Rival("slow", "sleeps", slow), "torchaudio eager": EVERY["torchaudio eager"]}
     monkeypatch.setattr(rivals, "all_rivals", lambda: known)
     effort = dataclasses.replace(mel.SMOKE, budget_s=0.4)
-    result = mel_command.run(
+    result = profile_command.run_mel(
         tmp_path / "p.html", tmp_path / "r.jsonl", mel_records.Contest(("WHISPER",), (2,), (1,)), effort
     )
     assert [row["contestant"] for row in result["measurements"]] == ["torchaudio eager"]

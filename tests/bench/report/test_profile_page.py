@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from triadbench import cli
 from triadbench.bench import records
 from triadbench.bench.commands import profile as profile_command
-from triadbench.bench.mel import static_analysis
+from triadbench.bench.mel import own_backends
 from triadbench.bench.profile import line_targets, whole_machine
 from triadbench.bench.profile import lines as line_profiles
 from triadbench.bench.report import layers_page, lines_page, profile_page
@@ -226,7 +226,7 @@ def test_lines_on_a_gpu(tmp_path):
 
 def test_the_quick_profile_is_less_of_every_part():
     quick = whole_machine.QUICK
-    assert quick.mel.static == static_analysis.ORIGINAL_ONLY and quick.mel.budget_s < whole_machine.FULL.mel.budget_s
+    assert quick.mel.static == own_backends.ORIGINAL_CASES and quick.mel.budget_s < whole_machine.FULL.mel.budget_s
     assert set(quick.mel_specs) == {"ORIGINAL", "CHORD"} and quick.step.rounds < whole_machine.FULL.step.rounds
 
 
