@@ -9,7 +9,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,19 +25,12 @@ Resident = tuple[Callable[[], object], Callable[[], Outputs]]
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """One way to run the model.
+    """One way to run the model."""
 
-    Attributes:
-        format: its name in `FORMATS`.
-        precision: of the network.
-        provider: "cpu", "cuda" or "tensorrt".
-        path: of the file that it opens; a checkpoint for the eager ones.
-    """
-
-    format: str
-    precision: str
-    provider: str
-    path: str
+    format: str  # its name in `FORMATS`
+    precision: str  # of the network
+    provider: str  # "cpu", "cuda" or "tensorrt"
+    path: str  # of the file that it opens; a checkpoint for the eager ones
 
     @property
     def device(self) -> str:
@@ -54,24 +47,18 @@ class Contestant:
         return {"format": self.format, "precision": self.precision, "provider": self.provider}
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """Of contestants.
 
-    Attributes:
-        file: its file, with "{stem}" and "{mark}" (of the precision) to fill in.
-        kind: which code opens it.
-        precisions, providers: that it can have.
-        what: one line for the reader.
-        limit: how far an fp32 probability may be from the PyTorch model's. Torchaudio's mel and ONNX's STFT round more
-            than ours: on clips between two chords a probability was seen 1.3e-5 away.
+    `limit` is how far an fp32 probability may be from the PyTorch model's. Torchaudio's mel and ONNX's STFT round more
+    than ours: on clips between two chords a probability was seen 1.3e-5 away.
     """
 
-    file: str
-    kind: str
+    file: str  # with "{stem}" and "{mark}" (of the precision) to fill in
+    kind: str  # which code opens it
     precisions: tuple[str, ...]
     providers: tuple[str, ...]
-    what: str
+    what: str  # one line for the reader
     limit: float = 1e-5
 
 
@@ -92,21 +79,15 @@ FORMATS = {
 
 
 class Opened:
-    """A contestant that is ready to answer.
+    """A contestant that is ready to answer; `threads` of the CPU for one call, torch's for the whole process.
 
-    Args:
-        contestant: what to open.
-        threads: of the CPU, for one call. Torch's are set for the whole process.
-
-    Raises:
-        UserError: the file or the provider cannot be had.
+    Raises UserError where the file or the provider cannot be had.
     """
 
     def __init__(self, contestant: Contestant, threads: int) -> None:
         self.contestant = contestant
-        kind = FORMATS[contestant.format].kind
-        opener = {"onnx": _onnx, "onnx mel": _onnx_mel, "torchscript": _torchscript, "torch": _eager}[kind]
-        self._call, self._bind, self._model = opener(contestant, threads)
+        openers = {"onnx": _onnx, "onnx mel": _onnx_mel, "torchscript": _torchscript, "torch": _eager}
+        self._call, self._bind, self._model = openers[FORMATS[contestant.format].kind](contestant, threads)
 
     def __call__(self, waveforms: np.ndarray) -> Outputs:
         """Probabilities (batch, 4) and (batch, 12) and logits (batch, 12, 4) of waveforms (batch, samples) float32."""
@@ -127,7 +108,7 @@ def _onnx(contestant: Contestant, threads: int):
 
     model = OnnxModel(contestant.path, contestant.provider, threads=threads)
 
-    def bind(waveforms: np.ndarray) -> Resident:
+    def bind(waveforms: np.ndarray) -> Resident:  # pragma: no cover (only a GPU's waveforms are bound)
         bound = model.bind(waveforms)
         return bound, bound.outputs
 
@@ -208,8 +189,7 @@ def _torch_calls(forward: Callable, device: str):
 def write_stft_model(network: Path, out: Path) -> None:
     """The network of a .mel.onnx file behind ONNX's own STFT operator; never shipped, made to be compared with.
 
-    Raises:
-        UserError: `network` is no file of ours.
+    Raises UserError where `network` is no file of ours.
     """
     import onnx
 
@@ -220,8 +200,8 @@ def write_stft_model(network: Path, out: Path) -> None:
         model = onnx.load(network)
     except Exception as error:  # its reader raises protobuf's own
         raise UserError(f"{network}: not a readable ONNX file ({type(error).__name__})") from error
-    info = ExportInfo.from_metadata({entry.key: entry.value for entry in model.metadata_props}, str(network))
-    info = dataclasses.replace(info, front_end="stft")
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    info = dataclasses.replace(ExportInfo.from_metadata(properties, str(network)), front_end="stft")
     joined = with_mel(model, info)
     describe(joined, info)
     onnx.save(joined, out)

@@ -47,12 +47,10 @@ def write_wavs(clips: np.ndarray, folder: Path) -> list[Path]:
 def files(
     model: Path, checkpoint: Path, wavs: Sequence[Path], threads: int, rounds: int, progress: Callable[[], None]
 ) -> tuple[Waits, str]:
-    """Seconds for all files, the model loaded before: the `ways`, alternated; and the front end that `infer` used last.
+    """Seconds for all files, the model loaded before: all ways, alternated; and the front end that `infer` used last.
 
     The loop is what one writes first: soundfile.read, torchaudio's mel, the model, one file after another.
-
-    Raises:
-        UserError: two of them name other chords.
+    Raises UserError where two of them name other chords.
     """
     import soundfile
     import torch
@@ -95,8 +93,7 @@ def files(
 def processes(wav: Path, chord: str, rounds: int, progress: Callable[[], None]) -> Waits:
     """Seconds of whole processes, alternated, the first of each apart: `infer` of one file, and `--help`.
 
-    Raises:
-        UserError: one fails, or the file's chord is not the right one.
+    Raises UserError where one fails, or the file's chord is not the right one.
     """
     commands = {"infer clip.wav": ["infer", str(wav)], "--help": ["--help"]}
     words = {"infer clip.wav": chord, "--help": "infer"}

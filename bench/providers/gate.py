@@ -84,12 +84,9 @@ def expected(predictor: Predictor, clips: np.ndarray) -> dict[str, np.ndarray]:
 def compare(
     outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], precision: str, allowed: float = 1e-5
 ) -> Check:
-    """Compare a contestant's outputs with those of the PyTorch model for the same clips; NaN fails.
+    """Compare a contestant's outputs with those of the PyTorch model (from `expected`) for the same clips; NaN fails.
 
-    Args:
-        outputs: of the contestant.
-        reference: from `expected`.
-        precision: fp32 must have every label, and every probability within `allowed`; others `LEAST_AGREEMENT`.
+    fp32 must have every label, and every probability within `allowed`; other precisions `LEAST_AGREEMENT`.
     """
     probabilities = [np.asarray(outputs[f"{task}_probabilities"], np.float64) for task in ("type", "root")]
     logits = np.asarray(outputs["logits"], np.float64)

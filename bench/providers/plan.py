@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from triadbench.bench.cases import check_counts
@@ -14,35 +15,22 @@ PARTS = ("load", "single", "offline", "files", "process")
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """How long to measure."""
 
-    Attributes:
-        name: recorded.
-        batches: sizes for offline.
-        queries, blocks, pool: of the single stream, the rounds they are spread over, and its distinct clips.
-        most_s: of one contestant's calls in a group; beyond it has fewer.
-        offline_s, offline_blocks, offline_clips: seconds of each contestant and batch size, in so many rounds, and
-            clips at least.
-        fresh: processes for each load time.
-        fresh_batch: the larger batch for the memory.
-        files, rounds: of the folder of wav files.
-        processes: of each command.
-    """
-
-    name: str
-    batches: tuple[int, ...] = tuple(2**i for i in range(10))
-    queries: int = 1024
-    pool: int = 64
-    blocks: int = 16
-    most_s: float = 40.0
-    offline_s: float = 2.0
-    offline_blocks: int = 3
-    offline_clips: int = 0
-    fresh: int = 5
-    fresh_batch: int = 64
-    files: int = 512
-    rounds: int = 7
-    processes: int = 11
+    name: str  # recorded
+    batches: tuple[int, ...] = tuple(2**i for i in range(10))  # sizes for offline
+    queries: int = 1024  # of the single stream, ...
+    pool: int = 64  # ... its distinct clips, ...
+    blocks: int = 16  # ... and the rounds that its queries are spread over
+    most_s: float = 40.0  # of one contestant's calls in a group; beyond it has fewer
+    offline_s: float = 2.0  # of each contestant and batch size, ...
+    offline_blocks: int = 3  # ... in so many rounds, ...
+    offline_clips: int = 0  # ... and clips at least
+    fresh: int = 5  # processes for each load time
+    fresh_batch: int = 64  # the larger batch for the memory
+    files: int = 512  # wav files in the folder, ...
+    rounds: int = 7  # ... and how often they are answered
+    processes: int = 11  # of each command
 
 
 NORMAL = Effort("normal")
@@ -98,8 +86,7 @@ def grid(
 ) -> tuple[list[Contestant], list[tuple[Contestant, str]]]:
     """All contestants that can be had, and (contestant, reason) of the others; of no names, all that there are.
 
-    Raises:
-        UserError: an unknown name, or a provider that was asked for by name and cannot be had.
+    Raises UserError for an unknown name, or a provider that was asked for by name and cannot be had.
     """
     for option, names, choices in (("provider", providers, ONNX_PROVIDERS), ("precision", precisions, PRECISIONS)):
         for name in names:
@@ -109,15 +96,12 @@ def grid(
     for provider, reason in reasons.items():
         if providers and reason:
             raise UserError(f"provider {provider}: {reason}; leave it out of --provider")
-    cases = [
-        (name, form, provider, precision)
-        for name, form in FORMATS.items()
-        for provider in form.providers
-        for precision in form.precisions
-        if provider in reasons and (not precisions or precision in precisions)
-    ]
     present, absent = [], []
-    for name, form, provider, precision in cases:
+    cases = [(name, *case) for name, form in FORMATS.items() for case in product(form.providers, form.precisions)]
+    for name, provider, precision in cases:
+        if provider not in reasons or precision not in (precisions or PRECISIONS):
+            continue
+        form = FORMATS[name]
         mark = "" if precision == "fp32" else f".{precision}"
         path = folder / form.file.format(stem=checkpoint.stem, mark=mark) if form.kind != "torch" else checkpoint
         contestant = Contestant(name, precision, provider, str(path))

@@ -26,14 +26,12 @@ def take_turns(
 
     Args:
         contestants: name to a function of the number of the query.
-        calls: how many of each are timed; they are shared out evenly over the blocks.
-        blocks: rounds in which every contestant has one block, in shuffled order.
+        calls: how many of each are timed, shared out evenly over `blocks` rounds in shuffled order.
         most_s: a contestant's block ends when it has its share of these seconds and one call: where other programs hold
             the cores, a call that waits for all its threads takes a hundred times as long.
         long: names whose calls are long enough to need no untimed one.
-        settle_s: silence before each block, then one untimed call.
+        settle_s: silence before each block, then one untimed call; `progress` is called after each block.
         energy: joules that the GPU has used so far, or None.
-        progress: called after each block.
 
     Returns:
         of each contestant the milliseconds of its calls in the order made and the GPU's joules over all of them (None:

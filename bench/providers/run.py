@@ -12,22 +12,20 @@ Every group of measurements is appended to the record file when it is done.
 
 import dataclasses
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from triadbench.bench import machine, records
 from triadbench.bench.providers import end_to_end, fresh, gate, rounds
-from triadbench.bench.providers.contestants import FORMATS, OUTPUTS, STFT, Contestant, Opened, write_stft_model
-from triadbench.bench.providers.plan import PARTS, Effort, Plan
+from triadbench.bench.providers.contestants import FORMATS, OUTPUTS, STFT, Contestant, Opened, Outputs, write_stft_model
+from triadbench.bench.providers.plan import Effort, Plan
 from triadbench.bench.roofs import torch_threads
 from triadbench.core import timing
 from triadbench.core.errors import UserError
 
-NAMES = {part: f"benchmark {'single stream' if part == 'single' else part}" for part in PARTS}
 MODEL = "chordnet.onnx"
 _CLIP_MB = 8.0  # where no fresh process has shown what a clip takes; most was 4
 _LONG_MS = 250.0  # a call that takes longer needs none before it that is not timed
@@ -54,24 +52,15 @@ def measure(
     return benchmark.results, benchmark.failed
 
 
-@dataclasses.dataclass
-class _Entry:
-    """A contestant in a group, checked and ready to be timed.
-
-    Attributes:
-        call: function of the number of the query.
-        check: its answers to every clip that is timed.
-        once_ms: of a call.
-        first_ms: of the first call; None without copies, which are never the first.
-        copies: between host and device are in the time.
-    """
+class _Entry(NamedTuple):
+    """A contestant in a group, checked on every clip that is timed."""
 
     contestant: Contestant
-    call: Callable[[int], object]
+    call: Callable[[int], object]  # of the number of the query
     check: gate.Check
     once_ms: float
-    first_ms: float | None
-    copies: bool = True
+    first_ms: float | None  # None without copies, which are never the first
+    copies: bool = True  # between host and device are in the time
 
 
 class _Benchmark:
@@ -99,9 +88,12 @@ class _Benchmark:
         """All parts of the plan."""
         plan = self.plan
         for contestant, reason in plan.absent:
-            self.note(f"not measured: {contestant.name}: {reason}")
-        self._add(self._left_out("single", contestant, reason, batch=1) for contestant, reason in plan.absent)
-        contestants = [self._with_file(contestant) for contestant in plan.contestants]
+            self._leave_out("single", contestant, reason, batch=1)
+        contestants = list(plan.contestants)
+        for i, contestant in enumerate(contestants):
+            if contestant.format == STFT:  # never shipped, its file is made here
+                contestants[i] = dataclasses.replace(contestant, path=str(self.scratch / "stft.onnx"))
+                write_stft_model(Path(contestant.path), self.scratch / "stft.onnx")
         if "load" in plan.parts:
             np.save(self.scratch / "clips.npy", self.clips[: self.effort.fresh_batch])
             for contestant in contestants:
@@ -117,14 +109,6 @@ class _Benchmark:
                     self.failed.append(f"{part}: {error}")
                     self.note(f"dropped {part}: {error}")
 
-    def _with_file(self, contestant: Contestant) -> Contestant:
-        """The STFT contestant's file is made here."""
-        if contestant.format != STFT:
-            return contestant
-        path = self.scratch / "stft.onnx"
-        write_stft_model(Path(contestant.path), path)
-        return dataclasses.replace(contestant, path=str(path))
-
     def _load(self, contestant: Contestant) -> None:
         """Fresh processes."""
         runs, batch, others = [], self.effort.fresh_batch, timing.OtherWork()
@@ -133,19 +117,18 @@ class _Benchmark:
             try:
                 run, outputs = fresh.measure(contestant, 1, self.scratch / "clips.npy", batch)
             except machine.ProcessError as error:
-                return self._fail("load", contestant, str(error), **case)
+                self._fail("load", contestant, str(error), **case)
+                return
             check = self._compare("load", contestant, outputs, **case)
             if check is None:
-                return None
+                return
             runs.append(run)
             self._step()
         self._clip_mb[contestant.name] = max(run["batch_memory_mb"] - run["memory_mb"] for run in runs) / batch
         first_ms = float(np.median([run["first_call_ms"] for run in runs]))
         more = {"error": check.error(), "first_call": first_ms, "runs": runs, **others.fields(1)}
         more["bytes"] = Path(contestant.path).stat().st_size
-        parameters = contestant.parameters() | case
-        self._add([self._make(NAMES["load"], parameters, [run["load_ms"] for run in runs], **more)])
-        return None
+        self._add(self._make("load", contestant.parameters() | case, [run["load_ms"] for run in runs], **more))
 
     def _answer(self, contestants: Sequence[Contestant], threads: int) -> None:
         """Single stream and offline with so many threads, in this process."""
@@ -160,9 +143,8 @@ class _Benchmark:
                 opened.append((ready, ready.placement()))
             except UserError as error:
                 self._fail("single", contestant, str(error), threads=threads, batch=1)
-        sizes = {"single": (1,), "offline": self.plan.batches}
-        for part in ("single", "offline"):
-            for batch in sizes[part] if part in self.plan.parts else ():
+        for part, batches in (("single", (1,)), ("offline", self.plan.batches)):
+            for batch in batches if part in self.plan.parts else ():
                 self._group(part, opened, threads, batch)
 
     def _group(self, part: str, opened: list[tuple[Opened, dict | None]], threads: int, batch: int) -> None:
@@ -182,27 +164,21 @@ class _Benchmark:
             blocks, least = effort.offline_blocks, max(effort.offline_blocks, -(-effort.offline_clips // batch))
             budget_ms = 1e3 * effort.offline_s
             calls = {name: max(least, round(budget_ms / entry.once_ms)) for name, entry in entries.items()}
-        taken, other_cores = rounds.take_turns(
-            {name: entry.call for name, entry in entries.items()},
-            calls,
-            blocks=blocks,
-            most_s=effort.most_s,
-            energy=joules,
-            seed=10_000 * threads + batch,
-            long={name for name, entry in entries.items() if entry.once_ms > _LONG_MS},
-            progress=self._step,
-        )
+        functions = {name: entry.call for name, entry in entries.items()}
+        options: dict[str, Any] = {"energy": joules, "seed": 10_000 * threads + batch, "progress": self._step}
+        options["long"] = {name for name, entry in entries.items() if entry.once_ms > _LONG_MS}
+        taken, other_cores = rounds.take_turns(functions, calls, blocks=blocks, most_s=effort.most_s, **options)
         placements = {ready.contestant.name: placement for ready, placement in opened}
         results = []
         for name, (samples_ms, used_j) in taken.items():
             entry, contestant = entries[name], entries[name].contestant
             case = {"threads": threads, "batch": batch, "copies": entry.copies}
-            energy = (used_j, why_no_joules) if contestant.device == "cuda" else (None, None)
+            energy_j, note = (used_j, why_no_joules) if contestant.device == "cuda" else (None, None)
             more: dict[str, Any] = {"placement": placements[contestant.name], "clips": batch * len(samples_ms)}
-            more |= {"energy_j": energy[0], "energy_note": energy[1], **timing.load_fields(other_cores, threads)}
+            more |= {"energy_j": energy_j, "energy_note": note, **timing.load_fields(other_cores, threads)}
             more |= {"error": entry.check.error(), "first_call": entry.first_ms}
-            results.append(self._make(NAMES[part], contestant.parameters() | case, samples_ms, **more))
-        self._add(results)
+            results.append(self._make(part, contestant.parameters() | case, samples_ms, **more))
+        self._add(*results)
 
     def _entries(self, part: str, ready: Opened, threads: int, batch: int) -> dict[str, _Entry]:
         """A contestant after its check on every clip that will be timed: none, itself, and without copies."""
@@ -210,19 +186,18 @@ class _Benchmark:
         case: dict[str, Any] = {"threads": threads, "batch": batch}
         if contestant.name in self._dropped or self._is_too_large(part, contestant, threads, batch):
             return {}
-        pool = self.clips[: self.effort.pool if part == "single" else batch]
+        pool, outputs = self.clips[: self.effort.pool if part == "single" else batch], []
 
-        def call(number: int) -> object:
+        def call(number: int) -> Outputs:
             start = number * batch % len(pool)
             return ready(pool[start : start + batch])
 
-        outputs, times_ms = [], []
         try:
-            for start in range(0, len(pool), batch):
-                before = time.perf_counter()
-                outputs.append(ready(pool[start : start + batch]))
-                times_ms.append(1e3 * (time.perf_counter() - before))
-            once_ms = times_ms[0] if times_ms[0] >= _LONG_MS else timing.call_times_ms(call, [0])[0]
+            # Every clip of the pool once; the first call apart.
+            first_ms = timing.call_times_ms(lambda number: outputs.append(call(number)), range(-(-len(pool) // batch)))[
+                0
+            ]
+            once_ms = first_ms if first_ms >= _LONG_MS else timing.call_times_ms(call, [0])[0]
         except (UserError, RuntimeError, MemoryError) as error:
             self._fail(part, contestant, records.reason_of(error), **case)
             return {}
@@ -230,7 +205,7 @@ class _Benchmark:
         check = self._compare(part, contestant, together, **case)
         if check is None:
             return {}
-        entries = {contestant.name: _Entry(contestant, call, check, once_ms, times_ms[0])}
+        entries = {contestant.name: _Entry(contestant, call, check, once_ms, first_ms)}
         resident = ready.resident(self.clips[:batch])
         if resident is not None:  # pragma: no cover (needs a GPU)
             run, bound_outputs = resident
@@ -250,8 +225,7 @@ class _Benchmark:
         if needed_mb <= _MEMORY_SHARE * free_mb:
             return False
         reason = f"{batch} clips would take about {needed_mb:,.0f} MB of {free_mb:,.0f} MB that are free"
-        self.note(f"not measured: {contestant.name}, batch {batch}: {reason}")
-        self._add([self._left_out(part, contestant, reason, threads=threads, batch=batch, copies=True)])
+        self._leave_out(part, contestant, reason, threads=threads, batch=batch, copies=True)
         return True
 
     def _files(self) -> None:
@@ -264,9 +238,10 @@ class _Benchmark:
         wavs = end_to_end.write_wavs(self.clips[:n], self.scratch / "wavs")
         repeats, checkpoint = self.effort.rounds, self.plan.checkpoint
         waits, front_end = end_to_end.files(model, checkpoint, wavs, threads, repeats, self._step)
-        cases = {way: {"way": way, "files": n, "threads": threads} for way in end_to_end.ways(threads)}
-        errors = dict.fromkeys(cases, {"reference": "the other ways", "other_labels": 0})
-        self._add_waits("files", waits, cases, errors, clips=n, front_end=front_end)
+        error = {"reference": "the other ways", "other_labels": 0}
+        for way in waits.samples_s:
+            case = {"way": way, "files": n, "threads": threads}
+            self._add_waits("files", waits, way, case, error, clips=n, front_end=front_end)
 
     def _processes(self) -> None:
         from triadbench.core.models.prediction import name_chord
@@ -279,17 +254,13 @@ class _Benchmark:
         joint = np.zeros((12, 4))
         joint[divmod(int(self._reference["labels"][0]), 4)] = 1.0
         waits = end_to_end.processes(wav, name_chord(joint)["chord"], self.effort.processes, self._step)
-        cases = {command: {"command": command} for command in waits.samples_s}
-        errors = {command: {"reference": "PyTorch", "other_labels": 0} for command in cases if command != "--help"}
-        self._add_waits("process", waits, cases, errors)
+        for command in waits.samples_s:
+            error = None if command == "--help" else {"reference": "PyTorch", "other_labels": 0}
+            self._add_waits("process", waits, command, {"command": command}, error)
 
-    def _add_waits(
-        self, part: str, waits: end_to_end.Waits, cases: dict[str, dict], errors: dict[str, dict], **more: Any
-    ) -> None:
-        more |= waits.load
-        for name, case in cases.items():
-            apart = {"first_call": waits.first_s[name], "error": errors.get(name)}
-            self._add([self._make(NAMES[part], case, waits.samples_s[name], unit="s", **apart, **more)])
+    def _add_waits(self, part: str, waits: end_to_end.Waits, name: str, case: dict, error: dict | None, **more) -> None:
+        more |= {"first_call": waits.first_s[name], "error": error, **waits.load}
+        self._add(self._make(part, case, waits.samples_s[name], unit="s", **more))
 
     def _compare(self, part: str, contestant: Contestant, outputs: dict[str, np.ndarray], **case: Any):
         """The check against the PyTorch model's answers to the first clips; None if it fails: a wrong contestant is
@@ -305,19 +276,20 @@ class _Benchmark:
     def _fail(self, part: str, contestant: Contestant, reason: str, error: dict | None = None, **case: Any) -> None:
         self._dropped.add(contestant.name)
         self.failed.append(f"{contestant.name}: {reason}")
-        self.note(f"dropped {contestant.name}: {reason}")
-        self._add([self._left_out(part, contestant, reason, error, **case)])
+        self._leave_out(part, contestant, reason, "dropped", error, **case)
 
-    def _left_out(self, part: str, contestant: Contestant, reason: str, error: dict | None = None, **case: Any) -> dict:
-        parameters = contestant.parameters() | case
-        return self._make(f"{NAMES[part]} left out", parameters, [], error=error, reason=reason)
+    def _leave_out(
+        self, part: str, contestant: Contestant, reason: str, verb="not measured:", error: dict | None = None, **case
+    ) -> None:
+        self.note(f"{verb} {contestant.name}: {reason}")
+        self._add(self._make(f"{part} left out", contestant.parameters() | case, [], error=error, reason=reason))
 
-    def _make(self, name: str, parameters: dict, samples: Iterable[float], unit: str = "ms", **more: Any) -> dict:
+    def _make(self, part: str, parameters: dict, samples: Iterable[float], unit: str = "ms", **more: Any) -> dict:
         run: dict[str, Any] = {"environment": self._environment, "effort": self.effort.name}
+        name = f"benchmark {part.replace('single', 'single stream')}"
         return records.make(name, parameters=parameters, unit=unit, samples=samples, **run, **more)
 
-    def _add(self, results: Iterable[dict]) -> None:
-        results = list(results)
+    def _add(self, *results: dict) -> None:
         records.append_all(results, self.records_path)
         self.results += results
 
