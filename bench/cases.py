@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+import torch
 
 from triadbench.core.constants import CLIP_SAMPLES, RECIPE_DEFAULTS, SAMPLE_RATE, usable_cores
 from triadbench.core.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
-
-    from triadbench.kernels.spec import MelSpec
+from triadbench.kernels.spec import MelSpec
 
 SEED = 13
 
@@ -35,8 +34,6 @@ class Network(NamedTuple):
 
 def make_labels(batch: int, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     """Seeded (types, roots), each (batch,)."""
-    import torch
-
     generator = torch.Generator().manual_seed(SEED)
     types = torch.randint(0, 4, (batch,), generator=generator)
     return types.to(device), torch.randint(0, 12, (batch,), generator=generator).to(device)
@@ -55,8 +52,6 @@ def check_counts(batches: Sequence[int], threads: Sequence[int], most_batch: int
 
 def make_waveform(batch: int) -> torch.Tensor:
     """Seeded clips (batch, 64000) in [-1, 1]: three decaying notes and a little noise, so that no band is empty."""
-    import torch
-
     generator = torch.Generator().manual_seed(SEED)
     time_s = torch.arange(CLIP_SAMPLES, dtype=torch.float32) / SAMPLE_RATE
     midi = torch.randint(48, 84, (batch, 3, 1), generator=generator).float()
@@ -70,9 +65,6 @@ def tilted_tones(spec: MelSpec, tilt_db: float) -> tuple[torch.Tensor, list[int]
 
     A tone lies in the middle of filters at least four bins apart: nearer ones beat, and cancel in some frames.
     """
-    import numpy as np
-    import torch
-
     chosen: list[int] = []
     middles = spec.mel_points()[1:-1]
     apart = 4 * spec.sample_rate / spec.n_fft
@@ -99,8 +91,6 @@ def torchaudio_mel(spec: MelSpec) -> torch.nn.Module:
 
 def make_networks() -> list[Network]:
     """The original type network and ours, with seeded random weights: a weight's value does not change its cost."""
-    import torch
-
     from triadbench.core.models.networks import ChordNet, OriginalNet, chord_loss, original_loss
     from triadbench.kernels import CHORD, ORIGINAL, MelSpectrogram
 

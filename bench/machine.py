@@ -121,16 +121,14 @@ def _cpu() -> tuple[str | None, list[str]]:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor() or None, []
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
+    lines = [line.partition(":") for line in text.splitlines()]
+    fields = {key.strip(): value.strip() for key, _, value in reversed(lines)}  # of the first core
     flags = set(fields.get("flags", fields.get("Features", "")).split())
     return fields.get("model name") or platform.processor() or None, [name for name in _FEATURES if name in flags]
 
 
 def _gpu_driver() -> str | None:
-    try:
-        return Path("/sys/module/nvidia/version").read_text().strip()
-    except OSError:
-        return _line_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or None
+    path = Path("/sys/module/nvidia/version")
+    if path.is_file():
+        return path.read_text().strip()
+    return _line_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or None

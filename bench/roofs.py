@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from triadbench.core import timing
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -26,8 +29,6 @@ def measure(threads: int, min_time_s: float, device: str = "cpu") -> dict[str, d
         for each: `samples_ms` and either `bytes_moved` or `flops` of one sample. The best sample is the roof: a peak is
         what the machine can do when nothing disturbs it.
     """
-    import torch
-
     n_values, n = _SIZES[device]
     source = torch.ones(n_values, device=device)
     target = torch.empty_like(source)
@@ -48,8 +49,6 @@ def measure(threads: int, min_time_s: float, device: str = "cpu") -> dict[str, d
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """So many threads for torch while this is open."""
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -76,7 +75,6 @@ def cache_sizes(threads: int) -> dict[str, int]:
 @functools.cache
 def _loop():  # pragma: no cover (numba compiles the body)
     import numba
-    import numpy as np
 
     @numba.njit("void(float32[::1], float32[::1], int64)", nogil=True, fastmath=True)
     def sweep(source, target, times):
@@ -90,8 +88,6 @@ def _loop():  # pragma: no cover (numba compiles the body)
 
 def _cache_sweep(size: int, threads: int, pool: ThreadPoolExecutor) -> tuple[Callable[[], object], dict[str, int]]:
     """(a millisecond or more of sweeps in a cache of `size` bytes, their work)."""
-    import numpy as np
-
     sweep, length = _loop(), max(256, size // 2 // 8)  # two arrays of 4-byte values in half of the cache
     pairs = [(np.ones(length, np.float32), np.empty(length, np.float32)) for _ in range(threads)]
     times = max(1, 64 * 1024 * 1024 // (8 * length))

@@ -19,10 +19,10 @@ def _words(context: click.Context, parameter: click.Parameter, text: str | None)
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
 
 
-def _names(option: str, name: str, choices: Iterable[str]) -> Callable:
+def _names(option: str, choices: Iterable[str]) -> Callable:
     """An option with names out of `choices`."""
     text = f"Of {', '.join(choices)}; commas between.  [default: all that are there]"
-    return click.option(option, name, callback=_words, metavar="LIST", help=text)
+    return click.option(f"--{option}", f"{option}s", callback=_words, metavar="LIST", help=text)
 
 
 @click.command()
@@ -35,8 +35,8 @@ def _names(option: str, name: str, choices: Iterable[str]) -> Callable:
     type=click.Choice(_PARTS),
     help="One part; repeat for more: fresh processes, one clip a call, clips a second, a folder, whole commands.",
 )
-@_names("--provider", "providers", ONNX_PROVIDERS)
-@_names("--precision", "precisions", PRECISIONS)
+@_names("provider", ONNX_PROVIDERS)
+@_names("precision", PRECISIONS)
 @click.option("--threads", callback=console.integers, metavar="LIST", help="Thread counts.  [default: 1 and all cores]")
 @click.option(
     "--batch", "batches", callback=console.integers, metavar="LIST", help="Batch sizes.  [default: 1,2,4, to 512]"

@@ -17,7 +17,10 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from triadbench.bench import machine, records, roofs
 from triadbench.bench.cases import SEED, check_counts, make_waveform, tilted_tones
@@ -31,36 +34,22 @@ from triadbench.core.errors import UserError
 from triadbench.kernels import SPECS, MelSpec, mel_reference, operation_count
 from triadbench.kernels.compare import compare
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
 Progress = Callable[[int, int | None], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """What to measure and how long.
+    """What to measure and how long."""
 
-    Attributes:
-        name: recorded; records of another effort are not taken for this one's.
-        budget_s: seconds that all groups together aim at, with preparing and checking; roofs and compilers on top.
-        batches, rounds, peak_s: batch sizes, samples of each contestant at most, seconds a roof.
-        slow_starts: also contestants that compile for seconds.
-        warm_starts: fresh processes of each of our backends.
-        static: (spec, arch) to compile the CUDA kernel for; "all" is three specs by three architectures.
-        reference_batch: the float64 reference is timed up to this batch.
-    """
-
-    name: str
-    budget_s: float
+    name: str  # recorded; records of another effort are not taken for this one's
+    budget_s: float  # that all groups together aim at, with preparing and checking; roofs and compilers on top
     batches: tuple[int, ...] = (1, 8, 64, 512)
-    rounds: int = 40
-    peak_s: float = 0.3
-    slow_starts: bool = True
-    warm_starts: int = 3
-    static: tuple[tuple[str, str], ...] = own_backends.ALL_CASES
-    reference_batch: int = 8
+    rounds: int = 40  # samples of each contestant at most
+    peak_s: float = 0.3  # of measuring a roof
+    slow_starts: bool = True  # also contestants that compile for seconds
+    warm_starts: int = 3  # fresh processes of each of our backends
+    static: tuple[tuple[str, str], ...] = own_backends.ALL_CASES  # (spec, arch) to compile the CUDA kernel for
+    reference_batch: int = 8  # the float64 reference is timed up to this batch
 
 
 FULL = Effort("full", 420.0)
@@ -98,8 +87,6 @@ def measure(
     Returns:
         (the contest's records, the environment, how many groups the file had already).
     """
-    import torch
-
     contestants = rivals.all_rivals()
     environment = mel_records.environment(contestants)
     store = Store(records_path, environment, effort.name, fresh=fresh)
@@ -195,8 +182,6 @@ class _Run:
 
     def _inputs(self, group: Group) -> tuple[torch.Tensor, np.ndarray]:
         """The first clips of one seeded set, on the device, and their float64 mels."""
-        import numpy as np
-
         if len(self._waveform) < group.batch:
             self._waveform, self._mels = make_waveform(group.batch), {}
         waveform = self._waveform[: group.batch]

@@ -48,9 +48,10 @@ class Contest(NamedTuple):
 
 def environment(contestants: dict[str, Rival]) -> dict:
     """`machine.environment()` with every contestant's packages and `code`, a digest of what computes and measures."""
-    block = machine.environment()
-    versions = {name: version for rival in contestants.values() for name, version in rival.versions().items()}
-    return {**block, "versions": {**block["versions"], **versions}, "code": machine.source_digest(*_CODE)}
+    block = machine.environment() | {"code": machine.source_digest(*_CODE)}
+    for rival in contestants.values():
+        block["versions"] |= rival.versions()
+    return block
 
 
 class Store:
@@ -107,13 +108,12 @@ class Store:
         choices = {"spec": contest.specs, "batch": contest.batches, "threads": contest.threads}
         latest: dict[tuple, dict] = {}
         for record in self._records:
-            parameters, name = record["parameters"], record["name"]
             # A timing replaces an earlier reason of the same case, and the other way round.
-            kind = "mel" if name == "mel left out" else name
+            parameters, kind = record["parameters"], record["name"].removesuffix(" left out")
             chosen = all(parameters[key] in values for key, values in choices.items() if key in parameters)
             if chosen or kind not in ("mel", "mel roof"):
-                fixed = ("ours", "seed", "dtype")
-                case = (kind, *((key, parameters[key]) for key in sorted(parameters) if key not in fixed))
+                fixed = {"ours", "seed", "dtype"}
+                case = (kind, *((key, parameters[key]) for key in sorted(parameters.keys() - fixed)))
                 latest.pop(case, None)
                 latest[case] = record
         return list(latest.values())

@@ -11,16 +11,15 @@ import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
 
 from triadbench import kernels
 from triadbench.bench import machine
 from triadbench.bench.cases import torchaudio_mel
-
-if TYPE_CHECKING:
-    import torch
-
-    from triadbench.kernels.spec import MelSpec
+from triadbench.kernels.spec import MelSpec
 
 
 def lacks_plain_settings(spec: MelSpec) -> str | None:
@@ -35,39 +34,26 @@ def lacks_plain_settings(spec: MelSpec) -> str | None:
 class Rival:
     """One way to a mel spectrogram.
 
-    Attributes:
-        name: as shown and recorded.
-        what: one sentence: how it computes.
-        prepare: (spec, waveform (batch, samples) float32 on its device, threads) -> a function without arguments that
-            gives the mel (batch, n_mels, n_frames) float32 as tensor or array, perhaps in the same memory each time.
-            May raise: the reason is recorded.
-        modules: must be importable; looked up without importing. packages: whose versions are recorded.
-        devices: of "cpu" and "cuda".
-        tolerance: largest peak-relative and RMS error against float64 that passes; tolerance_reason: why that much.
-        threads: how the thread count reaches it.
-        ours: one of this project's backends.
-        slow_start: preparing takes seconds (it compiles), so --quick leaves it out.
-        slow: a reference, timed at small batches only.
-        baseline: what the others are compared with, never left out for lack of time.
-        unavailable: (device) -> why it cannot run here, or None; called only if `modules` are installed.
-        unsupported: (spec) -> the setting it lacks, or None.
+    `prepare` takes (spec, waveform (batch, samples) float32 on its device, threads) and gives a function without
+    arguments that gives the mel (batch, n_mels, n_frames) float32 as tensor or array, perhaps in the same memory each
+    time. It may raise: the reason is recorded.
     """
 
-    name: str
-    what: str
+    name: str  # as shown and recorded
+    what: str  # one sentence: how it computes
     prepare: Callable[[MelSpec, torch.Tensor, int], Callable[[], Any]]
-    modules: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()  # must be importable; looked up without importing
+    packages: tuple[str, ...] = ()  # distributions whose versions are recorded
     devices: tuple[str, ...] = ("cpu", "cuda")
-    tolerance: float = 1e-4
+    tolerance: float = 1e-4  # largest peak-relative and RMS error against float64 that passes
     tolerance_reason: str = "float32 throughout; filter corners and weights rounded to float32"
-    threads: str = "torch.set_num_threads"
-    ours: bool = False
-    slow_start: bool = False
-    slow: bool = False
-    baseline: bool = False
-    unavailable: Callable[[str], str | None] = lambda device: None
-    unsupported: Callable[[MelSpec], str | None] = lacks_plain_settings
+    threads: str = "torch.set_num_threads"  # how the thread count reaches it
+    ours: bool = False  # one of this project's backends
+    slow_start: bool = False  # preparing takes seconds (it compiles), so --quick leaves it out
+    slow: bool = False  # a reference, timed at small batches only
+    baseline: bool = False  # what the others are compared with, never left out for lack of time
+    unavailable: Callable[[str], str | None] = lambda device: None  # why not here; called if `modules` are installed
+    unsupported: Callable[[MelSpec], str | None] = lacks_plain_settings  # the setting it lacks
 
     def why_not(self, spec: MelSpec, device: str) -> str | None:
         """Why this one cannot compute `spec` on `device` here, or None."""
@@ -97,18 +83,17 @@ def all_rivals() -> dict[str, Rival]:
     torchaudio = functools.partial(
         Rival, modules=("torchaudio",), packages=("torch", "torchaudio"), unsupported=lambda spec: None
     )
-    eager = torchaudio(
-        "torchaudio eager", "torchaudio.transforms.MelSpectrogram as it is", _prepare_eager, baseline=True
-    )
+    what = "torchaudio.transforms.MelSpectrogram as it is"
+    eager = torchaudio("torchaudio eager", what, _torchaudio(lambda module: module), baseline=True)
     others = [
         torchaudio(
             "torchaudio compiled",
             "the same under torch.compile, made anew for every shape",
-            _prepare_compiled,
+            _torchaudio(_compile),
             slow_start=True,
             unavailable=_why_no_compiler,
         ),
-        torchaudio("torchaudio TorchScript", "the same under torch.jit.script", _prepare_script),
+        torchaudio("torchaudio TorchScript", "the same under torch.jit.script", _torchaudio(torch.jit.script)),
         Rival(
             "torch by hand",
             "a few clips at a time, which stay in the cache, into preallocated buffers: frames x window, rfft with "
@@ -199,7 +184,6 @@ def _graphed(rival: Rival) -> Rival:
     """The same, captured once in a CUDA graph and replayed: what launches cost is then paid by nobody."""
 
     def prepare(spec, waveform, threads):  # pragma: no cover (needs a GPU)
-        import torch
 
         compute = rival.prepare(spec, waveform, threads)
         side = torch.cuda.Stream()
@@ -227,28 +211,27 @@ def _graphed(rival: Rival) -> Rival:
 
 def _without_gradient(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
     """A call of `function` that torch records nothing for."""
-    import torch
-
     return torch.inference_mode()(functools.partial(function, *arguments))
 
 
 def _window_and_filters(spec: MelSpec, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """The window (n_fft,) and the filterbank (n_mels, n_freqs) as float32 on a device."""
-    import torch
-
     window, filters = (torch.from_numpy(array) for array in (spec.window_array(), spec.filterbank()))
     return window.to(device, torch.float32), filters.to(device, torch.float32)
 
 
-def _prepare_eager(spec, waveform, threads):
-    return _without_gradient(torchaudio_mel(spec).to(waveform.device), waveform)
+def _torchaudio(convert: Callable[[torch.nn.Module], Callable]) -> Callable[..., Callable[[], Any]]:
+    """A `Rival.prepare` of torchaudio's module, converted."""
+
+    def prepare(spec, waveform, threads):
+        return _without_gradient(convert(torchaudio_mel(spec).to(waveform.device)), waveform)
+
+    return prepare
 
 
-def _prepare_compiled(spec, waveform, threads):
-    import torch
-
+def _compile(module: torch.nn.Module) -> Callable:
     torch._dynamo.reset()  # it keeps eight shapes a function and then falls back to eager
-    return _without_gradient(torch.compile(torchaudio_mel(spec).to(waveform.device), dynamic=False), waveform)
+    return torch.compile(module, dynamic=False)
 
 
 def _why_no_compiler(device: str) -> str | None:
@@ -257,16 +240,8 @@ def _why_no_compiler(device: str) -> str | None:
     return None
 
 
-def _prepare_script(spec, waveform, threads):
-    import torch
-
-    return _without_gradient(torch.jit.script(torchaudio_mel(spec).to(waveform.device)), waveform)
-
-
 def _prepare_by_hand(spec, waveform, threads):
     """Small chunks stay in the cache on a CPU; a GPU gets the whole batch at once."""
-    import torch
-
     device, (batch, samples) = waveform.device, waveform.shape
     chunk = min(batch, 64 if device.type == "cuda" else 1 if threads == 1 else 4 * threads)  # the best of 1 to 64
     n, edge, n_frames = spec.n_fft, spec.n_fft // 2, spec.n_frames(samples)
@@ -303,7 +278,12 @@ def _prepare_by_hand(spec, waveform, threads):
 
 
 def _librosa_settings(spec: MelSpec) -> dict[str, Any]:
-    settings = {"sr": spec.sample_rate, "n_fft": spec.n_fft, "hop_length": spec.hop_length, "n_mels": spec.n_mels}
+    settings: dict[str, Any] = {
+        "sr": spec.sample_rate,
+        "n_fft": spec.n_fft,
+        "hop_length": spec.hop_length,
+        "n_mels": spec.n_mels,
+    }
     settings |= {"fmin": spec.f_min, "fmax": spec.f_max, "htk": spec.mel_scale == "htk"}
     return settings | {"power": spec.power, "pad_mode": "reflect"}
 
@@ -338,7 +318,6 @@ def _prepare_nnaudio(spec, waveform, threads):
 
 
 def _prepare_dali(spec, waveform, threads):
-    import numpy as np
     from nvidia.dali import fn, pipeline_def
 
     on_gpu = waveform.device.type == "cuda"
@@ -362,8 +341,6 @@ def _prepare_dali(spec, waveform, threads):
     def compute():
         (mel,) = pipeline.run()
         if on_gpu:
-            import torch
-
             return torch.from_dlpack(mel.as_tensor())
         return np.asarray(mel.as_tensor())
 
@@ -376,7 +353,6 @@ def why_no_nvmath_fft(device: str) -> str | None:
     if device == "cuda":
         return None
     import nvmath.fft
-    import torch
 
     try:
         with nvmath.fft.FFT(torch.zeros(1, 16), execution="cpu") as plan:
@@ -388,7 +364,6 @@ def why_no_nvmath_fft(device: str) -> str | None:
 
 def _prepare_nvmath(spec, waveform, threads):
     import nvmath.fft
-    import torch
 
     device, edge = waveform.device, spec.n_fft // 2
     batch, n_frames = len(waveform), spec.n_frames(waveform.shape[1])
@@ -415,7 +390,6 @@ def _prepare_nvmath(spec, waveform, threads):
 @functools.cache
 def _compiled_loop():  # pragma: no cover (numba compiles the body)
     import numba
-    import numpy as np
 
     @numba.njit(parallel=True, fastmath=True)
     def mel_of(clips, window, weights, first, last, hop, mel):
@@ -447,7 +421,6 @@ def _compiled_loop():  # pragma: no cover (numba compiles the body)
 
 def _prepare_rocket_fft(spec, waveform, threads):
     import numba
-    import numpy as np
     import rocket_fft  # noqa: F401  (teaches numba np.fft)
 
     clips = waveform.numpy()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import soundfile
+import torch
 
 from triadbench.bench import machine
 from triadbench.bench.providers.contestants import BASELINE, Contestant, Opened
@@ -15,6 +17,9 @@ from triadbench.core import timing
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
+from triadbench.core.models.prediction import name_chord
+from triadbench.export.predict.bulk import infer_files
+from triadbench.export.predict.predictor import ChordPredictor
 
 INFER, LOOP, LOOP_ALONE = "infer", "eager loop", "eager loop, one thread"
 Answer = TypeVar("Answer")
@@ -36,8 +41,6 @@ def ways(threads: int) -> tuple[str, ...]:
 
 def write_wavs(clips: np.ndarray, folder: Path) -> list[Path]:
     """16-bit mono wav files of clips (n, samples), 0000.wav and on."""
-    import soundfile
-
     paths = [folder / f"{i:04d}.wav" for i in range(len(clips))]
     for path, clip in zip(paths, clips, strict=True):
         soundfile.write(path, clip, SAMPLE_RATE, subtype="PCM_16")
@@ -52,13 +55,6 @@ def files(
     The loop is what one writes first: soundfile.read, torchaudio's mel, the model, one file after another.
     Raises UserError where two of them name other chords.
     """
-    import soundfile
-    import torch
-
-    from triadbench.core.models.prediction import name_chord
-    from triadbench.export.predict.bulk import infer_files
-    from triadbench.export.predict.predictor import ChordPredictor
-
     predictor = ChordPredictor(model, threads=1)  # as the command does: each of its threads answers alone
     eager = Opened(Contestant(BASELINE, "fp32", "cpu", str(checkpoint)), threads)
 

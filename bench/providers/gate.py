@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from triadbench.bench.cases import SEED
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
-
-if TYPE_CHECKING:
-    from triadbench.core.models.predictor import Predictor
+from triadbench.core.models.predictor import Predictor
 
 LOGIT_LIMIT = 1e-4
 """No fp32 logit may be further than this share of the largest from the PyTorch model's: where a network is sure, a
@@ -63,8 +62,6 @@ class Check(NamedTuple):
 
 def expected(predictor: Predictor, clips: np.ndarray) -> dict[str, np.ndarray]:
     """The PyTorch model's answers: `types` (n, 4), `roots` (n, 12), `logits` (n, 12, 4), `labels` (n,)."""
-    import torch
-
     model: Any = predictor.model
     scores, logits = [], []
     for start in range(0, len(clips), _CHUNK):

@@ -9,6 +9,7 @@ from triadbench.bench.cases import check_counts
 from triadbench.bench.providers.contestants import FORMATS, Contestant
 from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS
 from triadbench.core.errors import UserError
+from triadbench.core.models.predictor import SHIPPED
 
 PARTS = ("load", "single", "offline", "files", "process")
 
@@ -66,8 +67,6 @@ def make_plan(
     parts: Sequence[str] = (),
 ) -> Plan:
     """Fill in what was not asked for and check what was. Raises UserError for what is unknown or cannot be had."""
-    from triadbench.core.models.predictor import SHIPPED
-
     checkpoint = Path(checkpoint or SHIPPED)
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such model file; give a checkpoint with --model")

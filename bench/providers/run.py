@@ -2,8 +2,9 @@
 
 Timed: a call on clips of four seconds that lie in memory, to probabilities in memory; on a GPU with the copies and,
 apart, without. "Single stream" is one clip a call; "offline" as many clips a second as go, for each batch size.
-Contestants alternate in one process (bench/providers/rounds.py). Apart, in fresh processes: loading, the first call
-and memory. And what a user waits for: a folder of files, and whole processes.
+Contestants alternate in one process, in blocks of calls that are shuffled round by round.
+Apart, in fresh processes: loading, the first call and memory. And what a user waits for: a folder of files, and whole
+processes.
 Before a contestant is timed its answers to the very clips are compared with the PyTorch model's; a wrong one is named,
 not timed, and makes the run fail.
 
@@ -12,22 +13,28 @@ Every group of measurements is appended to the record file when it is done.
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
+import torch
 
 from triadbench.bench import machine, records
-from triadbench.bench.providers import end_to_end, fresh, gate, rounds
+from triadbench.bench.providers import end_to_end, fresh, gate
 from triadbench.bench.providers.contestants import FORMATS, OUTPUTS, STFT, Contestant, Opened, Outputs, write_stft_model
 from triadbench.bench.providers.plan import Effort, Plan
 from triadbench.bench.roofs import torch_threads
 from triadbench.core import timing
 from triadbench.core.errors import UserError
+from triadbench.core.models.prediction import name_chord
+from triadbench.core.models.predictor import SHIPPED, Predictor
 
 MODEL = "chordnet.onnx"
 _CLIP_MB = 8.0  # where no fresh process has shown what a clip takes; most was 4
+_SETTLE_S = 0.02  # OpenMP's and ONNX Runtime's threads spin that long, and would take a core from the next contestant
 _LONG_MS = 250.0  # a call that takes longer needs none before it that is not timed
 _MEMORY_SHARE = 0.4  # of what is free may be filled by one call
 
@@ -44,8 +51,6 @@ def measure(
 
     `progress` is called with (steps done, steps in all), `note` with a line about what is left out.
     """
-    import torch
-
     with torch_threads(torch.get_num_threads()), tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
         benchmark = _Benchmark(Path(scratch), records_path, plan, effort, progress, note)
         benchmark.measure()
@@ -67,7 +72,6 @@ class _Benchmark:
     def __init__(
         self, scratch: Path, records_path: Path, plan: Plan, effort: Effort, progress: Callable, note: Callable
     ) -> None:
-        from triadbench.core.models.predictor import Predictor
 
         self.scratch, self.records_path, self.plan, self.effort, self.note = scratch, records_path, plan, effort, note
         predictor = Predictor.load(plan.checkpoint)
@@ -149,8 +153,6 @@ class _Benchmark:
 
     def _group(self, part: str, opened: list[tuple[Opened, dict | None]], threads: int, batch: int) -> None:
         """All contestants at one batch size; with copies, and on a GPU without as well."""
-        import torch
-
         torch.set_num_threads(threads)
         effort, entries = self.effort, {}
         for ready, _ in opened:
@@ -158,7 +160,7 @@ class _Benchmark:
         if not entries:
             return
         on_gpu = any(entry.contestant.device == "cuda" for entry in entries.values())
-        joules, why_no_joules = rounds.energy_meter("cuda" if on_gpu else "cpu")
+        joules, why_no_joules = energy_meter("cuda" if on_gpu else "cpu")
         blocks, calls = effort.blocks, dict.fromkeys(entries, effort.queries)
         if part == "offline":
             blocks, least = effort.offline_blocks, max(effort.offline_blocks, -(-effort.offline_clips // batch))
@@ -167,7 +169,7 @@ class _Benchmark:
         functions = {name: entry.call for name, entry in entries.items()}
         options: dict[str, Any] = {"energy": joules, "seed": 10_000 * threads + batch, "progress": self._step}
         options["long"] = {name for name, entry in entries.items() if entry.once_ms > _LONG_MS}
-        taken, other_cores = rounds.take_turns(functions, calls, blocks=blocks, most_s=effort.most_s, **options)
+        taken, other_cores = take_turns(functions, calls, blocks=blocks, most_s=effort.most_s, **options)
         placements = {ready.contestant.name: placement for ready, placement in opened}
         results = []
         for name, (samples_ms, used_j) in taken.items():
@@ -218,8 +220,6 @@ class _Benchmark:
         return entries
 
     def _is_too_large(self, part: str, contestant: Contestant, threads: int, batch: int) -> bool:
-        import psutil
-
         needed_mb = self._clip_mb.get(contestant.name, _CLIP_MB) * batch
         free_mb = psutil.virtual_memory().available / 1e6
         if needed_mb <= _MEMORY_SHARE * free_mb:
@@ -244,9 +244,6 @@ class _Benchmark:
             self._add_waits("files", waits, way, case, error, clips=n, front_end=front_end)
 
     def _processes(self) -> None:
-        from triadbench.core.models.prediction import name_chord
-        from triadbench.core.models.predictor import SHIPPED
-
         if self.plan.checkpoint != SHIPPED or not (SHIPPED.parent / MODEL).is_file():
             self.note(f"not measured: whole processes, which answer with the shipped {MODEL}")
             return
@@ -308,3 +305,69 @@ class _Benchmark:
     def _step(self) -> None:
         self._done += 1
         self._progress(min(self._done, self._steps), self._steps)
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[int], object]],
+    calls: Mapping[str, int],
+    *,
+    blocks: int,
+    most_s: float = float("inf"),
+    long: Container[str] = (),
+    seed: int = 0,
+    settle_s: float = _SETTLE_S,
+    energy: Callable[[], float | None] = lambda: None,
+    progress: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, tuple[list[float], float | None]], float]:
+    """Time every contestant's calls.
+
+    Args:
+        contestants: name to a function of the number of the query.
+        calls: how many of each are timed, shared out evenly over `blocks` rounds in shuffled order.
+        most_s: a contestant's block ends when it has its share of these seconds and one call: where other programs hold
+            the cores, a call that waits for all its threads takes a hundred times as long.
+        long: names whose calls are long enough to need no untimed one.
+        settle_s: silence before each block, then one untimed call; `progress` is called after each block.
+        energy: joules that the GPU has used so far, or None.
+
+    Returns:
+        of each contestant the milliseconds of its calls in the order made and the GPU's joules over all of them (None:
+        not measured), and the cores that other processes kept busy meanwhile.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    joules: dict[str, list[float | None]] = {name: [] for name in contestants}
+    others = timing.OtherWork()
+    for _, name in timing.alternate(contestants, blocks, seed=seed):
+        call, start = contestants[name], len(samples[name])
+        time.sleep(settle_s)
+        if name not in long:
+            call(start)
+        before_j = energy()
+        numbers = range(start, start + max(1, -(-calls[name] // blocks)))
+        samples[name] += timing.call_times_ms(call, numbers, most_s / blocks)
+        after_j = energy()
+        joules[name].append(None if before_j is None or after_j is None else after_j - before_j)
+        progress()
+    used = {name: None if None in parts else sum(part or 0.0 for part in parts) for name, parts in joules.items()}
+    return {name: (samples[name], used[name]) for name in contestants}, others.cores()
+
+
+def energy_meter(device: str) -> tuple[Callable[[], float | None], str | None]:
+    """(joules that an NVIDIA GPU has used so far, None), or (a function that returns None, why it is not measured).
+
+    The counter, read through NVML (the package nvidia-ml-py), is of the whole board, idle power included, and moves
+    every 20 to 100 ms: short blocks say nothing.
+    """
+    if device == "cpu":
+        return lambda: None, "the energy of CPUs is not measured"
+    try:
+        import pynvml
+    except ImportError:
+        return lambda: None, "not measured: pynvml is not installed (pip install nvidia-ml-py)"
+    try:  # pragma: no cover (needs a GPU)
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError as error:  # pragma: no cover (needs a GPU)
+        return lambda: None, f"not measured: {error}"
+    return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, None  # pragma: no cover (needs a GPU)

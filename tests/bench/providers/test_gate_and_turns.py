@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from triadbench.bench.providers import gate, rounds
+from triadbench.bench.providers import gate, run
 
 
 def answers(n: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
@@ -88,9 +88,7 @@ def test_clips_do_not_leave_the_network_sure_of_everything():
 
 def test_every_call_is_a_sample_and_queries_go_round():
     seen: dict[str, list[int]] = {"a": [], "b": []}
-    taken, others = rounds.take_turns(
-        {name: seen[name].append for name in seen}, {"a": 7, "b": 2}, blocks=3, settle_s=0.0
-    )
+    taken, others = run.take_turns({name: seen[name].append for name in seen}, {"a": 7, "b": 2}, blocks=3, settle_s=0.0)
     # 7 in 3 blocks are 3 each; 2 are 1 each; before every block one call more, which is not timed.
     assert len(taken["a"][0]) == 9 and len(taken["b"][0]) == 3 and others >= 0
     assert seen["a"] == [0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8] and seen["b"] == [0, 0, 1, 1, 2, 2]
@@ -100,19 +98,19 @@ def test_every_call_is_a_sample_and_queries_go_round():
 def test_blocks_are_shuffled_and_a_long_call_needs_no_rehearsal():
     order: list[str] = []
     calls = {name: lambda _, name=name: order.append(name) for name in "abcd"}
-    rounds.take_turns(calls, dict.fromkeys(calls, 20), blocks=20, settle_s=0.0, long="abcd")
+    run.take_turns(calls, dict.fromkeys(calls, 20), blocks=20, settle_s=0.0, long="abcd")
     orders = ["".join(order[i : i + 4]) for i in range(0, 80, 4)]
     assert len(order) == 80 and all(sorted(names) == list("abcd") for names in orders) and len(set(orders)) > 5
 
 
 def test_time_that_is_over_ends_a_block():
-    taken, _ = rounds.take_turns({"a": lambda _: None}, {"a": 1000}, blocks=2, most_s=0.0, settle_s=0.0)
+    taken, _ = run.take_turns({"a": lambda _: None}, {"a": 1000}, blocks=2, most_s=0.0, settle_s=0.0)
     assert len(taken["a"][0]) == 2
 
 
 def test_energy_is_added_up_over_blocks():
     meter = iter(range(0, 1000, 5))
-    taken, _ = rounds.take_turns(
+    taken, _ = run.take_turns(
         {"a": lambda _: None}, {"a": 4}, blocks=4, settle_s=0.0, energy=lambda: float(next(meter))
     )
     assert taken["a"][1] == 20.0
@@ -120,6 +118,6 @@ def test_energy_is_added_up_over_blocks():
 
 def test_energy_says_why_it_is_not_measured(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
-    read, reason = rounds.energy_meter("cuda")
+    read, reason = run.energy_meter("cuda")
     assert read() is None and "pip install nvidia-ml-py" in reason
-    assert rounds.energy_meter("cpu")[0]() is None
+    assert run.energy_meter("cpu")[0]() is None
