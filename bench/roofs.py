@@ -25,9 +25,7 @@ many samples."""
 def measure(threads: int, min_time_s: float, device: str = "cpu") -> dict[str, dict]:
     """Roofs by name: `memory`, `arithmetic`, and on a CPU `L1`, `L2`, `L3` where the system tells their sizes.
 
-    Returns:
-        for each: `samples_ms` and either `bytes_moved` or `flops` of one sample. The best sample is the roof: a peak is
-        what the machine can do when nothing disturbs it.
+    Of each: `samples_ms` and either `bytes_moved` or `flops` of one sample. The best sample, undisturbed, is the roof.
     """
     n_values, n = _SIZES[device]
     source = torch.ones(n_values, device=device)

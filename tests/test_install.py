@@ -70,7 +70,7 @@ def test_a_bare_checkout_starts_processes(checkout, bare, tmp_path):
     command = ["data", "render", "set", "-n", "4", "--jobs", "2", "-i", "synth:1", "--json"]
     _run([python, checkout / "cli.py", *command], tmp_path, variables)
     assert len(list((tmp_path / "set").glob("*.wav"))) == 4
-    done = _run([*_start_of(checkout, python), "triadbench.bench.providers.fresh"], tmp_path, variables, code=1)
+    done = _run([*_start_of(checkout, python), "triadbench.bench.providers.contestants"], tmp_path, variables, code=1)
     assert "IndexError" in done.stderr and str(checkout) in done.stderr  # it ran, and missed its argument
 
 

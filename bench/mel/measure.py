@@ -228,19 +228,17 @@ class _Run:
 
 def _prepare(rival: Rival, spec: MelSpec, waveform: torch.Tensor, mel: np.ndarray, group: Group) -> Ready:
     """Raises WrongResult where the result is outside the rival's tolerance."""
-    start = time.perf_counter()
-    compute = rival.prepare(spec, waveform, group.threads)
-    prepare_s = time.perf_counter() - start
 
-    def call_s() -> tuple[Any, float]:
+    def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
         start = time.perf_counter()
-        result = compute()
+        result = function(*arguments)
         machine.drain(group.device)
         return result, time.perf_counter() - start
 
-    result, first_call_s = call_s()
+    compute, prepare_s = timed(rival.prepare, spec, waveform, group.threads)
+    result, first_call_s = timed(compute)
     error = check(result, mel, rival)
-    return Ready(compute, prepare_s, first_call_s, call_s()[1], error)
+    return Ready(compute, prepare_s, first_call_s, timed(compute)[1], error)
 
 
 def check(result: Any, expected: np.ndarray, rival: Rival) -> dict:
@@ -276,9 +274,7 @@ def _time(ready: dict[str, Ready], group: Group, effort: Effort, group_s: float)
     if not ready:
         return {}
     contestants = {name: contestant.compute for name, contestant in ready.items()}
-    limits = {"min_time_s": 0.0, "max_time_s": group_s, "share_s": group_s / len(ready)}
-    warmup = 2 if max(contestant.second_call_s for contestant in ready.values()) < 0.05 else 0
-    settle_s = _SETTLE_S if effort.budget_s > 0 else 0.0
-    return timing.measure(
-        contestants, rounds=effort.rounds, warmup=warmup, device=group.device, settle_s=settle_s, **limits
-    )
+    options: dict[str, Any] = {"min_time_s": 0.0, "max_time_s": group_s, "share_s": group_s / len(ready)}
+    options["warmup"] = 2 if max(contestant.second_call_s for contestant in ready.values()) < 0.05 else 0
+    options["settle_s"] = _SETTLE_S if effort.budget_s > 0 else 0.0
+    return timing.measure(contestants, rounds=effort.rounds, device=group.device, **options)

@@ -5,7 +5,12 @@ arrays, on the bare model: no look for silence, no names of chords. Only what a 
 is opened: a fresh process shows what that costs.
 """
 
+import contextlib
 import dataclasses
+import json
+import re
+import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from triadbench.bench import machine
 from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS
 from triadbench.core.errors import UserError
+from triadbench.core.workers import module_command
 
 BASELINE = "eager, torchaudio"
 OUTPUTS = ("type_probabilities", "root_probabilities", "logits")
@@ -163,8 +170,6 @@ def _torch_calls(forward: Callable, device: str):
     """(call with copies, binding without) of a function from a tensor to the tuple of outputs."""
     import torch
 
-    from triadbench.bench.machine import drain
-
     def arrays(outputs) -> Outputs:
         return {name: value.cpu().numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
 
@@ -179,7 +184,7 @@ def _torch_calls(forward: Callable, device: str):
         @torch.inference_mode()
         def run() -> None:
             last[:] = [forward(on_device)]
-            drain(device)
+            machine.drain(device)
 
         return run, lambda: arrays(last[0])
 
@@ -205,3 +210,75 @@ def write_stft_model(network: Path, out: Path) -> None:
     joined = with_mel(model, info)
     describe(joined, info)
     onnx.save(joined, out)
+
+
+def measure_fresh(contestant: Contestant, threads: int, clips: Path, batch: int) -> tuple[dict, Outputs]:
+    """What a fresh process waits for and holds, on the first `batch` clips of an .npy file (n, samples) float32.
+
+    The clock starts when Python and NumPy are imported, so that loading holds all else that a contestant imports.
+
+    Returns:
+        `load_ms`, `first_call_ms`, `second_call_ms` (of one clip), `memory_mb` (growth of the process by loading and
+        one clip), `batch_memory_mb` (the same, after `batch` clips), `gpu_memory_mb` (None on a CPU); and the outputs
+        of the first call.
+
+    Raises:
+        ProcessError: with the reason.
+    """
+    job = json.dumps([dataclasses.asdict(contestant), threads, str(clips), batch])
+    printed = machine.run_process(module_command("triadbench.bench.providers.contestants", job))
+    result = json.loads(printed.splitlines()[-1])
+    return result, {name: np.asarray(values) for name, values in result.pop("outputs").items()}
+
+
+def _main(job: str) -> None:
+    """The fresh process's side."""
+    fields, threads, clips, batch = json.loads(job)
+    contestant = Contestant(**fields)
+    waveforms = np.load(clips)[:batch]
+    before_mb, free_mb = _peak_mb(), _gpu_free_mb(contestant)
+    result: dict[str, Any] = {}
+
+    def timed(name: str, function: Callable, *arguments: Any) -> Any:
+        start = time.perf_counter()
+        value = function(*arguments)
+        result[name] = 1e3 * (time.perf_counter() - start)
+        return value
+
+    opened = timed("load_ms", Opened, contestant, threads)
+    outputs = timed("first_call_ms", opened, waveforms[:1])
+    timed("second_call_ms", opened, waveforms[:1])
+    result["memory_mb"] = _peak_mb() - before_mb
+    opened(waveforms)
+    after_mb = _gpu_free_mb(contestant)
+    result["batch_memory_mb"] = _peak_mb() - before_mb
+    result["gpu_memory_mb"] = None if free_mb is None or after_mb is None else free_mb - after_mb
+    result["outputs"] = {name: values.astype(float).tolist() for name, values in outputs.items()}
+    print(json.dumps(result))
+
+
+def _peak_mb() -> float:
+    """The most memory that this process has held so far, 10^6 bytes."""
+    with contextlib.suppress(OSError):
+        if peak := re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text()):
+            return int(peak[1]) * 1024 / 1e6
+    import resource  # not Linux, whose ru_maxrss would be the parent's as well
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def _gpu_free_mb(contestant: Contestant) -> float | None:
+    """Free memory of the GPU, 10^6 bytes, by NVML; None on a CPU, or without it."""
+    if contestant.device == "cpu":
+        return None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).free / 1e6
+    except Exception:  # without the package, or its driver, there is no figure
+        return None
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -41,10 +41,9 @@ def ways(threads: int) -> tuple[str, ...]:
 
 def write_wavs(clips: np.ndarray, folder: Path) -> list[Path]:
     """16-bit mono wav files of clips (n, samples), 0000.wav and on."""
-    paths = [folder / f"{i:04d}.wav" for i in range(len(clips))]
-    for path, clip in zip(paths, clips, strict=True):
-        soundfile.write(path, clip, SAMPLE_RATE, subtype="PCM_16")
-    return paths
+    for i, clip in enumerate(clips):
+        soundfile.write(folder / f"{i:04d}.wav", clip, SAMPLE_RATE, subtype="PCM_16")
+    return sorted(folder.glob("*.wav"))
 
 
 def files(
@@ -78,8 +77,7 @@ def files(
 
     def check(way: str, chords: list[str]) -> None:
         expected[:] = expected or chords
-        wrong = sum(a != b for a, b in zip(chords, expected, strict=True))
-        if wrong:
+        if wrong := sum(a != b for a, b in zip(chords, expected, strict=True)):
             raise UserError(f"{way}: {wrong} of {len(wavs)} files get another chord than by another way")
 
     contestants = {way: infer if way == INFER else loop for way in ways(threads)}

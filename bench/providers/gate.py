@@ -39,8 +39,8 @@ def make_clips(n: int) -> np.ndarray:
         chord = np.roll(chords[draw.integers(len(chords))], draw.integers(CLIP_SAMPLES))  # no two clips are alike
         chord = chord + draw.uniform(0.0, 1.0) * chords[draw.integers(len(chords))]
         noise = draw.standard_normal(CLIP_SAMPLES) * chord.std() * 10 ** (draw.uniform(*_NOISE_DB) / 20)
-        mixed = chord + noise
-        clips[i] = draw.uniform(0.1, 0.9) * mixed / np.abs(mixed).max()
+        chord += noise
+        clips[i] = draw.uniform(0.1, 0.9) * chord / np.abs(chord).max()
     return clips
 
 

@@ -23,8 +23,9 @@ import psutil
 import torch
 
 from triadbench.bench import machine, records
-from triadbench.bench.providers import end_to_end, fresh, gate
-from triadbench.bench.providers.contestants import FORMATS, OUTPUTS, STFT, Contestant, Opened, Outputs, write_stft_model
+from triadbench.bench.providers import contestants as ways
+from triadbench.bench.providers import end_to_end, gate
+from triadbench.bench.providers.contestants import FORMATS, OUTPUTS, STFT, Contestant, Opened, Outputs
 from triadbench.bench.providers.plan import Effort, Plan
 from triadbench.bench.roofs import torch_threads
 from triadbench.core import timing
@@ -97,7 +98,7 @@ class _Benchmark:
         for i, contestant in enumerate(contestants):
             if contestant.format == STFT:  # never shipped, its file is made here
                 contestants[i] = dataclasses.replace(contestant, path=str(self.scratch / "stft.onnx"))
-                write_stft_model(Path(contestant.path), self.scratch / "stft.onnx")
+                ways.write_stft_model(Path(contestant.path), self.scratch / "stft.onnx")
         if "load" in plan.parts:
             np.save(self.scratch / "clips.npy", self.clips[: self.effort.fresh_batch])
             for contestant in contestants:
@@ -119,7 +120,7 @@ class _Benchmark:
         case: dict[str, Any] = {"threads": 1, "batch": batch}
         for _ in range(self.effort.fresh):
             try:
-                run, outputs = fresh.measure(contestant, 1, self.scratch / "clips.npy", batch)
+                run, outputs = ways.measure_fresh(contestant, 1, self.scratch / "clips.npy", batch)
             except machine.ProcessError as error:
                 self._fail("load", contestant, str(error), **case)
                 return

@@ -16,7 +16,7 @@ from tests.export.exports import sealed_bytes
 from triadbench import cli
 from triadbench.bench import machine, records
 from triadbench.bench.analysis import providers as providers_numbers
-from triadbench.bench.providers import contestants, fresh, plan
+from triadbench.bench.providers import contestants, plan
 from triadbench.bench.providers.contestants import Contestant
 from triadbench.core.errors import UserError
 from triadbench.core.models.predictor import SHIPPED
@@ -106,12 +106,14 @@ def test_files_are_answered_alike_and_processes_too(tmp_path, monkeypatch):
 def test_a_fresh_process_tells_its_load_first_call_and_memory(tmp_path):
     np.save(tmp_path / "clips.npy", np.zeros((4, 64_000), np.float32))
     one = Contestant("onnx, whole batch", "fp32", "cpu", str(FILES / "chordnet.batch.onnx"))
-    found, outputs = fresh.measure(one, 1, tmp_path / "clips.npy", 4)
+    found, outputs = contestants.measure_fresh(one, 1, tmp_path / "clips.npy", 4)
     assert found["load_ms"] > 1 and found["first_call_ms"] > 0.1 and found["gpu_memory_mb"] is None
     assert 5 < found["memory_mb"] <= found["batch_memory_mb"] < 400
     assert outputs["logits"].shape == (1, 12, 4)
     with pytest.raises(machine.ProcessError, match="no such model file"):
-        fresh.measure(Contestant("onnx, whole batch", "fp32", "cpu", "none.onnx"), 1, tmp_path / "clips.npy", 4)
+        contestants.measure_fresh(
+            Contestant("onnx, whole batch", "fp32", "cpu", "none.onnx"), 1, tmp_path / "clips.npy", 4
+        )
 
 
 @pytest.mark.parametrize(
