@@ -14,12 +14,8 @@ from triadbench.core.files import atomic_path
 def check_writable(path: Path, option: str = "--out", *, appended: bool = False) -> None:
     """Check that a file can be written, and make its folder: better now than after hours of measuring.
 
-    Args:
-        option: the way out that the error names.
-        appended: the file itself is opened and added to, as records are; False: a new file is renamed to its name.
-
-    Raises:
-        UserError: it cannot.
+    `option` is the way out that the UserError names. `appended`: the file itself is opened and added to, as records
+    are; else a new file is renamed to its name.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +40,8 @@ def measure(threads: int, min_time_s: float, device: str = "cpu") -> dict[str, d
             for name, size in cache_sizes(threads).items() if device == "cpu" else ():
                 contestants[name], work[name] = _cache_sweep(size, threads, pool)
         # Whoever has run for `min_time_s` sits out, so that a matrix product does not run as often as a cache's loop.
-        share = functools.partial(timing.measure, share_s=min_time_s, min_time_s=min_time_s, max_time_s=float("inf"))
-        timed = share(contestants, rounds=1, min_sample_s=0.0, warmup=0, device=device)
+        limits: dict[str, Any] = {"share_s": min_time_s, "min_time_s": min_time_s, "max_time_s": float("inf")}
+        timed = timing.measure(contestants, rounds=1, min_sample_s=0.0, warmup=0, device=device, **limits)
     return {name: {"samples_ms": list(timed[name].samples_ms), **work[name]} for name in timed}
 
 
@@ -59,14 +60,12 @@ def cache_sizes(threads: int) -> dict[str, int]:
     """Bytes of each data cache that one of `threads` threads may count on; empty where the system does not tell."""
     sizes = {}
     for folder in sorted(_CACHES.glob("index*")):
-        try:
-            kind, level = (folder / "type").read_text().strip(), int((folder / "level").read_text())
-            text, shared = (folder / "size").read_text().strip(), (folder / "shared_cpu_list").read_text()
-        except (OSError, ValueError):
-            continue
-        if kind in ("Data", "Unified") and text.endswith("K"):
-            is_shared = any(mark in shared for mark in ",-")
-            sizes[f"L{level}"] = int(text[:-1]) * 1024 // (threads if is_shared else 1)
+        with contextlib.suppress(OSError):
+            names = ("type", "level", "size", "shared_cpu_list")
+            kind, level, size, cpus = ((folder / name).read_text().strip() for name in names)
+            if kind in ("Data", "Unified") and size.endswith("K"):
+                is_shared = "," in cpus or "-" in cpus
+                sizes[f"L{level}"] = int(size[:-1]) * 1024 // (threads if is_shared else 1)
     return sizes
 
 

@@ -123,10 +123,9 @@ def _onnx(contestant: Contestant, threads: int):
 
 
 def _onnx_mel(contestant: Contestant, threads: int):
-    from triadbench.export.predict.providers import OnnxModel
     from triadbench.kernels.cpu import numpy_entry
 
-    model = OnnxModel(contestant.path, contestant.provider, threads=threads)
+    *_, model = _onnx(contestant, threads)
     spec, log = model.info.spec, model.info.log
     numpy_entry.load(spec)
     return lambda waveforms: model.run(numpy_entry.mel(waveforms, spec, log=log, threads=threads)), None, model

@@ -64,8 +64,7 @@ def expected(predictor: Predictor, clips: np.ndarray) -> dict[str, np.ndarray]:
     """The PyTorch model's answers: `types` (n, 4), `roots` (n, 12), `logits` (n, 12, 4), `labels` (n,)."""
     model: Any = predictor.model
     scores, logits = [], []
-    for start in range(0, len(clips), _CHUNK):
-        part = clips[start : start + _CHUNK]
+    for part in np.array_split(clips, range(_CHUNK, len(clips), _CHUNK)):
         scores.append(predictor(part))
         with torch.inference_mode():  # the predictor keeps them for itself
             logits.append(model.joint(predictor.mel(torch.from_numpy(part))).numpy())

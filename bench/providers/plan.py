@@ -10,6 +10,7 @@ from triadbench.bench.providers.contestants import FORMATS, Contestant
 from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS
 from triadbench.core.errors import UserError
 from triadbench.core.models.predictor import SHIPPED
+from triadbench.export.predict.providers import check_choice, why_unavailable
 
 PARTS = ("load", "single", "offline", "files", "process")
 
@@ -89,9 +90,9 @@ def grid(
     """
     for option, names, choices in (("provider", providers, ONNX_PROVIDERS), ("precision", precisions, PRECISIONS)):
         for name in names:
-            if name not in choices:
-                raise UserError(f"{option}={name!r} must be one of {', '.join(choices)}")
-    reasons = {provider: why_unavailable(provider) for provider in providers or ONNX_PROVIDERS}
+            check_choice(option, name, choices)
+    names = providers or ONNX_PROVIDERS
+    reasons = {provider: None if provider == "cpu" else why_unavailable(provider) for provider in names}
     for provider, reason in reasons.items():
         if providers and reason:
             raise UserError(f"provider {provider}: {reason}; leave it out of --provider")
@@ -109,10 +110,3 @@ def grid(
         elif path.is_file() or precision == "fp32" or precisions:  # others are made where they hold
             absent.append((contestant, reasons[provider] or f"{path.name} is not there; `export` makes it"))
     return present, absent
-
-
-def why_unavailable(provider: str) -> str | None:
-    """Why a provider cannot be had on this machine; None where it can."""
-    from triadbench.export.predict import providers
-
-    return None if provider == "cpu" else providers.why_unavailable(provider)

@@ -157,7 +157,7 @@ class _Benchmark:
         torch.set_num_threads(threads)
         effort, entries = self.effort, {}
         for ready, _ in opened:
-            entries.update(self._entries(part, ready, threads, batch))
+            entries |= self._entries(part, ready, threads, batch)
         if not entries:
             return
         on_gpu = any(entry.contestant.device == "cuda" for entry in entries.values())
@@ -196,10 +196,8 @@ class _Benchmark:
             return ready(pool[start : start + batch])
 
         try:
-            # Every clip of the pool once; the first call apart.
-            first_ms = timing.call_times_ms(lambda number: outputs.append(call(number)), range(-(-len(pool) // batch)))[
-                0
-            ]
+            numbers = range(-(-len(pool) // batch))  # every clip of the pool once; the first call apart
+            first_ms, *_ = timing.call_times_ms(lambda number: outputs.append(call(number)), numbers)
             once_ms = first_ms if first_ms >= _LONG_MS else timing.call_times_ms(call, [0])[0]
         except (UserError, RuntimeError, MemoryError) as error:
             self._fail(part, contestant, records.reason_of(error), **case)
@@ -209,8 +207,7 @@ class _Benchmark:
         if check is None:
             return {}
         entries = {contestant.name: _Entry(contestant, call, check, once_ms, first_ms)}
-        resident = ready.resident(self.clips[:batch])
-        if resident is not None:  # pragma: no cover (needs a GPU)
+        if resident := ready.resident(self.clips[:batch]):  # pragma: no cover (needs a GPU)
             run, bound_outputs = resident
             run()
             check = self._compare("single", contestant, bound_outputs(), batch=batch)
@@ -237,8 +234,8 @@ class _Benchmark:
             return
         (self.scratch / "wavs").mkdir()
         wavs = end_to_end.write_wavs(self.clips[:n], self.scratch / "wavs")
-        repeats, checkpoint = self.effort.rounds, self.plan.checkpoint
-        waits, front_end = end_to_end.files(model, checkpoint, wavs, threads, repeats, self._step)
+        options = (threads, self.effort.rounds, self._step)
+        waits, front_end = end_to_end.files(model, self.plan.checkpoint, wavs, *options)
         error = {"reference": "the other ways", "other_labels": 0}
         for way in waits.samples_s:
             case = {"way": way, "files": n, "threads": threads}
