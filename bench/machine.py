@@ -3,6 +3,7 @@
 No host names, user names or paths: records are published.
 """
 
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -18,7 +19,6 @@ from triadbench.core.files import PACKAGE
 
 _PACKAGES = ("numpy", "torch", "torchaudio", "scipy", "numba", "soundfile", "soxr", "plotly", "onnxruntime-gpu")
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
-_TIMEOUT_S = 300
 
 
 class ProcessError(Exception):
@@ -77,7 +77,7 @@ def drain(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def run_process(command: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str:
+def run_process(command: Sequence[str], timeout_s: float = 300) -> str:
     """What a process prints on stdout. Raises ProcessError where it fails, is not there or does not end in time."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
@@ -92,10 +92,9 @@ def run_process(command: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str:
 
 def _line_of(*command: str) -> str | None:
     """The first line that a quick command prints (perhaps empty); None where it fails."""
-    try:
-        return (run_process(command, timeout_s=10).splitlines() or [""])[0].strip()
-    except ProcessError:
-        return None
+    with contextlib.suppress(ProcessError):
+        return run_process(command, timeout_s=10).partition("\n")[0].strip()
+    return None
 
 
 def _commit() -> dict:
@@ -109,19 +108,15 @@ def _commit() -> dict:
 
 def version_of(package: str) -> str | None:
     """The version of an installed package; None without it."""
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def _cpu() -> tuple[str | None, list[str]]:
     """Model name and those of `_FEATURES` that it has, from /proc/cpuinfo; elsewhere what Python knows."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or None, []
-    lines = [line.partition(":") for line in text.splitlines()]
+    path = Path("/proc/cpuinfo")
+    lines = [line.partition(":") for line in path.read_text().splitlines()] if path.is_file() else []
     fields = {key.strip(): value.strip() for key, _, value in reversed(lines)}  # of the first core
     flags = set(fields.get("flags", fields.get("Features", "")).split())
     return fields.get("model name") or platform.processor() or None, [name for name in _FEATURES if name in flags]

@@ -35,8 +35,7 @@ def check_writable(path: Path, option: str = "--out", *, appended: bool = False)
 def write_page(page: str, out: Path, records_path: Path, environment: dict, begun: float) -> dict:
     """Write an HTML page, whole or not at all; `begun`: `time.perf_counter()` of the command's start.
 
-    Returns:
-        the beginning of the command's result: `page`, `records` (paths), `seconds` of everything, `environment`.
+    Returns the beginning of the command's result: `page`, `records` (paths), `seconds` of everything, `environment`.
     """
     with atomic_path(Path(out)) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -79,10 +79,7 @@ def append_all(records: Iterable[dict], path: str | os.PathLike) -> None:
     """Add records that belong together, in one piece: a killed run leaves all of them or, nearly always, none.
 
     The file is made with its folder if need be, and the records are on the disk when this returns.
-
-    Raises:
-        ValueError: a record lacks a field, or holds NaN or infinity, which JSON has no words for.
-        UserError: the disk refuses.
+    Raises ValueError where a record lacks a field, or holds NaN or infinity, and UserError where the disk refuses.
     """
     lines = b""
     for record in records:
@@ -108,8 +105,7 @@ def append_all(records: Iterable[dict], path: str | os.PathLike) -> None:
 def load(path: str | os.PathLike) -> tuple[list[dict], list[str]]:
     """(records in file order, problems): a problem names a line that is left out, as "records.jsonl:7: not JSON (...)".
 
-    Raises:
-        UserError: the file cannot be read.
+    Raises UserError where the file cannot be read.
     """
     path, records, problems = Path(path), [], []
     try:

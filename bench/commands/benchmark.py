@@ -16,7 +16,7 @@ _PARTS = ("load", "single", "offline", "files", "process")
 
 def _words(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
     """ "cpu,cuda" as ("cpu", "cuda")."""
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+    return tuple(filter(None, map(str.strip, (text or "").split(","))))
 
 
 def _names(option: str, choices: Iterable[str]) -> Callable:

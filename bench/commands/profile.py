@@ -84,15 +84,10 @@ def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool,
             bar.close()
             return bar.enter_context(console.progress(f"profile: {part}"))
 
-        parts = whole_machine.run(
-            out.parent,
-            records,
-            whole_machine.QUICK if quick else whole_machine.FULL,
-            parts=(only,) if only else whole_machine.PARTS,
-            fresh=fresh,
-            progress=progress,
-            note=console.note,
-        )
+        effort = whole_machine.QUICK if quick else whole_machine.FULL
+        selected = (only,) if only else whole_machine.PARTS
+        reports: dict[str, Any] = {"progress": progress, "note": console.note}
+        parts = whole_machine.run(out.parent, records, effort, parts=selected, fresh=fresh, **reports)
     return profile_page.write(parts, out, records, begun), profile_page.text
 
 
@@ -126,10 +121,6 @@ def run_mel(out: Path, records_path: Path, contest, effort, **options: Any) -> d
 
     start = time.perf_counter()
     results, environment, skipped = mel.measure(records_path, contest, effort, **options)
-    return {
-        **outputs.write_page(profile_page.page({"mel": results}), out, records_path, environment, start),
-        "skipped_groups": skipped,
-        "measurements": mel_summary.rows(results),
-        "left_out": mel_summary.left_out(results),
-        "findings": mel_summary.findings(results),
-    }
+    result = outputs.write_page(profile_page.page({"mel": results}), out, records_path, environment, start)
+    result |= {"skipped_groups": skipped, "measurements": mel_summary.rows(results)}
+    return result | {"left_out": mel_summary.left_out(results), "findings": mel_summary.findings(results)}

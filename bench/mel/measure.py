@@ -83,9 +83,7 @@ def measure(
     """Measure what the records lack, and append it group by group to the JSON Lines file; `fresh`: everything again.
 
     `progress` is called with (steps done, steps in all), `note` with a line about what is skipped.
-
-    Returns:
-        (the contest's records, the environment, how many groups the file had already).
+    Returns (the contest's records, the environment, how many groups the file had already).
     """
     contestants = rivals.all_rivals()
     environment = mel_records.environment(contestants)

@@ -27,9 +27,8 @@ def warm_start_tasks(store: Store, times: int) -> list[Callable[[], None]]:
 
     from triadbench.kernels import available_backends
 
-    names = [name for name, reason in available_backends().items() if reason is None]
-    if not torch.cuda.is_available():
-        names = [name for name in names if name != "cuda"]
+    has_gpu = torch.cuda.is_available()
+    names = [name for name, why_not in available_backends().items() if not why_not and (has_gpu or name != "cuda")]
     missing = [name for name in names if times and not store.find(WARM_START, backend=name)]
     return [functools.partial(_add_warm_start, store, name, times) for name in missing]
 

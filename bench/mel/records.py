@@ -5,6 +5,7 @@ Names: "mel" (a timing), "mel left out" (a reason, no samples), "mel roof", "mel
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,9 +40,7 @@ class Contest(NamedTuple):
         """Small batches first: a short run has seen everything once, and large ones are predicted from small ones."""
         return [
             Group(spec, batch, threads, device)
-            for batch in self.batches
-            for spec in self.specs
-            for device in devices
+            for batch, spec, device in itertools.product(self.batches, self.specs, devices)
             for threads in (self.threads if device == "cpu" else self.threads[-1:])
         ]
 
@@ -57,8 +56,7 @@ def environment(contestants: dict[str, Rival]) -> dict:
 class Store:
     """The record file as one run sees it: what it holds of the same environment and effort, and what is added.
 
-    Raises:
-        UserError: the file is there and cannot be read.
+    Raises UserError where the file is there and cannot be read.
     """
 
     def __init__(self, path: Path, environment: dict, effort: str, *, fresh: bool) -> None:
@@ -67,11 +65,8 @@ class Store:
         if self._path.is_dir():
             raise UserError(f"{path} is a folder; give the name of a record file")
         known = records.load(self._path)[0] if self._path.exists() and not fresh else []
-        self._records = [record for record in known if self._is_same(record)]
-
-    def _is_same(self, record: dict) -> bool:
-        same = all(record["environment"].get(key) == self.environment.get(key) for key in _SAME)
-        return same and record.get("effort") == self._effort
+        run = [effort, *map(environment.get, _SAME)]
+        self._records = [r for r in known if [r.get("effort"), *map(r["environment"].get, _SAME)] == run]
 
     def find(self, name: str, **parameters: object) -> list[dict]:
         """The records of a name with these parameters, oldest first."""

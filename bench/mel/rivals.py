@@ -184,7 +184,6 @@ def _graphed(rival: Rival) -> Rival:
     """The same, captured once in a CUDA graph and replayed: what launches cost is then paid by nobody."""
 
     def prepare(spec, waveform, threads):  # pragma: no cover (needs a GPU)
-
         compute = rival.prepare(spec, waveform, threads)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

@@ -191,10 +191,7 @@ def _torch_calls(forward: Callable, device: str):
 
 
 def write_stft_model(network: Path, out: Path) -> None:
-    """The network of a .mel.onnx file behind ONNX's own STFT operator; never shipped, made to be compared with.
-
-    Raises UserError where `network` is no file of ours.
-    """
+    """The network of a .mel.onnx file (else UserError) behind ONNX's own STFT operator; made to be compared with."""
     import onnx
 
     from triadbench.export.formats.onnx_model import describe, with_mel
@@ -216,13 +213,9 @@ def measure_fresh(contestant: Contestant, threads: int, clips: Path, batch: int)
 
     The clock starts when Python and NumPy are imported, so that loading holds all else that a contestant imports.
 
-    Returns:
-        `load_ms`, `first_call_ms`, `second_call_ms` (of one clip), `memory_mb` (growth of the process by loading and
-        one clip), `batch_memory_mb` (the same, after `batch` clips), `gpu_memory_mb` (None on a CPU); and the outputs
-        of the first call.
-
-    Raises:
-        ProcessError: with the reason.
+    Returns `load_ms`, `first_call_ms`, `second_call_ms` (of one clip), `memory_mb` (growth of the process by loading
+    and one clip), `batch_memory_mb` (the same, after `batch` clips), `gpu_memory_mb` (None on a CPU); and the outputs
+    of the first call. Raises ProcessError with the reason.
     """
     job = json.dumps([dataclasses.asdict(contestant), threads, str(clips), batch])
     printed = machine.run_process(module_command("triadbench.bench.providers.contestants", job))
@@ -268,15 +261,13 @@ def _peak_mb() -> float:
 
 def _gpu_free_mb(contestant: Contestant) -> float | None:
     """Free memory of the GPU, 10^6 bytes, by NVML; None on a CPU, or without it."""
-    if contestant.device == "cpu":
-        return None
-    try:
-        import pynvml
+    if contestant.device != "cpu":
+        with contextlib.suppress(Exception):  # without the package, or its driver, there is no figure
+            import pynvml
 
-        pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).free / 1e6
-    except Exception:  # without the package, or its driver, there is no figure
-        return None
+            pynvml.nvmlInit()
+            return pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).free / 1e6
+    return None
 
 
 if __name__ == "__main__":

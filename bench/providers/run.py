@@ -124,8 +124,7 @@ class _Benchmark:
             except machine.ProcessError as error:
                 self._fail("load", contestant, str(error), **case)
                 return
-            check = self._compare("load", contestant, outputs, **case)
-            if check is None:
+            if (check := self._compare("load", contestant, outputs, **case)) is None:
                 return
             runs.append(run)
             self._step()
@@ -203,15 +202,13 @@ class _Benchmark:
             self._fail(part, contestant, records.reason_of(error), **case)
             return {}
         together = {name: np.concatenate([part_outputs[name] for part_outputs in outputs]) for name in OUTPUTS}
-        check = self._compare(part, contestant, together, **case)
-        if check is None:
+        if (check := self._compare(part, contestant, together, **case)) is None:
             return {}
         entries = {contestant.name: _Entry(contestant, call, check, once_ms, first_ms)}
         if resident := ready.resident(self.clips[:batch]):  # pragma: no cover (needs a GPU)
             run, bound_outputs = resident
             run()
-            check = self._compare("single", contestant, bound_outputs(), batch=batch)
-            if check is None:
+            if (check := self._compare("single", contestant, bound_outputs(), batch=batch)) is None:
                 return {}
             entry = _Entry(contestant, lambda _: run(), check, once_ms, None, copies=False)
             entries[f"{contestant.name}, no copies"] = entry
@@ -328,9 +325,8 @@ def take_turns(
         settle_s: silence before each block, then one untimed call; `progress` is called after each block.
         energy: joules that the GPU has used so far, or None.
 
-    Returns:
-        of each contestant the milliseconds of its calls in the order made and the GPU's joules over all of them (None:
-        not measured), and the cores that other processes kept busy meanwhile.
+    Returns of each contestant the milliseconds of its calls in the order made and the GPU's joules over all of them
+    (None: not measured), and the cores that other processes kept busy meanwhile.
     """
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     joules: dict[str, list[float | None]] = {name: [] for name in contestants}
