@@ -91,8 +91,8 @@ def grid(
     for option, names, choices in (("provider", providers, ONNX_PROVIDERS), ("precision", precisions, PRECISIONS)):
         for name in names:
             check_choice(option, name, choices)
-    names = providers or ONNX_PROVIDERS
-    reasons = {provider: None if provider == "cpu" else why_unavailable(provider) for provider in names}
+    wishes = tuple(providers or ONNX_PROVIDERS)
+    reasons = {provider: None if provider == "cpu" else why_unavailable(provider) for provider in wishes}
     for provider, reason in reasons.items():
         if providers and reason:
             raise UserError(f"provider {provider}: {reason}; leave it out of --provider")

@@ -154,7 +154,8 @@ class _Benchmark:
     def _group(self, part: str, opened: list[tuple[Opened, dict | None]], threads: int, batch: int) -> None:
         """All contestants at one batch size; with copies, and on a GPU without as well."""
         torch.set_num_threads(threads)
-        effort, entries = self.effort, {}
+        effort = self.effort
+        entries: dict[str, _Entry] = {}
         for ready, _ in opened:
             entries |= self._entries(part, ready, threads, batch)
         if not entries:
