@@ -1,12 +1,12 @@
 """What the report's figures share: colours, layout, how many points they draw, and views of some traces at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+import plotly.graph_objects as go
+
+Figure = tuple[go.Figure, list[dict]]
+"""A figure, and the choices of its reader: `label` and `args` of Plotly's update."""
 
 PARTS = {
     "reading": ("#0072b2", ""),

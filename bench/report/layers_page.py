@@ -1,19 +1,15 @@
 """The chapter of layer profiles: time, work and memory of every layer of a training step, from records alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from triadbench.bench.analysis.summary import DEVICES, OTHER_PROGRAMS, number, percent, select
-from triadbench.bench.report.figures import LEGEND_ABOVE, layout, views
+from triadbench.bench.report.figures import LEGEND_ABOVE, Figure, layout, views
 from triadbench.bench.report.page import render
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 _HATCHED = {"pattern": {"shape": "/", "size": 5, "solidity": 0.25}}
 """Told apart from the bar beside it without colour."""
@@ -108,10 +104,8 @@ _MEMORY: list[_Bar] = [
 
 def _figure(
     records: list[dict], unit: str, bars: list[_Bar], is_shown: Callable[[dict], bool] = lambda row: True
-) -> tuple[go.Figure, list[dict]]:
+) -> Figure:
     """Bars of every layer; where there are several records, the reader chooses one."""
-    import plotly.graph_objects as go
-
     figure, owners = go.Figure(), []
     layers: dict[str, None] = {}
     for index, record in enumerate(records):

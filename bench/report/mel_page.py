@@ -1,15 +1,29 @@
 """The chapter of mel spectrograms: ours beside their rivals, and the CUDA kernel as compiled, from records alone."""
 
+import math
 from statistics import median
 
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from triadbench.bench.analysis import mel as mel_summary
-from triadbench.bench.analysis.summary import percent, select
-from triadbench.bench.report import mel_plots
+from triadbench.bench.analysis.mel import Case, case
+from triadbench.bench.analysis.summary import number, percent, select
+from triadbench.bench.report.figures import LEGEND_ABOVE, Figure, layout, samples_box, views
 from triadbench.bench.report.page import render
 from triadbench.core import timing
 
+_SYMBOLS = (
+    "circle square diamond triangle-up triangle-down cross x star pentagon hexagon bowtie hourglass star-diamond"
+).split()
+_INTENSITIES = (0.25, 250.0)
+"""Operations a byte that the roofline shows: from where L1 still limits to well beyond any mel."""
+_GREY = "#8a8f98"
+_EDGE = {"width": 1, "color": "rgba(128,128,128,.6)"}
+_OURS, _EAGER = "#3b82f6", "#e8743b"
+_RIVALS = ("#19a979", "#b566d9", "#d94a70", "#b8860b", "#0e8fa8", "#7a6ff0", "#a0522d", "#6b8e23")
+# Instruction classes: blues compute, oranges move, greys steer. Their order is that of the bars.
+_MIX = ("#1f5fbf", "#5b9bf0", "#a7c8f7", "#8a6fd1", "#c2570c", "#f2a65e", "#d94a70", "#6b7280", "#b6bcc6")
 _STATIC_COLUMNS = {
     "registers": "registers",
     "spill stores B": "spill_store_bytes",
@@ -36,16 +50,225 @@ def chapter(records: list[dict]) -> Markup:
         case=mel_summary.case,
         median=median,
         duels=mel_summary.duels(rows),
-        speed_ups=mel_plots.speed_ups(rows) if any(row["against_eager"] for row in rows) else None,
-        rooflines={device: mel_plots.roofline(rows, records, device) for device in devices},
-        errors=mel_plots.error_and_speed(rows) if rows else None,
-        times=mel_plots.times(rows, records) if rows else None,
+        speed_ups=speed_ups(rows) if any(row["against_eager"] for row in rows) else None,
+        rooflines={device: roofline(rows, records, device) for device in devices},
+        errors=error_and_speed(rows) if rows else None,
+        times=times(rows, records) if rows else None,
         starts=select(records, "mel warm start"),
         static=static,
         static_columns=_STATIC_COLUMNS,
-        instruction_mix=mel_plots.instruction_mix([record for record in static if record["analysis"]]),
+        instruction_mix=instruction_mix([record for record in static if record["analysis"]]),
         left_out=mel_summary.left_out(records),
         contestants={record["parameters"]["contestant"]: record for record in select(records, "mel")},
         fewest_samples=timing.FEWEST_SAMPLES,
         unstable_spread=percent(timing.UNSTABLE_SPREAD),
     )
+
+
+def styles(rows: list[dict]) -> dict[str, dict]:
+    """Contestant -> colour and symbol, the same in every figure: shape tells them apart without colour."""
+    ours = dict.fromkeys(row["contestant"] for row in rows if row["ours"])
+    rivals = dict.fromkeys(row["contestant"] for row in rows if not row["ours"])
+    colours = dict.fromkeys(ours, _OURS) | {name: _RIVALS[i % len(_RIVALS)] for i, name in enumerate(rivals)}
+    if mel_summary.EAGER in rivals:
+        colours[mel_summary.EAGER] = _EAGER
+    return {
+        name: {"color": colours[name], "symbol": _SYMBOLS[i % len(_SYMBOLS)]} for i, name in enumerate([*ours, *rivals])
+    }
+
+
+def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
+    """Achieved operations against operations a byte, under the roofs of the most threads; largest batch shown first."""
+    mine = [row for row in rows if row["device"] == device]
+    cases = sorted({(row["threads"], row["batch"]) for row in mine}, key=lambda key: (-key[0], -key[1]))
+    style, roofs, figure = styles(rows), mel_summary.roofs(records), go.Figure()
+    owners: list[int] = []
+    for index, (threads, batch) in enumerate(cases):
+        for x, y, name, label in _roof_lines(roofs, device, threads):
+            flat = y[0] == y[1]
+            figure.add_scatter(
+                x=x,
+                y=y,
+                mode="lines+text",
+                text=["", label + " "] if flat else [" " + label, ""],
+                textposition="top left" if flat else "bottom right",
+                textfont={"size": 10},
+                name=name,
+                showlegend=False,
+                line={"color": _GREY, "width": 2, "dash": "solid" if flat or name.startswith("memory") else "dot"},
+                hovertemplate=f"{name}<extra></extra>",
+            )
+            owners.append(index)
+        for name, look in style.items():
+            here = [row for row in mine if (row["contestant"], row["threads"], row["batch"]) == (name, threads, batch)]
+            if not here:
+                continue
+            figure.add_scatter(
+                x=[row["intensity"] for row in here],
+                y=[row["gflop_per_s"] for row in here],
+                name=name,
+                mode="markers",
+                marker={"size": 11, "line": _EDGE, **look},
+                customdata=[
+                    [row["spec"], number(row["p50_ms"]), number(row["gb_per_s"]), row["badge"]] for row in here
+                ],
+                hovertemplate="%{customdata[0]}: %{y:.3g} GFLOP/s, %{customdata[2]} GB/s, %{customdata[1]} ms "
+                "%{customdata[3]}<extra>%{fullData.name}</extra>",
+            )
+            owners.append(index)
+    operations_a_byte = {
+        "type": "log",
+        "title": {"text": "operations a byte (nominal work over least traffic)"},
+        "range": [math.log10(value) for value in _INTENSITIES],
+        "dtick": "D2",
+    }
+    upright = {"yref": "paper", "yanchor": "bottom", "showarrow": False, "textangle": -90, "xshift": 9}
+    figure.update_layout(
+        **layout(560),
+        xaxis=operations_a_byte,
+        yaxis={"type": "log", "title": {"text": "GFLOP/s"}, "automargin": True, "dtick": 1},
+        annotations=[
+            {"x": math.log10(x), "y": 0, "text": spec, "font": {"size": 10}, **upright}
+            for x, spec in {row["intensity"]: row["spec"] for row in mine}.items()
+        ],
+    )
+    labels = [f"batch {batch}, {Case('', batch, threads, device).place}" for threads, batch in cases]
+    return figure, views(figure, owners, dict(enumerate(labels)))
+
+
+def _roof_lines(roofs: dict, device: str, threads: int) -> list[tuple[list, list, str, str]]:
+    """(x, y, name, label) of each roof: slopes up to the ridge, then flat."""
+    top = roofs.get((device, threads, "arithmetic"))
+    if top is None:
+        return []
+    low, high = _INTENSITIES
+    flat = f"matrix product {number(top)} GFLOP/s"
+    lines = [([low, high], [top, top], flat, flat)]
+    slopes = sorted(
+        (rate, name)
+        for (where, count, name), rate in roofs.items()
+        if (where, count) == (device, threads) and name != "arithmetic" and top / rate > low
+    )
+    for rate, name in slopes:
+        # Caches can be equally fast: lines that lie together have one label, at the lowest.
+        near = [slope for slope in slopes if rate / 1.25 <= slope[0] <= 1.25 * rate]
+        label = ", ".join(f"{other} {number(near_rate)}" for near_rate, other in near) + " GB/s"
+        end = min(top / rate, high)
+        title = f"{name} {number(rate)} GB/s"
+        lines.append(([low, end], [rate * low, rate * end], title, label if rate == near[0][0] else ""))
+    return lines
+
+
+def speed_ups(rows: list[dict]) -> Figure:
+    """Every contestant's speed over torchaudio eager's, one mark a case: a distribution for each contestant."""
+    specs = list(dict.fromkeys(row["spec"] for row in rows))
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        if row["against_eager"] is not None:
+            ratios.setdefault(row["contestant"], []).append(row["against_eager"])
+    order = sorted(ratios, key=lambda name: median(ratios[name]))
+    style, figure = styles(rows), go.Figure()
+    offsets = dict(zip(specs, (0.22, 0.0, -0.22) if len(specs) > 1 else (0.0,), strict=False))
+    for spec, symbol in zip(specs, _SYMBOLS, strict=False):
+        here = [row for row in rows if row["spec"] == spec and row["against_eager"] is not None]
+        figure.add_scatter(
+            x=[row["against_eager"] for row in here],
+            y=[order.index(row["contestant"]) + offsets.get(spec, 0.0) for row in here],
+            name=spec,
+            mode="markers",
+            marker={
+                "size": [6 + 2.2 * math.log2(row["batch"]) ** 0.8 for row in here],
+                "color": [style[row["contestant"]]["color"] for row in here],
+                "opacity": 0.75,
+                "symbol": symbol,
+                "line": _EDGE,
+            },
+            customdata=[[row["contestant"], case(row).label, number(row["p50_ms"]), row["badge"]] for row in here],
+            hovertemplate="%{customdata[1]}: %{x:.3g} times, %{customdata[2]} ms %{customdata[3]}"
+            "<extra>%{customdata[0]}</extra>",
+        )
+    figure.add_vline(x=1, line={"color": _GREY, "dash": "dot", "width": 1})
+    named = {"tickvals": list(range(len(order))), "ticktext": order, "range": [-0.6, len(order) - 0.4]}
+    figure.update_layout(
+        **layout(150 + 46 * len(order)),
+        xaxis={"type": "log", "title": {"text": "times as fast as torchaudio eager"}, "dtick": "D2"},
+        yaxis={**named, "automargin": True},
+    )
+    return figure, []
+
+
+def error_and_speed(rows: list[dict]) -> Figure:
+    """Error against float64 and clips a second; the reader chooses which error."""
+    figure, names = go.Figure(), styles(rows)
+    errors = {
+        "RMS": ("rms_relative", "relative RMS error"),
+        "peak": ("peak_relative", "error over the peak"),
+        "log, tilted tones": ("tilted_log", "worst error of log mel (natural)"),
+    }
+    of_contestant = {name: [row for row in rows if row["contestant"] == name] for name in names}
+    for name, here in of_contestant.items():
+        figure.add_scatter(
+            x=[row["clips_per_s"] for row in here],
+            y=[row["rms_relative"] or None for row in here],
+            name=name,
+            mode="markers",
+            marker={"size": 9, "opacity": 0.8, "line": _EDGE, **names[name]},
+            customdata=[[case(row).label] for row in here],
+            hovertemplate="%{customdata[0]}: %{x:.3g} clips/s, error %{y:.2g}<extra>%{fullData.name}</extra>",
+        )
+    choices = []
+    for label, (field, title) in errors.items():
+        values = [[row[field] or None for row in here] for here in of_contestant.values()]
+        choices.append({"label": label, "args": [{"y": values}, {"yaxis.title.text": title}]})
+    first_title = errors["RMS"][1]
+    figure.update_layout(
+        **layout(540),
+        xaxis={"type": "log", "title": {"text": "clips a second"}, "dtick": "D2"},
+        yaxis={"type": "log", "title": {"text": first_title}, "automargin": True, "exponentformat": "power"},
+    )
+    return figure, choices
+
+
+def times(rows: list[dict], records: list[dict]) -> Figure:
+    """Every sample and its box, a case at a time; first batch 64 with the most threads, or the largest batch."""
+    cases = list(dict.fromkeys(map(case, rows)))
+    first = max(cases, key=lambda one: (one.threads, one.batch == 64, one.batch))
+    cases.sort(key=lambda one: one != first)
+    style, figure, owners = styles(rows), go.Figure(), []
+    for record in select(records, "mel"):
+        parameters = record["parameters"]
+        name = parameters["contestant"]
+        figure.add_box(**samples_box(record["samples"], name, style[name]["color"], "ms"))
+        owners.append(case(parameters))
+    figure.update_layout(
+        **layout(120 + 36 * len(style)),
+        xaxis={"type": "log", "title": {"text": "milliseconds a call"}, "dtick": "D2"},
+        yaxis={"autorange": "reversed", "automargin": True},
+    )
+    return figure, views(figure, owners, {one: one.label for one in cases})
+
+
+def instruction_mix(records: list[dict]) -> Figure | None:
+    """Stacked bars: instructions of the compiled CUDA kernel by class, one bar a spec and architecture."""
+    if not records:
+        return None
+    figure = go.Figure()
+    mixes = {f"{r['parameters']['spec']} {r['parameters']['arch']}": r["analysis"]["mix"] for r in records}
+    classes = dict.fromkeys(name for mix in mixes.values() for name in mix)
+    for index, name in enumerate(classes):
+        figure.add_bar(
+            y=list(mixes),
+            x=[mix.get(name, 0) for mix in mixes.values()],
+            name=name,
+            orientation="h",
+            marker={"color": _MIX[index % len(_MIX)], "line": _EDGE},
+            hovertemplate="%{x} " + name + "<extra>%{y}</extra>",
+        )
+    figure.update_layout(
+        **layout(250 + 34 * len(mixes)),
+        barmode="stack",
+        xaxis={"title": {"text": "instructions in the program"}},
+        yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
+    )
+    figure.update_layout(legend=LEGEND_ABOVE, margin={"t": 40})
+    return figure, []

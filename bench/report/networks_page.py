@@ -1,19 +1,14 @@
 """The chapter of the networks: their forward passes and the parts of a training step, from records alone."""
 
-from __future__ import annotations
-
 from statistics import median
-from typing import TYPE_CHECKING
 
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from triadbench.bench.analysis.summary import badge, disturbance, number, percent, select, steadiness
-from triadbench.bench.report.figures import SERIES, layout, samples_box
+from triadbench.bench.report.figures import SERIES, Figure, layout, samples_box
 from triadbench.bench.report.page import render
 from triadbench.core import timing
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 NAMES = ("forward", "training step")
 
@@ -74,10 +69,8 @@ def findings(records: list[dict]) -> list[str]:
     return [*sentences, *steadiness(quiet)]
 
 
-def _figure(rows: list[dict]) -> tuple[go.Figure, list[dict]]:
+def _figure(rows: list[dict]) -> Figure:
     """Every sample and its box, in milliseconds or over the case's median, as the reader chooses."""
-    import plotly.graph_objects as go
-
     figure = go.Figure()
     for index, figures in enumerate(rows):
         figure.add_box(**samples_box(figures["samples_ms"], figures["case"], SERIES[index % len(SERIES)], ""))

@@ -1,23 +1,19 @@
 """The README's pictures: figures of the report as PNG, light and 800 pixels wide, drawn by the system's browser."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
 
 from triadbench.bench.analysis import experiments as experiment_numbers
 from triadbench.bench.analysis import gather
 from triadbench.bench.analysis import ladder as ladder_numbers
 from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.analysis.summary import DEVICES
-from triadbench.bench.report import browser, experiments_plots, ladder_plots, mel_plots
+from triadbench.bench.report import browser, experiments_page, ladder_page, mel_page
 from triadbench.bench.report.page import render
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 WIDTH = 800
 _HEAD = 64  # pixels that title and machine take above a figure
@@ -57,20 +53,20 @@ def figures(records: list[dict]) -> Iterator[tuple[str, str, go.Figure]]:
         if len(rows) < 2:
             continue
         title = f"One epoch on the {where}: from the original pipeline to the fast one"
-        yield f"ladder-{device}", title, ladder_plots.waterfall(rows)[0]
+        yield f"ladder-{device}", title, ladder_page.waterfall(rows)[0]
         parts = [row for row in rows if row["parts"]]
         if parts:
             title = f"What one training clip costs on the {where}, rung by rung"
-            yield f"ladder-parts-{device}", title, ladder_plots.parts(parts)[0]
+            yield f"ladder-parts-{device}", title, ladder_page.parts(parts)[0]
     timings = mel_summary.rows([record for record in records if gather.is_mel(record)])
     if any(row["against_eager"] for row in timings):
-        yield "mel-rivals", "Mel spectrograms: speed over torchaudio, one mark a case", mel_plots.speed_ups(timings)[0]
+        yield "mel-rivals", "Mel spectrograms: speed over torchaudio, one mark a case", mel_page.speed_ups(timings)[0]
     ours = experiment_numbers.shown(experiment_numbers.ours(records))
     for name, variable in experiment_numbers.NAMES.items():
         if any(f"experiment {row['experiment']}" == name for row in ours):
             rows = [*experiment_numbers.published_rows(), *ours]
             rows = [row for row in rows if f"experiment {row['experiment']}" == name]
-            figure, _ = experiments_plots.times(rows, variable)
+            figure, _ = experiments_page.times(rows, variable)
             yield name.replace(" ", "-"), "Training time of an epoch: the original's figures and ours", figure
 
 

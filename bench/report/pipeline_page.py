@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from triadbench.bench.analysis import ladder, pairing
 from triadbench.bench.analysis.summary import DEVICES, number, percent
-from triadbench.bench.report import ladder_plots
+from triadbench.bench.report import ladder_page
 from triadbench.bench.report.page import render
 
 NAME = "pipeline parts"
@@ -69,7 +69,7 @@ def _group(case: ladder.Case, rows: list[dict]) -> dict:
     return {
         "where": DEVICES.get(case[0], case[0]),
         "title": ladder.case_title((*case[:3], f"{rows[0]['clips']:,} training", case[4])),
-        "figure": ladder_plots.parts(rows, [row["name"] for row in rows]),
+        "figure": ladder_page.parts(rows, [row["name"] for row in rows]),
         "parts": list(dict.fromkeys(part for row in rows for part in row["parts"])),
         "costs": {row["name"]: ladder.per_clip_ms(row) for row in rows},
         "epochs": rows,
