@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 from markupsafe import Markup
 
+from triadbench.bench.analysis import pairing
 from triadbench.bench.analysis.summary import DEVICES, OTHER_PROGRAMS, number, percent, select
 from triadbench.bench.report.figures import LEGEND_ABOVE, Figure, layout, views
 from triadbench.bench.report.page import render
@@ -33,6 +34,7 @@ def chapter(records: list[dict]) -> Markup:
         "layers.html",
         findings=findings(list(latest.values())),
         networks={name: _network(variants) for name, variants in of_network.items()},
+        **{"title": _title, "variant": _variant, "rate": _rate, "time": _time, "shape": _shape},
     )
 
 
@@ -74,12 +76,8 @@ def _network(records: list[dict]) -> dict:
         "memory": _figure(
             records[:1], "MB", _MEMORY, lambda row: row["activation_bytes"] or row["saved_bytes"] or row["params"]
         ),
-        "tables": [_table(record) for record in records],
-        "traces": {record["trace"]: _variant(record) for record in records if record.get("trace")},
+        "records": records,
     }
-
-
-# --- figures ---------------------------------------------------------------------------------------------------------
 
 
 def _rate(row: dict, work: str, time: str) -> float | None:
@@ -146,31 +144,13 @@ def _figure(
     return figure, views(figure, owners, dict(enumerate(map(_variant, records))))
 
 
-# --- table -----------------------------------------------------------------------------------------------------------
-
-
-def _table(record: dict) -> dict:
-    peak, total = record.get("peak_gflop_per_s"), record["sum_ms"] or 1.0
-    rows = []
-    for row in record["rows"]:
-        work, time_ms = row["flops"] + row["backward_flops"], _time(row)
-        rows.append(
-            row
-            | {
-                "share": time_ms / total,
-                "shape": _shape(row),
-                "forward_rate": _rate(row, "flops", "forward_ms"),
-                "backward_rate": _rate(row, "backward_flops", "backward_ms"),
-                "of_peak": 100 * work / time_ms / 1e6 / peak if peak and work and time_ms else None,
-            }
-        )
-    title = (
+def _title(record: dict) -> str:
+    return (
         f"{_variant(record)}, batch {record['parameters']['batch']}: a step {number(median(record['samples']))} ms, "
         f"layers {number(record['sum_ms'])} ms ({percent(record['coverage'])} of a profiled step), profiling takes "
         f"{_overhead(record)}; weights and Adam's moments {_megabytes(record['held_bytes'])} MB, a step at most "
         f"{_megabytes(record['peak_bytes'])} MB above"
     )
-    return {"title": title, "badge": "disturbed" if record.get("disturbed") else "", "rows": rows, "peak": peak}
 
 
 def _case(record: dict) -> tuple:
@@ -179,11 +159,9 @@ def _case(record: dict) -> tuple:
 
 def _variant(record: dict) -> str:
     parameters = record["parameters"]
-    threads = parameters.get("threads")
+    threads = pairing.threads_text(parameters.get("threads")) if parameters["device"] == "cpu" else ""
     where = DEVICES.get(parameters["device"], parameters["device"])
-    if where == "CPU":
-        where += f", {threads} thread{'' if threads == 1 else 's'}"
-    return ", ".join(filter(None, (where, parameters.get("memory_format"))))
+    return ", ".join(filter(None, (where, threads, parameters.get("memory_format"))))
 
 
 def _time(row: dict) -> float:

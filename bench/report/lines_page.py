@@ -22,16 +22,15 @@ def chapter(records: list[dict]) -> Markup:
 
     Of each target and device the last record is shown.
     """
-    latest = {}
-    for record in select(records, "lines"):
-        latest[record["parameters"]["target"], record["parameters"].get("device")] = record
+    latest = {_title(record): record for record in select(records, "lines")}
     if not latest:
         return Markup()
     return render(
         "lines.html",
         findings=findings(list(latest.values())),
         scale=[(_heat(share), f"{100 * share:g} %") for share in (0, 0.01, 0.1, 0.4, 1)],
-        targets=[_target(f"lines-{index}", record) for index, record in enumerate(latest.values())],
+        targets={f"lines-{index}": (record, _hottest(record)) for index, record in enumerate(latest.values())},
+        **{"title": _title, "plain_ms": _plain_ms, "added": _added, "function_of": _function, "line_of": _line},
     )
 
 
@@ -47,22 +46,6 @@ def findings(records: list[dict]) -> list[str]:
                 + (OTHER_PROGRAMS if record.get("disturbed") else "")
             )
     return sentences
-
-
-def _target(target_id: str, record: dict) -> dict:
-    hottest = _hottest(record)
-    return {
-        "id": target_id,
-        "title": _title(record),
-        "disturbed": "disturbed" if record.get("disturbed") else "",
-        "explanation": record.get("told", ""),
-        "clips": f"{record['clips']:,}",
-        "total_ms": number(1e3 * record["samples"][0] / record["clips"] if record["clips"] else 0.0),
-        "plain_ms": number(_plain_ms(record)),
-        "added": _added(record),
-        "hottest": [_line(target_id, record, line) for line in hottest],
-        "functions": [_function(target_id, record, function, hottest) for function in record["functions"]],
-    }
 
 
 def _function(target_id: str, record: dict, function: dict, hottest: list[dict]) -> dict:

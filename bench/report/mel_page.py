@@ -48,7 +48,6 @@ def chapter(records: list[dict]) -> Markup:
         findings=mel_summary.findings(records),
         rows=rows,
         case=mel_summary.case,
-        median=median,
         duels=mel_summary.duels(rows),
         speed_ups=speed_ups(rows) if any(row["against_eager"] for row in rows) else None,
         rooflines={device: roofline(rows, records, device) for device in devices},

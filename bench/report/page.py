@@ -3,22 +3,34 @@
 A page has chapters for one machine or for several, of which one is shown at a time.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from statistics import median
+from typing import NamedTuple
 
+import jinja2
 from markupsafe import Markup
 
 from triadbench.bench.analysis.summary import number, percent, scientific
 
-if TYPE_CHECKING:
-    import jinja2
-
 _TEMPLATES = Path(__file__).parent / "templates"
+_ENVIRONMENT = {
+    "triadbench": "triadbench",
+    "CPU": "cpu",
+    "vector extensions": "cpu_features",
+    "physical cores": "cores_physical",
+    "logical cores": "cores_logical",
+    "usable cores": "cores_usable",
+    "torch threads": "torch_threads",
+    "memory GB": "ram_gb",
+    "GPU": "gpu",
+    "GPU driver": "gpu_driver",
+    "system": "os",
+    "Python": "python",
+}
+"""What a page shows of its records' machine: label -> field of the environment."""
 
 
 class Chapter(NamedTuple):
@@ -31,7 +43,6 @@ class Chapter(NamedTuple):
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    import jinja2
     from plotly.offline import get_plotlyjs
 
     environment = jinja2.Environment(
@@ -43,7 +54,7 @@ def _environment() -> jinja2.Environment:
         finalize=lambda value: "—" if value is None else value,
     )
     environment.filters |= {"json": _json, "number": number, "percent": percent, "scientific": scientific}
-    environment.filters["commas"] = lambda value: f"{value:,}" if isinstance(value, int) else value
+    environment.filters |= {"median": median, "commas": lambda value: f"{value:,}" if isinstance(value, int) else value}
     environment.globals["plotly"] = lambda: Markup(get_plotlyjs())
     environment.globals["file"] = lambda name: Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
     return environment
@@ -62,8 +73,6 @@ def render(template: str, **values: object) -> Markup:
     Raises:
         ValueError: a field that the template shows is missing, as in records that are not as they should be.
     """
-    import jinja2
-
     try:
         return Markup(_environment().get_template(template).render(values))
     except jinja2.UndefinedError as error:
@@ -89,25 +98,39 @@ def machine_page(title: str, what: str, chapters: Sequence[Chapter], records: Se
     """
     if not records:
         return page(title, "", [("nothing measured", chapters)])
-    environment = records[0]["environment"]
-    gpu = environment["gpu"] or "no GPU: nothing was measured on one"
-    where = f"{environment['cpu']}, {environment['cores_usable']} cores · {gpu}"
-    last = Chapter("environment", "Environment", render("machine.html", fields=_fields(environment)))
-    return page(title, f"{what} of {environment['time']}", [(where, [*chapters, last])])
+    machine = records[0]["environment"]
+    gpu = machine["gpu"] or "no GPU: nothing was measured on one"
+    where = f"{machine['cpu']}, {machine['cores_usable']} cores · {gpu}"
+    last = Chapter("environment", "Environment", environment(records))
+    return page(title, f"{what} of {machine['time']}", [(where, [*chapters, last])])
 
 
-def _fields(environment: dict) -> dict[str, object]:
-    """A record's environment in words: field -> value."""
-    commit = environment["commit"] and environment["commit"][:12] + (" (changed)" if environment["dirty"] else "")
-    return {
-        "triadbench": f"{environment['triadbench']}, commit {commit or 'unknown'}",
-        "CPU": f"{environment['cpu']} ({', '.join(environment['cpu_features']) or 'no vector extension known'})",
-        "Cores": f"{environment['cores_physical']} physical, {environment['cores_logical']} logical, "
-        f"{environment['cores_usable']} usable here; torch uses {environment['torch_threads']} threads",
-        "Memory": f"{environment['ram_gb']} GB",
-        "GPU": environment["gpu"] and f"{environment['gpu']}, driver {environment['gpu_driver']}" or "none",
-        "System": environment["os"],
-        "Python": environment["python"],
-        "Packages": ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version),
-        "Time": environment["time"],
+def environment(records: Sequence[dict]) -> Markup:
+    """The environments of one machine's records: what they share once, commits and times one by one."""
+    environments = [record["environment"] for record in records]
+    fields = {
+        label: "; ".join(dict.fromkeys(_words(environment.get(key)) for environment in environments))
+        for label, key in _ENVIRONMENT.items()
     }
+    versions: dict[str, dict[str, None]] = {}
+    times: dict[tuple[str, str], list[str]] = {}
+    for record, environment in zip(records, environments, strict=True):
+        for name, version in (environment.get("versions") or {}).items():
+            if version:
+                versions.setdefault(name, {})[str(version)] = None
+        changed = " (changed)" if environment.get("dirty") else ""
+        code = f"{str(environment['commit'])[:12]}{changed}" if environment.get("commit") else "unknown"
+        times.setdefault((record["name"], code), []).append(str(environment.get("time", "")))
+    packages = ", ".join(f"{name} {' and '.join(known)}" for name, known in versions.items())
+    return render(
+        "environment.html",
+        has_gpu=any(environment.get("gpu") for environment in environments),
+        fields=fields | {"packages": packages or "—"},
+        measured=[(*key, len(known), min(known), max(known)) for key, known in sorted(times.items())],
+    )
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none known"
+    return "none" if value is None else str(value)

@@ -18,7 +18,6 @@ from triadbench.bench.analysis import ladder as ladder_numbers
 from triadbench.bench.analysis import providers as providers_numbers
 from triadbench.bench.report import (
     accuracy_page,
-    environment_page,
     experiments_page,
     ladder_page,
     mel_page,
@@ -27,7 +26,7 @@ from triadbench.bench.report import (
     profile_page,
     providers_page,
 )
-from triadbench.bench.report.page import Chapter, page, render
+from triadbench.bench.report.page import Chapter, environment, page, render
 
 _CARD = Markup('<div class="card"><p>{}</p></div>')
 TITLE = "Why was it only twice as fast?"
@@ -180,8 +179,9 @@ def _chapters(
         if not any(record["name"] == name for record in machine.records)
     ]
     add("accuracy", "What the networks know", lambda: accuracy_page.chapter(gathered.accuracy))
-    add("other", "Other records", lambda: environment_page.others(others))
+    add("other", "Other records", lambda: render("others.html", records=others) if others else "")
     if machine.records:
-        add("environment", "Environment", lambda: environment_page.chapter(machine))
-    add("sources", "Records and how to make more", lambda: environment_page.sources(gathered))
+        add("environment", "Environment", lambda: environment(machine.records))
+    files = {"files": gathered.files, "problems": gathered.problems, "commands": gather.MAKERS}
+    add("sources", "Records and how to make more", lambda: render("sources.html", **files))
     return chapters, missing
