@@ -19,11 +19,9 @@ THEIRS = "the original, 2024"
 
 def published_rows() -> list[Row]:
     """The original's 220 trials as rows like those of `ours`, one a setting and device."""
-    return [
-        _row(setting, device, THEIRS, list(samples))
-        | {"first_s": None, "threads": None, "code": (None, None), "badge": ""}
-        for (setting, device), samples in published.load().items()
-    ]
+    unknown = {"first_s": None, "threads": None, "code": (None, None), "badge": ""}
+    trials = published.load().items()
+    return [_row(setting, device, THEIRS, list(samples)) | unknown for (setting, device), samples in trials]
 
 
 def ours(records: Sequence[dict]) -> list[Row]:
@@ -38,18 +36,12 @@ def ours(records: Sequence[dict]) -> list[Row]:
     rows: dict[Hashable, Row] = {}
     for record in records:
         if record["name"] in NAMES and record["samples"]:
-            parameters = record["parameters"]
-            setting = Setting(
-                record["name"].removeprefix("experiment "), *(parameters[name] for name in Setting._fields[1:])
-            )
+            parameters, experiment = record["parameters"], record["name"].removeprefix("experiment ")
+            setting = Setting(experiment, *(parameters[name] for name in Setting._fields[1:]))
             protocol = (str(parameters.get("protocol") or "full"), parameters.get("trials"), parameters.get("epochs"))
             row = _row(setting, parameters["device"], parameters["pipeline"], record["samples"], protocol)
-            row |= {
-                "first_s": record["first_call"],
-                "threads": pairing.threads(record),
-                "code": pairing.code(record),
-                "badge": badge(record),
-            }
+            row |= {"first_s": record["first_call"], "badge": badge(record)}
+            row |= {"threads": pairing.threads(record), "code": pairing.code(record)}
             rows[setting, row["device"], row["pipeline"], row["threads"], protocol] = row
     return list(rows.values())
 
@@ -57,14 +49,8 @@ def ours(records: Sequence[dict]) -> list[Row]:
 def _row(
     setting: Setting, device: str, pipeline: str, samples: list[float], protocol: tuple = ("full", None, None)
 ) -> Row:
-    return setting._asdict() | {
-        "device": device,
-        "pipeline": pipeline,
-        "samples": samples,
-        "mean_s": fmean(samples),
-        "short": "" if protocol[0] == "full" else protocol[0],
-        "protocol": protocol,
-    }
+    row = setting._asdict() | {"device": device, "pipeline": pipeline, "samples": samples, "mean_s": fmean(samples)}
+    return row | {"short": "" if protocol[0] == "full" else protocol[0], "protocol": protocol}
 
 
 def who(pipeline: str) -> str:
@@ -94,11 +80,7 @@ def ratios(rows: Sequence[Row]) -> list[Row]:
 
 
 def gains(rows: Sequence[Row]) -> list[Row]:
-    """How many times as fast the fast pipeline is as the original one, for each setting and device measured alike.
-
-    Returns:
-        the original pipeline's rows with `ratio`, `each`, `rows` and `note` as of `ratios`.
-    """
+    """How many times as fast the fast pipeline is as the original, as `ratios`: the original pipeline's rows."""
     return [_compared(original, fast) for original, fast in _pairs(rows, "pipeline", PIPELINES)]
 
 
@@ -185,24 +167,16 @@ def text(records: Sequence[dict]) -> str:
         # The experiment's own variable always, and whatever else is not the same in every row.
         if name == varied or len({row[name] for row in rows}) > 1:
             columns[title] = [row[name] for row in rows]
-    figures: list[tuple[str, str, Hashable, str]] = [
-        *(
-            (f"{name} {pipeline} s", "seconds", (device, pipeline), ".3f")
-            for device, name in DEVICES.items()
-            for pipeline in PIPELINES
-        ),
-        *((f"fast/original {name}", "fast_over_original", device, ".2f") for device, name in DEVICES.items()),
-        *((f"GPU/CPU {pipeline}", "gpu_over_cpu", pipeline, ".2f") for pipeline in PIPELINES),
-        *((f"published {name} s", "published", device, ".3f") for device, name in DEVICES.items()),
-    ]
-    for title, field, key, digits in figures:
-        values = [row[field].get(key) for row in rows]
-        if any(value is not None for value in values):
-            unit = "x" if digits == ".2f" else ""
-            columns[title] = [None if value is None else f"{value:{digits}}{unit}" for value in values]
+    places = [(device, pipeline) for device in DEVICES for pipeline in PIPELINES]
     theirs = [row["published_ratio"] for row in rows]
-    if any(theirs):
-        columns["published GPU/CPU"] = [None if ratio is None else f"{ratio:.2f}x" for ratio in theirs]
+    figures: dict[str, list] = {f"{DEVICES[d]} {p} s": [row["seconds"].get((d, p)) for row in rows] for d, p in places}
+    figures |= {f"fast/original {DEVICES[d]}": [row["fast_over_original"].get(d) for row in rows] for d in DEVICES}
+    figures |= {f"GPU/CPU {p}": [row["gpu_over_cpu"].get(p) for row in rows] for p in PIPELINES}
+    figures |= {f"published {DEVICES[d]} s": [row["published"].get(d) for row in rows] for d in DEVICES}
+    for title, values in (figures | {"published GPU/CPU": theirs}).items():
+        if any(value is not None for value in values):
+            form = "{:.3f}" if title.endswith(" s") else "{:.2f}x"
+            columns[title] = [None if value is None else form.format(value) for value in values]
     notes = [f"Protocol {short or 'full'}." for short in dict.fromkeys(row["short"] for row in rows)]
     notes.append("Seconds of an epoch's part, the mean of the kept trials.")
     if any(theirs):

@@ -4,6 +4,7 @@ A sentence whose records are missing says which command makes them. The numbers 
 program reads what a person reads.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
@@ -33,11 +34,8 @@ def tell(records: Sequence[dict], has_gpu: bool) -> list[Row]:
         makes the records, or None).
     """
     tellers = {
-        "why": ("the ladder", _why),
-        "where": ("the ladder", _where),
-        "gain": ("the pipelines", _gain),
-        "mel": ("mel", _mel),
-        "gpu": ("the GPU", lambda records: _gpu(records, has_gpu)),
+        **{"why": ("the ladder", _why), "where": ("the ladder", _where), "gain": ("the pipelines", _gain)},
+        **{"mel": ("mel", _mel), "gpu": ("the GPU", functools.partial(_gpu, has_gpu=has_gpu))},
         "providers": ("the exported files", _providers),
     }
     findings = []
@@ -58,12 +56,8 @@ Finding = tuple[str, dict[str, Any], str | None]
 def _why(records: Sequence[dict]) -> Finding:
     """Amdahl's bound on what a faster device can gain while the work on single clips stays."""
     least, most = published.ratio_range("train")
-    test_over_train = published.test_over_train("cuda")
-    numbers: dict[str, Any] = {
-        "published_least": least,
-        "published_most": most,
-        "published_test_over_train": test_over_train,
-    }
+    numbers: dict[str, Any] = {"published_least": least, "published_most": most}
+    numbers["published_test_over_train"] = published.test_over_train("cuda")
     opening = f"The original's GPU trained only {number(least)} to {number(most)} times as fast as its CPU."
     opening += f" {published.hint()}"
     for device in ("cuda", "cpu"):
@@ -92,15 +86,10 @@ def _gain(records: Sequence[dict]) -> Finding:
     rows = ladder.main_ladder(records, "cpu")
     if ladder.is_complete(rows):
         times = ladder.timed(rows)
-        checked = [row for row in rows[1:] if row["passed"] is not None]
-        numbers = _ladder_numbers(times) | {
-            "clips": times[0]["clips"],
-            "rungs": len(rows) - 1,
-            "rungs_judged": len(checked),
-            "rungs_passed": sum(row["passed"] for row in checked),
-            "threads": times[0]["threads"],
-            "best_rung": max(times[1:], key=lambda row: row["over_previous"] or 0.0)["name"],
-        }
+        verdicts = [row["passed"] for row in rows[1:] if row["passed"] is not None]
+        numbers = _ladder_numbers(times) | {key: times[0][key] for key in ("clips", "threads")}
+        numbers |= {"rungs": len(rows) - 1, "rungs_judged": len(verdicts), "rungs_passed": sum(verdicts)}
+        numbers["best_rung"] = max(times[1:], key=lambda row: row["over_previous"] or 0.0)["name"]
         text.append(ladder.gain_sentence(rows))
         used += [times[0], times[-1]]
         notes.append(pairing.note(row["code"] for row in times))
@@ -144,11 +133,8 @@ def _mel(records: Sequence[dict]) -> Finding:
         if values:
             numbers |= _range(name, values) | {f"{name}_median": median(values)}
     rivals = ", ".join(dict.fromkeys(duel["rival"]["contestant"] for duel in duels))
-    eager = ""
-    if ratios["eager"]:
-        eager = (
-            f"{span(ratios['eager'])} times as fast as torchaudio (median {number(numbers['eager_median'], 2)}) and "
-        )
+    eager = f"{span(ratios['eager'])} times as fast as torchaudio (median {{}}) and " if ratios["eager"] else ""
+    eager = eager.format(number(numbers.get("eager_median"), 2))
     text = (
         f"With {pairing.threads_text(threads)} of the CPU our fastest mel kernel is, over {len(duels)} cases, {eager}"
         f"{span(ratios['rival'])} times as fast as the best rival of each case (median "
@@ -196,8 +182,7 @@ def _providers(records: Sequence[dict]) -> Finding:
     best = max(rows, key=lambda row: row["over_eager"])
     numbers = {key: best[key] for key in ("name", "threads", "over_eager", "worst_difference")}
     numbers |= {"p50_ms": best["single"]["p50"], "p99_ms": best["single"]["p99"]}
-    text = providers.single_sentence(best)
-    used = [best]
+    text, used = providers.single_sentence(best), [best]
     if ratio := providers.files_ratio(records):
         ours, loop, times = ratio
         used += [ours, loop]

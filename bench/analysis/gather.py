@@ -38,12 +38,10 @@ class Machine:
     Attributes:
         key: (CPU, usable cores, GPU).
         records: of each case the latest, in the order of the files.
-        counted: records read, with the ones that a later one replaced.
     """
 
     key: tuple
     records: list[dict] = field(default_factory=list)
-    counted: int = 0
 
     @property
     def label(self) -> str:
@@ -126,9 +124,7 @@ def latest(timings: list[dict]) -> list[dict]:
         environment = record["environment"]
         key = (record.get("effort"), environment.get("code"), environment.get("commit"))
         runs.setdefault(tuple(map(_hashable, key)), []).append(record)
-    if runs:
-        preferred = max(runs.values(), key=_preference)
-        kept += preferred
+    kept += max(runs.values(), key=_preference, default=[])
     climbs: dict[tuple, list[dict]] = {}
     for record in kept:
         if _kind(record) == "ladder":
@@ -140,10 +136,7 @@ def latest(timings: list[dict]) -> list[dict]:
 
 
 def is_mel(record: dict) -> bool:
-    """Whether a record is of the mel contest.
-
-    An earlier quick profile made records named "mel" without contestants; they are listed among other records.
-    """
+    """Whether a record is of the mel contest: an earlier quick profile made records named "mel" without contestants."""
     return record["name"] in _MEL_RUN and (record["name"] != "mel" or "contestant" in record["parameters"])
 
 
@@ -184,15 +177,13 @@ def _accuracies(path: Path, problems: list[str]) -> tuple[list[dict], list[str]]
 
 
 def _by_machine(timings: list[dict]) -> list[Machine]:
-    machines: dict[tuple, Machine] = {}
+    of_machine: dict[tuple, list[dict]] = {}
     for record in timings:
         key = tuple(_hashable(record["environment"].get(name)) for name in ("cpu", "cores_usable", "gpu"))
-        machines.setdefault(key, Machine(key)).records.append(record)
-    for machine in machines.values():
-        machine.counted = len(machine.records)
-        machine.records = latest(machine.records)
-    kinds = {key: len({record["name"] for record in machine.records}) for key, machine in machines.items()}
-    return sorted(machines.values(), key=lambda m: (not m.has_gpu, -kinds[m.key], -m.counted, m.label))
+        of_machine.setdefault(key, []).append(record)
+    machines = [Machine(key, latest(read)) for key, read in of_machine.items()]
+    kinds = {machine.key: len({record["name"] for record in machine.records}) for machine in machines}
+    return sorted(machines, key=lambda m: (not m.has_gpu, -kinds[m.key], -len(of_machine[m.key]), m.label))
 
 
 def _last_of_each(entries: Iterable[dict], case: Callable[[dict], Hashable]) -> list[dict]:

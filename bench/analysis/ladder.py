@@ -50,21 +50,14 @@ def epoch_row(record: dict) -> Row:
         `parts` (seconds of the instrumented epoch, in the order of `EPOCH_PARTS`), `instrumented_s`, `clips` (of an
         epoch), `device`, `threads`, `code` (of `pairing.code`), `badge`.
     """
-    parameters, parts = record["parameters"], record.get("parts") or {}
+    parameters, parts, samples = record["parameters"], record.get("parts") or {}, record["samples"]
     clips = record.get("n_clips") or parameters.get("n_clips") or published.TRAIN_SHARE * parameters["num_items"]
     return {
-        "samples": record["samples"],
-        "median_s": median(record["samples"]) if record["samples"] else None,
-        "least_s": min(record["samples"], default=None),
-        "most_s": max(record["samples"], default=None),
-        "first_s": record["first_call"],
+        **{"samples": samples, "median_s": median(samples) if samples else None, "first_s": record["first_call"]},
+        **{"least_s": min(samples, default=None), "most_s": max(samples, default=None), "clips": round(clips)},
         "parts": {part: float(parts[part]) for part in (*EPOCH_PARTS, *parts) if part in parts},
-        "instrumented_s": record.get("instrumented_s"),
-        "clips": round(clips),
-        "device": parameters.get("device"),
-        "threads": pairing.threads(record),
-        "code": pairing.code(record),
-        "badge": badge(record),
+        **{"instrumented_s": record.get("instrumented_s"), "device": parameters.get("device")},
+        **{"threads": pairing.threads(record), "code": pairing.code(record), "badge": badge(record)},
     }
 
 

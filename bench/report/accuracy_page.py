@@ -23,8 +23,6 @@ def chapter(entries: Sequence[dict]) -> Markup:
         curves=_curves(trainings) if trainings else None,
         evaluations=evaluations,
         chance=_CHANCE,
-        percent=_percent,
-        interval=_interval,
     )
 
 
@@ -38,29 +36,18 @@ def _curves(trainings: Sequence[dict]) -> go.Figure:
         figure.add_scatter(
             x=[row["epoch"] for row in curves],
             y=rounded([100 * row[key] for row in curves]),
-            mode="lines+markers",
-            name=f"{task}, its own random split",
-            line={"color": colour, "dash": dash},
-            marker_symbol=("circle", "square")[index % 2],
+            **{"mode": "lines+markers", "name": f"{task}, its own random split"},
+            **{"line": {"color": colour, "dash": dash}, "marker_symbol": ("circle", "square")[index % 2]},
             hovertemplate="epoch %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>",
         )
         held_out, (low, high) = entry["held_out_piano_accuracy"], entry["held_out_piano_interval"]
         figure.add_scatter(
             x=[curves[-1]["epoch"]],
             y=[100 * held_out],
-            mode="markers",
-            name=f"{task}, a piano that it never heard",
+            **{"mode": "markers", "name": f"{task}, a piano that it never heard"},
             marker={"color": colour, "symbol": ("star", "diamond")[index % 2], "size": 14},
             error_y={"symmetric": False, "array": [100 * (high - held_out)], "arrayminus": [100 * (held_out - low)]},
             hovertemplate="%{y:.1f} %<extra>%{fullData.name}</extra>",
         )
     figure.update_layout(**layout(400), xaxis_title_text="epoch")
     return figure.update_yaxes(title_text="test accuracy, percent", automargin=True, range=[0, 100])
-
-
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{100 * share:.1f}"
-
-
-def _interval(bounds: Sequence[float] | None) -> str:
-    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" if bounds else "—"

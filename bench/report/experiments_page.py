@@ -85,22 +85,13 @@ def times(rows: Sequence[Row], variable: str) -> Figure:
             places = [ticks.index(row[variable]) + shift for row in mine]
             name = f"{'the original' if key[0] == THEIRS else 'ours, ' + key[0]}, {DEVICES[key[1]]}"
             marks = [(place, value, row) for place, row in zip(places, mine, strict=True) for value in row["samples"]]
-            figure.add_scatter(
-                x=places,
-                y=rounded([row["mean_s"] for row in mine]),
-                mode="lines",
-                legendgroup=name,
-                name=name,
-                line={"color": colour, "dash": dash, "width": 1.5},
-                showlegend=False,
-                hoverinfo="skip",
-            )
+            line = {"color": colour, "dash": dash, "width": 1.5}
+            look = {"mode": "lines", "legendgroup": name, "name": name, "showlegend": False, "hoverinfo": "skip"}
+            figure.add_scatter(x=places, y=rounded([row["mean_s"] for row in mine]), line=line, **look)
             figure.add_scatter(
                 x=[place for place, _, _ in marks],
                 y=rounded([value for _, value, _ in marks]),
-                mode="markers",
-                legendgroup=name,
-                name=name + _kinds(mine, variable),
+                **{"mode": "markers", "legendgroup": name, "name": name + _kinds(mine, variable)},
                 marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.75},
                 customdata=[[f"{row[variable]:,}", row["badge"], _measured(row)] for *_, row in marks],
                 hovertemplate="%{customdata[0]}: %{y:.4g} s %{customdata[1]}%{customdata[2]}"

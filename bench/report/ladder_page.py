@@ -100,10 +100,8 @@ def waterfall(rows: Sequence[Row]) -> Figure:
         figure.add_scatter(
             x=rounded(row["samples"]),
             y=[name] * len(row["samples"]),
-            mode="markers",
-            name="one epoch",
-            legendgroup="epochs",
             showlegend=name == names[0],
+            **{"mode": "markers", "name": "one epoch", "legendgroup": "epochs"},
             marker={"symbol": "line-ns-open", "size": 13, "color": "#e69f00", "line": {"width": 2}},
             hovertemplate="%{x:.4g} s<extra>one epoch</extra>",
         )
@@ -126,12 +124,7 @@ def waterfall(rows: Sequence[Row]) -> Figure:
 
 
 def parts(rows: Sequence[Row], names: Sequence[str] | None = None) -> Figure:
-    """Stacked bars of the parts of every row: milliseconds a clip, seconds an epoch, or shares.
-
-    Args:
-        rows: of `ladder.epoch_row`.
-        names: of the bars; None takes `labels`.
-    """
+    """Stacked bars of the parts of every `ladder.epoch_row`: milliseconds a clip, seconds an epoch, or shares."""
     figure, names = go.Figure(), labels(rows) if names is None else list(names)
     splits, kinds = [ladder.split_s(row) for row in rows], dict.fromkeys(part for row in rows for part in row["parts"])
     factors = {
@@ -145,14 +138,9 @@ def parts(rows: Sequence[Row], names: Sequence[str] | None = None) -> Figure:
     }
     unit = next(iter(values))
     for part, clip_ms in zip(kinds, values[unit], strict=True):
-        figure.add_bar(
-            y=names,
-            x=clip_ms,
-            orientation="h",
-            name=part,
-            marker=_hatched(*PARTS.get(part, ("#8a8f98", "")), "rgba(0,0,0,.35)"),
-            hovertemplate="%{x:.3g} " + part + "<extra>%{y}</extra>",
-        )
+        look = _hatched(*PARTS.get(part, ("#8a8f98", "")), "rgba(0,0,0,.35)")
+        hover = f"%{{x:.3g}} {part}<extra>%{{y}}</extra>"
+        figure.add_bar(y=names, x=clip_ms, orientation="h", name=part, marker=look, hovertemplate=hover)
     figure.update_layout(**layout(220 + 34 * len(rows)), barmode="stack", bargap=0.3)
     figure.update_layout(legend=LEGEND_ABOVE)
     figure.update_xaxes(title_text=unit)
@@ -179,30 +167,23 @@ def losses(rows: Sequence[Row]) -> Figure:
             fill = {"fill": "tonexty", "fillcolor": "rgba(128,128,128,.22)"} if edge < 0 else {"showlegend": False}
             curve = rounded([reference[step] + edge for step in steps])
             add(steps, curve, [edge] * len(steps), line_color=_GREY, **band, **fill)
+    thin = {"name": "other seeds", "legendgroup": "seeds", "line": {"width": 1, "color": _GREY, "dash": "dot"}}
+    thin["hovertemplate"] = "step %{x}: %{y:.6g}<extra>original, another seed</extra>"
     for index, losses in enumerate(rows[0]["losses_of_seeds"]):
         steps = thinned(losses)
-        add(
-            steps,
-            _finite([losses[step] for step in steps]),
-            [None] * len(steps),
-            name="other seeds",
-            legendgroup="seeds",
-            showlegend=index == 0,
-            line={"width": 1, "color": _GREY, "dash": "dot"},
-            hovertemplate="step %{x}: %{y:.6g}<extra>original, another seed</extra>",
-        )
+        curve = _finite([losses[step] for step in steps])
+        add(steps, curve, [None] * len(steps), showlegend=index == 0, **thin)
     for index, (name, row) in enumerate(zip(labels(rows), rows, strict=True)):
         losses, steps = row["losses"], thinned(row["losses"])
         comparable = len(losses) == len(reference)
-        look = {"color": SERIES[index % len(SERIES)], "dash": DASHES[index % len(DASHES)]}
-        add(
-            steps,
-            _finite([losses[step] for step in steps]),
-            _finite([losses[step] - reference[step] for step in steps]) if comparable else [],
-            name=name,
-            line=look | {"width": 1.5 if index else 3.5},
-            hovertemplate="step %{x}: %{y:.6g}<extra>%{fullData.name}</extra>",
-        )
+        difference = _finite([losses[step] - reference[step] for step in steps]) if comparable else []
+        line = {
+            "color": SERIES[index % len(SERIES)],
+            "dash": DASHES[index % len(DASHES)],
+            "width": 1.5 if index else 3.5,
+        }
+        hover = "step %{x}: %{y:.6g}<extra>%{fullData.name}</extra>"
+        add(steps, _finite([losses[step] for step in steps]), difference, name=name, line=line, hovertemplate=hover)
     figure.update_layout(**layout(460), xaxis_title_text="step")
     figure.update_yaxes(title_text="loss", automargin=True, exponentformat="power")
     views = {"losses": ("loss", curves), "difference from the original": ("loss minus the original's", differences)}

@@ -112,11 +112,7 @@ def _figure(
         layers |= dict.fromkeys(names)
         for bar, marker, value in bars:
             figure.add_bar(
-                orientation="h",
-                x=[value(row) for row in rows],
-                y=names,
-                name=bar,
-                marker=marker,
+                **{"orientation": "h", "x": [value(row) for row in rows], "y": names, "name": bar, "marker": marker},
                 customdata=[[row["kind"], _shape(row)] for row in rows],
                 hovertemplate=f"%{{y}}: %{{x:.3~g}} {unit}<br>%{{customdata[0]}} %{{customdata[1]}}"
                 f"<extra>{bar}</extra>",
@@ -124,14 +120,9 @@ def _figure(
             owners.append(index)
         peak = record.get("peak_gflop_per_s")
         if bars is _RATES and peak and rows:
-            figure.add_scatter(
-                x=[peak, peak],
-                y=[names[0], names[-1]],
-                mode="lines",
-                line={"color": "#8a8f98", "dash": "dot", "width": 2},
-                name=f"this machine's best matrix product, {number(peak)} GFLOP/s",
-                hoverinfo="name",
-            )
+            look = {"mode": "lines", "line": {"color": "#8a8f98", "dash": "dot", "width": 2}, "hoverinfo": "name"}
+            look["name"] = f"this machine's best matrix product, {number(peak)} GFLOP/s"
+            figure.add_scatter(x=[peak, peak], y=[names[0], names[-1]], **look)
             owners.append(index)
     figure.update_layout(
         **layout(130 + 24 * len(layers)),

@@ -24,17 +24,6 @@ _OURS, _EAGER = "#3b82f6", "#e8743b"
 _RIVALS = ("#19a979", "#b566d9", "#d94a70", "#b8860b", "#0e8fa8", "#7a6ff0", "#a0522d", "#6b8e23")
 # Instruction classes: blues compute, oranges move, greys steer. Their order is that of the bars.
 _MIX = ("#1f5fbf", "#5b9bf0", "#a7c8f7", "#8a6fd1", "#c2570c", "#f2a65e", "#d94a70", "#6b7280", "#b6bcc6")
-_STATIC_COLUMNS = {
-    "registers": "registers",
-    "spill stores B": "spill_store_bytes",
-    "spill loads B": "spill_load_bytes",
-    "shared B": "shared_bytes",
-    "stack B": "stack_bytes",
-    "threads a block": "threads_per_block",
-    "frames a block": "frames_per_block",
-    "blocks an SM": "blocks_per_sm",
-    "instructions": "instructions",
-}
 
 
 def chapter(records: list[dict]) -> Markup:
@@ -55,13 +44,16 @@ def chapter(records: list[dict]) -> Markup:
         times=times(rows, records) if rows else None,
         starts=select(records, "mel warm start"),
         static=static,
-        static_columns=_STATIC_COLUMNS,
         instruction_mix=instruction_mix([record for record in static if record["analysis"]]),
         left_out=mel_summary.left_out(records),
         contestants={record["parameters"]["contestant"]: record for record in select(records, "mel")},
         fewest_samples=timing.FEWEST_SAMPLES,
         unstable_spread=percent(timing.UNSTABLE_SPREAD),
     )
+
+
+def _log(title: str) -> dict:
+    return {"type": "log", "title": {"text": title}, "dtick": "D2"}
 
 
 def styles(rows: list[dict]) -> dict[str, dict]:
@@ -80,20 +72,14 @@ def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
     """Achieved operations against operations a byte, under the roofs of the most threads; largest batch shown first."""
     mine = [row for row in rows if row["device"] == device]
     cases = sorted({(row["threads"], row["batch"]) for row in mine}, key=lambda key: (-key[0], -key[1]))
-    style, roofs, figure = styles(rows), mel_summary.roofs(records), go.Figure()
-    owners: list[int] = []
+    style, roofs, figure, owners = styles(rows), mel_summary.roofs(records), go.Figure(), []
     for index, (threads, batch) in enumerate(cases):
         for x, y, name, label in _roof_lines(roofs, device, threads):
             flat = y[0] == y[1]
             figure.add_scatter(
-                x=x,
-                y=y,
-                mode="lines+text",
-                text=["", label + " "] if flat else [" " + label, ""],
+                **{"x": x, "y": y, "mode": "lines+text", "name": name, "showlegend": False},
+                **{"text": ["", label + " "] if flat else [" " + label, ""], "textfont": {"size": 10}},
                 textposition="top left" if flat else "bottom right",
-                textfont={"size": 10},
-                name=name,
-                showlegend=False,
                 line={"color": _GREY, "width": 2, "dash": "solid" if flat or name.startswith("memory") else "dot"},
                 hovertemplate=f"{name}<extra></extra>",
             )
@@ -102,25 +88,18 @@ def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
             here = [row for row in mine if (row["contestant"], row["threads"], row["batch"]) == (name, threads, batch)]
             if not here:
                 continue
+            known = [[row["spec"], number(row["p50_ms"]), number(row["gb_per_s"]), row["badge"]] for row in here]
             figure.add_scatter(
                 x=[row["intensity"] for row in here],
                 y=[row["gflop_per_s"] for row in here],
-                name=name,
-                mode="markers",
-                marker={"size": 11, "line": _EDGE, **look},
-                customdata=[
-                    [row["spec"], number(row["p50_ms"]), number(row["gb_per_s"]), row["badge"]] for row in here
-                ],
+                **{"name": name, "mode": "markers", "marker": {"size": 11, "line": _EDGE, **look}},
+                customdata=known,
                 hovertemplate="%{customdata[0]}: %{y:.3g} GFLOP/s, %{customdata[2]} GB/s, %{customdata[1]} ms "
                 "%{customdata[3]}<extra>%{fullData.name}</extra>",
             )
             owners.append(index)
-    operations_a_byte = {
-        "type": "log",
-        "title": {"text": "operations a byte (nominal work over least traffic)"},
-        "range": [math.log10(value) for value in _INTENSITIES],
-        "dtick": "D2",
-    }
+    operations_a_byte = _log("operations a byte (nominal work over least traffic)")
+    operations_a_byte["range"] = [math.log10(value) for value in _INTENSITIES]
     upright = {"yref": "paper", "yanchor": "bottom", "showarrow": False, "textangle": -90, "xshift": 9}
     figure.update_layout(
         **layout(560),
@@ -170,18 +149,13 @@ def speed_ups(rows: list[dict]) -> Figure:
     offsets = dict(zip(specs, (0.22, 0.0, -0.22) if len(specs) > 1 else (0.0,), strict=False))
     for spec, symbol in zip(specs, _SYMBOLS, strict=False):
         here = [row for row in rows if row["spec"] == spec and row["against_eager"] is not None]
+        look = {"opacity": 0.75, "symbol": symbol, "line": _EDGE}
+        look["size"] = [6 + 2.2 * math.log2(row["batch"]) ** 0.8 for row in here]
+        look["color"] = [style[row["contestant"]]["color"] for row in here]
         figure.add_scatter(
             x=[row["against_eager"] for row in here],
             y=[order.index(row["contestant"]) + offsets.get(spec, 0.0) for row in here],
-            name=spec,
-            mode="markers",
-            marker={
-                "size": [6 + 2.2 * math.log2(row["batch"]) ** 0.8 for row in here],
-                "color": [style[row["contestant"]]["color"] for row in here],
-                "opacity": 0.75,
-                "symbol": symbol,
-                "line": _EDGE,
-            },
+            **{"name": spec, "mode": "markers", "marker": look},
             customdata=[[row["contestant"], case(row).label, number(row["p50_ms"]), row["badge"]] for row in here],
             hovertemplate="%{customdata[1]}: %{x:.3g} times, %{customdata[2]} ms %{customdata[3]}"
             "<extra>%{customdata[0]}</extra>",
@@ -190,7 +164,7 @@ def speed_ups(rows: list[dict]) -> Figure:
     named = {"tickvals": list(range(len(order))), "ticktext": order, "range": [-0.6, len(order) - 0.4]}
     figure.update_layout(
         **layout(150 + 46 * len(order)),
-        xaxis={"type": "log", "title": {"text": "times as fast as torchaudio eager"}, "dtick": "D2"},
+        xaxis=_log("times as fast as torchaudio eager"),
         yaxis={**named, "automargin": True},
     )
     return figure, []
@@ -209,9 +183,7 @@ def error_and_speed(rows: list[dict]) -> Figure:
         figure.add_scatter(
             x=[row["clips_per_s"] for row in here],
             y=[row["rms_relative"] or None for row in here],
-            name=name,
-            mode="markers",
-            marker={"size": 9, "opacity": 0.8, "line": _EDGE, **names[name]},
+            **{"name": name, "mode": "markers", "marker": {"size": 9, "opacity": 0.8, "line": _EDGE, **names[name]}},
             customdata=[[case(row).label] for row in here],
             hovertemplate="%{customdata[0]}: %{x:.3g} clips/s, error %{y:.2g}<extra>%{fullData.name}</extra>",
         )
@@ -219,12 +191,8 @@ def error_and_speed(rows: list[dict]) -> Figure:
     for label, (field, title) in errors.items():
         values = [[row[field] or None for row in here] for here in of_contestant.values()]
         choices.append({"label": label, "args": [{"y": values}, {"yaxis.title.text": title}]})
-    first_title = errors["RMS"][1]
-    figure.update_layout(
-        **layout(540),
-        xaxis={"type": "log", "title": {"text": "clips a second"}, "dtick": "D2"},
-        yaxis={"type": "log", "title": {"text": first_title}, "automargin": True, "exponentformat": "power"},
-    )
+    error_axis = {"title": {"text": errors["RMS"][1]}, "automargin": True, "exponentformat": "power"}
+    figure.update_layout(**layout(540), xaxis=_log("clips a second"), yaxis={"type": "log", **error_axis})
     return figure, choices
 
 
@@ -235,15 +203,11 @@ def times(rows: list[dict], records: list[dict]) -> Figure:
     cases.sort(key=lambda one: one != first)
     style, figure, owners = styles(rows), go.Figure(), []
     for record in select(records, "mel"):
-        parameters = record["parameters"]
-        name = parameters["contestant"]
+        name = record["parameters"]["contestant"]
         figure.add_box(**samples_box(record["samples"], name, style[name]["color"], "ms"))
-        owners.append(case(parameters))
-    figure.update_layout(
-        **layout(120 + 36 * len(style)),
-        xaxis={"type": "log", "title": {"text": "milliseconds a call"}, "dtick": "D2"},
-        yaxis={"autorange": "reversed", "automargin": True},
-    )
+        owners.append(case(record["parameters"]))
+    figure.update_layout(**layout(120 + 36 * len(style)), xaxis=_log("milliseconds a call"))
+    figure.update_yaxes(autorange="reversed", automargin=True)
     return figure, views(figure, owners, {one: one.label for one in cases})
 
 
@@ -255,19 +219,10 @@ def instruction_mix(records: list[dict]) -> Figure | None:
     mixes = {f"{r['parameters']['spec']} {r['parameters']['arch']}": r["analysis"]["mix"] for r in records}
     classes = dict.fromkeys(name for mix in mixes.values() for name in mix)
     for index, name in enumerate(classes):
-        figure.add_bar(
-            y=list(mixes),
-            x=[mix.get(name, 0) for mix in mixes.values()],
-            name=name,
-            orientation="h",
-            marker={"color": _MIX[index % len(_MIX)], "line": _EDGE},
-            hovertemplate="%{x} " + name + "<extra>%{y}</extra>",
-        )
-    figure.update_layout(
-        **layout(250 + 34 * len(mixes)),
-        barmode="stack",
-        xaxis={"title": {"text": "instructions in the program"}},
-        yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
-    )
-    figure.update_layout(legend=LEGEND_ABOVE, margin={"t": 40})
+        look = {"name": name, "orientation": "h", "marker": {"color": _MIX[index % len(_MIX)], "line": _EDGE}}
+        counts = [mix.get(name, 0) for mix in mixes.values()]
+        figure.add_bar(y=list(mixes), x=counts, hovertemplate=f"%{{x}} {name}<extra>%{{y}}</extra>", **look)
+    figure.update_layout(**layout(250 + 34 * len(mixes)), barmode="stack")
+    figure.update_layout(legend=LEGEND_ABOVE, margin={"t": 40}, xaxis_title_text="instructions in the program")
+    figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ")
     return figure, []

@@ -49,8 +49,7 @@ def findings(records: list[dict]) -> list[str]:
     if not mine:
         return ["Nothing is measured yet."]
     quiet = [record for record in mine if not record.get("disturbed")]
-    shares = [row(record)["share_of_peak"] for record in select(quiet, "forward")]
-    shares = [share for share in shares if share]
+    shares = [share for record in select(quiet, "forward") if (share := row(record)["share_of_peak"])]
     sentences = disturbance(mine)
     if shares:
         sentences.append(
@@ -78,11 +77,9 @@ def _figure(rows: list[dict]) -> Figure:
     linear = {"xaxis.type": "linear", "xaxis.title.text": "each sample over its case's median", "xaxis.dtick": None}
     absolute = [figures["samples_ms"] for figures in rows]
     relative = [[sample / figures["p50_ms"] for sample in figures["samples_ms"]] for figures in rows]
-    figure.update_layout(
-        **layout(110 + 34 * len(rows)),
-        xaxis={"type": "log", "title": {"text": log["xaxis.title.text"]}, "dtick": "D2"},
-        yaxis={"autorange": "reversed", "automargin": True},
-    )
+    figure.update_layout(**layout(110 + 34 * len(rows)))
+    figure.update_xaxes(type="log", title_text=log["xaxis.title.text"], dtick="D2")
+    figure.update_yaxes(autorange="reversed", automargin=True)
     return figure, [
         {"label": "milliseconds", "args": [{"x": absolute}, log | {"xaxis.autorange": True}]},
         {"label": "over the median", "args": [{"x": relative}, linear | {"xaxis.autorange": True}]},
