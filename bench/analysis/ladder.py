@@ -52,13 +52,11 @@ def epoch_row(record: dict) -> Row:
     """
     parameters, parts, samples = record["parameters"], record.get("parts") or {}, record["samples"]
     clips = record.get("n_clips") or parameters.get("n_clips") or published.TRAIN_SHARE * parameters["num_items"]
-    return {
-        **{"samples": samples, "median_s": median(samples) if samples else None, "first_s": record["first_call"]},
-        **{"least_s": min(samples, default=None), "most_s": max(samples, default=None), "clips": round(clips)},
-        "parts": {part: float(parts[part]) for part in (*EPOCH_PARTS, *parts) if part in parts},
-        **{"instrumented_s": record.get("instrumented_s"), "device": parameters.get("device")},
-        **{"threads": pairing.threads(record), "code": pairing.code(record), "badge": badge(record)},
-    }
+    row = {"samples": samples, "median_s": median(samples) if samples else None, "first_s": record["first_call"]}
+    row |= {"least_s": min(samples, default=None), "most_s": max(samples, default=None), "clips": round(clips)}
+    row["parts"] = {part: float(parts[part]) for part in (*EPOCH_PARTS, *parts) if part in parts}
+    row |= {"instrumented_s": record.get("instrumented_s"), "device": parameters.get("device")}
+    return row | {"threads": pairing.threads(record), "code": pairing.code(record), "badge": badge(record)}
 
 
 def shares(row: Row) -> dict[str, float]:
@@ -114,22 +112,18 @@ def _rows(records: list[dict]) -> list[Row]:
         if worst is None and original:
             worst = _largest_difference(record.get("losses"), original.get("losses"))
         passed = None if worst is None or tolerance is None else worst <= tolerance
+        row |= {"rung": parameters["rung"], "name": parameters["name"], "sentence": record.get("sentence") or ""}
         row |= {
-            "rung": parameters["rung"],
-            "name": parameters["name"],
-            "sentence": record.get("sentence") or "",
             "protocol": parameters.get("protocol") or "full",
             "setting": {words: parameters.get(name) for name, words in _SETTING.items()},
             "mel": (parameters.get("switches") or {}).get("mel"),
             "over_original": reference_s / middle_s if reference_s and middle_s else None,
             "over_previous": previous_s / middle_s if previous_s and middle_s else None,
-            "spread_of_seeds": record.get("spread_of_seeds"),
-            "tolerance": tolerance,
-            "worst_difference": worst,
+            "disturbed_epochs": record.get("disturbed_epochs") or {},
             # What was left out failed, whatever the curves look like.
             "passed": record["name"] == "ladder" and record.get("passes", passed),
-            "disturbed_epochs": record.get("disturbed_epochs") or {},
         }
+        row |= {"spread_of_seeds": record.get("spread_of_seeds"), "tolerance": tolerance, "worst_difference": worst}
         rows.append(row)
     return rows
 

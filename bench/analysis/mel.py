@@ -1,10 +1,11 @@
 """Figures and sentences of the mel profile, computed from its records; the terminal and the page both read these."""
 
-from collections.abc import Callable
+from operator import itemgetter
 from statistics import median
 from typing import NamedTuple
 
 from triadbench.bench.analysis.summary import badge, disturbance, number, percent, select, steadiness
+from triadbench.core.commands.console import table
 from triadbench.core.timing import Timing
 
 EAGER = "torchaudio eager"
@@ -61,10 +62,12 @@ def rows(records: list[dict]) -> list[dict]:
             | {
                 "disturbed": record["disturbed"],
                 "badge": badge(record),
-                "clips_per_s": record["clips"] / seconds,
-                "real_time_factor": record["audio_s"] / seconds,
                 "gb_per_s": gb_per_s,
                 "gflop_per_s": gflop_per_s,
+            }
+            | {
+                "clips_per_s": record["clips"] / seconds,
+                "real_time_factor": record["audio_s"] / seconds,
                 "share_of_memory": gb_per_s / memory if memory else None,
                 "share_of_arithmetic": gflop_per_s / arithmetic if arithmetic else None,
                 "intensity": record["flops"] / record["bytes_moved"],
@@ -100,11 +103,9 @@ def left_out(records: list[dict]) -> list[dict]:
     every = {case(record["parameters"]) for record in records if "contestant" in record["parameters"]}
     entries = []
     for (contestant, device, reason), cases in grouped.items():
-        everywhere = len(cases) == sum(one.device == device for one in every)
         names = ", ".join(f"{spec} x{batch}" for spec, batch in sorted({(one.spec, one.batch) for one in cases}))
-        entries.append(
-            {"contestant": contestant, "device": device, "reason": reason, "cases": "all" if everywhere else names}
-        )
+        where = "all" if len(cases) == sum(one.device == device for one in every) else names
+        entries.append({"contestant": contestant, "device": device, "reason": reason, "cases": where})
     return entries
 
 
@@ -136,16 +137,12 @@ def duels(timings: list[dict]) -> list[dict]:
     """
     pairs = []
     for here in dict.fromkeys(map(case, timings)):
-        ours = min((row for row in timings if case(row) == here and row["ours"]), key=_p50, default=None)
-        rival = min((row for row in timings if case(row) == here and not row["ours"]), key=_p50, default=None)
+        in_order = sorted((row for row in timings if case(row) == here), key=itemgetter("p50_ms"))
+        ours, rival = (next((row for row in in_order if row["ours"] == mine), None) for mine in (True, False))
         if ours and rival:
             ratios = {"against_eager": ours["against_eager"], "against_rival": rival["p50_ms"] / ours["p50_ms"]}
             pairs.append({"case": here, "ours": ours, "rival": rival, **ratios})
     return pairs
-
-
-def _p50(row: dict) -> float:
-    return row["p50_ms"]
 
 
 def _ours_against_rivals(quiet: list[dict]) -> list[str]:
@@ -155,14 +152,12 @@ def _ours_against_rivals(quiet: list[dict]) -> list[str]:
         mine = [duel for duel in pairs if (duel["case"].device, duel["case"].spec) == (device, spec)]
         most = max(duel["case"].threads for duel in mine)
         mine = [duel for duel in mine if duel["case"].threads == most]
-        parts = []
-        for duel in mine:
-            eager = duel["against_eager"]
-            against = f"{number(eager, 2)} times torchaudio eager, " if eager else ""
-            parts.append(
-                f"batch {duel['case'].batch}: {against}{number(duel['against_rival'], 2)} times the best rival "
-                f"({duel['rival']['contestant']})"
-            )
+        parts = [
+            f"batch {duel['case'].batch}: "
+            + (f"{number(duel['against_eager'], 2)} times torchaudio eager, " if duel["against_eager"] else "")
+            + f"{number(duel['against_rival'], 2)} times the best rival ({duel['rival']['contestant']})"
+            for duel in mine
+        ]
         names = ", ".join(dict.fromkeys(duel["ours"]["contestant"] for duel in mine))
         sentences.append(f"{spec}, {mine[0]['case'].place}, {names} runs at {'; '.join(parts)}.")
     return sentences
@@ -251,10 +246,8 @@ def _starts(records: list[dict]) -> list[str]:
 def _absent(records: list[dict]) -> list[str]:
     gaps = left_out(records)
     sentences = []
-    for title, beginnings in {
-        "Not installed": ("not installed",),
-        "Wrong or failed, so not timed": ("wrong", "failed"),
-    }.items():
+    titles = {"Not installed": ("not installed",), "Wrong or failed, so not timed": ("wrong", "failed")}
+    for title, beginnings in titles.items():
         names = dict.fromkeys(gap["contestant"] for gap in gaps if gap["reason"].startswith(beginnings))
         sentences += [f"{title}: {', '.join(names)}."] if names else []
     if records[0]["environment"]["gpu"] is None:
@@ -264,29 +257,19 @@ def _absent(records: list[dict]) -> list[str]:
     return sentences
 
 
-COLUMNS: dict[str, Callable[[dict], object]] = {
-    "case": lambda row: case(row).label,
-    "contestant": lambda row: row["contestant"],
-    "median ms": lambda row: number(row["p50_ms"]),
-    "spread": lambda row: percent(row["spread"]),
-    "clips/s": lambda row: number(row["clips_per_s"]),
-    "x real time": lambda row: number(row["real_time_factor"]),
-    "GFLOP/s": lambda row: number(row["gflop_per_s"]),
-    "RMS error": lambda row: f"{row['rms_relative']:.0e}",
-    "x eager": lambda row: number(row["against_eager"], 2),
-    "": lambda row: row["badge"],
-}
-"""The terminal's table."""
-
-
 def text(result: dict) -> str:
     """The terminal's table, what was left out, and the sentences."""
-    from triadbench.core.commands.console import table
-
-    ordered = sorted(result["measurements"], key=lambda row: (case(row), _p50(row)))
-    cells = [[str(column(row)) for column in COLUMNS.values()] for row in ordered]
+    cells = [
+        [
+            *(case(row).label, row["contestant"], number(row["p50_ms"]), percent(row["spread"])),
+            *(number(row[key]) for key in ("clips_per_s", "real_time_factor", "gflop_per_s")),
+            *(f"{row['rms_relative']:.0e}", number(row["against_eager"], 2), row["badge"]),
+        ]
+        for row in sorted(result["measurements"], key=lambda row: (case(row), row["p50_ms"]))
+    ]
+    headers = "case|contestant|median ms|spread|clips/s|x real time|GFLOP/s|RMS error|x eager|".split("|")
     gaps = [f"- {gap['contestant']} ({gap['device']}, {gap['cases']}): {gap['reason']}" for gap in result["left_out"]]
-    lines = [table(list(COLUMNS), cells), ""]
+    lines = [table(headers, cells), ""]
     if gaps:
         lines += ["Not timed:", *gaps, ""]
     return "\n".join([*lines, *(f"- {sentence}" for sentence in result["findings"]), "", f"Page: {result['page']}"])

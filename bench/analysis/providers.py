@@ -69,8 +69,9 @@ def rows(records: Sequence[dict]) -> list[Row]:
         row["offline"] = dict(sorted(row["offline"].items()))
         row["best_batch"] = max(row["offline"], key=row["offline"].get, default=None)
         row["best"] = row["offline"].get(row["best_batch"])
+    baselines = {_circumstances(row): row for row in reversed(order) if row["format"] == BASELINE}
     for row in order:
-        _compare(row, _baseline(order, row))
+        _compare(row, baselines.get(_circumstances(row)))
     return order
 
 
@@ -92,13 +93,8 @@ def _new_row(form: str, precision: str, provider: str, threads: int, copies: boo
     return row | {"name": _name(form, precision, provider, copies), "samples": [], "agreement": 1.0, "badge": ""}
 
 
-def _baseline(every: list[Row], row: Row) -> Row | None:
-    """Eager PyTorch with torchaudio's mel on the same device, with as many threads and as many copies."""
-    baselines = (other for other in every if other["format"] == BASELINE)
-    return next((other for other in baselines if _circumstances(other) == _circumstances(row)), None)
-
-
 def _circumstances(row: Row) -> tuple[int, bool, bool]:
+    """What a contestant shares with its baseline: threads, copies, and whether it is on the CPU."""
     return row["threads"], row["copies"], row["provider"] == "cpu"
 
 
@@ -118,20 +114,15 @@ def loads(records: Sequence[dict]) -> list[Row]:
     `gpu_memory_mb`, `batch`, `threads`, `bytes` (of the file), `n`, `badge`."""
     measured = {"first_ms": "first_call_ms", "second_ms": "second_call_ms", "memory_mb": "memory_mb"}
     measured |= {"batch_memory_mb": "batch_memory_mb", "gpu_memory_mb": "gpu_memory_mb"}
-    return [
-        {
-            "name": _name(*_contestant(record)),
-            "threads": record["parameters"]["threads"],
-            "batch": record["parameters"]["batch"],
-            "load_ms": _median(record["samples"]),
-            **{name: _median([run[field] for run in record["runs"]]) for name, field in measured.items()},
-            "bytes": record.get("bytes"),
-            "n": len(record["runs"]),
-            "badge": badge(record),
-        }
-        for record in records
-        if record["name"] == LOAD and record["samples"]
-    ]
+    processes = []
+    for record in records:
+        if record["name"] == LOAD and record["samples"]:
+            row = {"name": _name(*_contestant(record)), "load_ms": _median(record["samples"]), "badge": badge(record)}
+            row |= {"bytes": record.get("bytes"), "n": len(record["runs"])}
+            row |= {key: record["parameters"][key] for key in ("threads", "batch")}
+            row |= {name: _median([run[field] for run in record["runs"]]) for name, field in measured.items()}
+            processes.append(row)
+    return processes
 
 
 def _median(values: Sequence[Any]) -> float | None:
@@ -159,11 +150,9 @@ def files_ratio(records: Sequence[dict]) -> tuple[Row, Row, float] | None:
     ways = waits(records, FILES)
     pairs = [
         (ours, loop, loop["median_s"] / ours["median_s"])
-        for ours in ways
-        for loop in ways
-        if ours["what"] == "infer"
-        and loop["what"].startswith("eager loop")
-        and all(ours[key] == loop[key] for key in ("files", "threads", "run"))
+        for ours in (row for row in ways if row["what"] == "infer")
+        for loop in (row for row in ways if row["what"].startswith("eager loop"))
+        if all(ours[key] == loop[key] for key in ("files", "threads", "run"))
     ]
     return max(pairs, key=lambda pair: (pair[0]["files"], -pair[2]), default=None)
 
@@ -278,11 +267,7 @@ def text(records: Sequence[dict]) -> str:
             row["format"] + ("" if row["copies"] else ", no copies"),
             *(row[name] for name in ("precision", "provider", "threads")),
             *(number((row["single"] or {}).get(name)) for name in ("p50", "p99")),
-            number(row["best"]),
-            row["best_batch"],
-            over_eager(row),
-            difference(row),
-            row["badge"],
+            *(number(row["best"]), row["best_batch"], over_eager(row), difference(row), row["badge"]),
         ]
         for row in rows(records)
     ]

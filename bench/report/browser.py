@@ -10,15 +10,8 @@ from triadbench.core.errors import UserError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _QUIET = (
-    "--headless",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-extensions",
-    "--hide-scrollbars",
+    *"--headless --disable-gpu --disable-quic --no-first-run --disable-background-networking".split(),
+    *"--disable-component-update --disable-sync --disable-extensions --hide-scrollbars".split(),
     # No name is found and no address reached: what a page fetches would fail, and be seen to.
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--proxy-server=127.0.0.1:9",
@@ -45,15 +38,8 @@ def run(page: Path, *arguments: str, timeout_s: float = 120.0) -> subprocess.Com
     # A browser run by root, as in a container, refuses to start with its sandbox.
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with tempfile.TemporaryDirectory(prefix="triadbench-browser-", ignore_cleanup_errors=True) as profile:
-        command = [
-            executable,
-            *_QUIET,
-            *sandbox,
-            f"--user-data-dir={profile}",
-            "--virtual-time-budget=8000",
-            *arguments,
-            page.resolve().as_uri(),
-        ]
+        own = [*sandbox, f"--user-data-dir={profile}", "--virtual-time-budget=8000"]
+        command = [executable, *_QUIET, *own, *arguments, page.resolve().as_uri()]
         try:
             return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired as error:

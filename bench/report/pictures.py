@@ -37,7 +37,7 @@ def write_pictures(record_paths: Sequence[Path] | None, folder: Path) -> list[st
     machines = gather.gather(record_paths).machines
     paths = []
     for machine in machines:
-        place = folder if len(machines) == 1 else folder / _slug(machine.label)
+        place = folder if len(machines) == 1 else folder / re.sub(r"[^a-z0-9]+", "-", machine.label.lower()).strip("-")
         for name, title, figure in figures(machine.records):
             out = place / f"{name}.png"
             with atomic_path(out) as temporary:
@@ -54,8 +54,7 @@ def figures(records: list[dict]) -> Iterator[tuple[str, str, go.Figure]]:
             continue
         title = f"One epoch on the {where}: from the original pipeline to the fast one"
         yield f"ladder-{device}", title, ladder_page.waterfall(rows)[0]
-        parts = [row for row in rows if row["parts"]]
-        if parts:
+        if parts := [row for row in rows if row["parts"]]:
             title = f"What one training clip costs on the {where}, rung by rung"
             yield f"ladder-parts-{device}", title, ladder_page.parts(parts)[0]
     timings = mel_summary.rows([record for record in records if gather.is_mel(record)])
@@ -70,19 +69,10 @@ def figures(records: list[dict]) -> Iterator[tuple[str, str, go.Figure]]:
             yield name.replace(" ", "-"), "Training time of an epoch: the original's figures and ours", figure
 
 
-def _slug(label: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-
-
 def _draw(figure: go.Figure, title: str, machine: str, out: Path) -> None:
     height = int(figure.layout.height or 450)
-    figure.update_layout(
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-        font={"color": "#1c2430", "size": 13},
-        width=WIDTH - 24,
-        legend={"font": {"size": 12}},
-    )
+    figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", font={"color": "#1c2430", "size": 13})
+    figure.update_layout(width=WIDTH - 24, legend_font_size=12)
     figure.update_xaxes(gridcolor="#d9dee6", zerolinecolor="#d9dee6")
     figure.update_yaxes(gridcolor="#d9dee6", zerolinecolor="#d9dee6")
     with tempfile.TemporaryDirectory(prefix="triadbench-picture-") as folder:

@@ -54,14 +54,13 @@ def write(parts: dict[str, tuple[list[dict], float]], out: Path, records_path: P
     """
     of_part = {part: records for part, (records, _) in parts.items()}
     environment: dict = next((records[-1]["environment"] for records in of_part.values() if records), {})
-    return {
-        **outputs.write_page(page(of_part), out, records_path, environment, begun),
-        "parts": {
-            part: {"records": len(records), "seconds": seconds, "findings": findings(part, records)}
-            for part, (records, seconds) in parts.items()
-        },
-        "traces": [str(out.parent / record["trace"]) for record in of_part.get("layers", [])],
+    summaries = {
+        part: {"records": len(records), "seconds": seconds, "findings": findings(part, records)}
+        for part, (records, seconds) in parts.items()
     }
+    traces = [str(out.parent / record["trace"]) for record in of_part.get("layers", [])]
+    result = outputs.write_page(page(of_part), out, records_path, environment, begun)
+    return result | {"parts": summaries, "traces": traces}
 
 
 def text(result: dict) -> str:

@@ -101,34 +101,16 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
         chapters, missing = _chapters(machine, gathered, sentences, problems)
         label = machine.label if machine.records else "no machine: these records hold no timing"
         pages.append((label, chapters))
-        machines.append(
-            {
-                "label": machine.label,
-                "records": len(machine.records),
-                "story": sentences,
-                "chapters": [chapter.id for chapter in chapters],
-                "missing": missing,
-            }
-        )
-    count = len(gathered.machines)
-    lead = (
-        "The training study, explained and beaten: "
-        f"{sum(len(machine.records) for machine in gathered.machines):,} records of {count} "
-        f"machine{'' if count == 1 else 's'}."
-    )
+        entry = {"label": machine.label, "records": len(machine.records), "story": sentences}
+        machines.append(entry | {"chapters": [chapter.id for chapter in chapters], "missing": missing})
+    total, count = sum(len(machine.records) for machine in gathered.machines), len(gathered.machines)
+    lead = f"The training study, explained and beaten: {total:,} records of {count} machine{'s' * (count != 1)}."
     with atomic_path(Path(out)) as temporary:
         # A name may hold half a character, which UTF-8 cannot write.
         temporary.write_text(page(TITLE, lead, pages), encoding="utf-8", errors="backslashreplace")
         size = temporary.stat().st_size
-    return {
-        "page": str(out),
-        "bytes": size,
-        "machines": machines,
-        "accuracy": len(gathered.accuracy),
-        "files": gathered.files,
-        "problems": problems,
-        "passed_over": gathered.passed_over,
-    }
+    result = {"page": str(out), "bytes": size, "machines": machines, "accuracy": len(gathered.accuracy)}
+    return result | {"files": gathered.files, "problems": problems, "passed_over": gathered.passed_over}
 
 
 def text(result: dict) -> str:
