@@ -33,11 +33,9 @@ def tell(records: Sequence[dict], has_gpu: bool) -> list[Row]:
         dicts of `key`, `text`, `numbers` (plain values; {} where nothing was measured) and `missing` (the command that
         makes the records, or None).
     """
-    tellers = {
-        **{"why": ("the ladder", _why), "where": ("the ladder", _where), "gain": ("the pipelines", _gain)},
-        **{"mel": ("mel", _mel), "gpu": ("the GPU", functools.partial(_gpu, has_gpu=has_gpu))},
-        "providers": ("the exported files", _providers),
-    }
+    tellers = {"why": ("the ladder", _why), "where": ("the ladder", _where), "gain": ("the pipelines", _gain)}
+    tellers |= {"mel": ("mel", _mel), "gpu": ("the GPU", functools.partial(_gpu, has_gpu=has_gpu))}
+    tellers["providers"] = ("the exported files", _providers)
     findings = []
     for key, (subject, teller) in tellers.items():
         try:

@@ -129,8 +129,9 @@ def latest(timings: list[dict]) -> list[dict]:
     for record in kept:
         if _kind(record) == "ladder":
             # With the original's rung a new climb begins: nothing of an older one stays beside it.
-            before = [] if record["parameters"].get("rung") == 0 else climbs.get(_climb(record), [])
-            climbs[_climb(record)] = [*before, record]
+            parameters = record["parameters"]
+            climb = (*(_hashable(parameters.get(name)) for name in ("device", "task")), pairing.threads(record))
+            climbs[climb] = [*([] if parameters.get("rung") == 0 else climbs.get(climb, [])), record]
     others = [record for record in kept if _kind(record) != "ladder"]
     return _last_of_each([*others, *itertools.chain(*climbs.values())], _case)
 
@@ -205,11 +206,6 @@ def _case(record: dict) -> tuple:
     parameters = {k: v for k, v in record["parameters"].items() if k not in _NOT_THE_CASE.get(kind, ())}
     threads = pairing.threads(record) if kind in _BY_THREADS else None
     return kind, threads, _json(parameters)
-
-
-def _climb(record: dict) -> tuple:
-    parameters = record["parameters"]
-    return _hashable(parameters.get("device")), _hashable(parameters.get("task")), pairing.threads(record)
 
 
 def _preference(run: list[dict]) -> tuple:

@@ -45,15 +45,14 @@ def steadiness(records: Sequence[dict]) -> list[str]:
         return []
     unstable = sum(is_unstable(record["samples"]) for record in records)
     percent = f"{100 * UNSTABLE_SPREAD:.0f} %"
-    if not unstable:
-        return [
-            f"All {len(records)} timings are steady: the middle half of the samples lies within {percent} of the "
-            "median."
-        ]
-    return [
+    sentence = (
         f"{unstable} of {len(records)} timings are unstable (the middle half of the samples spans more than {percent} "
         "of the median), as on a machine that is busy with other work: trust ratios more than times, and run again."
-    ]
+    )
+    steady = (
+        f"All {len(records)} timings are steady: the middle half of the samples lies within {percent} of the median."
+    )
+    return [sentence if unstable else steady]
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -33,18 +33,17 @@ def _curves(trainings: Sequence[dict]) -> go.Figure:
         task, curves = entry["parameters"]["task"], entry["curves"]
         key = next(key for key in curves[0] if key.endswith("accuracy"))
         colour, dash = SERIES[index % len(SERIES)], DASHES[index % len(DASHES)]
-        figure.add_scatter(
-            x=[row["epoch"] for row in curves],
-            y=rounded([100 * row[key] for row in curves]),
-            **{"mode": "lines+markers", "name": f"{task}, its own random split"},
-            **{"line": {"color": colour, "dash": dash}, "marker_symbol": ("circle", "square")[index % 2]},
-            hovertemplate="epoch %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>",
-        )
+        look = {"mode": "lines+markers", "name": f"{task}, its own random split"}
+        look |= {"line": {"color": colour, "dash": dash}, "marker_symbol": ("circle", "square")[index % 2]}
+        look["hovertemplate"] = "epoch %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>"
+        shares = rounded([100 * row[key] for row in curves])
+        figure.add_scatter(x=[row["epoch"] for row in curves], y=shares, **look)
         held_out, (low, high) = entry["held_out_piano_accuracy"], entry["held_out_piano_interval"]
         figure.add_scatter(
             x=[curves[-1]["epoch"]],
             y=[100 * held_out],
-            **{"mode": "markers", "name": f"{task}, a piano that it never heard"},
+            mode="markers",
+            name=f"{task}, a piano that it never heard",
             marker={"color": colour, "symbol": ("star", "diamond")[index % 2], "size": 14},
             error_y={"symmetric": False, "array": [100 * (high - held_out)], "arrayminus": [100 * (held_out - low)]},
             hovertemplate="%{y:.1f} %<extra>%{fullData.name}</extra>",

@@ -13,6 +13,7 @@ from triadbench.bench.analysis.summary import DEVICES, number, span
 from triadbench.bench.report.figures import Figure, layout, rounded, views
 from triadbench.bench.report.page import render
 
+TITLE = "The original's experiments, again"
 _TITLES = {"batch-size": "Epoch time and batch size", "data-size": "Epoch time and number of clips"}
 _LOOKS = {
     (THEIRS, "cpu"): ("#8a8f98", "circle", "dot"),
@@ -88,10 +89,11 @@ def times(rows: Sequence[Row], variable: str) -> Figure:
             line = {"color": colour, "dash": dash, "width": 1.5}
             look = {"mode": "lines", "legendgroup": name, "name": name, "showlegend": False, "hoverinfo": "skip"}
             figure.add_scatter(x=places, y=rounded([row["mean_s"] for row in mine]), line=line, **look)
+            look = {"mode": "markers", "legendgroup": name, "name": name + _kinds(mine, variable)}
             figure.add_scatter(
                 x=[place for place, _, _ in marks],
                 y=rounded([value for _, value, _ in marks]),
-                **{"mode": "markers", "legendgroup": name, "name": name + _kinds(mine, variable)},
+                **look,
                 marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.75},
                 customdata=[[f"{row[variable]:,}", row["badge"], _measured(row)] for *_, row in marks],
                 hovertemplate="%{customdata[0]}: %{y:.4g} s %{customdata[1]}%{customdata[2]}"

@@ -12,6 +12,7 @@ from triadbench.bench.analysis.summary import DEVICES, number
 from triadbench.bench.report.figures import DASHES, LEGEND_ABOVE, PARTS, SERIES, Figure, layout, rounded, thinned
 from triadbench.bench.report.page import render
 
+TITLE = "The ladder: from the original pipeline to the fast one"
 _KINDS = {"whole epoch": ("#7d8590", ""), "saved": ("#0072b2", "/"), "added": ("#d55e00", "x")}
 """Kind of a waterfall's bar -> colour and hatching."""
 _ROOM = 1.45  # what the longest bar leaves for its label
@@ -96,14 +97,12 @@ def waterfall(rows: Sequence[Row]) -> Figure:
                 customdata=[[number(low), number(high), ratio] for _, _, low, high, ratio, _ in drawn],
                 hovertemplate="%{customdata[0]} to %{customdata[1]} s %{customdata[2]}<extra>%{y}</extra>",
             )
+    marks = {"mode": "markers", "name": "one epoch", "legendgroup": "epochs"}
+    marks["marker"] = {"symbol": "line-ns-open", "size": 13, "color": "#e69f00", "line": {"width": 2}}
+    marks["hovertemplate"] = "%{x:.4g} s<extra>one epoch</extra>"
     for name, row in zip(names, rows, strict=False):
         figure.add_scatter(
-            x=rounded(row["samples"]),
-            y=[name] * len(row["samples"]),
-            showlegend=name == names[0],
-            **{"mode": "markers", "name": "one epoch", "legendgroup": "epochs"},
-            marker={"symbol": "line-ns-open", "size": 13, "color": "#e69f00", "line": {"width": 2}},
-            hovertemplate="%{x:.4g} s<extra>one epoch</extra>",
+            x=rounded(row["samples"]), y=[name] * len(row["samples"]), showlegend=name == names[0], **marks
         )
     # A label stands beyond the marks of single epochs, which may lie right of the bar.
     ends = [

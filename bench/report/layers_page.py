@@ -111,12 +111,10 @@ def _figure(
         names = [row["layer"] for row in rows]
         layers |= dict.fromkeys(names)
         for bar, marker, value in bars:
-            figure.add_bar(
-                **{"orientation": "h", "x": [value(row) for row in rows], "y": names, "name": bar, "marker": marker},
-                customdata=[[row["kind"], _shape(row)] for row in rows],
-                hovertemplate=f"%{{y}}: %{{x:.3~g}} {unit}<br>%{{customdata[0]}} %{{customdata[1]}}"
-                f"<extra>{bar}</extra>",
-            )
+            look = {"name": bar, "marker": marker, "orientation": "h"}
+            look["customdata"] = [[row["kind"], _shape(row)] for row in rows]
+            hover = f"%{{y}}: %{{x:.3~g}} {unit}<br>%{{customdata[0]}} %{{customdata[1]}}<extra>{bar}</extra>"
+            figure.add_bar(x=[value(row) for row in rows], y=names, hovertemplate=hover, **look)
             owners.append(index)
         peak = record.get("peak_gflop_per_s")
         if bars is _RATES and peak and rows:
@@ -124,14 +122,11 @@ def _figure(
             look["name"] = f"this machine's best matrix product, {number(peak)} GFLOP/s"
             figure.add_scatter(x=[peak, peak], y=[names[0], names[-1]], **look)
             owners.append(index)
-    figure.update_layout(
-        **layout(130 + 24 * len(layers)),
-        barmode="group" if bars is _RATES else "stack",
-        bargap=0.25,
-        xaxis={"title": {"text": unit}, "rangemode": "tozero"},
-        yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  ", "type": "category"},
-    )
+    barmode = "group" if bars is _RATES else "stack"
+    figure.update_layout(**layout(130 + 24 * len(layers)), barmode=barmode, bargap=0.25)
     figure.update_layout(legend=LEGEND_ABOVE, margin={"t": 40})
+    figure.update_xaxes(title_text=unit, rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ", type="category")
     return figure, views(figure, owners, dict(enumerate(map(_variant, records))))
 
 

@@ -76,13 +76,11 @@ def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
     for index, (threads, batch) in enumerate(cases):
         for x, y, name, label in _roof_lines(roofs, device, threads):
             flat = y[0] == y[1]
-            figure.add_scatter(
-                **{"x": x, "y": y, "mode": "lines+text", "name": name, "showlegend": False},
-                **{"text": ["", label + " "] if flat else [" " + label, ""], "textfont": {"size": 10}},
-                textposition="top left" if flat else "bottom right",
-                line={"color": _GREY, "width": 2, "dash": "solid" if flat or name.startswith("memory") else "dot"},
-                hovertemplate=f"{name}<extra></extra>",
-            )
+            look = {"name": name, "showlegend": False, "mode": "lines+text", "hovertemplate": f"{name}<extra></extra>"}
+            look |= {"text": ["", label + " "] if flat else [" " + label, ""], "textfont": {"size": 10}}
+            look["textposition"] = "top left" if flat else "bottom right"
+            dash = "solid" if flat or name.startswith("memory") else "dot"
+            figure.add_scatter(x=x, y=y, line={"color": _GREY, "width": 2, "dash": dash}, **look)
             owners.append(index)
         for name, look in style.items():
             here = [row for row in mine if (row["contestant"], row["threads"], row["batch"]) == (name, threads, batch)]
@@ -92,7 +90,9 @@ def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
             figure.add_scatter(
                 x=[row["intensity"] for row in here],
                 y=[row["gflop_per_s"] for row in here],
-                **{"name": name, "mode": "markers", "marker": {"size": 11, "line": _EDGE, **look}},
+                name=name,
+                mode="markers",
+                marker={"size": 11, "line": _EDGE, **look},
                 customdata=known,
                 hovertemplate="%{customdata[0]}: %{y:.3g} GFLOP/s, %{customdata[2]} GB/s, %{customdata[1]} ms "
                 "%{customdata[3]}<extra>%{fullData.name}</extra>",
@@ -155,7 +155,9 @@ def speed_ups(rows: list[dict]) -> Figure:
         figure.add_scatter(
             x=[row["against_eager"] for row in here],
             y=[order.index(row["contestant"]) + offsets.get(spec, 0.0) for row in here],
-            **{"name": spec, "mode": "markers", "marker": look},
+            name=spec,
+            mode="markers",
+            marker=look,
             customdata=[[row["contestant"], case(row).label, number(row["p50_ms"]), row["badge"]] for row in here],
             hovertemplate="%{customdata[1]}: %{x:.3g} times, %{customdata[2]} ms %{customdata[3]}"
             "<extra>%{customdata[0]}</extra>",
@@ -183,7 +185,9 @@ def error_and_speed(rows: list[dict]) -> Figure:
         figure.add_scatter(
             x=[row["clips_per_s"] for row in here],
             y=[row["rms_relative"] or None for row in here],
-            **{"name": name, "mode": "markers", "marker": {"size": 9, "opacity": 0.8, "line": _EDGE, **names[name]}},
+            name=name,
+            mode="markers",
+            marker={"size": 9, "opacity": 0.8, "line": _EDGE, **names[name]},
             customdata=[[case(row).label] for row in here],
             hovertemplate="%{customdata[0]}: %{x:.3g} clips/s, error %{y:.2g}<extra>%{fullData.name}</extra>",
         )

@@ -80,12 +80,7 @@ def render(template: str, **values: object) -> Markup:
 
 
 def page(title: str, lead: str, machines: Sequence[tuple[str, Sequence[Chapter]]]) -> str:
-    """The whole HTML page.
-
-    Args:
-        title, lead: heading and the line below it.
-        machines: (label, chapters) of each machine, the one to show first in front.
-    """
+    """The whole HTML page: heading, the line below it, and (label, chapters) of each machine, the first shown first."""
     return str(render("page.html", title=title, lead=lead, machines=machines))
 
 

@@ -20,14 +20,10 @@ _HEAD = 64  # pixels that title and machine take above a figure
 
 
 def write_pictures(record_paths: Sequence[Path] | None, folder: Path) -> list[str]:
-    """Draw what the records hold: ladders, mel rivals, experiments beside the original.
-
-    Args:
-        record_paths: as of `bench.report.report.write_report`.
-        folder: where to write NAME.png; with several machines one folder in it for each.
+    """Draw what the records (as of `write_report`) hold: ladders, mel rivals, experiments beside the original.
 
     Returns:
-        paths of the pictures.
+        paths of the pictures NAME.png in `folder`; with several machines each has its own folder there.
 
     Raises:
         UserError: no browser on the PATH, no records, or the disk refuses.

@@ -16,7 +16,7 @@ TITLES = {
 }
 _MODULES = {"layers": layers_page, "step": networks_page, "pipeline": pipeline_page, "lines": lines_page}
 CHAPTERS = {"mel": mel_page.chapter} | {part: module.chapter for part, module in _MODULES.items()}
-_FINDINGS = {"mel": mel_summary.findings} | {part: module.findings for part, module in _MODULES.items()}
+FINDINGS = {"mel": mel_summary.findings} | {part: module.findings for part, module in _MODULES.items()}
 
 
 def page(parts: dict[str, list[dict]]) -> str:
@@ -31,31 +31,20 @@ def page(parts: dict[str, list[dict]]) -> str:
     return machine_page("Where the time goes on this machine", "Profile", shown, records)
 
 
-def findings(part: str, records: list[dict]) -> list[str]:
-    """What a part's records say, in sentences."""
-    return _FINDINGS[part](records)
-
-
 def write(parts: dict[str, tuple[list[dict], float]], out: Path, records_path: Path, begun: float) -> dict:
     """Write the page of one run.
 
     Args:
         parts: {part: (its records, seconds)}.
-        out: HTML page, written whole or not at all.
-        records_path: where the records are.
-        begun: `time.perf_counter()` of the run's start, in seconds.
+        out, records_path, begun: as of `bench.outputs.write_page`, which also raises.
 
     Returns:
-        `page`, `records` (paths), `seconds`, `environment`, `parts` {part: {"records": n, "seconds", "findings"}},
-        `traces` (paths).
-
-    Raises:
-        UserError: the page cannot be written.
+        what that returns, with `parts` {part: {"records": n, "seconds", "findings"}} and `traces` (paths).
     """
     of_part = {part: records for part, (records, _) in parts.items()}
     environment: dict = next((records[-1]["environment"] for records in of_part.values() if records), {})
     summaries = {
-        part: {"records": len(records), "seconds": seconds, "findings": findings(part, records)}
+        part: {"records": len(records), "seconds": seconds, "findings": FINDINGS[part](records)}
         for part, (records, seconds) in parts.items()
     }
     traces = [str(out.parent / record["trace"]) for record in of_part.get("layers", [])]

@@ -91,7 +91,9 @@ def latencies(rows: Sequence[Row]) -> Figure:
         slower = 2.0 ** np.arange(0, np.log2(max(n, 2)) + 1e-9, 0.25)
         tails.append((rounded(slower.tolist()), rounded(np.quantile(ordered, 1 - 1 / slower).tolist())))
         figure.add_scatter(
-            **{"x": curves[-1][0], "y": curves[-1][1], "mode": "lines"},
+            x=curves[-1][0],
+            y=curves[-1][1],
+            mode="lines",
             **_look(rows, row, shape="hv"),
             hovertemplate="%{x:.3g}, %{y:.4g}<extra>%{fullData.name}</extra>",
         )
@@ -126,7 +128,9 @@ def throughput(rows: Sequence[Row]) -> Figure:
             figure.add_scatter(
                 x=[crossing["batch"]],
                 y=[row["offline"][crossing["batch"]]],
-                **{"mode": "markers", "showlegend": False, "name": "faster than the CPU"},
+                mode="markers",
+                showlegend=False,
+                name="faster than the CPU",
                 marker={"symbol": "circle-open", "size": 22, "color": "#d55e00", "line": {"width": 2}},
                 hovertemplate=f"from batch %{{x}} on {row['name']} is faster than every CPU contestant<extra></extra>",
             )

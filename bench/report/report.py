@@ -59,13 +59,10 @@ def _profiled(part: str, names: Sequence[str]) -> _Part:
     return _Part(part, profile_page.TITLES[part], names, profile_page.CHAPTERS[part], command)
 
 
-_LADDER = "The ladder: from the original pipeline to the fast one"
 _PARTS = (
     _Part("mel", "Mel spectrograms: ours and their rivals", (), mel_page.chapter, story.MEL),
-    _Part("ladder", _LADDER, ladder_numbers.NAMES, ladder_page.chapter, story.LADDER),
-    _Part(
-        "experiments", "The original's experiments, again", [*experiment_numbers.NAMES], experiments_page.chapter, ""
-    ),
+    _Part("ladder", ladder_page.TITLE, ladder_numbers.NAMES, ladder_page.chapter, story.LADDER),
+    _Part("experiments", experiments_page.TITLE, [*experiment_numbers.NAMES], experiments_page.chapter, ""),
     _profiled("pipeline", [pipeline_page.NAME]),
     _profiled("lines", ["lines"]),
     _Part(
