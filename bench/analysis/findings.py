@@ -5,7 +5,7 @@ program reads what a person reads.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
@@ -23,16 +23,13 @@ MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, Arithm
 
 
 def tell(records: Sequence[dict], has_gpu: bool) -> list[Row]:
-    """Six sentences.
-
-    Args:
-        records: of one machine.
-        has_gpu: whether that machine has a GPU, to say why GPU figures are missing.
+    """Six sentences on the records of one machine; `has_gpu` says why GPU figures are missing.
 
     Returns:
         dicts of `key`, `text`, `numbers` (plain values; {} where nothing was measured) and `missing` (the command that
         makes the records, or None).
     """
+    tellers: dict[str, tuple[str, Callable[[Sequence[dict]], Finding]]]
     tellers = {"why": ("the ladder", _why), "where": ("the ladder", _where), "gain": ("the pipelines", _gain)}
     tellers |= {"mel": ("mel", _mel), "gpu": ("the GPU", functools.partial(_gpu, has_gpu=has_gpu))}
     tellers["providers"] = ("the exported files", _providers)
@@ -195,11 +192,10 @@ def _caveats(rows: Sequence[Row]) -> str:
         "disturbed": "disturbed: other programs used the processor meanwhile",
         "unstable": "unstable: the middle half of their samples spans more than 20 % of the median",
     }
-    counts = {word: sum(row["badge"] == word for row in rows) for word in meanings}
     caveats = [
-        f"{count} of these {len(rows)} timings {'is' if count == 1 else 'are'} {meanings[word]}"
-        for word, count in counts.items()
-        if count
+        f"{count} of these {len(rows)} timings {'is' if count == 1 else 'are'} {meaning}"
+        for word, meaning in meanings.items()
+        if (count := sum(row["badge"] == word for row in rows))
     ]
     return f" ({'; '.join(caveats)}.)" if caveats else ""
 

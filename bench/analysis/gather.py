@@ -124,7 +124,8 @@ def latest(timings: list[dict]) -> list[dict]:
         environment = record["environment"]
         key = (record.get("effort"), environment.get("code"), environment.get("commit"))
         runs.setdefault(tuple(map(_hashable, key)), []).append(record)
-    kept += max(runs.values(), key=_preference, default=[])
+    if runs:
+        kept += max(runs.values(), key=_preference)
     climbs: dict[tuple, list[dict]] = {}
     for record in kept:
         if _kind(record) == "ladder":

@@ -232,14 +232,10 @@ def explain(records: Sequence[dict]) -> list[str]:
 
 
 def _cpu_and_gpu(cpu: list[Row], gpu: list[Row]) -> list[str]:
-    settings = [row["setting"] | {"threads": row["threads"]} for row in (cpu[0], gpu[0])]
-    unlike = [
-        f"{name} {value} and {settings[1][name]}" for name, value in settings[0].items() if value != settings[1][name]
-    ]
-    if unlike:
-        return [
-            f"The CPU's and the GPU's ladder are not compared: they were measured with different {', '.join(unlike)}."
-        ]
+    here, there = (row["setting"] | {"threads": row["threads"]} for row in (cpu[0], gpu[0]))
+    if unlike := [f"{name} {value} and {there[name]}" for name, value in here.items() if value != there[name]]:
+        reason = f"they were measured with different {', '.join(unlike)}"
+        return [f"The CPU's and the GPU's ladder are not compared: {reason}."]
     preparing, network = (
         [row["median_s"] * share(row, parts) for row in (cpu[0], gpu[0])] for parts in (PREPARING, NETWORK)
     )

@@ -17,13 +17,8 @@ def chapter(entries: Sequence[dict]) -> Markup:
     trainings = [entry for entry in entries if entry.get("name") == "original recipe"]
     if not evaluations and not trainings:
         return Markup()
-    return render(
-        "accuracy.html",
-        trainings=trainings,
-        curves=_curves(trainings) if trainings else None,
-        evaluations=evaluations,
-        chance=_CHANCE,
-    )
+    curves = _curves(trainings) if trainings else None
+    return render("accuracy.html", trainings=trainings, curves=curves, evaluations=evaluations, chance=_CHANCE)
 
 
 def _curves(trainings: Sequence[dict]) -> go.Figure:

@@ -22,11 +22,8 @@ _GREY = "rgba(128,128,128,.6)"
 def chapter(records: Sequence[dict]) -> Markup:
     """HTML of all ladders in the records of one machine; "" where there is none."""
     ladders = [_ladder(case, rows) for case, rows in ladder.ladders(records).items()]
-    if not ladders:
-        return Markup()
-    return render(
-        "ladder.html", sentences=ladder.sentences(records), ladders=ladders, proof=proof, ms=ladder.per_clip_ms
-    )
+    values = {"sentences": ladder.sentences(records), "proof": proof, "ms": ladder.per_clip_ms}
+    return render("ladder.html", ladders=ladders, **values) if ladders else Markup()
 
 
 def _ladder(case: Case, rows: list[Row]) -> dict:
@@ -170,8 +167,7 @@ def losses(rows: Sequence[Row]) -> Figure:
     thin["hovertemplate"] = "step %{x}: %{y:.6g}<extra>original, another seed</extra>"
     for index, losses in enumerate(rows[0]["losses_of_seeds"]):
         steps = thinned(losses)
-        curve = _finite([losses[step] for step in steps])
-        add(steps, curve, [None] * len(steps), showlegend=index == 0, **thin)
+        add(steps, _finite([losses[step] for step in steps]), [None] * len(steps), showlegend=index == 0, **thin)
     for index, (name, row) in enumerate(zip(labels(rows), rows, strict=True)):
         losses, steps = row["losses"], thinned(row["losses"])
         comparable = len(losses) == len(reference)

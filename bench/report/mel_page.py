@@ -58,8 +58,7 @@ def _log(title: str) -> dict:
 
 def styles(rows: list[dict]) -> dict[str, dict]:
     """Contestant -> colour and symbol, the same in every figure: shape tells them apart without colour."""
-    ours = dict.fromkeys(row["contestant"] for row in rows if row["ours"])
-    rivals = dict.fromkeys(row["contestant"] for row in rows if not row["ours"])
+    ours, rivals = (dict.fromkeys(row["contestant"] for row in rows if row["ours"] == mine) for mine in (True, False))
     colours = dict.fromkeys(ours, _OURS) | {name: _RIVALS[i % len(_RIVALS)] for i, name in enumerate(rivals)}
     if mel_summary.EAGER in rivals:
         colours[mel_summary.EAGER] = _EAGER
@@ -164,11 +163,8 @@ def speed_ups(rows: list[dict]) -> Figure:
         )
     figure.add_vline(x=1, line={"color": _GREY, "dash": "dot", "width": 1})
     named = {"tickvals": list(range(len(order))), "ticktext": order, "range": [-0.6, len(order) - 0.4]}
-    figure.update_layout(
-        **layout(150 + 46 * len(order)),
-        xaxis=_log("times as fast as torchaudio eager"),
-        yaxis={**named, "automargin": True},
-    )
+    figure.update_layout(**layout(150 + 46 * len(order)), xaxis=_log("times as fast as torchaudio eager"))
+    figure.update_yaxes(automargin=True, **named)
     return figure, []
 
 

@@ -85,12 +85,7 @@ def page(title: str, lead: str, machines: Sequence[tuple[str, Sequence[Chapter]]
 
 
 def machine_page(title: str, what: str, chapters: Sequence[Chapter], records: Sequence[dict]) -> str:
-    """The page of one run on one machine, with the machine as its last chapter.
-
-    Args:
-        what: of the line below the title, as "Profile".
-        records: of the run; the first says on which machine and when.
-    """
+    """The page of one run on one machine, which is its last chapter; `what` is its kind, as "Profile"."""
     if not records:
         return page(title, "", [("nothing measured", chapters)])
     machine = records[0]["environment"]

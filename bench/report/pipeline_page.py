@@ -15,11 +15,8 @@ _ORDER = ("original", "fast")
 
 def chapter(records: Sequence[dict]) -> Markup:
     """The last record of each case; nothing where there is none."""
-    pipelines = groups(records)
-    if not pipelines:
-        return Markup()
-    views = [_group(case, rows) for case, rows in pipelines.items()]
-    return render("pipeline.html", findings=findings(records), groups=views)
+    views = [_group(case, rows) for case, rows in groups(records).items()]
+    return render("pipeline.html", findings=findings(records), groups=views) if views else Markup()
 
 
 def findings(records: Sequence[dict]) -> list[str]:

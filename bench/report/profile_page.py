@@ -20,11 +20,7 @@ FINDINGS = {"mel": mel_summary.findings} | {part: module.findings for part, modu
 
 
 def page(parts: dict[str, list[dict]]) -> str:
-    """The whole HTML page.
-
-    Args:
-        parts: {part: its records}; parts are the keys of `TITLES`.
-    """
+    """The whole HTML page of {part: its records}; parts are the keys of `TITLES`."""
     chapters = [Chapter(part, TITLES[part], CHAPTERS[part](records)) for part, records in parts.items()]
     shown = [chapter for chapter in chapters if chapter.body]
     records = [record for records in parts.values() for record in records]

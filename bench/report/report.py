@@ -140,8 +140,8 @@ def _chapters(
             body = _CARD.format(Markup("{}.").format(line))
         if not body and command:
             missing.append(f"{title}: {command}")
-            words = Markup("Not measured on this machine. <code>{}</code> makes the records.").format(command)
-            body = _CARD.format(words)
+            words = Markup("Not measured on this machine. <code>{}</code> makes the records.")
+            body = _CARD.format(words.format(command))
         if body:
             chapters.append(Chapter(chapter_id, title, body))
 
