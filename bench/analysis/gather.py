@@ -125,7 +125,8 @@ def latest(timings: list[dict]) -> list[dict]:
         key = (record.get("effort"), environment.get("code"), environment.get("commit"))
         runs.setdefault(tuple(map(_hashable, key)), []).append(record)
     if runs:
-        kept += max(runs.values(), key=_preference)
+        preferred = max(runs.values(), key=_preference)
+        kept += preferred
     climbs: dict[tuple, list[dict]] = {}
     for record in kept:
         if _kind(record) == "ladder":

@@ -28,7 +28,7 @@ def _curves(trainings: Sequence[dict]) -> go.Figure:
         task, curves = entry["parameters"]["task"], entry["curves"]
         key = next(key for key in curves[0] if key.endswith("accuracy"))
         colour, dash = SERIES[index % len(SERIES)], DASHES[index % len(DASHES)]
-        look = {"mode": "lines+markers", "name": f"{task}, its own random split"}
+        look: dict[str, object] = {"mode": "lines+markers", "name": f"{task}, its own random split"}
         look |= {"line": {"color": colour, "dash": dash}, "marker_symbol": ("circle", "square")[index % 2]}
         look["hovertemplate"] = "epoch %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>"
         shares = rounded([100 * row[key] for row in curves])

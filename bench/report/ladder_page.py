@@ -94,7 +94,7 @@ def waterfall(rows: Sequence[Row]) -> Figure:
                 customdata=[[number(low), number(high), ratio] for _, _, low, high, ratio, _ in drawn],
                 hovertemplate="%{customdata[0]} to %{customdata[1]} s %{customdata[2]}<extra>%{y}</extra>",
             )
-    marks = {"mode": "markers", "name": "one epoch", "legendgroup": "epochs"}
+    marks: dict[str, object] = {"mode": "markers", "name": "one epoch", "legendgroup": "epochs"}
     marks["marker"] = {"symbol": "line-ns-open", "size": 13, "color": "#e69f00", "line": {"width": 2}}
     marks["hovertemplate"] = "%{x:.4g} s<extra>one epoch</extra>"
     for name, row in zip(names, rows, strict=False):
