@@ -16,9 +16,9 @@ import numpy as np
 from triadbench.bench import machine, records
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.models.chords import TYPES
-from triadbench.core.render.degrade import degrade_song
 from triadbench.core.render.note_banks import NoteBank, bank_for
 from triadbench.core.render.progressions import Progression, plan_progression, render_progression, truth
+from triadbench.core.render.rooms import degrade_song
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs.files import mirex_label
 from triadbench.export.songs.harmony import parse_chord

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 TASK = "type"
 _DATASET = (
-    "triadbench.core.training.original_dataset:TriadClips.__getitem__",
-    "triadbench.core.training.original_dataset:TriadClips._load",
-    "triadbench.core.training.original_dataset:TriadClips._resample",
-    "triadbench.core.training.original_dataset:TriadClips._mix",
-    "triadbench.core.training.original_dataset:TriadClips._cut_or_pad",
+    "triadbench.core.training.batches:TriadClips.__getitem__",
+    "triadbench.core.training.batches:TriadClips._load",
+    "triadbench.core.training.batches:TriadClips._resample",
+    "triadbench.core.training.batches:TriadClips._mix",
+    "triadbench.core.training.batches:TriadClips._cut_or_pad",
 )
 _STEP = (
     "triadbench.core.training.epoch:Epochs._train_steps",
@@ -49,7 +49,7 @@ _FAST = {
         "triadbench.core.training.batches:CachedSource.batches",
     ),
     # The whole step is captured once and replayed: of the step itself no line of Python runs any more.
-    "cuda": ("triadbench.core.training.step_graph:StepGraph.run",),
+    "cuda": ("triadbench.core.training.step:StepGraph.run",),
 }
 _HOST = (
     " Times are the host's: a line that gives the GPU work is charged for asking, and a line that waits for an answer "
@@ -68,7 +68,7 @@ def make_targets(folder: Path, *, device: str = "cpu", clips: int = 92, batch_si
     """
     import torch
 
-    from triadbench.core.training.original_dataset import TriadClips
+    from triadbench.core.training.batches import TriadClips
 
     files, original, fast = make_trainers(folder, device=device, clips=clips, batch_size=batch_size)
     dataset = TriadClips(files, torch.from_numpy(files.labels()[0]), torch.device(device))
@@ -112,7 +112,7 @@ def make_trainers(
     from triadbench.core.data.dataset import open_dataset
     from triadbench.core.data.pack import pack
     from triadbench.core.training.epoch import StudyTrainer
-    from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+    from triadbench.core.training.settings import ORIGINAL_PIPELINE, fast_pipeline
 
     _write_clips(folder / "wav", clips)
     files = open_dataset(folder / "wav")

@@ -59,7 +59,7 @@ def run(
     Raises:
         RuntimeError: the losses of the two pipelines differ; nothing is timed then.
     """
-    from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+    from triadbench.core.training.settings import ORIGINAL_PIPELINE, fast_pipeline
 
     _, original, fast = line_targets.make_trainers(folder, device=device, clips=clips, batch_size=batch_size)
     trainers = {"original": original, "fast": fast}

@@ -23,7 +23,7 @@ from triadbench.bench.study.trials import Remaining, duration
 from triadbench.core import timing
 
 if TYPE_CHECKING:
-    from triadbench.core.training.pipeline import Switches
+    from triadbench.core.training.settings import Switches
 
 RUNS = Path("runs")
 _WARM_CLIPS = 128
@@ -31,7 +31,7 @@ _WARM_CLIPS = 128
 
 def switches_of(pipeline: str, device: str) -> Switches:
     """The switches of "original" or "fast" on a device."""
-    from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+    from triadbench.core.training.settings import ORIGINAL_PIPELINE, fast_pipeline
 
     return ORIGINAL_PIPELINE if pipeline == "original" else fast_pipeline(device)
 

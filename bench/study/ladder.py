@@ -27,7 +27,7 @@ from triadbench.core.errors import UserError
 
 if TYPE_CHECKING:
     from triadbench.core.training.epoch import EpochResult, StudyTrainer
-    from triadbench.core.training.pipeline import Switches
+    from triadbench.core.training.settings import Switches
 
 FULL_CLIPS = 8192
 SEEDS = (SEED, SEED + 1, SEED + 2)
@@ -82,8 +82,8 @@ class LadderCase:
 
 
 def rungs_of(device: str) -> list[Rung]:
-    """`core.training.pipeline.LADDER` of a device."""
-    from triadbench.core.training.pipeline import LADDER
+    """`core.training.settings.LADDER` of a device."""
+    from triadbench.core.training.settings import LADDER
 
     return [Rung(number, *step, {}) for number, step in enumerate(LADDER(device))]
 

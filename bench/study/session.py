@@ -17,7 +17,7 @@ from triadbench.bench.study.trials import FILE, TrialLog, append_missing, finger
 if TYPE_CHECKING:
     from triadbench.core.data.dataset import Dataset
     from triadbench.core.training.epoch import StudyTrainer
-    from triadbench.core.training.pipeline import Switches
+    from triadbench.core.training.settings import Switches
 
 
 def make_trainer(dataset: Dataset, *, seed: int = SEED, **options: Any) -> StudyTrainer:

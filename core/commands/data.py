@@ -98,7 +98,7 @@ def render(
       python cli.py data render data/piano.pack --pack -n 864 -i font:FluidR3_GM.sf2:0
     """
     from triadbench.core.data.render_set import RenderConfig, render_dataset
-    from triadbench.core.render.instruments import TRAINING
+    from triadbench.core.render.note_banks import TRAINING
 
     if training_instruments and sources:
         raise click.UsageError("--training-instruments is a list of its own; leave out --instrument")

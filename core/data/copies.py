@@ -22,7 +22,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import StrPath, atomic_path
 from triadbench.core.models.chords import ClipName
 from triadbench.core.render.amplifier import amplify, random_settings
-from triadbench.core.render.degrade import Degradation, Degrader
+from triadbench.core.render.rooms import Degradation, Degrader
 from triadbench.core.workers import run_all
 
 _CHUNK = 32

@@ -27,7 +27,7 @@ _ONE_THREAD = 2**18  # OpenBLAS uses one thread up to this many multiplications
 _SILENCE = 2.0**-16  # half a step of 16-bit audio: nothing is there to amplify
 
 
-def _knob(default: float, allowed: tuple[float, float], drawn: tuple[float, float]) -> Any:
+def _knob(default: float, allowed: tuple[float, float], drawn: tuple[float, float] | None = None) -> Any:
     """A setting of the amplifier: the ranges that it may have, and that `random_settings` draws evenly from."""
     return field(default=default, metadata={"allowed": allowed, "drawn": drawn})
 
@@ -66,18 +66,16 @@ class AmpSettings:
     resonance_db: float = _knob(4.0, allowed=(0.0, 12.0), drawn=(1.0, 8.0))
     level_db: float = _knob(-1.0, allowed=(-60.0, 0.0), drawn=(-9.0, -0.5))
     hiss_db: float = _knob(-75.0, allowed=(-200.0, -20.0), drawn=(-90.0, -55.0))
-    oversampling: int = 8
+    oversampling: int = _knob(8, allowed=(1, 16))
 
     def __post_init__(self):
         for knob in fields(self):
-            value = getattr(self, knob.name)
-            if knob.name == "oversampling":
-                if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= 16:
-                    raise ValueError(f"oversampling={value!r} must be an integer from 1 to 16")
-                continue
-            low, high = knob.metadata["allowed"]
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
-                raise ValueError(f"{knob.name}={value!r} must be a number from {low:g} to {high:g}")
+            value, (low, high) = getattr(self, knob.name), knob.metadata["allowed"]
+            integer = knob.name == "oversampling"
+            types = (int, np.integer) if integer else (int, float, np.number)
+            if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
+                kind = "an integer" if integer else "a number"
+                raise ValueError(f"{knob.name}={value!r} must be {kind} from {low:g} to {high:g}")
 
 
 CRUNCH = AmpSettings()
@@ -86,7 +84,7 @@ CRUNCH = AmpSettings()
 
 def random_settings(rng: np.random.Generator) -> AmpSettings:
     """Settings of another amplifier, from just breaking up to well driven."""
-    knobs = [knob for knob in fields(AmpSettings) if knob.metadata]
+    knobs = [knob for knob in fields(AmpSettings) if knob.metadata["drawn"]]
     drawn: dict[str, Any] = {knob.name: float(rng.uniform(*knob.metadata["drawn"])) for knob in knobs}
     return AmpSettings(**drawn)
 
@@ -97,8 +95,7 @@ def amplify(
     """Play a clip through the amplifier.
 
     Args:
-        waveform: (samples,), finite; its level does not matter, see `AmpSettings.pre_gain_db`.
-        sample_rate: Hz, at least 4000.
+        waveform: (samples,), finite; its level does not matter. sample_rate: Hz, at least 4000.
         rng: source of the hiss; None for an amplifier without. Same generator state, same bytes.
 
     Returns:

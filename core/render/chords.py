@@ -1,8 +1,8 @@
 """Data sets without a download: chords mixed from note banks, under the protocol and names of Audio Piano Triads.
 
-`plan` lists the clips (labels, recording, bank) and `Renderer.clip` mixes one of them. Every clip has a random
-generator of its own, seeded by (seed, number of the clip), so a set's bytes do not depend on how many processes
-made it nor in which order.
+`plan` lists the clips (labels, recording, bank), `chord_notes` says which notes make a chord, and `Renderer.clip` mixes
+one clip. Each has a random generator of its own, seeded by (seed, number of the clip), so a set's bytes do not depend
+on how many processes made it nor in which order.
 """
 
 import functools
@@ -11,19 +11,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numba
 import numpy as np
 
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import VOICINGS, ClipName
+from triadbench.core.models.chords import TYPE_INTERVALS, VOICINGS, ClipName, root_pitch_class
 from triadbench.core.render.amplifier import amplify, random_settings
-from triadbench.core.render.note_banks import LAYERS, NoteBank
+from triadbench.core.render.note_banks import LAYERS, NoteBank, mix_note
 from triadbench.core.render.rooms import Filter, room_response, tone_curve, with_noise
-from triadbench.core.render.voicings import chord_notes
 
 _VOLUME_VELOCITY = {"p": LAYERS[0], "m": LAYERS[1], "f": LAYERS[2]}
 _FILTERS = 96
+
+# Semitones of a guitar's barre and open shapes above the root in the bass: E, A, D and C shapes, written as scale
+# degrees (root, third or fifth of the chord) and octaves, so that each serves every chord type.
+_GUITAR_SHAPES = (
+    ((0, 0), (2, 0), (0, 1), (1, 1), (2, 1), (0, 2)),
+    ((0, 0), (2, 0), (0, 1), (1, 1), (2, 1)),
+    ((0, 0), (2, 0), (0, 1), (1, 1)),
+    ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1)),
+    ((0, 0), (1, 0), (2, 0), (0, 1), (2, 1), (0, 2)),
+)
+# Semitones that lift the three notes of a close chord, one of the ways to be drawn.
+_LIFTS = {
+    "root": ((0, 0, 0),),
+    "inv1": ((12, 0, 0),),
+    "inv2": ((12, 12, 0),),
+    "open": ((0, 12, 0), (-12, 0, 0), (0, 12, 12)),
+}
 
 
 def _varied(clean: Any, **styles: Any) -> Any:
@@ -36,10 +51,9 @@ class Style:
     """How clips of a set vary. Ranges are (low, high), drawn evenly; probabilities lie in 0-1.
 
     Attributes:
-        onset_ms: silence before the chord.
+        onset_ms: silence before the chord. hold_s: time until the keys are released.
         late_ms, late_probability: how far into the sounding chord a clip begins, and how often.
         hands_ms: spread of the keys of one chord. strum_ms: time from lowest to highest string, for guitars.
-        hold_s: time until the keys are released.
         tuning_cents: detuning of the whole instrument. note_cents: of single notes, standard deviation.
         level_db: peak of the clip under full scale.
         room_probability, rt60_s, direct_db: room, as in `core.render.rooms.room_response`.
@@ -68,11 +82,10 @@ class Style:
     voicings: tuple[float, ...] = _varied((1, 0, 0, 0, 0), wild=(0.38, 0.14, 0.14, 0.14, 0.2))
 
 
-def _style(name: str) -> Style:
-    return Style(**{setting.name: setting.metadata.get(name, setting.default) for setting in fields(Style)})
-
-
-STYLES = {name: _style(name) for name in ("dry", "clean", "room", "wild")}
+STYLES = {
+    name: Style(**{setting.name: setting.metadata.get(name, setting.default) for setting in fields(Style)})
+    for name in ("dry", "clean", "room", "wild")
+}
 """Named styles: without variation; as the original was played; with room and noise; and everything, to train on."""
 
 
@@ -145,29 +158,31 @@ def plan(
     raise AssertionError("the loop above ends by returning")
 
 
-@numba.njit(cache=True)
-def mix_note(out, note, gain, start, step, release, decay):
-    """Add `note`, times `gain`, to `out` from sample `start` on (a fraction; negative: the note began before the clip).
+def root_midi(root: int, octave: int) -> int:
+    """MIDI number of a root; octave 4 starts at middle C (60)."""
+    return 12 * (octave + 1) + root_pitch_class(root)
 
-    The note is read at `step` samples a sample with a cubic through four points (Catmull-Rom), and dies by the factor
-    `decay` a sample from sample `release` on.
+
+def chord_notes(root: int, chord_type: int, octave: int, voicing: str, rng: np.random.Generator) -> list[int]:
+    """MIDI numbers of a chord, lowest first.
+
+    Args:
+        root, chord_type: class indices. octave: of the root in root position. rng: chooses among the ways to voice.
+        voicing: "root" (close, as in the original), "inv1", "inv2" (the lowest one or two notes raised an octave),
+            "open" (an inner note raised an octave, or the bass lowered), "doubled" (root in the bass, one to three
+            chord notes doubled in other octaves), "guitar" (a guitar shape).
     """
-    damp = gain
-    first = max(0, int(np.ceil(start)))
-    for i in range(first, len(out)):
-        x = (i - start) * step
-        k = int(x)
-        if k + 2 >= len(note):
-            break
-        f = np.float32(x - k)
-        a = np.float32(note[k - 1]) if k > 0 else np.float32(0)
-        b, c, d = np.float32(note[k]), np.float32(note[k + 1]), np.float32(note[k + 2])
-        value = b + np.float32(0.5) * f * (c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a)))
-        if i > release:
-            damp *= decay
-            if damp < 1e-6 * gain:
-                break
-        out[i] += value * damp
+    bass, steps = root_midi(root, octave), TYPE_INTERVALS[chord_type]
+    if voicing == "guitar":
+        shape = _GUITAR_SHAPES[rng.integers(len(_GUITAR_SHAPES))]
+        return sorted({bass + steps[degree] + 12 * octaves for degree, octaves in shape})
+    notes = [bass + step for step in steps]
+    if voicing == "doubled":
+        extra = [bass - 12, bass + 12, bass + 12 + steps[1], bass + 12 + steps[2]]
+        return sorted({*notes, *map(int, rng.choice(extra, rng.integers(1, 4), replace=False))})
+    lifts = _LIFTS[voicing]
+    lift = lifts[rng.integers(len(lifts)) if len(lifts) > 1 else 0]
+    return sorted(note + step for note, step in zip(notes, lift, strict=True))
 
 
 class Renderer:
@@ -185,7 +200,9 @@ class Renderer:
         waveform = self._play(bank, planned.name, hands, rng)
         if rng.random() < style.amp_probability:
             waveform = amplify(waveform, SAMPLE_RATE, random_settings(rng))
-        waveform = self._record(waveform, rng)
+        draw, pick, room = rng.random(), int(rng.integers(_FILTERS)), style.room_probability
+        if draw < room or (style.tone_db > 0 and draw < room + (1 - room) / 2):
+            waveform = _filters(self.seed, style, draw < room)[pick](waveform)
         if rng.random() < style.noise_probability:
             waveform = with_noise(rng, waveform, SAMPLE_RATE, style.snr_db)
         peak = float(np.abs(waveform).max())
@@ -228,12 +245,6 @@ class Renderer:
             sound = bank.notes[note - bank.first, layer]
             mix_note(out, sound, gain, start + delay * SAMPLE_RATE / 1000, step, start + hold, decay)
         return out
-
-    def _record(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        draw, pick, room = rng.random(), int(rng.integers(_FILTERS)), self.style.room_probability
-        if draw < room or (self.style.tone_db > 0 and draw < room + (1 - room) / 2):
-            return _filters(self.seed, self.style, draw < room)[pick](waveform)
-        return waveform
 
 
 @functools.lru_cache(maxsize=4)

@@ -24,7 +24,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numba
 import numpy as np
 
 from triadbench.core.audio.io import AUDIO_SUFFIXES, read_audio
@@ -43,10 +45,11 @@ _SHARE, _LOCAL = "/usr/share", "/usr/local/share"
 FONT_FOLDERS = (f"{_SHARE}/sounds/sf2", f"{_SHARE}/sounds/sf3", f"{_SHARE}/soundfonts", f"{_LOCAL}/soundfonts")
 
 _FORMAT = 1
-_FONT_RATE = 2 * SAMPLE_RATE
-_FONT_GAP = 0.1
+_FONT_RATE, _FONT_GAP = 2 * SAMPLE_RATE, 0.1
 _NOTE_NAME = re.compile(r"(?:^|[^A-Za-z])([A-Ga-g])(#|s|b|f|♯|♭)?(-?\d)(?=$|[^0-9])")
 _FARTHEST_BORROW = 7
+_Record = Callable[[], tuple[str, str, np.ndarray]]
+"""Records a source: name, family, and float32 (n_notes, n_layers, samples)."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,10 @@ class NoteBank:
     """The recorded notes of one instrument.
 
     Attributes:
-        name: of the instrument, for people.
-        source: the text that the bank was made from.
+        name: of the instrument, for people. source: the text that the bank was made from.
         family: free word, as "piano" or "guitar"; decides about strumming and guitar voicings.
         low, high: MIDI numbers of the ends of the longest run of notes of which all layers sound.
-        first: MIDI number of `notes[0]`.
+        first: MIDI number of the first of `notes`.
         notes: int16 (n_notes, n_layers, samples), memory-mapped, each note scaled to full scale.
         peaks: float32 (n_notes, n_layers), the true peak of each note, with the loudest note of the bank at 1.
     """
@@ -97,6 +99,31 @@ class NoteBank:
         layer = int(np.argmin(np.abs(np.array(LAYERS) - velocity)))
         # Twice the velocity is about four times the level, as General MIDI recommends.
         return layer, self.peaks[note - self.first, layer] * (velocity / LAYERS[layer]) ** 2 / 32768.0
+
+
+@numba.njit(cache=True)
+def mix_note(out, note, gain, start, step, release, decay):
+    """Add `note`, times `gain`, to `out` from sample `start` on (a fraction; negative: the note began before the clip).
+
+    The note is read at `step` samples a sample with a cubic through four points (Catmull-Rom), and dies by the factor
+    `decay` a sample from sample `release` on.
+    """
+    damp = gain
+    first = max(0, int(np.ceil(start)))
+    for i in range(first, len(out)):
+        x = (i - start) * step
+        k = int(x)
+        if k + 2 >= len(note):
+            break
+        f = np.float32(x - k)
+        a = np.float32(note[k - 1]) if k > 0 else np.float32(0)
+        b, c, d = np.float32(note[k]), np.float32(note[k + 1]), np.float32(note[k + 2])
+        value = b + np.float32(0.5) * f * (c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a)))
+        if i > release:
+            damp *= decay
+            if damp < 1e-6 * gain:
+                break
+        out[i] += value * damp
 
 
 def _longest_run(sounding: np.ndarray) -> tuple[int, int]:
@@ -154,10 +181,6 @@ def _write(folder: Path, source: str, name: str, family: str, waveforms: np.ndar
     (folder / "bank.json").write_text(json.dumps(meta))
 
 
-_Record = Callable[[], tuple[str, str, np.ndarray]]
-"""Records a source: name, family, and float32 (n_notes, n_layers, samples)."""
-
-
 def _empty() -> np.ndarray:
     return np.zeros((HIGH_MIDI - LOW_MIDI + 1, len(LAYERS), round(SECONDS * SAMPLE_RATE)), dtype=np.float32)
 
@@ -190,14 +213,9 @@ _GM_FAMILIES = {**{p: "piano" for p in range(8)}, **{p: "guitar" for p in range(
 
 
 def find_font(name: str) -> Path:
-    """Path of a SoundFont given by path, or by file name in the folders where systems keep them.
-
-    Raises:
-        UserError: no such file; says where it was looked for.
-    """
-    candidates = [Path(name), *(Path(folder) / name for folder in FONT_FOLDERS)]
-    for path in candidates:
-        if path.is_file():
+    """Path of a SoundFont given by path, or by file name in `FONT_FOLDERS`. Raises UserError where there is none."""
+    for folder in ("", *FONT_FOLDERS):
+        if (path := Path(folder) / name).is_file():
             return path
     raise UserError(f"SoundFont {name} not found here nor in {', '.join(FONT_FOLDERS)}; install it or give its path")
 
@@ -250,9 +268,8 @@ def _play_font(path: Path, bank: int, program: int) -> np.ndarray:
 
     fluidsynth = shutil.which("fluidsynth")
     if fluidsynth is None:
-        raise UserError(
-            "SoundFonts need the program fluidsynth, which is not installed (Debian: apt install fluidsynth)"
-        )
+        way_out = "which is not installed (Debian: apt install fluidsynth)"
+        raise UserError(f"SoundFonts need the program fluidsynth, {way_out}")
     waveforms = _empty()
     slot = SECONDS + _FONT_GAP
     ticks = 1000  # of a millisecond each: 1000 ticks a beat at 60 beats a minute
@@ -291,8 +308,7 @@ def note_of_name(stem: str) -> int | None:
         return None
     letter, accidental, octave = names[-1]
     pitch = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[letter.upper()]
-    shift = {"#": 1, "s": 1, "♯": 1, "b": -1, "f": -1, "♭": -1, "": 0}[accidental]
-    return 12 * (int(octave) + 1) + pitch + shift
+    return 12 * (int(octave) + 1) + pitch + {"#": 1, "s": 1, "♯": 1, "b": -1, "f": -1, "♭": -1, "": 0}[accidental]
 
 
 def _folder(rest: str) -> tuple[_Record, list]:
@@ -316,7 +332,12 @@ def _folder(rest: str) -> tuple[_Record, list]:
         import soxr
 
         waveforms = _empty()
-        recordings = {midi: _trim(*read_audio(path)) for midi, path in files.items()}
+        recordings = {}
+        for midi, path in files.items():
+            waveform, rate = read_audio(path)
+            # Without the silence before the note: from 5 ms before the first sample above 2 % of the peak.
+            start = int(np.argmax(np.abs(waveform) > 0.02 * np.abs(waveform).max())) - round(0.005 * rate)
+            recordings[midi] = waveform[max(start, 0) :], rate
         for midi in usable:
             nearest = min(recordings, key=lambda other: (abs(other - midi), other))
             waveform, rate = recordings[nearest]
@@ -333,7 +354,43 @@ def _folder(rest: str) -> tuple[_Record, list]:
         raise UserError(f"note source 'notes:{rest}': {error.filename} cannot be read ({error.strerror})") from error
 
 
-def _trim(waveform: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
-    """Without the silence before the note: from 5 ms before the first sample above 2 % of the peak; and its rate."""
-    start = int(np.argmax(np.abs(waveform) > 0.02 * np.abs(waveform).max())) - round(0.005 * rate)
-    return waveform[max(start, 0) :], rate
+LICENCES = {
+    "synth": "this project's own synthesiser (MIT)",
+    "MuseScore_General_Full.sf2": "S. Christian Collins, Frank Wen and others: MIT, parts CC0 or public domain",
+    "sf_GMbank.sf2": "csound's General MIDI bank: public domain",
+    "TimGM6mb.sf2": "TimGM6mb, Tim Brechbill: GPL-2",
+}
+
+
+class Training(NamedTuple):
+    """A note source and how often it plays, relative to the others."""
+
+    source: str
+    weight: float
+
+
+def _presets(file: str, weights: str) -> list[Training]:
+    """Presets of a SoundFont; `weights` lists them as PRESET=WEIGHT."""
+    pairs = [pair.split("=") for pair in weights.split()]
+    return [Training(f"font:{file}:{preset}", float(weight)) for preset, weight in pairs]
+
+
+TRAINING = (
+    *(Training(f"synth:{seed}", 1.0) for seed in range(48)),
+    # Grand, bright, honky-tonk, electric grand, tine and FM piano, harpsichord, clavinet, celesta, vibraphone,
+    # dulcimer, accordion, guitars (nylon, steel, jazz, clean, muted), pizzicato, harp, banjo, mellow grand, 12-string.
+    *_presets(
+        "MuseScore_General_Full.sf2",
+        "0=5 1=2 3=2 2=2 4=2.5 5=2.5 6=1 7=1 8=0.7 11=0.7 15=0.7 21=0.5 24=2.5 25=2.5 26=2 27=2 28=0.7 45=0.5 46=1 "
+        "105=0.7 8:0=2 8:25=1",
+    ),
+    *_presets(
+        "sf_GMbank.sf2", "0=4 1=2 2=3 3=1.5 4=2 5=2 6=1 7=1 11=0.7 15=0.7 21=0.5 24=2 25=2 26=1.5 27=1.5 46=1 105=0.7"
+    ),
+    *_presets("TimGM6mb.sf2", "0=3 10=0.5 46=0.7"),
+)
+"""The instruments that our model is trained on.
+
+A piano that is kept for testing must never appear. Presets of TimGM6mb that share their recordings with csound's bank
+are left out: twice the same note teaches nothing.
+"""

@@ -11,9 +11,8 @@ import numpy as np
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import NO_CHORD, VOICINGS, chord_symbol, root_index
-from triadbench.core.render.chords import mix_note
-from triadbench.core.render.note_banks import NoteBank
-from triadbench.core.render.voicings import chord_notes
+from triadbench.core.render.chords import chord_notes
+from triadbench.core.render.note_banks import NoteBank, mix_note
 
 TEMPO_BPM = (60.0, 140.0)
 BEATS_A_BAR = 4
@@ -52,9 +51,8 @@ class PlannedChord:
     """A chord, or a rest, of a song.
 
     Attributes:
-        start_s, end_s: when its keys go down and up.
-        root, type: class indices; None for a rest.
-        voicing: of `core.render.voicings.chord_notes`. notes: MIDI numbers, lowest first.
+        start_s, end_s: when its keys go down and up. root, type: class indices; None for a rest.
+        voicing: of `core.render.chords.chord_notes`. notes: MIDI numbers, lowest first.
     """
 
     start_s: float
@@ -72,12 +70,7 @@ class PlannedChord:
 
 @dataclass(frozen=True)
 class Progression:
-    """A song to be played: chords and rests without a gap from 0 to `duration_s`.
-
-    Attributes:
-        key: as "C major"; None where the chords are random.
-        pattern: one of `PATTERNS`.
-    """
+    """A song to be played: chords and rests without a gap from 0 to `duration_s`, in a `key` as "C major" or none."""
 
     chords: tuple[PlannedChord, ...]
     tempo_bpm: float
@@ -107,8 +100,7 @@ def plan_progression(
     Args:
         kind: "major", "minor" (a common progression in such a key) or "random"; None draws it.
         pattern: one of `PATTERNS`, None draws it. tempo_bpm: None draws it from `TEMPO_BPM`.
-        silence_s: range of the silence before and after.
-        rest_probability: of a rest in the place of a chord.
+        silence_s: range of the silence before and after. rest_probability: of a rest in the place of a chord.
 
     Raises:
         UserError: an unknown kind or pattern, or fewer bars than one.
@@ -117,8 +109,7 @@ def plan_progression(
     # All three are drawn, so that stating one does not change the rest of the song.
     drawn = str(rng.choice(["major", "minor", "random"], p=[0.3, 0.2, 0.5])), str(rng.choice(PATTERNS))
     kind, pattern, tempo = kind or drawn[0], pattern or drawn[1], float(rng.uniform(*TEMPO_BPM))
-    if tempo_bpm is not None:
-        tempo = float(tempo_bpm)
+    tempo = tempo if tempo_bpm is None else float(tempo_bpm)
     if kind not in (*COMMON, "random"):
         raise UserError(f"kind={kind!r} must be one of {', '.join((*COMMON, 'random'))}")
     if pattern not in PATTERNS:
@@ -139,8 +130,7 @@ def plan_progression(
         else:
             if degrees:
                 step, chord_type = degrees[position % len(degrees)]
-                root = root_index(tonic + step)
-                position += 1
+                root, position = root_index(tonic + step), position + 1
             else:
                 root, chord_type = before or (0, 0)
                 while (root, chord_type) == (before or (0, 0)):
@@ -172,7 +162,12 @@ def render_progression(progression: Progression, bank: NoteBank) -> np.ndarray:
     for chord in progression.chords:
         if chord.root is None:
             continue
-        notes = _within(chord.notes, bank)
+        octaves = (0, 12, -12, 24, -24)
+        shift = next((s for s in octaves if bank.low <= chord.notes[0] + s and chord.notes[-1] + s <= bank.high), None)
+        if shift is None:
+            reach = f"{bank.name} plays {bank.low} to {bank.high}"
+            raise UserError(f"{reach}, too few notes for {chord.notes}; choose another")
+        notes = [note + shift for note in chord.notes]
         velocity = rng.uniform(55, 105)
         decay = np.exp(-1 / (rng.uniform(0.02, 0.08) * SAMPLE_RATE))
         for time, until, struck in _strokes(chord, notes, progression):
@@ -204,13 +199,6 @@ def _strokes(chord: PlannedChord, notes: list[int], progression: Progression):
     for k in range(max(1, round((chord.end_s - chord.start_s) / every))):
         time = chord.start_s + k * every
         yield time, min(time + every, chord.end_s), notes
-
-
-def _within(notes: tuple[int, ...], bank: NoteBank) -> list[int]:
-    shift = next((s for s in (0, 12, -12, 24, -24) if bank.low <= notes[0] + s and notes[-1] + s <= bank.high), None)
-    if shift is None:
-        raise UserError(f"{bank.name} plays {bank.low} to {bank.high}, too few notes for {notes}; choose another")
-    return [note + shift for note in notes]
 
 
 def truth(progression: Progression) -> tuple[np.ndarray, list[str]]:

@@ -110,11 +110,7 @@ class Instrument:
 
 
 def make_instrument(seed: int, family: str | None = None) -> Instrument:
-    """Draw an instrument.
-
-    Args:
-        seed: 0 or more. Every seed is another instrument; the same seed and family always the same.
-        family: one of `FAMILIES`, or None to draw it too (pianos with odds of 70 %).
+    """Draw an instrument of a family, or of any (None: pianos with odds of 70 %); another `seed` is another one.
 
     Raises:
         ValueError: negative seed or unknown family.
@@ -195,9 +191,8 @@ def render_note(
     """Play one key. Same arguments, same bytes.
 
     Args:
-        midi: key, 21 (A0) to 108 (C8); 60 is middle C.
+        midi: key, 21 (A0) to 108 (C8); 60 is middle C. seconds, sample_rate: length of the result; Hz.
         velocity: above 0, at most 1; sets level (peak about 0.5 velocity^1.2) and brightness.
-        seconds, sample_rate: length of the result; Hz.
         hold_s: when the key is let go, in seconds; None holds it to the end. As on a piano, the strings above F6 have
             no damper and ring on.
 

@@ -1,22 +1,31 @@
-"""Where a step's batch comes from: the original's loader, a mel per batch, or features that were computed once."""
+"""Clips become a step's batch: the original's loader, a mel per batch, or features that were computed once."""
 
 import contextlib
+import hashlib
+import io
+import json
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import soundfile
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
 
-from triadbench.core import memory
-from triadbench.core.constants import CLIP_SAMPLES
+from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.data.dataset import Dataset
+from triadbench.core.data.pack import CLIPS
+from triadbench.core.device import available_bytes
 from triadbench.core.errors import UserError
-from triadbench.core.training.clock import NO_CLOCK, NoClock
-from triadbench.core.training.pipeline import Switches
-from triadbench.kernels.spec import ORIGINAL
+from triadbench.core.files import atomic_path
+from triadbench.core.timing import NO_CLOCK, NoClock
+from triadbench.core.training.settings import Switches
+from triadbench.kernels.spec import ORIGINAL, MelSpec
 
 FEATURE_BYTES = 4 * ORIGINAL.n_mels * ORIGINAL.n_frames(CLIP_SAMPLES)
 _AHEAD = 3  # batches that a thread holds ready
@@ -28,11 +37,7 @@ T = TypeVar("T")
 
 
 class Source:
-    """What batches are made of.
-
-    Args:
-        dataset: an opened set. labels: class index of every clip (n,).
-    """
+    """What the batches of an opened set are made of; `labels` are the class index of every clip (n,)."""
 
     def __init__(self, dataset: Dataset, labels: Tensor, switches: Switches, device: torch.device):
         self.dataset, self.switches, self.device = dataset, switches, device
@@ -45,23 +50,79 @@ class Source:
         """(mel (batch, 1, 64, 126), labels (batch,)) on the device, for every array of indices of clips."""
         raise NotImplementedError
 
-    def _ahead(self, read: Callable[[NoClock], Iterator[T]], clock: NoClock) -> Iterator[T]:
-        """What `read` yields; with the switch `prefetch`, from a thread that is ahead of the step."""
-        return _ahead(read(NO_CLOCK), self.device, clock) if self.switches.prefetch else read(clock)
+
+class TriadClips(torch.utils.data.Dataset):
+    """The original study's dataset: (mel (1, 64, 126) on the device, label) of a clip, all of it made per clip.
+
+    Kept as simple as the original, for it is the baseline. One difference: torchaudio 2.11's `load` needs a codec
+    package that this project does not, so files are read with soundfile.
+
+    Args:
+        dataset: an opened set. labels: class index of every clip (n,).
+        device: where clips are resampled and transformed. clock: books the parts of every clip.
+    """
+
+    def __init__(self, dataset: Dataset, labels: Tensor, device: torch.device, clock: NoClock = NO_CLOCK):
+        from torchaudio import transforms
+
+        self.dataset, self.labels, self.device, self.clock = dataset, labels, device, clock
+        self.resampler = transforms.Resample
+        settings = {name: getattr(ORIGINAL, name) for name in ("sample_rate", "n_fft", "hop_length", "n_mels")}
+        self.transform = transforms.MelSpectrogram(**settings).to(device)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        with self.clock.part("reading"):
+            signal, sample_rate = self._load(index)
+        with self.clock.part("copy"):
+            signal = signal.to(self.device)
+        with self.clock.part("resampling"):
+            signal = self._cut_or_pad(self._mix(self._resample(signal, sample_rate)))
+        with self.clock.part("mel"):
+            return self.transform(signal), self.labels[index]
+
+    def _load(self, index: int) -> tuple[Tensor, int]:
+        """All channels (channels, samples) float32, and the rate in Hz."""
+        if self.dataset.rows is not None:
+            return torch.from_numpy(self.dataset.read(index)).unsqueeze(0), SAMPLE_RATE
+        if self.dataset.kind == "folder":
+            file: Path | io.BytesIO = self.dataset.path / self.dataset.clips[index].member
+        else:
+            file = io.BytesIO(self.dataset.file_bytes(index))
+        samples, sample_rate = soundfile.read(file, dtype="float32", always_2d=True)
+        return torch.from_numpy(samples.T), sample_rate
+
+    def _resample(self, signal: Tensor, sample_rate: int) -> Tensor:
+        if sample_rate == SAMPLE_RATE:
+            return signal
+        return self.resampler(sample_rate, SAMPLE_RATE).to(self.device)(signal)
+
+    def _mix(self, signal: Tensor) -> Tensor:
+        return signal.mean(dim=0, keepdim=True) if signal.shape[0] > 1 else signal
+
+    def _cut_or_pad(self, signal: Tensor) -> Tensor:
+        if signal.shape[1] >= CLIP_SAMPLES:  # as the original asks first: padding by nothing would copy the clip
+            return signal[:, :CLIP_SAMPLES]
+        return torch.nn.functional.pad(signal, (0, CLIP_SAMPLES - signal.shape[1]))
 
 
 class _ClipSource(Source):
-    """The original's dataset and loader."""
+    """The original's dataset and loader, which is given the order so that every pipeline sees the clips in the same."""
 
     def batches(self, batches: list[np.ndarray], clock: NoClock = NO_CLOCK) -> Batches:
-        from triadbench.core.training.original_dataset import original_batches
-
         indices = [rows.tolist() for rows in batches]
 
         def read(clock: NoClock) -> Batches:
-            return original_batches(self.dataset, self.host_labels, self.device, indices, clock)
+            def collate(items: list) -> list[Tensor]:
+                with clock.part("copy"):
+                    return default_collate(items)
 
-        for mel, labels in self._ahead(read, clock):
+            clips = TriadClips(self.dataset, self.host_labels, self.device, clock)
+            return iter(DataLoader(clips, batch_sampler=indices, num_workers=0, collate_fn=collate))
+
+        for mel, labels in _ahead(read(NO_CLOCK), self.device, clock) if self.switches.prefetch else read(clock):
             with clock.part("copy"):
                 mel, labels = mel.to(self.device), labels.to(self.device)
             yield mel, labels
@@ -77,7 +138,8 @@ class _BatchSource(Source):
         self._mel = MelSpectrogram.from_spec(ORIGINAL).to(device)
 
     def batches(self, batches: list[np.ndarray], clock: NoClock = NO_CLOCK) -> Batches:
-        for waveform, rows in self._ahead(lambda clock: self._waveforms(batches, clock), clock):
+        waveforms = self._waveforms(batches, NO_CLOCK if self.switches.prefetch else clock)
+        for waveform, rows in _ahead(waveforms, self.device, clock) if self.switches.prefetch else waveforms:
             with clock.part("mel"), torch.no_grad():
                 mel = self._mel(waveform).unsqueeze(1)
             yield mel, self.labels[rows]
@@ -96,17 +158,12 @@ class _BatchSource(Source):
             yield waveform, index
 
     def _read(self, rows: np.ndarray) -> Tensor:
-        if self.dataset.rows is not None:
-            return torch.from_numpy(self.dataset.rows[rows])  # int16: half the copy; the kernel converts
-        return torch.from_numpy(self.dataset.read_many(rows))
+        packed = self.dataset.rows  # int16: half the copy; the kernel converts
+        return torch.from_numpy(self.dataset.read_many(rows) if packed is None else packed[rows])
 
 
 class CachedSource(_BatchSource):
-    """Every clip's mel on the device.
-
-    Attributes:
-        features: (n, 1, 64, 126) float32, after `prepare`.
-    """
+    """Every clip's mel on the device: `features` (n, 1, 64, 126) float32, after `prepare`."""
 
     features: Tensor | None = None
 
@@ -142,16 +199,12 @@ class CachedSource(_BatchSource):
 def check_features(
     n: int, device: torch.device | str, *, copies: int = 1, way_out: str = "use switch mel=batch or a smaller set"
 ) -> None:
-    """See that the features of `n` clips can be kept on a device; called before anything is measured or computed.
-
-    Args:
-        copies: sets of features that are kept at once.
-        way_out: the end of the error.
+    """See that the features of `n` clips, kept `copies` times, fit a device; called before anything is computed.
 
     Raises:
-        UserError: they would take more than their share of the memory that is free.
+        UserError: they would take more than their share of the memory that is free; ends with `way_out`.
     """
-    needed, free = copies * n * FEATURE_BYTES, memory.available_bytes(device)
+    needed, free = copies * n * FEATURE_BYTES, available_bytes(device)
     if needed > _ROOM * free:
         kept = f", kept {copies} times," if copies > 1 else ""
         place = "the GPU" if torch.device(device).type == "cuda" else "this machine"
@@ -176,11 +229,7 @@ def in_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def make_source(dataset: Dataset, task: str, switches: Switches, device: torch.device) -> Source:
-    """The batches that the switches ask for.
-
-    Args:
-        task: "type" or "root".
-    """
+    """What makes the batches that the switches ask for; `task` is "type" or "root"."""
     types, roots = dataset.labels()
     labels = torch.from_numpy({"type": types, "root": roots}[task])
     kinds = {"clip": _ClipSource, "batch": _BatchSource, "cached": CachedSource}
@@ -230,3 +279,59 @@ def _ahead(items: Iterator[T], device: torch.device, clock: NoClock) -> Iterator
     finally:
         stop.set()
         thread.join()
+
+
+def features_of(
+    dataset: Dataset,
+    spec: MelSpec,
+    *,
+    log: bool,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Mel spectrograms (n, n_mels, n_frames) of all clips, computed once and not in every epoch.
+
+    Args:
+        log: log mel, kept as float16 (error 2^-11 of values within +-24: below a tenth of a decibel); otherwise
+            power mel as float32, whose range float16 does not hold.
+        cache: folder for the array, then memory-mapped and found again by the set's digest; None keeps it in memory.
+        progress: called with (clips done, clips).
+
+    Raises:
+        UserError: a clip that cannot be read. (Check the set with `data info` first, or pack it.)
+    """
+    from triadbench.kernels import MelSpectrogram
+
+    transform = MelSpectrogram.from_spec(spec, log=log)
+    shape = (len(dataset), spec.n_mels, spec.n_frames(CLIP_SAMPLES))
+    dtype = np.dtype(np.float16 if log else np.float32)
+
+    def fill(out: np.ndarray) -> None:
+        with torch.inference_mode():
+            for start in range(0, len(dataset), _FEATURE_BATCH):
+                rows = range(start, min(start + _FEATURE_BATCH, len(dataset)))
+                out[rows.start : rows.stop] = transform(torch.from_numpy(dataset.read_many(rows))).numpy()
+                if progress is not None:
+                    progress(rows.stop, len(dataset))
+
+    if cache is None:
+        out = np.empty(shape, dtype)
+        fill(out)
+        return out
+    # The digest knows names and sizes (of a zip checksums as well); files rewritten in place have another time.
+    files = {"pack": [CLIPS], "folder": [clip.member for clip in dataset.clips]}.get(dataset.kind, [])
+    written = [os.stat(dataset.path / file).st_mtime_ns for file in files]
+    key = json.dumps([dataset.digest(), str(dataset.path.resolve()), written, spec.to_dict(), log, shape])
+    path = Path(cache) / f"features-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            out = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+            fill(out)
+            out.flush()
+    try:
+        out = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: a damaged cache ({error}); delete it, and it is made again") from error
+    if out.shape != shape or out.dtype != dtype:
+        raise UserError(f"{path}: a cache of another shape; delete it, and it is made again")
+    return out

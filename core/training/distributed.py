@@ -30,12 +30,12 @@ from triadbench.core.data.dataset import Dataset
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
 from triadbench.core.models.networks import ChordNet
+from triadbench.core.timing import NoClock
 from triadbench.core.training import train as training
-from triadbench.core.training.chord_run import ChordRun
-from triadbench.core.training.clock import NoClock
 from triadbench.core.training.epoch import EpochResult, Epochs, OriginalRun, TimeSource
-from triadbench.core.training.recipes import Report, ResolvedConfig, TrainConfig
+from triadbench.core.training.settings import Report, ResolvedConfig, TrainConfig
 from triadbench.core.training.step import OnStep
+from triadbench.core.training.train import ChordRun
 
 _TIMEOUT = timedelta(minutes=10)  # of one exchange; a process that dies is noticed at once, by its closed connection
 _PATIENCE = timedelta(hours=12)  # of the others while the first computes features
@@ -63,11 +63,12 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Report | None 
         "original": functools.partial(OriginalRun, make_epochs=functools.partial(SharedEpochs, world)),
         "ours": functools.partial(SharedChordRun, world),
     }
-    report = progress if world.is_main else None
+    is_first = world.rank == 0
+    progress = progress if is_first else None
     record = training.train(
-        config, resume=resume, progress=report, run_types=run_types, processes=world.size, writes=world.is_main
+        config, resume=resume, progress=progress, run_types=run_types, processes=world.size, writes=is_first
     )
-    world.wait()  # what a process does next may read what the first one wrote
+    world.sum_numbers([0.0])  # all are here: what a process does next may read what the first one wrote
     return record
 
 
@@ -85,11 +86,6 @@ class World:
         self.rank, self.size, self.local_rank, self.restarted = rank, size, local_rank, restarted
         self.span, self.n = slice(0, 0), 0  # of the current batch: this process's clips, and the clips in all
         self._gates = 0
-
-    @property
-    def is_main(self) -> bool:
-        """True for the one that writes and reports."""
-        return self.rank == 0
 
     def part(self, rows: np.ndarray) -> np.ndarray:
         """This process's share of `rows`: consecutive ones, sizes differing by one at most."""
@@ -142,19 +138,12 @@ class World:
         """The result of `compute`, which the first process calls before the others; they find its files."""
         self._gates += 1
         gate = f"gate {self._gates}"
-        if not self.is_main:
+        if self.rank:
             self.store.wait([gate], _PATIENCE)
-            return compute()
         result = compute()
-        self.store.set(gate, "done")
+        if not self.rank:
+            self.store.set(gate, "done")
         return result
-
-    def wait(self) -> None:
-        """Until all processes are here."""
-        self.sum_numbers([0.0])
-
-
-# --- our recipe ------------------------------------------------------------------------------------------------------
 
 
 class SharedChordRun(ChordRun):
@@ -186,10 +175,7 @@ class SharedChordRun(ChordRun):
 
 
 def share_batches(model: nn.Module, world: World) -> None:
-    """Make batch normalisation and dropout of a model work on the whole batch that the processes share, in place.
-
-    Names and shapes of the state dict stay as they are.
-    """
+    """Make a model's batch normalisation and dropout work on the whole shared batch; its state dict stays."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             vars(module)["forward"] = functools.partial(_normalise, module, world)
@@ -235,9 +221,6 @@ def _drop(module: nn.Dropout, world: World, x: Tensor) -> Tensor:
     return x * kept.div_(1 - p)
 
 
-# --- the original recipe ---------------------------------------------------------------------------------------------
-
-
 class SharedEpochs(Epochs):
     """`Epochs` of one of several processes; losses and accuracy are those of all of them."""
 
@@ -272,18 +255,11 @@ class SharedEpochs(Epochs):
         return losses, total, hits
 
 
-# --- who takes part --------------------------------------------------------------------------------------------------
-
-
 _joined: World | None = None
 
 
 def join(device: str) -> World:
-    """The world that torchrun's environment describes; a single process without one.
-
-    Args:
-        device: "cpu": the processes talk by gloo; "cuda": by NCCL.
-    """
+    """The world that torchrun's environment describes, talking by gloo ("cpu") or NCCL ("cuda"); one without it."""
     global _joined
     size = int(os.environ.get("WORLD_SIZE", 1))
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
@@ -313,18 +289,15 @@ def _meet(store: torch.distributed.Store, rank: int, size: int) -> int:
 
     torchrun's store outlives a restart, so a process that is quick finds what one that died has left; and the machines
     count their restarts differently. So each says in the store that it is here, by a name that none had before; the
-    first process tells that name the number of its life; and who has read it says so, which the dead do not.
-
-    Raises:
-        UserError: not all have come within `_TIMEOUT`.
+    first process tells that name the number of its life; and who has read it says so, which the dead do not. Raises
+    UserError where not all have come within `_TIMEOUT`.
     """
     deadline = time.monotonic() + _TIMEOUT.total_seconds()
 
     def wait() -> None:
         if time.monotonic() > deadline:
-            raise UserError(
-                f"not all of the {size} processes have come within {_TIMEOUT}; torchrun must start them all"
-            )
+            message = f"not all of the {size} processes have come within {_TIMEOUT}"
+            raise UserError(f"{message}; torchrun must start them all")
         time.sleep(0.02)
 
     if rank == 0:

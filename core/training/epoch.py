@@ -19,12 +19,10 @@ from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.networks import OriginalNet, original_loss
+from triadbench.core.timing import Clock, NoClock, clock_for, synchronize
 from triadbench.core.training.batches import features_fit, in_batches, make_source
-from triadbench.core.training.clock import Clock, NoClock, clock_for, synchronize
-from triadbench.core.training.pipeline import Switches, pipeline
-from triadbench.core.training.recipes import Report, ResolvedConfig, epoch_order, finite_loss
-from triadbench.core.training.step import OnStep, TrainingStep
-from triadbench.core.training.step_graph import StepGraph
+from triadbench.core.training.settings import Report, ResolvedConfig, Switches, epoch_order, finite_loss, pipeline
+from triadbench.core.training.step import OnStep, StepGraph, TrainingStep
 
 _TEST_BATCH = 128
 _REPORT_EVERY = 10  # steps
@@ -58,8 +56,7 @@ class Epochs:
 
     Args:
         model: OriginalNet on the CPU or the device; moved and converted in place.
-        rows: (train, test) indices of clips.
-        test_batch_size: None: the training's.
+        rows: (train, test) indices of clips. test_batch_size: None: the training's.
 
     Attributes:
         model: the network, on the device. n_train, n_test: clips on the two sides.
@@ -83,7 +80,12 @@ class Epochs:
         learning_rate: float,
         test_batch_size: int | None = None,
     ):
-        check_data(dataset, switches.check(device))
+        if switches.check(device).packed and dataset.kind != "pack":
+            way_out = "switch packed=true reads a pack (make one with `data pack`)"
+            raise UserError(f"{dataset.path} is a {dataset.kind}; {way_out}")
+        if not switches.packed and dataset.kind == "pack":
+            way_out = "switch packed=false opens a file for each clip: give the folder or zip that the pack was made of"
+            raise UserError(f"{dataset.path} is a {dataset.kind}; {way_out}")
         self.switches, self.device, self.batch_size, self.seed = switches, device, batch_size, seed
         self.test_batch_size = test_batch_size or batch_size
         self.train_rows, self.test_rows = rows
@@ -97,7 +99,7 @@ class Epochs:
         """Train for the next epoch.
 
         Args:
-            clock: see `core.training.clock.clock_for`; with one, the result has `parts`.
+            clock: see `core.timing.clock_for`; with one, the result has `parts`.
             on_step: called with (steps done, steps, losses so far) after each step (CUDA graph: some steps); None for
                 losses that are not known before the epoch ends.
         """
@@ -185,12 +187,8 @@ class StudyTrainer(Epochs):
 
     Args:
         dataset: from `core.data.dataset.open_dataset`; packed=True needs a pack, packed=False a folder or zip.
-        task: "type" or "root".
-        seed: of weights and order. split_seed: of the random split.
-        settings: further arguments of `Epochs`.
-
-    Raises:
-        UserError: switches, data and device that do not go together.
+        task: "type" or "root". seed: of weights and order. split_seed: of the random split.
+        settings: further arguments of `Epochs`, which raises as well.
     """
 
     def __init__(
@@ -212,28 +210,14 @@ class StudyTrainer(Epochs):
             torch.manual_seed(seed)
             model = OriginalNet(n_classes[task])
         rows = random_split(len(dataset), test_fraction, split_seed)
-        settings |= {"task": task, "seed": seed, "learning_rate": learning_rate}
-        super().__init__(dataset, model, rows, device=torch_device(str(device)), **settings)
-
-
-def check_data(dataset: Dataset, switches: Switches) -> None:
-    """Raises UserError unless the set is of the kind that the switch `packed` wants."""
-    if switches.packed and dataset.kind != "pack":
-        way_out = "switch packed=true reads a pack (make one with `data pack`)"
-    elif not switches.packed and dataset.kind == "pack":
-        way_out = "switch packed=false opens a file for each clip: give the folder or zip that the pack was made of"
-    else:
-        return
-    raise UserError(f"{dataset.path} is a {dataset.kind}; {way_out}")
+        settings |= {"task": task, "seed": seed, "learning_rate": learning_rate, "device": torch_device(str(device))}
+        super().__init__(dataset, model, rows, **settings)
 
 
 class OriginalRun:
     """The original recipe's `core.training.train.TrainingRun`: its epochs, in the pipeline that was asked for.
 
-    Features are computed first where the pipeline keeps them.
-
-    Raises:
-        UserError: switches that do not go with the data or the device.
+    Features are computed first where the pipeline keeps them. Raises UserError as `Epochs` does.
     """
 
     def __init__(
@@ -253,18 +237,9 @@ class OriginalRun:
         if "mel" not in names and switches.mel == "cached" and not features_fit(len(dataset), device):
             switches = switches.with_(mel="batch", cuda_graph=False)
         self.config = config
-        self.epochs = make_epochs(
-            dataset,
-            model,
-            rows,
-            task=config.task,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            switches=switches,
-            device=device,
-            learning_rate=config.learning_rate,
-            test_batch_size=_TEST_BATCH,
-        )
+        settings = {name: getattr(config, name) for name in ("task", "batch_size", "seed", "learning_rate")}
+        settings |= {"switches": switches, "device": device, "test_batch_size": _TEST_BATCH}
+        self.epochs = make_epochs(dataset, model, rows, **settings)
         self.optimizer: torch.optim.Optimizer = self.epochs.step.optimizer
         self.described: dict = {"pipeline": switches.describe()}
         report({"stage": "features", "done": 0, "total": len(dataset)})

@@ -17,7 +17,7 @@ from triadbench.core.models.chords import ROOTS, TYPES, ClipName
 from triadbench.core.models.predictor import Predictor
 
 _BATCH = 32
-Answers = Sequence[tuple[ClipName, int | None, int | None]]
+Answers = list[tuple[ClipName, int | None, int | None]]
 """(name of a clip, type and root that it was given; None from a model that does not name them)."""
 
 
@@ -36,8 +36,8 @@ def evaluate(dataset: Dataset, predictor: Predictor, progress: Callable[[int, in
     Raises:
         UserError: no clip could be read.
     """
-    answers: list[tuple[ClipName, int | None, int | None]] = []
-    template: list[tuple[ClipName, int | None, int | None]] = []
+    answers: Answers = []
+    template: Answers = []
     failed, foreign = _sort_skipped(dataset)
     # The template answers in other threads (NumPy and SciPy let go of the interpreter) while the network computes.
     with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
@@ -53,15 +53,16 @@ def evaluate(dataset: Dataset, predictor: Predictor, progress: Callable[[int, in
                 waveforms = np.stack(batch)
                 pending = pool.map(chroma_template.predict, np.split(waveforms, len(waveforms)))
                 scores = predictor(waveforms)
-                answers += zip(names, _best(scores.types, len(batch)), _best(scores.roots, len(batch)), strict=True)
+                kinds = scores.types, scores.roots
+                best = ([None] * len(batch) if kind is None else kind.argmax(1).tolist() for kind in kinds)
+                answers += zip(names, *best, strict=True)
                 for name, (types, roots) in zip(names, pending, strict=True):
                     template.append((name, int(types.argmax()), int(roots.argmax())))
             if progress is not None:
                 progress(end, len(dataset))
     if not answers:
-        raise UserError(
-            f"{dataset.path}: none of its {len(dataset)} clips could be read; the first: {failed[0]['error']}"
-        )
+        first = failed[0]["error"]
+        raise UserError(f"{dataset.path}: none of its {len(dataset)} clips could be read; the first: {first}")
     defined = [answer for answer in answers if answer[0].root_is_defined]
     result = {
         **_accuracies(answers),
@@ -71,10 +72,8 @@ def evaluate(dataset: Dataset, predictor: Predictor, progress: Callable[[int, in
     }
     for key in ("octave", "volume", "voicing"):
         groups = sorted({getattr(name, key) for name, *_ in answers} - {None})
-        result[f"by_{key}"] = {
-            str(group): _accuracies([answer for answer in answers if getattr(answer[0], key) == group])
-            for group in groups
-        }
+        members = {str(group): [answer for answer in answers if getattr(answer[0], key) == group] for group in groups}
+        result[f"by_{key}"] = {group: _accuracies(some) for group, some in members.items()}
     result["baseline"] = {"method": "chroma template, no training", **_accuracies(template)}
     return {**result, "failed": failed, "skipped": foreign, "labels": {"types": list(TYPES), "roots": list(ROOTS)}}
 
@@ -95,10 +94,6 @@ def _sort_skipped(dataset: Dataset) -> tuple[list[dict], list[dict]]:
         else:
             foreign.append({"file": file, "reason": reason})
     return damaged, foreign
-
-
-def _best(scores: np.ndarray | None, n: int) -> list[int | None]:
-    return [None] * n if scores is None else scores.argmax(1).tolist()
 
 
 def _accuracies(answers: Answers) -> dict:
@@ -145,18 +140,10 @@ def draw_confusions(result: dict, path: str | Path, title: str) -> None:
     figure = make_subplots(rows=1, cols=len(shown), subplot_titles=headings, horizontal_spacing=0.15)
     for column, key in enumerate(shown, 1):
         counts = np.array(result[f"confusion_{key}"])
-        heatmap = go.Heatmap(
-            z=counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),
-            x=labels[key],
-            y=labels[key],
-            zmin=0,
-            zmax=1,
-            colorscale="Viridis",
-            text=counts,
-            texttemplate="%{text}",
-            hovertemplate="true %{y}, answered %{x}: %{text} clips<extra></extra>",
-            showscale=column == 1,
-        )
+        shares, names = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), labels[key]
+        heatmap = go.Heatmap(z=shares, x=names, y=names, zmin=0, zmax=1, text=counts, showscale=column == 1)
+        hover = "true %{y}, answered %{x}: %{text} clips<extra></extra>"
+        heatmap.update(colorscale="Viridis", texttemplate="%{text}", hovertemplate=hover)
         figure.add_trace(heatmap, row=1, col=column)
         figure.update_yaxes(title_text="true", autorange="reversed", row=1, col=column)
         figure.update_xaxes(title_text="answered", row=1, col=column)

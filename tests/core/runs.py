@@ -1,6 +1,6 @@
 """Small trainings for the tests, and a way to cut them off."""
 
-from triadbench.core.training.recipes import TrainConfig
+from triadbench.core.training.settings import TrainConfig
 
 
 def ours(pack, out, **changes):

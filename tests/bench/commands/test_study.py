@@ -12,8 +12,8 @@ from triadbench import cli
 from triadbench.bench import records
 from triadbench.bench.commands import study_steps
 from triadbench.bench.study import ladder, session
-from triadbench.core import memory
 from triadbench.core.errors import UserError
+from triadbench.core.training import batches
 from triadbench.core.training.batches import FEATURE_BYTES
 
 
@@ -242,7 +242,7 @@ def test_the_study_checks_the_outputs_of_its_last_steps_first(place_of, tmp_path
 
 
 def test_features_beyond_the_memory_are_refused_before_anything_is_measured(place, clips, monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 120 * FEATURE_BYTES)
+    monkeypatch.setattr(batches, "available_bytes", lambda device: 120 * FEATURE_BYTES)
     given = ("--data", clips, "--device", "cpu", "--clips")
     small = ("--trials", 2, "--epochs", 1, "--batch-sizes", 8)
     assert call("experiment", "batch-size", *given, 64, *small).exit_code == 0
@@ -250,7 +250,7 @@ def test_features_beyond_the_memory_are_refused_before_anything_is_measured(plac
     done = call("experiment", "ladder", *given, 64, "--batch-size", 8)
     message = "the features of 64 clips, kept 6 times, take 0.0124 GB, and this machine has 0.00387 GB free"
     assert done.exit_code == 1 and message in done.stderr and "choose a smaller --clips" in done.stderr
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 64 * FEATURE_BYTES)
+    monkeypatch.setattr(batches, "available_bytes", lambda device: 64 * FEATURE_BYTES)
     done = call("experiment", "data-size", *given, "32,64", *small)
     assert done.exit_code == 1 and "choose a smaller --clips, or --pipeline original" in done.stderr
     assert call("experiment", "batch-size", *given, 64, *small).exit_code == 0, "what is done needs no memory"

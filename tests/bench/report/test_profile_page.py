@@ -212,7 +212,6 @@ def test_lines_of_the_real_pipelines_are_found(whole):
 
 
 def test_targets_of_a_gpu_are_named_as_core_has_them():
-    pytest.importorskip("triadbench.core.training.step_graph", reason="core/training/step_graph.py is not there yet")
     for name in line_targets._FAST["cuda"]:
         line_profiles.resolve(name)
 

@@ -15,7 +15,7 @@ from triadbench.bench.study import ladder
 from triadbench.bench.study.session import make_trainer
 from triadbench.core.constants import EPOCH_PARTS
 from triadbench.core.errors import UserError
-from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+from triadbench.core.training.settings import ORIGINAL_PIPELINE, fast_pipeline
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from triadbench.core.commands import data as commands
 from triadbench.core.data import fetch as source
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.errors import UserError
-from triadbench.core.render.instruments import TRAINING
+from triadbench.core.render.note_banks import TRAINING
 
 
 @pytest.fixture(scope="module")

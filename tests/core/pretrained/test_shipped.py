@@ -9,8 +9,7 @@ from triadbench.core.models.chords import ROOTS, TYPES, VOICINGS
 from triadbench.core.models.prediction import name_chord
 from triadbench.core.models.predictor import SHIPPED, Predictor
 from triadbench.core.render.chords import STYLES, Renderer, plan
-from triadbench.core.render.instruments import LICENCES, TRAINING
-from triadbench.core.render.note_banks import NoteBank, bank_for
+from triadbench.core.render.note_banks import LICENCES, TRAINING, NoteBank, bank_for
 
 pytestmark = pytest.mark.skipif(
     not SHIPPED.exists(), reason=f"the shipped model, pretrained/{SHIPPED.name}, is not there"

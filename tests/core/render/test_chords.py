@@ -1,4 +1,7 @@
-"""A rendered clip sounds the chord of its name, as its style says, and depends on nothing but seed and number."""
+"""A rendered clip sounds the chord of its name, as its style says, and depends on nothing but seed and number.
+
+Every voicing spells its chord: the right pitch classes, and the right note in the bass.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -13,11 +16,10 @@ from triadbench.core.data.dataset import Clip
 from triadbench.core.data.splits import grouped_split
 from triadbench.core.errors import UserError
 from triadbench.core.models import chroma_template as baseline
-from triadbench.core.models.chords import TYPE_INTERVALS, VOICINGS, ClipName
+from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, VOICINGS, ClipName
 from triadbench.core.render import chords as render
-from triadbench.core.render.chords import STYLES, PlannedClip, Renderer, Style, plan
+from triadbench.core.render.chords import STYLES, PlannedClip, Renderer, Style, chord_notes, plan, root_midi
 from triadbench.core.render.note_banks import NoteBank
-from triadbench.core.render.voicings import root_midi
 
 RATE = 16_000
 STILL = replace(STYLES["dry"], hands_ms=(0, 0), level_db=(-6, -6))
@@ -423,3 +425,49 @@ def test_noise_is_of_every_colour(bank):
         inside = (frequencies > 100) & (frequencies < 7000)
         slopes.add(round(np.polyfit(np.log(frequencies[inside]), np.log(power[inside]), 1)[0]))
     assert {-2, -1, 0, 1} == slopes
+
+
+BASS = {"root": 0, "inv1": 1, "inv2": 2, "open": 0, "doubled": 0, "guitar": 0}
+C, A_FLAT, A = ROOTS.index("C"), ROOTS.index("Ab"), ROOTS.index("A")
+
+
+def draws(voicing, root=C, kind=0, octave=4, n=60):
+    return [chord_notes(root, kind, octave, voicing, np.random.default_rng(seed)) for seed in range(n)]
+
+
+@pytest.mark.parametrize(("root", "octave", "midi"), [(C, 4, 60), (A, 4, 69), (A_FLAT, 4, 68), (C, 3, 48), (A, 0, 21)])
+def test_octave_four_starts_at_middle_c(root, octave, midi):
+    assert root_midi(root, octave) == midi
+
+
+@pytest.mark.parametrize("kind", range(4), ids=TYPES)
+@pytest.mark.parametrize("voicing", BASS)
+def test_pitch_classes_and_bass(voicing, kind):
+    for root in range(12):
+        wanted = [(root + 8 + step) % 12 for step in TYPE_INTERVALS[kind]]
+        for notes in draws(voicing, root, kind, n=20):
+            assert {note % 12 for note in notes} == set(wanted)
+            assert notes == sorted(set(notes)) and all(type(note) is int for note in notes)
+            assert notes[0] % 12 == wanted[BASS[voicing]]
+
+
+@pytest.mark.parametrize(
+    ("voicing", "notes"), [("root", [60, 64, 67]), ("inv1", [64, 67, 72]), ("inv2", [67, 72, 76])], ids=lambda v: str(v)
+)
+def test_c_major(voicing, notes):
+    assert draws(voicing, n=1) == [notes]
+
+
+def test_open_is_wider_than_an_octave_in_three_ways():
+    assert {tuple(notes) for notes in draws("open")} == {(60, 67, 76), (48, 64, 67), (60, 76, 79)}
+
+
+def test_doubled_adds_one_to_three_notes():
+    assert {len(notes) for notes in draws("doubled")} == {4, 5, 6}
+    assert all({60, 64, 67} < set(notes) for notes in draws("doubled"))
+
+
+def test_guitar_shapes_have_four_to_six_strings_from_the_root_up():
+    drawn = {tuple(notes) for notes in draws("guitar")}
+    assert (60, 67, 72, 76, 79, 84) in drawn  # the E shape
+    assert len(drawn) == 5 and {len(notes) for notes in drawn} == {4, 5, 6} and {notes[0] for notes in drawn} == {60}

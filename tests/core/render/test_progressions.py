@@ -7,8 +7,8 @@ from tests.core.toys import RATE, sine_bank
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, root_pitch_class
 from triadbench.core.render import progressions
-from triadbench.core.render.degrade import degrade_song
 from triadbench.core.render.progressions import PATTERNS, plan_progression, render_progression, truth
+from triadbench.core.render.rooms import degrade_song
 
 PLANS = [plan_progression(seed) for seed in range(40)]
 

@@ -21,9 +21,9 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
 from triadbench.core.models.networks import ChordNet, OriginalNet, chord_loss
 from triadbench.core.training import distributed
-from triadbench.core.training.chord_run import augment, augmentation
 from triadbench.core.training.distributed import SharedEpochs, World
-from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
+from triadbench.core.training.settings import ORIGINAL_PIPELINE, fast_pipeline
+from triadbench.core.training.train import augment, augmentation
 from triadbench.kernels.spec import CHORD
 
 HANGS = 500  # seconds; no measure of speed, several processes that compile on a busy machine take minutes

@@ -15,12 +15,10 @@ from triadbench.core.data.pack import pack
 from triadbench.core.data.splits import random_split
 from triadbench.core.errors import UserError
 from triadbench.core.models.networks import OriginalNet, original_loss
-from triadbench.core.training.batches import CachedSource, in_batches, make_source
-from triadbench.core.training.clock import Clock
+from triadbench.core.timing import Clock
+from triadbench.core.training.batches import CachedSource, TriadClips, in_batches, make_source
 from triadbench.core.training.epoch import StudyTrainer
-from triadbench.core.training.original_dataset import TriadClips
-from triadbench.core.training.pipeline import LADDER, ORIGINAL_PIPELINE, Switches, fast_pipeline
-from triadbench.core.training.recipes import epoch_order
+from triadbench.core.training.settings import LADDER, ORIGINAL_PIPELINE, Switches, epoch_order, fast_pipeline
 from triadbench.core.training.step import TrainingStep
 from triadbench.kernels.spec import ORIGINAL
 

@@ -14,12 +14,19 @@ from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.chords import ClipName
 from triadbench.core.models.networks import ChordNet, original_loss_floor
 from triadbench.core.training.batches import CachedSource
-from triadbench.core.training.chord_run import ChordRun, augment, augmentation, make_optimizer, right_answers, schedule
 from triadbench.core.training.epoch import OriginalRun
-from triadbench.core.training.pipeline import ORIGINAL_PIPELINE, fast_pipeline
-from triadbench.core.training.recipes import RECIPES, TrainConfig
+from triadbench.core.training.settings import ORIGINAL_PIPELINE, RECIPES, TrainConfig, fast_pipeline
 from triadbench.core.training.step import TrainingStep
-from triadbench.core.training.train import train, train_tasks
+from triadbench.core.training.train import (
+    ChordRun,
+    augment,
+    augmentation,
+    make_optimizer,
+    right_answers,
+    schedule,
+    train,
+    train_tasks,
+)
 from triadbench.kernels.spec import CHORD, ORIGINAL
 
 

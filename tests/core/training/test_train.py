@@ -23,8 +23,8 @@ from triadbench.core.files import PACKAGE
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.networks import chord_loss, original_loss
 from triadbench.core.training import train as training
-from triadbench.core.training.features import features_of
-from triadbench.core.training.recipes import RECIPES
+from triadbench.core.training.batches import features_of
+from triadbench.core.training.settings import RECIPES
 from triadbench.core.training.train import train
 
 FILES = {"last.safetensors", "best.safetensors", "final.safetensors", "history.json", "curves.html"}

@@ -12,7 +12,7 @@ from tests.export.exports import info_of, network, sealed_bytes, sine_clips, wri
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.networks import OriginalNet
 from triadbench.core.render.chords import plan
-from triadbench.core.render.instruments import TRAINING
+from triadbench.core.render.note_banks import TRAINING
 from triadbench.export.formats import verify
 from triadbench.export.formats.verify import Reference, Report, VerificationError, compare, hold
 from triadbench.kernels.spec import ORIGINAL

@@ -10,8 +10,9 @@ from tests.core.toys import write_pack, write_set
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ClipName
-from triadbench.core.training import features
-from triadbench.core.training.features import features_of
+from triadbench.core.training import batches
+from triadbench.core.training.batches import FEATURE_BYTES, check_features, features_fit, features_of, make_source
+from triadbench.core.training.settings import fast_pipeline
 from triadbench.kernels import MelSpectrogram
 from triadbench.kernels.spec import CHORD, ORIGINAL
 
@@ -34,7 +35,7 @@ def direct(dataset, spec, log):
 
 
 def test_log_mel_in_half_precision(clips, monkeypatch):
-    monkeypatch.setattr(features, "_BATCH", 2)  # the last batch is a shorter one
+    monkeypatch.setattr(batches, "_FEATURE_BATCH", 2)  # the last batch is a shorter one
     out = features_of(clips, CHORD, log=True)
     wanted = direct(clips, CHORD, True)
     assert out.dtype == np.float16 and out.shape == wanted.shape == (3, 192, 63)
@@ -49,7 +50,7 @@ def test_power_mel_in_single_precision(clips):
 
 
 def test_progress(clips, monkeypatch):
-    monkeypatch.setattr(features, "_BATCH", 2)
+    monkeypatch.setattr(batches, "_FEATURE_BATCH", 2)
     counts = []
     features_of(clips, CHORD, log=True, progress=lambda done, total: counts.append((done, total)))
     assert counts == [(2, 3), (3, 3)]
@@ -133,3 +134,17 @@ def test_a_clip_that_cannot_be_read(clips):
     (clips.path / clips.clips[1].member).write_bytes(b"gone bad")
     with pytest.raises(UserError, match="piano_5_.*not a sound file"):
         features_of(clips, CHORD, log=True)
+
+
+def test_features_that_do_not_fit_are_refused_with_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "available_bytes", lambda device: 8 * FEATURE_BYTES)
+    assert features_fit(4, "cpu") and not features_fit(5, "cpu")
+    check_features(2, "cpu", copies=2)
+    with pytest.raises(UserError, match="of 2 clips, kept 3 times, take 0.000194 GB, and this machine has 0.000258 GB"):
+        check_features(2, "cpu", copies=3)
+    with pytest.raises(UserError, match="the GPU has .* 60 %; use switch mel=batch or a smaller set"):
+        check_features(5, "cuda")
+    dataset = open_dataset(write_pack(tmp_path / "x.pack", 12))
+    source = make_source(dataset, "type", fast_pipeline("cpu"), torch.device("cpu"))
+    with pytest.raises(UserError, match="the features of 12 clips take"):
+        source.prepare()

@@ -1,22 +1,137 @@
-"""The training pipelines as switches: the original study's, the fast one, and the way from one to the other.
+"""The settings of a training: its recipe, and its pipeline, which are switches from the original's way to the fast one.
 
 A switch changes how fast an epoch runs, not what it computes: order of clips, initial weights, loss and updates are the
-same up to rounding, whatever the switches.
+same up to rounding, whatever the switches. All randomness of an epoch is seeded by (seed, epoch), so that a resumed
+training takes the very steps that an uninterrupted one would have taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from triadbench.core.constants import RECIPE_DEFAULTS
 from triadbench.core.errors import UserError
+from triadbench.kernels.spec import CHORD, ORIGINAL, MelSpec
 
-if TYPE_CHECKING:
-    import torch
-
+LARGEST_SEED = 2**32 - 1
+Report = Callable[[dict], None]
 Mel = Literal["clip", "batch", "cached"]
 Precision = Literal["fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One network's training.
+
+    Attributes:
+        data: a data set (folder, zip or pack). out: folder of the run.
+        recipe: "original" or "ours". task: "type" or "root" for the original's networks, "both" for ours.
+        epochs, batch_size, learning_rate: None takes the recipe's.
+        split: "random" as the original, or "grouped": no recording on both sides. test_fraction: size of the test side.
+        seed: of weights, order and dropout. split_seed: of the split.
+        device: "cpu", "cuda", "cuda:1", ...
+        pipeline, switches: of the original recipe, by name and as "name=value" (`pipeline`).
+    """
+
+    data: str | Path
+    out: str | Path
+    recipe: str = "ours"
+    task: str = "both"
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    split: str | None = None
+    test_fraction: float | None = None
+    seed: int = 0
+    split_seed: int = 13
+    device: str = "cpu"
+    pipeline: str | None = None
+    switches: tuple[str, ...] = ()
+
+    def resolved(self) -> ResolvedConfig:
+        """With the recipe's values where None stood.
+
+        Raises:
+            UserError: an unknown recipe, task or split, or a number out of range.
+        """
+        if self.recipe not in RECIPES:
+            raise UserError(f"unknown recipe {self.recipe!r}; choose from {', '.join(RECIPES)}")
+        tasks = RECIPES[self.recipe].tasks
+        if self.task not in tasks:
+            raise UserError(f"recipe {self.recipe!r} trains the task {' or '.join(tasks)}, not {self.task!r}")
+        defaults = RECIPE_DEFAULTS[self.recipe]._asdict()
+        config = ResolvedConfig(**vars(self) | {k: v for k, v in defaults.items() if getattr(self, k) is None})
+        if config.split not in ("random", "grouped"):
+            raise UserError(f"unknown split {config.split!r}; choose random or grouped")
+        if config.batch_size == 1 and config.recipe == "ours":
+            raise UserError("batch_size=1: our network's batch normalisation needs at least 2 clips a step")
+        if config.recipe == "ours" and (config.pipeline or config.switches):
+            raise UserError("recipe 'ours' has one pipeline; leave out --pipeline and --switch")
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if not 0 < getattr(config, name) < math.inf:
+                raise UserError(f"{name}={getattr(config, name)}: must be finite and greater than 0")
+        for name in ("seed", "split_seed"):
+            if not 0 <= getattr(config, name) <= LARGEST_SEED:
+                raise UserError(f"{name}={getattr(config, name)}: must be 0 to {LARGEST_SEED}")
+        out, data = Path(config.out).resolve(), Path(config.data).resolve()
+        if not str(config.out) or out == data or data in out.parents:
+            raise UserError(f"the training would write into its own data, {config.data}; choose another folder")
+        return config
+
+
+@dataclass(frozen=True)
+class ResolvedConfig(TrainConfig):
+    """A `TrainConfig` that was checked and lacks nothing."""
+
+    epochs: int = 0
+    batch_size: int = 0
+    learning_rate: float = 0.0
+    split: str = ""
+    test_fraction: float = 0.0
+
+    def described(self) -> dict:
+        """The settings as a training record holds them."""
+        return {**asdict(self), "data": str(self.data), "out": str(self.out), "switches": list(self.switches)}
+
+
+class Recipe(NamedTuple):
+    """A kind of training: its network, its tasks, and its mel spectrograms (log or power)."""
+
+    architecture: str
+    tasks: tuple[str, ...]
+    spec: MelSpec
+    log: bool
+
+
+RECIPES = {
+    "original": Recipe("original", ("type", "root"), ORIGINAL, log=False),
+    "ours": Recipe("chordnet", ("both",), CHORD, log=True),
+}
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    """The order (n,) in which an epoch (from 0) takes its clips, in every pipeline."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
+
+
+def mix_seed(seed: int, epoch: int) -> int:
+    """A seed for one epoch."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def finite_loss(loss: float, epoch: int) -> float:
+    """The training loss of an epoch (from 0) itself. Raises UserError where it is not finite."""
+    if not math.isfinite(loss):
+        raise UserError(f"the loss is {loss} in epoch {epoch + 1}; a smaller --learning-rate may help")
+    return loss
 
 
 @dataclass(frozen=True)
@@ -93,22 +208,14 @@ _NEEDS: dict[str, dict[str, bool | str]] = {
 
 ORIGINAL_PIPELINE = Switches()
 # torch.compile is left off: its compiler takes longer than a whole training takes with the graph alone.
-_FAST = replace(
-    ORIGINAL_PIPELINE,
-    packed=True,
-    mel="cached",
-    channels_last=True,
-    pool_first=True,
-    fused_optimizer=True,
-    sync_each_step=False,
-)
-_FAST_CPU = replace(_FAST, fused_blocks=True)
-_FAST_GPU = replace(_FAST, prefetch=True, precision="tf32", cuda_graph=True)
+_FAST = Switches(True, "cached", channels_last=True, pool_first=True, fused_optimizer=True, sync_each_step=False)
 
 
 def fast_pipeline(device: torch.device | str) -> Switches:
     """The fast pipeline of a device ("cpu", "cuda", "cuda:1", ...)."""
-    return _FAST_CPU if str(device).startswith("cpu") else _FAST_GPU
+    if str(device).startswith("cpu"):
+        return replace(_FAST, fused_blocks=True)
+    return replace(_FAST, prefetch=True, precision="tf32", cuda_graph=True)
 
 
 PIPELINES = {"original": lambda device: ORIGINAL_PIPELINE, "fast": fast_pipeline}
@@ -140,42 +247,15 @@ def _text(value: bool | str) -> str:
     return str(value).lower()
 
 
+# (name, the switch that takes its value in the fast pipeline, sentence)
 _RUNGS = [
-    (
-        "packed",
-        "packed",
-        "Clips come from one memory-mapped array: no file is opened, no header read, nothing decoded.",
-    ),
-    (
-        "mel per batch",
-        "mel",
-        "The mel spectrogram is computed once for a whole batch by our kernel, and not clip by clip by torchaudio.",
-    ),
-    (
-        "prefetch",
-        "prefetch",
-        "A thread reads the next batches into pinned memory and copies them while the GPU computes.",
-    ),
-    (
-        "cached mel",
-        "mel",
-        "The mel spectrograms, the same in every epoch, are computed in the first one and kept on the device.",
-    ),
-    (
-        "losses stay on the device",
-        "sync_each_step",
-        "The loss is read once, when the epoch ends, and not after every batch: nobody waits.",
-    ),
-    (
-        "channels-last",
-        "channels_last",
-        "The channels of a pixel lie side by side, as the convolutions want them: they convert nothing.",
-    ),
-    (
-        "pool before ReLU",
-        "pool_first",
-        "Max-pool comes before ReLU: the same function with a quarter of the ReLU's work.",
-    ),
+    ("packed", "packed", "Clips come from one memory-mapped array: no file is opened, no header read, none decoded."),
+    ("mel per batch", "mel", "Our kernel computes mel spectrograms for a whole batch, not torchaudio clip by clip."),
+    ("prefetch", "prefetch", "A thread reads batches ahead into pinned memory and copies them while the GPU computes."),
+    ("cached mel", "mel", "The mel spectrograms, the same in every epoch, are computed once and kept on the device."),
+    ("losses stay on the device", "sync_each_step", "The loss is read once an epoch, not after every batch: no wait."),
+    ("channels-last", "channels_last", "A pixel's channels lie side by side, as the convolutions want: none converts."),
+    ("pool before ReLU", "pool_first", "Max-pool before ReLU: the same function with a quarter of the ReLU's work."),
     (
         "fused blocks",
         "fused_blocks",
@@ -184,18 +264,9 @@ _RUNGS = [
         "pooling and ReLU let through: fewer than one in four.",
     ),
     ("fused Adam", "fused_optimizer", "The optimizer updates all weights in one pass, and not in a dozen passes."),
-    (
-        "TF32",
-        "precision",
-        "Convolutions and products run on the tensor cores, with inputs of 10 bits' precision and sums in float32.",
-    ),
-    (
-        "CUDA graph",
-        "cuda_graph",
-        "The whole step, from picking the clips to the updated weights, is captured once and replayed in one launch.",
-    ),
+    ("TF32", "precision", "Convolutions and products run on tensor cores: inputs of 10 bits' precision, float32 sums."),
+    ("CUDA graph", "cuda_graph", "The whole step, from picking clips to new weights, is captured once and replayed."),
 ]
-"""(name, the switch that takes its value in the fast pipeline, sentence)."""
 
 
 def LADDER(device: torch.device | str) -> list[tuple[str, Switches, str]]:

@@ -9,12 +9,11 @@ import torch
 from tests.core.toys import write_pack
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.models.networks import OriginalNet
+from triadbench.core.timing import NO_CLOCK, Clock
 from triadbench.core.training.batches import make_source
-from triadbench.core.training.clock import NO_CLOCK, Clock
 from triadbench.core.training.epoch import Epochs
-from triadbench.core.training.pipeline import fast_pipeline
-from triadbench.core.training.step import TrainingStep
-from triadbench.core.training.step_graph import StepGraph
+from triadbench.core.training.settings import fast_pipeline
+from triadbench.core.training.step import StepGraph, TrainingStep
 
 CPU = torch.device("cpu")
 N = 19

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from triadbench.core.errors import UserError
-from triadbench.core.training.pipeline import LADDER, ORIGINAL_PIPELINE, Switches, fast_pipeline, pipeline
+from triadbench.core.training.settings import LADDER, ORIGINAL_PIPELINE, Switches, fast_pipeline, pipeline
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
