@@ -131,9 +131,7 @@ def alternate(
     seed: int = 0,
     unfinished: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, T]]:
-    """(round from 0, contestant): every contestant once a round, in an order shuffled anew for each round.
-
-    The shuffle keeps a contestant from always running after the same neighbour.
+    """(round from 0, contestant): each once a round, shuffled anew so that none always follows the same neighbour.
 
     Args:
         min_rounds: rounds that run even when `max_time_s` is over; after them the round under way is the last.

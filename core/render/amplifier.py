@@ -44,8 +44,7 @@ class AmpSettings:
         low_cut_hz: first-order high-pass before the clipper, which keeps chords from turning to mud.
         bass_db, mid_db, treble_db: low shelf at 120 Hz, bell at 600 Hz, high shelf at 2.5 kHz.
         cabinet_low_hz, cabinet_high_hz: band of the loudspeaker (12 and 24 dB per octave outside).
-        resonance_db: bump of the cone at its low corner.
-        level_db: peak of the result below full scale.
+        resonance_db: bump of the cone at its low corner. level_db: peak of the result below full scale.
         hiss_db: hiss at the input, below the clip's peak; only where `amplify` is given a generator.
         oversampling: rate of the clipper over that of the clip, 1 to 16. 8 keeps aliases of a full-scale 5 kHz sine at
             16 kHz and `CRUNCH` 60 dB below it.

@@ -110,10 +110,9 @@ def plan_progression(
     drawn = str(rng.choice(["major", "minor", "random"], p=[0.3, 0.2, 0.5])), str(rng.choice(PATTERNS))
     kind, pattern, tempo = kind or drawn[0], pattern or drawn[1], float(rng.uniform(*TEMPO_BPM))
     tempo = tempo if tempo_bpm is None else float(tempo_bpm)
-    if kind not in (*COMMON, "random"):
-        raise UserError(f"kind={kind!r} must be one of {', '.join((*COMMON, 'random'))}")
-    if pattern not in PATTERNS:
-        raise UserError(f"pattern={pattern!r} must be one of {', '.join(PATTERNS)}")
+    for name, value, choices in (("kind", kind, (*COMMON, "random")), ("pattern", pattern, PATTERNS)):
+        if value not in choices:
+            raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
     if bars < 1 or tempo <= 0:
         raise UserError(f"bars={bars} and tempo_bpm={tempo:g} must be positive")
     tonic = int(rng.integers(12))

@@ -28,8 +28,7 @@ def room_response(rng: np.random.Generator, sample_rate: int, rt60_s: float, dir
     two bands of which the upper dies sooner, as air and walls absorb treble.
 
     Args:
-        rt60_s: time in which the tail falls by 60 dB, in seconds.
-        direct_db: level of the direct sound over the whole tail, in dB.
+        rt60_s: time in which the tail falls by 60 dB. direct_db: level of the direct sound over the whole tail.
 
     Returns:
         float32 (samples,), the direct sound first, at 1.
@@ -51,10 +50,7 @@ def room_response(rng: np.random.Generator, sample_rate: int, rt60_s: float, dir
 
 
 def tone_curve(rng: np.random.Generator, frequencies: np.ndarray, depth_db: float) -> np.ndarray:
-    """A smooth random frequency response (microphone, loudspeaker, tone control) as gains over `frequencies` in Hz.
-
-    A tilt, a low and a high cut-off, and three broad bells, each within `depth_db`.
-    """
+    """A microphone's or loudspeaker's gains over `frequencies` in Hz: tilt, cut-offs, three bells within `depth_db`."""
     octave = np.log2(np.maximum(frequencies, 20.0) / 640.0)
     gain_db = rng.uniform(-0.25, 0.25) * depth_db * octave
     for _ in range(3):
@@ -106,11 +102,7 @@ def with_noise(
 
 
 class Filter:
-    """A linear filter for clips of `samples`, kept as a spectrum so that each clip costs two transforms.
-
-    Args:
-        response: float32 (taps,), an impulse response. gains: multiply its spectrum.
-    """
+    """A filter (taps,) float32 times `gains` for clips of `samples`, as a spectrum: each clip costs two transforms."""
 
     def __init__(self, response: np.ndarray, samples: int, sample_rate: int, gains: Gains | None = None):
         # The tone curves have no phase and so reach to both sides; this much room keeps them from wrapping around.
@@ -176,10 +168,7 @@ class Degrader:
 
 
 def degrade_song(waveform: np.ndarray, seed: int, degradation: Degradation | None = None) -> np.ndarray:
-    """A worse recording of a song (samples,): one room, noise and level for all of it; the chords keep their times.
-
-    Tuning and start stay, so `tuning_cents` and `onset_ms` of the degradation are not used.
-    """
+    """A worse recording of a song (samples,): one room, noise and level for all of it; tuning and times stay."""
     degradation = degradation or Degradation()
     rng = np.random.default_rng([seed, 0x52])
     return degradation.record(rng, waveform, degradation.room(rng, len(waveform))).astype(np.float32)

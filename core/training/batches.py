@@ -199,11 +199,7 @@ class CachedSource(_BatchSource):
 def check_features(
     n: int, device: torch.device | str, *, copies: int = 1, way_out: str = "use switch mel=batch or a smaller set"
 ) -> None:
-    """See that the features of `n` clips, kept `copies` times, fit a device; called before anything is computed.
-
-    Raises:
-        UserError: they would take more than their share of the memory that is free; ends with `way_out`.
-    """
+    """Raises UserError, ending with `way_out`, if features of `n` clips, kept `copies` times, are too much for a device."""
     needed, free = copies * n * FEATURE_BYTES, available_bytes(device)
     if needed > _ROOM * free:
         kept = f", kept {copies} times," if copies > 1 else ""

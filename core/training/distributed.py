@@ -94,9 +94,8 @@ class World:
     @contextlib.contextmanager
     def batch(self, n: int) -> Iterator[None]:
         """While the block runs, `drawn` and shared batch normalisation work for a batch of `n` clips in all."""
-        sizes = [len(part) for part in np.array_split(np.arange(n), self.size)]
-        begin = sum(sizes[: self.rank])
-        self.span, self.n = slice(begin, begin + sizes[self.rank]), n
+        ends = np.cumsum([0, *map(len, np.array_split(np.arange(n), self.size))]).tolist()
+        self.span, self.n = slice(ends[self.rank], ends[self.rank + 1]), n
         try:
             yield
         finally:
@@ -214,8 +213,7 @@ def _normalise(module: Any, world: World, x: Tensor) -> Tensor:
 
 def _drop(module: nn.Dropout, world: World, x: Tensor) -> Tensor:
     """The forward pass of a dropout, drawn for the whole batch."""
-    p = module.p
-    if not module.training or not p:
+    if not (p := module.p) or not module.training:
         return x
     kept = world.drawn(lambda *shape: x.new_empty(shape).bernoulli_(1 - p), *x.shape[1:])
     return x * kept.div_(1 - p)
@@ -323,10 +321,7 @@ def _meet(store: torch.distributed.Store, rank: int, size: int) -> int:
 
 
 def of_this_launch(file: Path) -> bool:
-    """Whether a file was written since torchrun, which started this process, was itself started.
-
-    A training that torchrun starts again goes on with what its first life wrote, and not with what lay there before.
-    """
+    """Whether a file is of this torchrun's trainings: started again, one goes on with its own, not with older files."""
     import psutil
 
     launched = psutil.Process(os.getppid()).create_time()

@@ -178,11 +178,7 @@ class Switches:
         return replace(self, **changes)
 
     def check(self, device: torch.device | str) -> Switches:
-        """The switches themselves, if they go together and with the device.
-
-        Raises:
-            UserError: they do not.
-        """
+        """The switches themselves; raises UserError unless they go together and with the device."""
         kind = str(device).partition(":")[0]
         for name, kinds in _KINDS.items():
             value = getattr(self, name)
@@ -270,10 +266,7 @@ _RUNGS = [
 
 
 def LADDER(device: torch.device | str) -> list[tuple[str, Switches, str]]:
-    """From the original pipeline to the fast one, a rung at a time: (name, switches, what changes and why).
-
-    A device climbs the rungs whose switches its fast pipeline changes.
-    """
+    """(name, switches, what changes and why) of the rungs from the original pipeline to a device's fast one."""
     fast, switches = fast_pipeline(device), ORIGINAL_PIPELINE
     rungs = [("original", switches, "The original: every clip is read, decoded and transformed by itself, in turn.")]
     for name, switch, sentence in _RUNGS:

@@ -152,7 +152,11 @@ class StepGraph:
                 several = cached and not self.reads and not clock.active and whole - done >= _STEPS_A_LAUNCH
                 count = _STEPS_A_LAUNCH if several else 1
                 if not cached:
-                    self._take(*next(inputs))
+                    batch = next(inputs)
+                    if self._batch is None:
+                        self._batch = batch[0].clone(), batch[1].clone()
+                    for place, values in zip(self._batch, batch, strict=True):
+                        place.copy_(values)  # to where the graph reads it
                 self._replay(count, clock)
             done += count
             if self.reads:
@@ -162,13 +166,6 @@ class StepGraph:
                 on_step(done, len(batches), self._losses)
         with clock.part("synchronisation"):
             return self._losses.tolist()
-
-    def _take(self, mel: Tensor, labels: Tensor) -> None:
-        """Copy a batch to where the graph reads it."""
-        if self._batch is None:
-            self._batch = mel.clone(), labels.clone()
-        for place, values in zip(self._batch, (mel, labels), strict=True):
-            place.copy_(values)
 
     def _replay(self, count: int, clock: NoClock) -> None:
         if count not in self._graphs:

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,19 +38,6 @@ Labels = tuple[Tensor, Tensor, Tensor]
 """Types, roots, and whether the root is defined, of some clips."""
 
 
-class TrainingRun(Protocol):
-    """One model with its data, in training; `described` says in the training record how it is computed."""
-
-    optimizer: torch.optim.Optimizer
-    described: dict
-
-    def train_epoch(self, epoch: int, report: Report) -> float:
-        """Train for the epoch numbered `epoch` (from 0); the clips' mean loss."""
-
-    def test(self) -> Mapping[str, float | None]:
-        """{"test_loss", "test_type_accuracy", ...} on clips that training does not see."""
-
-
 class ChordRun:
     """Our recipe's `TrainingRun`: one network for type and root, on augmented log mel spectrograms.
 
@@ -78,10 +65,11 @@ class ChordRun:
         self.labels = types, roots, torch.tensor([clip.name.root_is_defined for clip in dataset.clips])
 
     def _features_of(self, dataset: Dataset, report: Report) -> np.ndarray:
+        recipe, cache = RECIPES[self.config.recipe], Path(self.config.out) / "cache"
+
         def progress(done: int, total: int) -> None:
             report({"stage": "features", "done": done, "total": total})
 
-        recipe, cache = RECIPES[self.config.recipe], Path(self.config.out) / "cache"
         return features_of(dataset, recipe.spec, log=recipe.log, cache=cache, progress=progress)
 
     def train_epoch(self, epoch: int, report: Report) -> float:
@@ -162,11 +150,7 @@ def schedule(progress: float) -> float:
 
 
 def right_answers(joint: Tensor, types: Tensor, roots: Tensor, defined: Tensor) -> tuple[Tensor, Tensor]:
-    """(types, roots) that are right, of each clip; where the root is undefined, any is.
-
-    Args:
-        joint: logits (batch, types, roots) of `ChordNet.joint`.
-    """
+    """(types, roots) that are right in logits `joint` (batch, types, roots); where a root is undefined, any is."""
     right_types = torch.logsumexp(joint, dim=1).argmax(1) == types
     return right_types, (torch.logsumexp(joint, dim=2).argmax(1) == roots) | ~defined
 
@@ -177,17 +161,15 @@ def augmentation(n: int, device: torch.device | str = "cpu") -> tuple[Tensor, Te
 
 
 def augment(log_mel: Tensor, tone: Tensor, floor: Tensor) -> Tensor:
-    """Vary log mel spectrograms (batch, n_mels, n_frames): a random tone curve, and a random floor of even noise.
-
-    Args:
-        tone, floor: from `augmentation`.
-    """
+    """Vary log mel spectrograms (batch, n_mels, n_frames) by what `augmentation` drew: a tone curve, a noise floor."""
     x = torch.linspace(0, math.pi, log_mel.shape[1], device=log_mel.device)
     curve = (tone * 0.7) @ torch.cos(torch.arange(1, 6, device=log_mel.device).unsqueeze(1) * x)
     loudest = log_mel.amax(dim=(1, 2), keepdim=True)
     return torch.logaddexp(log_mel + curve.unsqueeze(2), loudest - 4 - 14 * floor)
 
 
+TrainingRun = OriginalRun | ChordRun
+"""One model with its data, in training; `described` says in the training record how it is computed."""
 RUN_TYPES: dict[str, Callable[..., TrainingRun]] = {"original": OriginalRun, "ours": ChordRun}
 """What makes the run of a recipe from (configuration, model, data set, (train, test) rows, device, report)."""
 
