@@ -10,7 +10,7 @@ _CGROUP, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def torch_device(name: str) -> torch.device:
-    """The device "cpu", "cuda" or "cuda:N"; UserError: another name, or a GPU that is not there."""
+    """The device "cpu", "cuda" or "cuda:N". Raises UserError for another name, or a GPU that is not there."""
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -25,10 +25,7 @@ def torch_device(name: str) -> torch.device:
 
 
 def available_bytes(device: torch.device | str) -> int:
-    """Bytes that can be taken on a device without pushing anything out.
-
-    On a CPU: what the system calls available, or less where this process is confined (a container, a batch job).
-    """
+    """Bytes to be had without pushing anything out; on a CPU less where a container or batch job confines us."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     import psutil

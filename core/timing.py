@@ -191,8 +191,7 @@ def measure(
         device: "cpu", or "cuda" for event timing.
         settle_s: wait this long before each sample, then make one untimed call if it is shorter than that. The waiting
             threads of one contestant's pool (OpenMP's spin for milliseconds) otherwise cost the next one a core.
-        share_s: a contestant that has run this long and has `FEWEST_SAMPLES` samples sits out the further rounds, so
-            that a slow one does not take the time of all.
+        share_s: a contestant that has run this long, with `FEWEST_SAMPLES` samples, sits out: others need time too.
 
     Raises:
         ValueError: no contestants, or rounds below 1.

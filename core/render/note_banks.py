@@ -76,11 +76,7 @@ class NoteBank:
 
     @classmethod
     def load(cls, path: str | Path) -> NoteBank:
-        """Open a bank folder; the notes stay on disk until they are used.
-
-        Raises:
-            UserError: not a bank, or a damaged one.
-        """
+        """Open a bank folder; notes stay on disk until they are used. Raises UserError for no bank or a damaged one."""
         path = Path(path)
         try:
             meta = json.loads((path / "bank.json").read_text())
@@ -136,11 +132,7 @@ def _longest_run(sounding: np.ndarray) -> tuple[int, int]:
 
 
 def bank_for(source: str, cache: str | Path) -> Path:
-    """Folder of the bank that `source` describes, built under `cache` if it is not there yet.
-
-    Raises:
-        UserError: a source that cannot be read or played, with the way out.
-    """
+    """Folder of a source's bank, built under `cache` if missing. Raises UserError where it cannot be read or played."""
     kind, _, rest = source.partition(":")
     readers = {"synth": _synthesiser, "font": _font, "notes": _folder}
     if kind not in readers or not rest:

@@ -151,10 +151,7 @@ def plan_progression(
 def render_progression(progression: Progression, bank: NoteBank) -> np.ndarray:
     """The song as the bank's instrument plays it: float32 (samples,) at 16 kHz, peak 0.7.
 
-    Chords that the instrument cannot reach are moved by octaves.
-
-    Raises:
-        UserError: the instrument's range is narrower than a chord.
+    Chords out of reach are moved by octaves. Raises UserError if the instrument's range is narrower than a chord.
     """
     rng = np.random.default_rng([progression.seed, 0x51])
     out = np.zeros(round(progression.duration_s * SAMPLE_RATE), dtype=np.float32)

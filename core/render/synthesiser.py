@@ -110,11 +110,7 @@ class Instrument:
 
 
 def make_instrument(seed: int, family: str | None = None) -> Instrument:
-    """Draw an instrument of a family, or of any (None: pianos with odds of 70 %); another `seed` is another one.
-
-    Raises:
-        ValueError: negative seed or unknown family.
-    """
+    """Draw the instrument `seed` (0 or more), of a family or (None) of any; raises ValueError for an unknown one."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed={seed!r} must be an integer of 0 or more")
     if family is not None and family not in FAMILIES:

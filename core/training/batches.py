@@ -199,7 +199,7 @@ class CachedSource(_BatchSource):
 def check_features(
     n: int, device: torch.device | str, *, copies: int = 1, way_out: str = "use switch mel=batch or a smaller set"
 ) -> None:
-    """Raises UserError, ending with `way_out`, if features of `n` clips, kept `copies` times, are too much for a device."""
+    """Raises UserError, ending with `way_out`, if a device cannot keep the features of `n` clips `copies` times."""
     needed, free = copies * n * FEATURE_BYTES, available_bytes(device)
     if needed > _ROOM * free:
         kept = f", kept {copies} times," if copies > 1 else ""

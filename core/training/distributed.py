@@ -73,12 +73,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Report | None 
 
 
 class World:
-    """The processes of a training, seen from one of them.
-
-    Attributes:
-        rank, size: which process of how many. restarted: torchrun started it again after a failure.
-        store: what the processes tell one another.
-    """
+    """A training's processes, seen from number `rank` of `size`; `store` holds what they tell one another."""
 
     store: torch.distributed.Store
 

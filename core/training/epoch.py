@@ -35,8 +35,7 @@ class EpochResult:
 
     Attributes:
         seconds: from the first batch asked for to the last result read; with a clock, more than without.
-        n_clips: seen.
-        losses: of every step, in order, each before its update (training; of every batch in testing).
+        n_clips: seen. losses: of every step, in order, each before its update (training; of every batch in testing).
         loss: mean over the clips. accuracy: share of clips named rightly (testing), or None.
         prepared_s: of `seconds`, what was paid once: computing features that later epochs reuse (mel="cached").
         parts: {part: seconds} summing to `seconds`, if a clock was given (`core.constants.EPOCH_PARTS`).
@@ -215,10 +214,7 @@ class StudyTrainer(Epochs):
 
 
 class OriginalRun:
-    """The original recipe's `core.training.train.TrainingRun`: its epochs, in the pipeline that was asked for.
-
-    Features are computed first where the pipeline keeps them. Raises UserError as `Epochs` does.
-    """
+    """The original recipe's `core.training.train.TrainingRun`: `Epochs` in a pipeline, after the features it keeps."""
 
     def __init__(
         self,

@@ -57,11 +57,7 @@ class TrainConfig:
     switches: tuple[str, ...] = ()
 
     def resolved(self) -> ResolvedConfig:
-        """With the recipe's values where None stood.
-
-        Raises:
-            UserError: an unknown recipe, task or split, or a number out of range.
-        """
+        """With the recipe's values for None; raises UserError for an unknown name or a number out of range."""
         if self.recipe not in RECIPES:
             raise UserError(f"unknown recipe {self.recipe!r}; choose from {', '.join(RECIPES)}")
         tasks = RECIPES[self.recipe].tasks
@@ -218,11 +214,7 @@ PIPELINES = {"original": lambda device: ORIGINAL_PIPELINE, "fast": fast_pipeline
 
 
 def pipeline(name: str, device: torch.device | str, changes: Iterable[str] = ()) -> Switches:
-    """A pipeline by name, with switches "name=value" changed.
-
-    Raises:
-        UserError: an unknown pipeline, switch or value, or switches that do not go together.
-    """
+    """A pipeline by name, with switches "name=value" changed; raises UserError for unknown or clashing ones."""
     if name not in PIPELINES:
         raise UserError(f"unknown pipeline {name!r}; choose {' or '.join(PIPELINES)}")
     switches = PIPELINES[name](device)

@@ -119,8 +119,7 @@ class StepGraph:
 
     Args:
         n: clips of an epoch. Its last batch, if smaller, is computed without the graph.
-        reads: read the loss after every step.
-        timed: note inside the graph when its parts begin and end, for an instrumented epoch.
+        reads: read every step's loss. timed: note in the graph when its parts begin and end, for instrumented epochs.
     """
 
     def __init__(

@@ -39,10 +39,7 @@ Labels = tuple[Tensor, Tensor, Tensor]
 
 
 class ChordRun:
-    """Our recipe's `TrainingRun`: one network for type and root, on augmented log mel spectrograms.
-
-    These are computed first, or read from the cache in the run's folder.
-    """
+    """Our recipe's `TrainingRun`: one network for type and root, on log mel spectrograms cached in the run's folder."""
 
     def __init__(
         self,
@@ -200,8 +197,7 @@ def train(
         way than it began (`core.models.checkpoint.resumed_record`).
 
     Raises:
-        UserError: bad settings, data that cannot be read, a device that is not there, a run that is there already, or
-            a loss that is no longer finite.
+        UserError: bad settings, data or device, a run that is there already, or a loss that is no longer finite.
     """
     config = config.resolved()
     recipe, out, described = RECIPES[config.recipe], Path(config.out), config.described()
