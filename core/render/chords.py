@@ -200,9 +200,7 @@ class Renderer:
         waveform = self._play(bank, planned.name, hands, rng)
         if rng.random() < style.amp_probability:
             waveform = amplify(waveform, SAMPLE_RATE, random_settings(rng))
-        draw, pick, room = rng.random(), int(rng.integers(_FILTERS)), style.room_probability
-        if draw < room or (style.tone_db > 0 and draw < room + (1 - room) / 2):
-            waveform = _filters(self.seed, style, draw < room)[pick](waveform)
+        waveform = self._record(waveform, rng)
         if rng.random() < style.noise_probability:
             waveform = with_noise(rng, waveform, SAMPLE_RATE, style.snr_db)
         peak = float(np.abs(waveform).max())
@@ -245,6 +243,12 @@ class Renderer:
             sound = bank.notes[note - bank.first, layer]
             mix_note(out, sound, gain, start + delay * SAMPLE_RATE / 1000, step, start + hold, decay)
         return out
+
+    def _record(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        draw, pick, room = rng.random(), int(rng.integers(_FILTERS)), self.style.room_probability
+        if draw < room or (self.style.tone_db > 0 and draw < room + (1 - room) / 2):
+            return _filters(self.seed, self.style, draw < room)[pick](waveform)
+        return waveform
 
 
 @functools.lru_cache(maxsize=4)
