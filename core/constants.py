@@ -19,6 +19,8 @@ ONNX_PROVIDERS = {
 """Our names of ONNX Runtime's execution providers, and its own."""
 PROVIDERS = (*ONNX_PROVIDERS, "torchscript", "torch")
 PRECISIONS = ("fp32", "fp16", "int8")
+FULL_CLIPS = 8192
+"""Of the original study's set."""
 TIMELINE_FORMATS = ("lab", "json", "csv", "mid", "html")
 """Of the files that `infer --timeline` writes."""
 

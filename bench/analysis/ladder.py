@@ -11,7 +11,7 @@ from typing import Any
 from triadbench.bench.analysis import pairing, published
 from triadbench.bench.analysis.summary import DEVICES, badge, number, percent
 from triadbench.core.commands.console import table
-from triadbench.core.constants import EPOCH_PARTS
+from triadbench.core.constants import EPOCH_PARTS, FULL_CLIPS
 
 Row = dict[str, Any]
 Case = tuple[Any, ...]
@@ -285,7 +285,7 @@ def _tables(rows: list[Row]) -> str:
             row["name"],
             f"{row['median_s']:.3f}",
             f"{1e3 * row['median_s'] / row['clips']:.3f}",
-            f"{row['median_s'] / row['clips'] * int(published.TRAIN_SHARE * published.FULL_CLIPS):.2f}",
+            f"{row['median_s'] / row['clips'] * int(published.TRAIN_SHARE * FULL_CLIPS):.2f}",
             f"{row['over_original']:.2f}x",
             f"{row['over_previous'] or 1:.2f}x",
             f"{row['first_s']:.3f}",

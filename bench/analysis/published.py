@@ -10,10 +10,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from triadbench.core.constants import FULL_CLIPS
+
 FILE = Path(__file__).with_name("original_epoch_times.csv")
 EXPERIMENTS = {1: "batch-size", 2: "data-size"}
 TRAIN_SHARE = 0.7
-FULL_CLIPS = 8192
 
 
 class Setting(NamedTuple):

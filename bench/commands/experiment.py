@@ -1,13 +1,17 @@
-"""The commands `experiment batch-size`, `data-size` and `ladder`; each imports what it needs in its body."""
+"""The commands `experiment batch-size`, `data-size` and `ladder`."""
 
 import functools
 from pathlib import Path
 
 import click
 
-from triadbench.bench.commands.study import PATH, data_option, device_option, records_option, settings
+from triadbench.bench.commands.study import PATH, data_option, device_option, progress, records_option
+from triadbench.bench.study import experiments, protocol
+from triadbench.bench.study import ladder as ladders
 from triadbench.bench.study.protocol import BATCH_SIZES, CLIPS, EPOCHS, PIPELINES, TASKS, TRIALS
+from triadbench.bench.study.session import Settings
 from triadbench.core.commands import console
+from triadbench.core.constants import FULL_CLIPS
 from triadbench.core.errors import UserError
 
 _task = functools.partial(click.option, "--task", help="Which network.", show_default=True)
@@ -87,10 +91,9 @@ def _experiment(name: str, folder: Path | None, records: Path, data: Path | None
     folder = folder or Path("runs") / name
     console.resume_hint(f"finished trials are kept in {folder}; the same command goes on from there")
     from triadbench.bench.analysis import experiments as analysis
-    from triadbench.bench.study import experiments, protocol
 
     figures = protocol.make(name, **{key: value for key, value in options.items() if value != ()})
-    result = experiments.run(figures, settings(folder, records, data))
+    result = experiments.run(figures, Settings(folder, records, progress, console.note, data))
     if as_json:
         console.print_json(result)
     else:
@@ -124,15 +127,13 @@ def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, dat
     """
     console.resume_hint(f"finished epochs are kept in {folder}; the same command goes on from there")
     from triadbench.bench.analysis import ladder as analysis
-    from triadbench.bench.study import ladder as ladders
-    from triadbench.bench.study import protocol
 
     source = click.get_current_context().get_parameter_source("clips")
     if full and source is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("choose --full or --clips")
-    options["num_items"] = ladders.FULL_CLIPS if full else clips
+    options["num_items"] = FULL_CLIPS if full else clips
     cases = [ladders.LadderCase(name, **options) for name in protocol.choose_devices(device)]
-    result = ladders.run(cases, settings(folder, records, data))
+    result = ladders.run(cases, Settings(folder, records, progress, console.note, data))
     if as_json and not result["failed"]:
         console.print_json({**result, "why": analysis.explain(result["rungs"])})
     elif not as_json:

@@ -1,17 +1,29 @@
-"""The command `study`, and the options that it shares with `experiment`. Imports what it needs in its body."""
+"""The command `study`: mel, experiments, ladder, lines, layers, report; and the options that `experiment` shares.
+
+Mel, experiments and ladder keep every finished part themselves. Line profiles and layers are a minute each; their
+records are kept whole in `steps/trials.jsonl` before the first of them is appended, each with an id of its own. So what
+is missing among the records, after an interruption or because they were deleted, is written again from there, none
+twice; other code or another machine measures anew. The report is always written anew, from the records alone.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 import click
 
+from triadbench.bench import machine, outputs
+from triadbench.bench.study import experiments, ladder, protocol
+from triadbench.bench.study.session import FILE, Settings, TrialLog, append_missing, fingerprint
 from triadbench.core.commands import console
-
-if TYPE_CHECKING:
-    from triadbench.bench.study.session import Settings
+from triadbench.core.constants import FULL_CLIPS
+from triadbench.core.errors import UserError
 
 PATH = click.Path(path_type=Path)
 RECORDS = Path("runs/study/records.jsonl")
@@ -21,17 +33,18 @@ data_option = click.option(
 )
 records_option = click.option("--records", type=PATH, default=RECORDS, help="JSON Lines file to append to.")
 
+QUICK: dict[str, dict[str, Any]] = {
+    "batch-size": {"trials": 2, "epochs": 1, "clips": (512,), "task": "type"},
+    "data-size": {"trials": 2, "epochs": 1, "clips": (128, 256, 512)},
+    "ladder": {"num_items": 256, "rounds": 2},
+}
+"""What a quick study asks of its steps; the largest setting is the size of the set that is rendered for it."""
+_WAY_OUT = "choose --quick, or the steps that fit with --step"
 
-def progress(label: str) -> AbstractContextManager:
+
+def progress(label: str) -> contextlib.AbstractContextManager:
     """A bar for a step of the study."""
     return console.progress(label, "epochs" if label in ("trials", "rungs") else "clips")
-
-
-def settings(folder: Path, records_path: Path, data_path: Path | None) -> Settings:
-    """A run's settings, with progress and notes on stderr."""
-    from triadbench.bench.study.session import Settings
-
-    return Settings(folder, records_path, progress, console.note, data_path)
 
 
 @click.command()
@@ -52,13 +65,167 @@ def study(quick: bool, steps: tuple[str, ...], device: str, data: Path | None, f
       python cli.py study --device cpu
       python cli.py study --step ladder --step report
     """
-    from triadbench.bench.commands import study_steps
-
     console.resume_hint(f"everything finished is kept in {folder}; the same command goes on from there")
-    plan = study_steps.Study(folder, progress, device, quick, data, console.note)
-    result = study_steps.run(plan, steps or tuple(study_steps.STEPS))
+    result = run(Study(folder, progress, device, quick, data, console.note), steps or tuple(STEPS))
     if as_json:
         console.print_json(result)
     else:
         click.echo(console.table(["step", "seconds"], [[row["step"], row["seconds"]] for row in result["steps"]]))
         click.echo(f"Report: {result['page']}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study is run with: `folder` is of everything it writes, the rest as `bench.study.session.Settings`."""
+
+    folder: Path
+    progress: Callable[[str], contextlib.AbstractContextManager]
+    device: str = "all"
+    quick: bool = False
+    data: Path | None = None
+    note: Callable[[str], None] = lambda text: None
+
+    @property
+    def records(self) -> Path:
+        """Of all steps."""
+        return self.folder / "records.jsonl"
+
+    def settings(self, step: str) -> Settings:
+        """Of an experiment or the ladder."""
+        return Settings(self.folder / step, self.records, self.progress, self.note, self.data)
+
+    def protocol(self, step: str) -> protocol.Protocol:
+        """Of an experiment."""
+        return protocol.make(step, device=self.device, **(QUICK[step] if self.quick else {}))
+
+    def ladder(self) -> list[ladder.LadderCase]:
+        """One case a device."""
+        size = QUICK["ladder"] if self.quick else {"num_items": FULL_CLIPS}
+        return [ladder.LadderCase(device, **size) for device in protocol.choose_devices(self.device)]
+
+
+def _mel(study: Study) -> None:
+    from triadbench.bench.commands import profile
+    from triadbench.bench.mel import measure as mel
+
+    effort = mel.QUICK if study.quick else mel.FULL
+    with study.progress("mel") as progress:
+        options = {"progress": progress, "note": study.note}
+        profile.run_mel(study.folder / "mel.html", study.records, mel.make_contest(effort), effort, **options)
+
+
+def _ladder(study: Study) -> None:
+    for record in ladder.run(study.ladder(), study.settings("ladder"))["failed"]:
+        study.note(f"{record['parameters']['name']}: its loss is not the original's, so it is not timed")
+
+
+def _check_ladder(study: Study) -> None:
+    for case in study.ladder():
+        ladder.check_memory(case, ladder.rungs_of(case.device), _WAY_OUT)
+
+
+def _lines(study: Study, device: str, environment: dict, progress: Callable) -> list[dict]:
+    from triadbench.bench.profile import epochs
+
+    return epochs.run_lines(environment, device=device, rounds=2 if study.quick else 5, progress=progress)
+
+
+def _layers(study: Study, device: str, environment: dict, progress: Callable) -> list[dict]:
+    from triadbench.bench.profile import layers
+
+    return layers.run(environment, study.folder, device=device, progress=progress)
+
+
+def _report(study: Study) -> None:
+    from triadbench.bench.report.report import write_report
+
+    write_report([study.records], study.folder / "report.html")
+
+
+def _once(study: Study, step: str, measure: Callable) -> None:
+    """A step whose records are made at once: for each device, unless this code has made them here before."""
+    environment = machine.environment()
+    log = TrialLog(study.folder / "steps", fingerprint(environment, "quick" if study.quick else "full"), study.note)
+    for device in protocol.choose_devices(study.device):
+        key = {"step": step, "device": device, "holds": "records"}
+        line = log.find(key)
+        if line is None:
+            begun, run = time.perf_counter(), uuid.uuid4().hex
+            with study.progress(step) as progress:
+                results = measure(study, device, environment, progress)
+            results = [{**record, "id": f"{run}-{number}"} for number, record in enumerate(results)]
+            # Before the records: killed between the two, the next run finds here what it has to append.
+            line = log.add(key, [time.perf_counter() - begun], records=results)
+            append_missing(line["records"], study.records, ("id",))
+        elif missing := append_missing(line["records"], study.records, ("id",)):
+            study.note(f"{step} on {device}: measured already; records that were missing, written again: {missing}")
+        else:
+            study.note(f"{step} on {device}: done already")
+
+
+class Step(NamedTuple):
+    """A step: what does it, the page that it writes and the folder of its finished trials (both in the study's folder),
+    and a check that raises UserError where its memory would not do."""
+
+    run: Callable[[Study], object]
+    page: str | None = None
+    trials: str | None = None
+    check: Callable[[Study], None] = lambda study: None
+
+
+def _experiment(name: str) -> Step:
+    return Step(
+        lambda study: experiments.run(study.protocol(name), study.settings(name)),
+        trials=name,
+        check=lambda study: experiments.check_memory(study.protocol(name).cases(), _WAY_OUT),
+    )
+
+
+STEPS = {
+    "mel": Step(_mel, page="mel.html"),
+    "batch-size": _experiment("batch-size"),
+    "data-size": _experiment("data-size"),
+    "ladder": Step(_ladder, trials="ladder", check=_check_ladder),
+    "lines": Step(lambda study: _once(study, "lines", _lines), trials="steps"),
+    "layers": Step(lambda study: _once(study, "layers", _layers), trials="steps"),
+    "report": Step(_report, page="report.html"),
+}
+"""In the order in which the whole study runs them."""
+
+
+def run(study: Study, names: tuple[str, ...] = tuple(STEPS), steps: Mapping[str, Step] = STEPS) -> dict:
+    """Run steps in order.
+
+    Args:
+        names: some of `STEPS`, in the order to run them.
+        steps: name to step.
+
+    Returns:
+        `records`, `page` (paths), `quick`, `seconds`, and `steps`: [{"step", "seconds"}].
+
+    Raises:
+        UserError: an unknown step, a folder in use or that cannot be written to, or what a step raises.
+    """
+    for name in names:
+        if name not in steps:
+            raise UserError(f"unknown step {name!r}; choose from {', '.join(steps)}")
+    protocol.choose_devices(study.device)  # an unknown device is an error before hours of measuring
+    started, done = time.perf_counter(), []
+    for name in names:  # so is what a step could not write or keep
+        step = steps[name]
+        if step.page:
+            outputs.check_writable(study.folder / step.page)
+        if step.trials:
+            outputs.check_writable(study.folder / step.trials / FILE, appended=True)
+        if name != "report":
+            outputs.check_writable(study.records, appended=True)
+        step.check(study)
+    only_reads = set(names) == {"report"}  # even while a study is running
+    with contextlib.nullcontext() if only_reads else outputs.only_writer(study.records, "--out"):
+        for number, name in enumerate(names, 1):
+            study.note(f"step {number} of {len(names)}: {name}")
+            begun = time.perf_counter()
+            steps[name].run(study)
+            done.append({"step": name, "seconds": round(time.perf_counter() - begun, 1)})
+    paths = {"records": str(study.records), "page": str(study.folder / "report.html")}
+    return {**paths, "quick": study.quick, "seconds": round(time.perf_counter() - started, 1), "steps": done}

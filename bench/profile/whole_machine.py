@@ -5,46 +5,37 @@ are not measured again; the other parts take a minute or two together and are.
 """
 
 import dataclasses
-import tempfile
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from triadbench.bench import machine, records
 from triadbench.bench.mel import measure as mel
-from triadbench.bench.profile import layers, line_targets, networks, pipeline_parts
-from triadbench.bench.profile import lines as line_profiles
+from triadbench.bench.profile import epochs, layers, networks
 from triadbench.core.constants import usable_cores
 
 PARTS = ("mel", "layers", "step", "pipeline", "lines")
 Progress = Callable[[int, int | None], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Effort:
+class Effort(NamedTuple):
     """How much to measure.
 
     Attributes:
         mel: of the mel profile. mel_specs: names of specs; () takes all. all_threads_only: no run with one thread.
         step: of networks and training steps.
-        layer_steps, layouts, layer_time_s: of `bench.profile.layers.run`.
-        part_clips, part_rounds, part_time_s: of `bench.profile.pipeline_parts.run`.
-        clips, rounds, line_time_s: of `bench.profile.line_targets.make_targets` and `bench.profile.lines.run`.
+        layers, pipeline, lines: options of `layers.run`, `epochs.run_parts` and `epochs.run_lines`.
     """
 
     mel: mel.Effort
     mel_specs: tuple[str, ...]
     all_threads_only: bool
     step: networks.Effort
-    layer_steps: int
-    layouts: tuple[str, ...]
-    layer_time_s: float
-    part_clips: int
-    part_rounds: int
-    part_time_s: float
-    clips: int
-    rounds: int
-    line_time_s: float
+    layers: dict[str, Any]
+    pipeline: dict[str, Any]
+    lines: dict[str, Any]
 
 
 _QUICK_MEL = dataclasses.replace(
@@ -54,11 +45,33 @@ _QUICK_MEL = dataclasses.replace(
     budget_s=10.0,
     warm_starts=0,
 )
-FULL = Effort(mel.FULL, (), False, networks.FULL, 20, layers.LAYOUTS, 30.0, 368, 5, 60.0, 184, 7, 60.0)
-QUICK = Effort(
-    _QUICK_MEL, ("ORIGINAL", "CHORD"), True, networks.QUICK, 8, layers.LAYOUTS[:1], 2.0, 92, 3, 5.0, 46, 3, 3.0
+FULL = Effort(
+    mel.FULL,
+    (),
+    False,
+    networks.FULL,
+    layers={"steps": 20, "max_time_s": 30.0},
+    pipeline={"clips": 368, "rounds": 5, "max_time_s": 60.0},
+    lines={"clips": 184, "rounds": 7, "max_time_s": 60.0},
 )
-SMOKE = Effort(mel.SMOKE, ("ORIGINAL",), True, networks.SMOKE, 1, layers.LAYOUTS[:1], 1.0, 12, 1, 1.0, 12, 1, 1.0)
+QUICK = Effort(
+    _QUICK_MEL,
+    ("ORIGINAL", "CHORD"),
+    True,
+    networks.QUICK,
+    layers={"steps": 8, "layouts": layers.LAYOUTS[:1], "max_time_s": 2.0},
+    pipeline={"clips": 92, "rounds": 3, "max_time_s": 5.0},
+    lines={"clips": 46, "rounds": 3, "max_time_s": 3.0},
+)
+SMOKE = Effort(
+    mel.SMOKE,
+    ("ORIGINAL",),
+    True,
+    networks.SMOKE,
+    layers={"steps": 1, "layouts": layers.LAYOUTS[:1], "max_time_s": 1.0},
+    pipeline={"clips": 12, "batch_size": 6, "rounds": 1, "max_time_s": 1.0},
+    lines={"clips": 12, "rounds": 1, "max_time_s": 1.0},
+)
 
 
 def run(
@@ -92,6 +105,8 @@ def run(
 
     environment = machine.environment()
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    measure: dict[str, Callable[..., list[dict]]] = {"pipeline": epochs.run_parts, "lines": epochs.run_lines}
+    measure["layers"] = functools.partial(layers.run, folder=folder)
     measured: dict[str, tuple[list[dict], float]] = {}
     for part in (part for part in PARTS if part in parts):
         begun, report = time.perf_counter(), progress(part)
@@ -103,44 +118,8 @@ def run(
             if part == "step":
                 part_records = networks.run(environment, effort.step, report)
             else:
-                measure = {"layers": _layers, "pipeline": _pipeline, "lines": _lines}[part]
-                part_records = [
-                    record for device in devices for record in measure(environment, folder, effort, device, report)
-                ]
+                options = {**getattr(effort, part), "progress": report}
+                part_records = [r for device in devices for r in measure[part](environment, device=device, **options)]
             records.append_all(part_records, records_path)
         measured[part] = part_records, round(time.perf_counter() - begun, 1)
     return measured
-
-
-def _layers(environment: dict, folder: Path, effort: Effort, device: str, progress: Progress) -> list[dict]:
-    return layers.run(
-        environment,
-        folder,
-        device=device,
-        steps=effort.layer_steps,
-        layouts=effort.layouts,
-        max_time_s=effort.layer_time_s,
-        progress=progress,
-    )
-
-
-def _pipeline(environment: dict, folder: Path, effort: Effort, device: str, progress: Progress) -> list[dict]:
-    with tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
-        return pipeline_parts.run(
-            Path(scratch),
-            environment,
-            device=device,
-            clips=effort.part_clips,
-            batch_size=min(32, effort.part_clips // 2),
-            rounds=effort.part_rounds,
-            max_time_s=effort.part_time_s,
-            progress=progress,
-        )
-
-
-def _lines(environment: dict, folder: Path, effort: Effort, device: str, progress: Progress) -> list[dict]:
-    with tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
-        targets = line_targets.make_targets(Path(scratch), device=device, clips=effort.clips)
-        return line_profiles.run(
-            targets, environment, rounds=effort.rounds, max_time_s=effort.line_time_s, progress=progress
-        )

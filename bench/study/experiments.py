@@ -12,20 +12,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from triadbench.bench import records
 from triadbench.bench.study.protocol import SEED, SPLIT_SEED, Case, Protocol, Turn, parameters
-from triadbench.bench.study.session import Session, Settings, open_session
-from triadbench.bench.study.trials import Remaining, duration
+from triadbench.bench.study.session import Remaining, Session, Settings, duration, open_session
 from triadbench.core import timing
 
 if TYPE_CHECKING:
     from triadbench.core.training.settings import Switches
 
-RUNS = Path("runs")
 _WARM_CLIPS = 128
 
 

@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triadbench.bench import records
 from triadbench.bench.study.protocol import LEARNING_RATE, SEED, TASKS
-from triadbench.bench.study.session import Session, Settings, open_session
-from triadbench.bench.study.trials import duration
+from triadbench.bench.study.session import Session, Settings, duration, open_session
 from triadbench.core import timing
+from triadbench.core.constants import FULL_CLIPS
 from triadbench.core.errors import UserError
 
 if TYPE_CHECKING:
     from triadbench.core.training.epoch import EpochResult, StudyTrainer
     from triadbench.core.training.settings import Switches
 
-FULL_CLIPS = 8192
 SEEDS = (SEED, SEED + 1, SEED + 2)
 
 

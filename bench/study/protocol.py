@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+from triadbench.core.constants import FULL_CLIPS
 from triadbench.core.errors import UserError
 
 TRIALS, EPOCHS = 6, 5
@@ -109,8 +110,7 @@ class Protocol:
 
     def label(self, num_items: int | None = None) -> str:
         """ "full" where trials, epochs and clips (of one figure, or all) are the original's; "short: ..." elsewhere."""
-        data_size = self.experiment == "data-size"
-        known, sizes = (CLIPS, (32,)) if data_size else ((8192,), BATCH_SIZES)
+        known, sizes = (CLIPS, (32,)) if self.experiment == "data-size" else ((FULL_CLIPS,), BATCH_SIZES)
         clips = self.clips if num_items is None else (num_items,)
         other_clips = [count for count in clips if count not in known]
         other_sizes = [size for size in self.batch_sizes if size not in sizes]
@@ -170,7 +170,7 @@ def make(
     return Protocol(
         experiment,
         tuple(batch_sizes or (BATCH_SIZES if by_batch else (32,))),
-        tuple(clips or ((8192,) if by_batch else CLIPS)),
+        tuple(clips or ((FULL_CLIPS,) if by_batch else CLIPS)),
         TASKS if task == "both" else (task,),
         choose_devices(device),
         PIPELINES if pipeline == "both" else (pipeline,),

@@ -1,23 +1,142 @@
-"""One run of an experiment or a ladder: its clips, its finished trials, its records, and its way to a trainer."""
+"""One run of an experiment or a ladder: its clips, its finished trials, its records, and its way to a trainer.
+
+One line a finished trial is appended to `trials.jsonl` and flushed to the disk, so that an interrupted study goes on
+where it was; a trial that was interrupted has no line and starts anew. A line counts for a case only if its parameters,
+number and fingerprint are the same: machine, code and clips. Of two lines for one trial (a folder that was copied and
+joined by hand) the first counts.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from triadbench.bench import machine, outputs
+from triadbench.bench import machine, outputs, records
 from triadbench.bench.study import clips as study_clips
-from triadbench.bench.study.protocol import SEED, SPLIT_SEED
-from triadbench.bench.study.trials import FILE, TrialLog, append_missing, fingerprint
+from triadbench.bench.study.protocol import SEED, SPLIT_SEED, Case
 
 if TYPE_CHECKING:
     from triadbench.core.data.dataset import Dataset
     from triadbench.core.training.epoch import StudyTrainer
     from triadbench.core.training.settings import Switches
+
+FILE = "trials.jsonl"
+_MACHINE = ("cpu", "cores_usable", "torch_threads", "omp_wait_policy", "gpu", "gpu_driver", "python", "versions")
+
+
+def fingerprint(environment: dict, data: str) -> str:
+    """What must not change between the trials of a figure, in 16 characters.
+
+    Processor, cores, threads, GPU and driver, versions of torch and its like, the sources of core and kernels, and the
+    clips. A changed report or command line leaves it as it is.
+    """
+    sources = machine.source_digest("core/**/*.py", "kernels/**/*.py")
+    parts = [sources, {name: environment.get(name) for name in _MACHINE}, data]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class TrialLog:
+    """The finished trials of one folder; `note` is called with a line about half lines and what does not count."""
+
+    def __init__(self, folder: Path, fingerprint: str, note: Callable[[str], None] = lambda _: None) -> None:
+        self.path, self.fingerprint = Path(folder) / FILE, fingerprint
+        self._environment = machine.environment()
+        self._lines: dict[str, dict] = {}
+        lines, problems = records.load(self.path) if self.path.exists() else ([], [])
+        for problem in problems:
+            note(f"{problem}; that trial starts anew")
+        own = [line for line in lines if line["parameters"].get("fingerprint") == fingerprint]
+        for line in own:
+            self._lines.setdefault(self._key(line["parameters"]), line)
+        if others := len(lines) - len(own):
+            note(f"{self.path}: {others} trials of other code, clips or another machine are not counted")
+
+    def _key(self, parameters: dict) -> str:
+        return json.dumps({**parameters, "fingerprint": self.fingerprint}, sort_keys=True)
+
+    def find(self, parameters: dict) -> dict | None:
+        """The line of a finished trial, or None."""
+        return self._lines.get(self._key(parameters))
+
+    def __getitem__(self, parameters: dict) -> dict:
+        """The line of a trial that is finished."""
+        return self._lines[self._key(parameters)]
+
+    def add(self, parameters: dict, samples: list[float], **more: Any) -> dict:
+        """Keep a finished trial: `samples` in seconds. The line is on the disk when this returns.
+
+        Raises:
+            ValueError: a trial that is there already.
+            UserError: the disk refuses.
+        """
+        parameters, key = {**parameters, "fingerprint": self.fingerprint}, self._key(parameters)
+        if key in self._lines:
+            raise ValueError(f"trial {parameters} is finished already")
+        environment = {**self._environment, "time": machine.utc_now()}
+        line = records.make("trial", parameters=parameters, unit="s", samples=samples, environment=environment, **more)
+        records.append(line, self.path)
+        self._lines[key] = line
+        return line
+
+
+def append_missing(
+    results: Sequence[dict], path: Path, fields: Sequence[str] = ("name", "parameters", "samples")
+) -> int:
+    """Append, in one piece, the records that the file does not hold yet, by these fields; how many those were."""
+    known = [[record.get(field) for field in fields] for record in (records.load(path)[0] if path.exists() else [])]
+    missing = [record for record in results if [record[field] for field in fields] not in known]
+    records.append_all(missing, path)
+    return len(missing)
+
+
+class Remaining:
+    """Seconds of trials to come: those of the same case, else of the nearest kind that was seen, by number of clips."""
+
+    _KINDS: tuple[Callable[[Case], object], ...] = (
+        lambda case: case,
+        lambda case: (case.device, case.pipeline, case.task),
+        lambda case: (case.device, case.pipeline),
+        lambda case: case.device,
+        lambda case: None,
+    )
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[Case, float]] = []
+
+    def saw(self, case: Case, seconds: float) -> None:
+        """A trial of `case` took this long."""
+        self._seen.append((case, seconds))
+
+    def seconds(self, cases: Sequence[Case]) -> float:
+        """Of one trial of each of `cases`; 0 before anything was seen."""
+        known = {case: self._estimate(case) for case in set(cases)}
+        return sum(known[case] for case in cases)
+
+    def _estimate(self, case: Case) -> float:
+        for kind in self._KINDS:
+            clip_s = [seconds / seen.num_items for seen, seconds in self._seen if kind(seen) == kind(case)]
+            if clip_s:
+                return median(clip_s) * case.num_items
+        return 0.0
+
+    def text(self, cases: Sequence[Case]) -> str:
+        """As "about 3 h 10 min left"; empty before anything was seen."""
+        return f"about {duration(self.seconds(cases))} left" if self._seen and cases else ""
+
+
+def duration(seconds: float) -> str:
+    """As "45 s", "12 min" or "3 h 10 min"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def make_trainer(dataset: Dataset, *, seed: int = SEED, **options: Any) -> StudyTrainer:
@@ -92,31 +211,18 @@ def open_session(settings: Settings, n: int, *, needs_wavs: bool = True, needs_p
     outputs.check_writable(settings.records_path, "--records", appended=True)
     outputs.check_writable(settings.folder / FILE, "--run", appended=True)
     with outputs.only_one(settings.folder):
-        with _stepwise(settings.progress) as report:
-            clips = study_clips.prepare(
-                n,
-                needs_wavs=needs_wavs,
-                needs_pack=needs_pack,
-                source=settings.data,
-                folder=settings.data_folder,
-                report=report,
-            )
+        with contextlib.ExitStack() as stack:
+            bars: dict[str, Callable] = {}
+
+            def report(step: str, done: int, total: int | None) -> None:
+                if step not in bars:  # every step has a bar of its own
+                    stack.close()
+                    bars.clear()
+                    bars[step] = stack.enter_context(settings.progress(step))
+                bars[step](done, total)
+
+            needs = {"needs_wavs": needs_wavs, "needs_pack": needs_pack}
+            clips = study_clips.prepare(n, **needs, source=settings.data, folder=settings.data_folder, report=report)
         environment = machine.environment()
         log = TrialLog(settings.folder, fingerprint(environment, clips.digest), settings.note)
         yield Session(settings, clips, environment, log, started)
-
-
-@contextlib.contextmanager
-def _stepwise(progress: Callable[[str], contextlib.AbstractContextManager]) -> Iterator[study_clips.Report]:
-    """A callback (step, done, total) that opens a new bar whenever the step changes."""
-    with contextlib.ExitStack() as stack:
-        bars: dict[str, Callable] = {}
-
-        def report(step: str, done: int, total: int | None) -> None:
-            if step not in bars:
-                stack.close()
-                bars.clear()
-                bars[step] = stack.enter_context(progress(step))
-            bars[step](done, total)
-
-        yield report

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tests.bench.study.fakes import FakeTrainer, make_clips, silent
 from triadbench import cli
 from triadbench.bench import records
-from triadbench.bench.commands import study_steps
+from triadbench.bench.commands import study as study_steps
 from triadbench.bench.study import ladder, session
 from triadbench.core.errors import UserError
 from triadbench.core.training import batches

@@ -13,7 +13,7 @@ from triadbench import cli
 from triadbench.bench import records
 from triadbench.bench.commands import profile as profile_command
 from triadbench.bench.mel import own_backends
-from triadbench.bench.profile import line_targets, whole_machine
+from triadbench.bench.profile import epochs, whole_machine
 from triadbench.bench.profile import lines as line_profiles
 from triadbench.bench.report import layers_page, lines_page, profile_page
 
@@ -212,14 +212,13 @@ def test_lines_of_the_real_pipelines_are_found(whole):
 
 
 def test_targets_of_a_gpu_are_named_as_core_has_them():
-    for name in line_targets._FAST["cuda"]:
+    for name in epochs._FAST["cuda"]:
         line_profiles.resolve(name)
 
 
 @pytest.mark.gpu
-def test_lines_on_a_gpu(tmp_path):
-    targets = line_targets.make_targets(tmp_path, device="cuda", clips=92)
-    made = line_profiles.run(targets, ENVIRONMENT, rounds=1)
+def test_lines_on_a_gpu():
+    made = epochs.run_lines(ENVIRONMENT, device="cuda", rounds=1)
     assert len(made) == 3 and all("Times are the host's" in record["told"] for record in made)
 
 

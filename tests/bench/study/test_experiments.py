@@ -18,8 +18,7 @@ from triadbench.bench import records
 from triadbench.bench.analysis import experiments as analysis
 from triadbench.bench.outputs import only_one
 from triadbench.bench.study.protocol import Case
-from triadbench.bench.study.session import make_trainer
-from triadbench.bench.study.trials import Remaining, TrialLog, duration
+from triadbench.bench.study.session import Remaining, TrialLog, duration, make_trainer
 from triadbench.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench import report_records as made
 from triadbench.bench import records
-from triadbench.bench.profile import pipeline_parts
+from triadbench.bench.profile import epochs
 from triadbench.bench.report import figures, pipeline_page, profile_page
 from triadbench.bench.report.report import write_report
 from triadbench.core.constants import EPOCH_PARTS
@@ -27,7 +27,7 @@ def make(pipeline: str, **more) -> dict:
     total = sum(parts.values())
     return (
         records.make(
-            pipeline_parts.NAME,
+            epochs.NAME,
             parameters={"pipeline": pipeline, "device": "cpu", "task": "type", "batch_size": 32, "num_items": 143},
             unit="s",
             samples=[0.8 * total] * 3,
@@ -59,10 +59,9 @@ def bars(page: str) -> dict[str, list[float]]:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured():
     seen = []
-    found = pipeline_parts.run(
-        tmp_path_factory.mktemp("parts"),
+    found = epochs.run_parts(
         made.environment(),
         clips=12,
         batch_size=4,
@@ -78,7 +77,7 @@ def test_both_pipelines_are_split_into_all_parts(measured):
     for record in found:
         assert set(record["parts"]) == set(EPOCH_PARTS) and record["n_clips"] == 8 and len(record["samples"]) == 2
         assert sum(record["parts"].values()) == pytest.approx(record["instrumented_s"])
-        assert record["error"]["max_difference"] < pipeline_parts.LOSS_TOLERANCE
+        assert record["error"]["max_difference"] < epochs.LOSS_TOLERANCE
         assert record["overhead"] > 0 and record["parameters"]["threads"] >= 1 and json.dumps(record)
     original, fast = (record["parts"] for record in found)
     assert min(original[part] for part in ("reading", "mel", "forward", "backward", "optimizer")) > 0
@@ -87,8 +86,8 @@ def test_both_pipelines_are_split_into_all_parts(measured):
     assert seen == [(count, 10) for count in range(1, 11)]
 
 
-def test_time_that_is_over_ends_the_rounds(tmp_path):
-    found = pipeline_parts.run(tmp_path, made.environment(), clips=8, batch_size=4, rounds=50, max_time_s=0.0)
+def test_time_that_is_over_ends_the_rounds():
+    found = epochs.run_parts(made.environment(), clips=8, batch_size=4, rounds=50, max_time_s=0.0)
     assert all(len(record["samples"]) == 1 and record["parts"] for record in found)
 
 
@@ -97,8 +96,8 @@ def test_time_that_is_over_ends_the_rounds(tmp_path):
 )
 def test_other_losses_are_not_timed(fast, told):
     with pytest.raises(RuntimeError, match=told):
-        pipeline_parts.check_losses([1.38, 1.4], fast)
-    assert pipeline_parts.check_losses([1.38, 1.4], [1.38, 1.41]) == pytest.approx(0.01)
+        epochs.check_losses([1.38, 1.4], fast)
+    assert epochs.check_losses([1.38, 1.4], [1.38, 1.41]) == pytest.approx(0.01)
 
 
 def test_bars_and_table_are_the_shares_of_the_epochs_without_a_clock():
