@@ -45,7 +45,7 @@ _COMMANDS = {
     "profile": ("bench.commands.profile:profile", "Measure this machine and write one interactive page."),
     "benchmark": ("bench.commands.benchmark:benchmark", "Time the model in every format, on every provider."),
     "evaluate-songs": ("bench.commands.evaluate_songs:evaluate_songs", "Score the chords of songs with known chords."),
-    "experiment": ("bench.commands.experiment:experiment", "Measure how long training takes, the original's and ours."),
+    "experiment": ("bench.commands.study:experiment", "Measure how long training takes, the original's and ours."),
     "study": ("bench.commands.study:study", "Run the whole study, in order, resumable."),
     "report": ("bench.commands.report:report", "Write everything that was measured into one HTML file."),
 }

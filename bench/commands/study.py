@@ -1,4 +1,4 @@
-"""The command `study`: mel, experiments, ladder, lines, layers, report; and the options that `experiment` shares.
+"""The commands `study` (mel, experiments, ladder, lines, layers, report) and `experiment`.
 
 Mel, experiments and ladder keep every finished part themselves. Line profiles and layers are a minute each; their
 records are kept whole in `steps/trials.jsonl` before the first of them is appended, each with an id of its own. So what
@@ -9,6 +9,7 @@ twice; other code or another machine measures anew. The report is always written
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,7 +20,12 @@ from typing import Any, NamedTuple
 import click
 
 from triadbench.bench import machine, outputs
-from triadbench.bench.study import experiments, ladder, protocol
+from triadbench.bench.analysis import experiments as experiments_text
+from triadbench.bench.analysis import ladder as ladder_text
+from triadbench.bench.profile import epochs, layers
+from triadbench.bench.study import experiments, protocol
+from triadbench.bench.study import ladder as ladders
+from triadbench.bench.study.protocol import BATCH_SIZES, CLIPS, EPOCHS, PIPELINES, TASKS, TRIALS
 from triadbench.bench.study.session import FILE, Settings, TrialLog, append_missing, fingerprint
 from triadbench.core.commands import console
 from triadbench.core.constants import FULL_CLIPS
@@ -47,33 +53,6 @@ def progress(label: str) -> contextlib.AbstractContextManager:
     return console.progress(label, "epochs" if label in ("trials", "rungs") else "clips")
 
 
-@click.command()
-@click.option("--quick", is_flag=True, help="Few clips, trials and epochs: minutes, and labelled as short.")
-@click.option("--step", "steps", multiple=True, metavar="STEP", help="One step alone; repeat for more.  [default: all]")
-@device_option
-@data_option
-@click.option("--out", "folder", type=PATH, default=RECORDS.parent, help="Folder of records, trials and report.")
-@console.json_option
-def study(quick: bool, steps: tuple[str, ...], device: str, data: Path | None, folder: Path, as_json: bool) -> None:
-    """The whole study: mel, batch-size, data-size, ladder, lines, layers, report. Hours on a CPU.
-
-    What is finished is kept: after an interruption, however rude, the same command goes on where it was.
-
-    \b
-    Examples:
-      python cli.py study --quick
-      python cli.py study --device cpu
-      python cli.py study --step ladder --step report
-    """
-    console.resume_hint(f"everything finished is kept in {folder}; the same command goes on from there")
-    result = run(Study(folder, progress, device, quick, data, console.note), steps or tuple(STEPS))
-    if as_json:
-        console.print_json(result)
-    else:
-        click.echo(console.table(["step", "seconds"], [[row["step"], row["seconds"]] for row in result["steps"]]))
-        click.echo(f"Report: {result['page']}")
-
-
 @dataclass(frozen=True)
 class Study:
     """What a study is run with: `folder` is of everything it writes, the rest as `bench.study.session.Settings`."""
@@ -98,10 +77,10 @@ class Study:
         """Of an experiment."""
         return protocol.make(step, device=self.device, **(QUICK[step] if self.quick else {}))
 
-    def ladder(self) -> list[ladder.LadderCase]:
+    def ladder(self) -> list[ladders.LadderCase]:
         """One case a device."""
         size = QUICK["ladder"] if self.quick else {"num_items": FULL_CLIPS}
-        return [ladder.LadderCase(device, **size) for device in protocol.choose_devices(self.device)]
+        return [ladders.LadderCase(device, **size) for device in protocol.choose_devices(self.device)]
 
 
 def _mel(study: Study) -> None:
@@ -115,25 +94,13 @@ def _mel(study: Study) -> None:
 
 
 def _ladder(study: Study) -> None:
-    for record in ladder.run(study.ladder(), study.settings("ladder"))["failed"]:
+    for record in ladders.run(study.ladder(), study.settings("ladder"))["failed"]:
         study.note(f"{record['parameters']['name']}: its loss is not the original's, so it is not timed")
 
 
 def _check_ladder(study: Study) -> None:
     for case in study.ladder():
-        ladder.check_memory(case, ladder.rungs_of(case.device), _WAY_OUT)
-
-
-def _lines(study: Study, device: str, environment: dict, progress: Callable) -> list[dict]:
-    from triadbench.bench.profile import epochs
-
-    return epochs.run_lines(environment, device=device, rounds=2 if study.quick else 5, progress=progress)
-
-
-def _layers(study: Study, device: str, environment: dict, progress: Callable) -> list[dict]:
-    from triadbench.bench.profile import layers
-
-    return layers.run(environment, study.folder, device=device, progress=progress)
+        ladders.check_memory(case, ladders.rungs_of(case.device), _WAY_OUT)
 
 
 def _report(study: Study) -> None:
@@ -142,7 +109,7 @@ def _report(study: Study) -> None:
     write_report([study.records], study.folder / "report.html")
 
 
-def _once(study: Study, step: str, measure: Callable) -> None:
+def _once(study: Study, step: str, measure: Callable[..., list[dict]], **options: Any) -> None:
     """A step whose records are made at once: for each device, unless this code has made them here before."""
     environment = machine.environment()
     log = TrialLog(study.folder / "steps", fingerprint(environment, "quick" if study.quick else "full"), study.note)
@@ -152,7 +119,7 @@ def _once(study: Study, step: str, measure: Callable) -> None:
         if line is None:
             begun, run = time.perf_counter(), uuid.uuid4().hex
             with study.progress(step) as progress:
-                results = measure(study, device, environment, progress)
+                results = measure(environment, device=device, progress=progress, **options)
             results = [{**record, "id": f"{run}-{number}"} for number, record in enumerate(results)]
             # Before the records: killed between the two, the next run finds here what it has to append.
             line = log.add(key, [time.perf_counter() - begun], records=results)
@@ -173,7 +140,7 @@ class Step(NamedTuple):
     check: Callable[[Study], None] = lambda study: None
 
 
-def _experiment(name: str) -> Step:
+def _experiment_step(name: str) -> Step:
     return Step(
         lambda study: experiments.run(study.protocol(name), study.settings(name)),
         trials=name,
@@ -183,22 +150,20 @@ def _experiment(name: str) -> Step:
 
 STEPS = {
     "mel": Step(_mel, page="mel.html"),
-    "batch-size": _experiment("batch-size"),
-    "data-size": _experiment("data-size"),
+    "batch-size": _experiment_step("batch-size"),
+    "data-size": _experiment_step("data-size"),
     "ladder": Step(_ladder, trials="ladder", check=_check_ladder),
-    "lines": Step(lambda study: _once(study, "lines", _lines), trials="steps"),
-    "layers": Step(lambda study: _once(study, "layers", _layers), trials="steps"),
+    "lines": Step(
+        lambda study: _once(study, "lines", epochs.run_lines, rounds=2 if study.quick else 5), trials="steps"
+    ),
+    "layers": Step(lambda study: _once(study, "layers", layers.run, folder=study.folder), trials="steps"),
     "report": Step(_report, page="report.html"),
 }
 """In the order in which the whole study runs them."""
 
 
 def run(study: Study, names: tuple[str, ...] = tuple(STEPS), steps: Mapping[str, Step] = STEPS) -> dict:
-    """Run steps in order.
-
-    Args:
-        names: some of `STEPS`, in the order to run them.
-        steps: name to step.
+    """Run steps in the order of their names.
 
     Returns:
         `records`, `page` (paths), `quick`, `seconds`, and `steps`: [{"step", "seconds"}].
@@ -229,3 +194,149 @@ def run(study: Study, names: tuple[str, ...] = tuple(STEPS), steps: Mapping[str,
             done.append({"step": name, "seconds": round(time.perf_counter() - begun, 1)})
     paths = {"records": str(study.records), "page": str(study.folder / "report.html")}
     return {**paths, "quick": study.quick, "seconds": round(time.perf_counter() - started, 1), "steps": done}
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Few clips, trials and epochs: minutes, and labelled as short.")
+@click.option("--step", "steps", multiple=True, metavar="STEP", help="One step alone; repeat for more.  [default: all]")
+@device_option
+@data_option
+@click.option("--out", "folder", type=PATH, default=RECORDS.parent, help="Folder of records, trials and report.")
+@console.json_option
+def study(quick: bool, steps: tuple[str, ...], device: str, data: Path | None, folder: Path, as_json: bool) -> None:
+    """The whole study: mel, batch-size, data-size, ladder, lines, layers, report. Hours on a CPU.
+
+    What is finished is kept: after an interruption, however rude, the same command goes on where it was.
+
+    \b
+    Examples:
+      python cli.py study --quick
+      python cli.py study --device cpu
+      python cli.py study --step ladder --step report
+    """
+    console.resume_hint(f"everything finished is kept in {folder}; the same command goes on from there")
+    result = run(Study(folder, progress, device, quick, data, console.note), steps or tuple(STEPS))
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(console.table(["step", "seconds"], [[row["step"], row["seconds"]] for row in result["steps"]]))
+        click.echo(f"Report: {result['page']}")
+
+
+_COUNT, _BOTH = click.IntRange(1), click.Choice([*TASKS, "both"])
+_task = functools.partial(click.option, "--task", help="Which network.", show_default=True)
+_run_option = functools.partial(click.option, "--run", "folder", type=PATH)
+
+
+def _common(task: str, batch_sizes: str, clips: str):
+    """The options of both experiments, with the defaults that differ."""
+    options = (
+        click.option("--batch-sizes", callback=console.integers, metavar="N,N", help=f"[default: {batch_sizes}]"),
+        click.option("--clips", callback=console.integers, metavar="N,N", help=f"[default: {clips}]"),
+        _task(type=_BOTH, default=task),
+        click.option("--pipeline", type=click.Choice([*PIPELINES, "both"]), default="both", help="Which to measure."),
+        device_option,
+        click.option("--trials", type=_COUNT, default=TRIALS, help="Trials of each figure; the first is dropped."),
+        click.option("--epochs", type=_COUNT, default=EPOCHS, help="Epochs a trial."),
+        data_option,
+        _run_option(help="Folder of finished trials.  [default: runs/EXPERIMENT]"),
+        records_option,
+        console.json_option,
+    )
+    return lambda function: functools.reduce(lambda command, option: option(command), reversed(options), function)
+
+
+@click.group()
+def experiment() -> None:
+    """How long training takes: the original study's experiments, with its pipeline and with ours.
+
+    \b
+    Examples:
+      python cli.py experiment batch-size --device cpu
+      python cli.py experiment ladder
+    """
+
+
+@experiment.command("batch-size")
+@_common("both", ",".join(map(str, BATCH_SIZES)), str(FULL_CLIPS))
+def batch_size(**options) -> None:
+    """Experiment 1: seconds of an epoch by batch size, the original's published figures beside ours.
+
+    Six trials of five epochs each take hours on a CPU. Every finished trial is kept: the same command goes on after an
+    interruption. Fewer trials, epochs or clips are labelled as a short run wherever the figures are shown.
+
+    \b
+    Examples:
+      python cli.py experiment batch-size
+      python cli.py experiment batch-size --trials 2 --epochs 1 --clips 512 --batch-sizes 32 --task type
+      python cli.py experiment batch-size --pipeline fast --device cuda --json
+    """
+    _experiment("batch-size", **options)
+
+
+@experiment.command("data-size")
+@_common("type", "32", ",".join(map(str, CLIPS)))
+def data_size(**options) -> None:
+    """Experiment 2: seconds of an epoch by number of clips, the original's published figures beside ours.
+
+    Interruptions and short runs are as in experiment batch-size.
+
+    \b
+    Examples:
+      python cli.py experiment data-size
+      python cli.py experiment data-size --clips 256,512 --trials 2 --epochs 1 --device cpu
+    """
+    _experiment("data-size", **options)
+
+
+def _experiment(name: str, folder: Path | None, records: Path, data: Path | None, as_json: bool, **options) -> None:
+    folder = folder or Path("runs") / name
+    console.resume_hint(f"finished trials are kept in {folder}; the same command goes on from there")
+    figures = protocol.make(name, **{key: value for key, value in options.items() if value != ()})
+    result = experiments.run(figures, Settings(folder, records, progress, console.note, data))
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(experiments_text.text(result["figures"]))
+        click.echo(f"Records: {records} ({result['appended']} new)")
+
+
+@experiment.command()
+@click.option("--clips", type=click.IntRange(4), default=1024, help="Clips, of which 70 % train; figures a clip.")
+@click.option("--full", is_flag=True, help="The original's 8,192 clips.")
+@click.option("--batch-size", type=_COUNT, default=32, help="Clips a step.")
+@_task(type=click.Choice(TASKS), default="type")
+@click.option("--rounds", type=_COUNT, default=3, help="Timed epochs of each rung.")
+@device_option
+@data_option
+@_run_option(default=Path("runs/ladder"), help="Folder of finished epochs.")
+@records_option
+@console.json_option
+def ladder(clips: int, full: bool, device: str, folder: Path, records: Path, data, as_json: bool, **options) -> None:
+    """From the original pipeline to the fast one, a rung at a time: what each saves, and that it changes speed only.
+
+    Every rung trains from the same weights over the same clips; its losses must stay within the spread of three seeds
+    of the original's, or it is not timed and the exit code is 1. As many epochs more are split into their parts by a
+    clock, whose cost is stated. Every finished epoch is kept; the same command goes on after an interruption.
+
+    \b
+    Examples:
+      python cli.py experiment ladder
+      python cli.py experiment ladder --full --device cpu
+      python cli.py experiment ladder --clips 128 --rounds 1 --json
+    """
+    console.resume_hint(f"finished epochs are kept in {folder}; the same command goes on from there")
+    source = click.get_current_context().get_parameter_source("clips")
+    if full and source is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("choose --full or --clips")
+    options["num_items"] = FULL_CLIPS if full else clips
+    cases = [ladders.LadderCase(name, **options) for name in protocol.choose_devices(device)]
+    result = ladders.run(cases, Settings(folder, records, progress, console.note, data))
+    if as_json and not result["failed"]:
+        console.print_json({**result, "why": ladder_text.explain(result["rungs"])})
+    elif not as_json:
+        click.echo(ladder_text.text([*result["rungs"], *result["failed"]]))
+        click.echo(f"Records: {records} ({result['appended']} new)")
+    if result["failed"]:
+        names = ", ".join(record["parameters"]["name"] for record in result["failed"])
+        raise UserError(f"{names}: the loss is not the original's, so the rung is not timed; see {records}")

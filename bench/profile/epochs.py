@@ -111,8 +111,8 @@ def run_parts(
 
     Args:
         clips: of the set; 70 % of them train.
-        rounds: epochs of each pipeline without the clock, and as many with it.
-        max_time_s: for the rounds; fewer are run when it is over, but one of either kind.
+        rounds: epochs of each pipeline without the clock, and as many with it; of either kind fewer, but at least one,
+            when `max_time_s` is over.
         progress: called with (epochs done, epochs in all).
 
     Returns:
@@ -150,21 +150,11 @@ def run_parts(
     results = []
     for name, first in firsts.items():
         samples = [epoch.seconds for epoch in epochs[name, False]]
-        results.append(
-            records.make(
-                NAME,
-                parameters={"pipeline": name, **case, "switches": switches[name].describe()},
-                unit="s",
-                samples=samples,
-                first_call=first.seconds,
-                environment=environment,
-                error=error,
-                n_clips=first.n_clips,
-                prepared_s=first.prepared_s,
-                **part_fields(samples, [(epoch.seconds, epoch.parts) for epoch in epochs[name, True]]),
-                **timing.load_fields(median(busy[name])),
-            )
-        )
+        fields: dict[str, Any] = {"environment": environment, "error": error, "first_call": first.seconds}
+        fields |= {"parameters": {"pipeline": name, **case, "switches": switches[name].describe()}}
+        fields |= part_fields(samples, [(epoch.seconds, epoch.parts) for epoch in epochs[name, True]])
+        fields |= {"n_clips": first.n_clips, "prepared_s": first.prepared_s, **timing.load_fields(median(busy[name]))}
+        results.append(records.make(NAME, unit="s", samples=samples, **fields))
     return results
 
 
@@ -184,10 +174,7 @@ def run_lines(
 ) -> list[dict]:
     """The records "lines" of "original training step", "fast training step" and "original dataset".
 
-    Args:
-        clips: of the data set; the original's split trains on 70 % of them.
-        batch_size: clips a step.
-        options: of `bench.profile.lines.run`.
+    Args: `clips` of the set, of which 70 % train; `batch_size` of a step; `options` of `bench.profile.lines.run`.
     """
     import torch
 

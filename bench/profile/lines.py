@@ -11,31 +11,27 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from triadbench.bench import records
 from triadbench.core import timing
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
 
-Progress = Callable[[int, int | None], None]
 Calls = dict[tuple[str | None, int, str], list[float]]
 """{(caller, line, callee): [calls, seconds]} of one round."""
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A piece of work and the functions whose lines are listed.
 
     Attributes:
         name: as "original training step".
         functions: "module:qualified.name" of each; the first is the outermost, and shares are of its time. The
             functions that it calls follow in the order in which a reader should meet them.
-        work: does the work once; on a GPU it ends with a synchronisation.
-        clips: clips that `work` handles in one call.
+        work: does the work once, on `clips` clips; on a GPU it ends with a synchronisation.
         parameters: further parameters of the record (device, batch_size, ...).
         explanation: sentences for the reader: what the work is, and what the times mean.
     """
@@ -44,7 +40,7 @@ class Target:
     functions: tuple[str, ...]
     work: Callable[[], object]
     clips: int
-    parameters: dict = field(default_factory=dict)
+    parameters: dict[str, Any]
     explanation: str = ""
 
 
@@ -54,20 +50,20 @@ def run(
     *,
     rounds: int = 5,
     max_time_s: float = 60.0,
-    progress: Progress = lambda done, total: None,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> list[dict]:
     """One record "lines" a target.
 
     Args:
-        rounds: calls of each target's work with the profiler, and as many without.
-        max_time_s: for each target's rounds; fewer are taken when it is over, but one of each at least.
+        rounds: calls of each target's work with the profiler, and as many without; of each fewer, but at least one,
+            when the target's `max_time_s` is over.
         progress: called with (targets done, targets).
     """
-    results = []
-    for done, target in enumerate(targets):
-        progress(done, len(targets))
+    results: list[dict] = []
+    for target in targets:
+        progress(len(results), len(targets))
         results.append(profile(target, environment, rounds, max_time_s))
-    progress(len(targets), len(targets))
+    progress(len(results), len(targets))
     return results
 
 
@@ -86,13 +82,19 @@ def profile(target: Target, environment: dict, rounds: int, max_time_s: float = 
     Raises:
         UserError: a function that is not there, or that the work never called.
     """
+    from line_profiler import LineProfiler
+
     functions = {name: resolve(name) for name in target.functions}
     target.work()  # whatever is compiled, imported or allocated once
     calls = _count_calls(target, functions)
-    others = timing.OtherWork()
-    stats, plain_s, profiled_s = _time_lines(target.work, list(functions.values()), rounds, max_time_s)
-    load, rounds = others.fields(), len(profiled_s)
-    lines = _list_lines(stats, functions, calls)
+    others, profiler = timing.OtherWork(), LineProfiler(*functions.values())
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _, profiled in timing.alternate(seconds, rounds, max_time_s=max_time_s):
+        with profiler if profiled else contextlib.nullcontext():
+            seconds[profiled] += [ms / 1e3 for ms in timing.call_times_ms(lambda _: target.work(), [0])]
+    load, (plain_s, profiled_s) = others.fields(), seconds.values()
+    rounds = len(profiled_s)
+    lines = _list_lines(profiler.get_stats(), functions, calls)
     totals = {name: sum(line["seconds"] for line in lines if line["function"] == name) for name in functions}
     total_s = totals[target.functions[0]]
     for line in lines:
@@ -103,21 +105,14 @@ def profile(target: Target, environment: dict, rounds: int, max_time_s: float = 
         del line["entered_s"]
     starts = {line["function"]: {key: line[key] for key in ("function", "file", "line")} for line in reversed(lines)}
     n_calls = {name: sum(int(n) for (_, _, callee), (n, _) in calls.items() if callee == name) for name in functions}
-    return records.make(
-        "lines",
-        parameters={"target": target.name, "rounds": rounds, **target.parameters},
-        unit="s",
-        samples=[total_s],
-        environment=environment,
-        lines=lines,
-        functions=[{**starts[name], "calls": rounds * n_calls[name], "seconds": totals[name]} for name in functions],
-        plain_s=plain_s,
-        profiled_s=profiled_s,
-        overhead=min(profiled_s) / max(min(plain_s), 1e-12),
-        clips=target.clips * rounds,
-        told=target.explanation,
-        **load,
-    )
+    fields: dict[str, Any] = {"environment": environment, "lines": lines, "told": target.explanation, **load}
+    fields["parameters"] = {"target": target.name, "rounds": rounds, **target.parameters}
+    fields["functions"] = [
+        {**starts[name], "calls": rounds * n_calls[name], "seconds": totals[name]} for name in functions
+    ]
+    fields |= {"plain_s": plain_s, "profiled_s": profiled_s, "clips": target.clips * rounds}
+    fields["overhead"] = min(profiled_s) / max(min(plain_s), 1e-12)
+    return records.make("lines", unit="s", samples=[total_s], **fields)
 
 
 def _subtract_callee(callee: str, total_s: float, lines: list[dict], calls: Calls) -> None:
@@ -194,37 +189,22 @@ def _count_calls(target: Target, functions: dict[str, FunctionType]) -> Calls:
     return calls
 
 
-def _time_lines(work: Callable[[], object], functions: list[FunctionType], rounds: int, max_time_s: float):
-    """(line_profiler's statistics, seconds of the plain rounds, seconds of the profiled rounds), alternated."""
-    from line_profiler import LineProfiler
-
-    profiler = LineProfiler(*functions)
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    for _, profiled in timing.alternate(seconds, rounds, max_time_s=max_time_s):
-        with profiler if profiled else contextlib.nullcontext():
-            seconds[profiled] += [ms / 1e3 for ms in timing.call_times_ms(lambda _: work(), [0])]
-    return profiler.get_stats(), seconds[False], seconds[True]
-
-
 def _list_lines(stats, functions: dict[str, FunctionType], calls: Calls) -> list[dict[str, Any]]:
     """Every source line; `entered_s` is {listed function that it calls: seconds of one round}."""
     by_place: dict[tuple[Path, int], dict[int, tuple[int, int]]] = {}
-    for (file, first, _), timings in stats.timings.items():
-        by_place.setdefault((Path(file).resolve(), first), {}).update({line: rest for line, *rest in timings})
+    for (source_file, first, _), timings in stats.timings.items():
+        by_place.setdefault((Path(source_file).resolve(), first), {}).update({line: rest for line, *rest in timings})
     lines = []
     for name, function in functions.items():
         # line_profiler may have exchanged the code object for a copy; file and first line stay.
         path, first = Path(function.__code__.co_filename).resolve(), function.__code__.co_firstlineno
+        # As a reader of the repository knows it; of a file elsewhere the name alone: records are published.
+        file = path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name
         source, start = inspect.getsourcelines(function)
         for number, text in enumerate(source, start):
             hits, ticks = by_place.get((path, first), {}).get(number, (0, 0))
             entered_s = {called: s for (caller, at, called), (_, s) in calls.items() if (caller, at) == (name, number)}
-            line = {"function": name, "file": _relative(path), "line": number, "text": text.rstrip("\n")}
+            line = {"function": name, "file": file, "line": number, "text": text.rstrip("\n")}
             line |= {"hits": int(hits), "seconds": ticks * stats.unit, "own_seconds": ticks * stats.unit, "share": 0.0}
             lines.append({**line, "enters": list(entered_s), "entered_s": entered_s})
     return lines
-
-
-def _relative(path: Path) -> str:
-    """As a reader of the repository knows it; of a file elsewhere the name alone: records are published."""
-    return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name

@@ -54,26 +54,19 @@ def run(environment: dict, effort: Effort, progress: Callable[[int, int | None],
     networks, measured = make_networks(), []
     for done, network in enumerate(networks):
         progress(done, len(networks))
-        for batch in FORWARD_BATCHES:
-            measured.append(_forward(network, batch, environment, effort, peak))
+        measured += [_forward(network, batch, environment, effort, peak) for batch in FORWARD_BATCHES]
         measured += _steps(network, environment, effort)
     progress(len(networks), len(networks))
     return measured
 
 
-def _record(name: str, network: Network, timed: timing.Timing, environment: dict, batch: int, **more: Any) -> dict:
+def _record(
+    name: str, network: Network, timed: timing.Timing, batch: int, part: dict | None = None, **more: Any
+) -> dict:
     parameters = {"device": "cpu", "dtype": "float32", "seed": SEED, "network": network.name, "batch": batch}
-    if "part" in more:
-        parameters["part"] = more.pop("part")
-    return records.make(
-        name,
-        parameters={**parameters, "spec": network.spec_name},
-        unit="ms",
-        samples=timed.samples_ms,
-        environment=environment,
-        **records.timing_fields(timed, batch),
-        **more,
-    )
+    parameters |= {**(part or {}), "spec": network.spec_name}
+    more |= {"parameters": parameters, **records.timing_fields(timed, batch)}
+    return records.make(name, unit="ms", samples=timed.samples_ms, **more)
 
 
 def _forward(network: Network, batch: int, environment: dict, effort: Effort, peak: float) -> dict:
@@ -90,25 +83,13 @@ def _forward(network: Network, batch: int, environment: dict, effort: Effort, pe
         def check(name: str, result: Any) -> None:
             errors[name] = forward_error(f"forward {name} batch {batch}", result, expected)
 
-        timed = timing.measure(
-            {network.name: lambda: module(inputs)},
-            check=check,
-            rounds=effort.rounds,
-            min_time_s=effort.min_time_s,
-            max_time_s=effort.max_time_s,
-        )[network.name]
+        limits: dict[str, Any] = {"min_time_s": effort.min_time_s, "max_time_s": effort.max_time_s}
+        timed = timing.measure({network.name: lambda: module(inputs)}, check=check, rounds=effort.rounds, **limits)
         with FlopCounterMode(display=False) as counter:
             module(inputs)
-    return _record(
-        "forward",
-        network,
-        timed,
-        environment,
-        batch,
-        error=errors[network.name],
-        flops=counter.get_total_flops(),  # of convolutions and matrix products; the rest is left out
-        peak_gflop_per_s=peak,
-    )
+    flops = counter.get_total_flops()  # of convolutions and matrix products; the rest is left out
+    more = {"error": errors[network.name], "flops": flops, "peak_gflop_per_s": peak}
+    return _record("forward", network, timed[network.name], batch, environment=environment, **more)
 
 
 def _steps(network: Network, environment: dict, effort: Effort) -> list[dict]:
@@ -137,34 +118,20 @@ def _steps(network: Network, environment: dict, effort: Effort) -> list[dict]:
         check_step(network.name, float(loss.detach()), before, list(module.parameters()))
         for part, start, end in zip(samples, marks, marks[1:], strict=False):
             samples[part].append(1e3 * (end - start))
-    other_cores = others.cores()
+    cores = others.cores()
+    timings = {part: timing.Timing.from_samples(ms[0] / 1e3, ms[1:], 1, cores) for part, ms in samples.items()}
     return [
-        _record(
-            "training step",
-            network,
-            timing.Timing.from_samples(values[0] / 1e3, values[1:], 1, other_cores),
-            environment,
-            STEP_BATCH,
-            part=part,
-        )
-        for part, values in samples.items()
+        _record("training step", network, timed, STEP_BATCH, {"part": part}, environment=environment)
+        for part, timed in timings.items()
     ]
-
-
-# --- gates: no time without a right result ---------------------------------------------------------------------------
 
 
 def forward_error(case: str, result: Any, expected: torch.Tensor) -> dict:
     """The error of a float32 forward pass against the float64 one. Raises RuntimeError above `FORWARD_TOLERANCE`."""
     from triadbench.kernels.compare import compare
 
-    comparison = compare(
-        _flat(result).numpy(),
-        expected.numpy(),
-        rtol_peak=FORWARD_TOLERANCE,
-        rtol_rms=FORWARD_TOLERANCE,
-        dtype="float32",
-    )
+    tolerances: dict[str, Any] = {"rtol_peak": FORWARD_TOLERANCE, "rtol_rms": FORWARD_TOLERANCE}
+    comparison = compare(_flat(result).numpy(), expected.numpy(), **tolerances, dtype="float32")
     if not comparison.passed:
         raise RuntimeError(f"{case} is wrong, so it is not timed: {comparison}")
     return records.error_fields(comparison)

@@ -45,33 +45,20 @@ _QUICK_MEL = dataclasses.replace(
     budget_s=10.0,
     warm_starts=0,
 )
-FULL = Effort(
-    mel.FULL,
-    (),
-    False,
-    networks.FULL,
-    layers={"steps": 20, "max_time_s": 30.0},
-    pipeline={"clips": 368, "rounds": 5, "max_time_s": 60.0},
-    lines={"clips": 184, "rounds": 7, "max_time_s": 60.0},
-)
+_LAYOUT = layers.LAYOUTS[:1]
+FULL = Effort(mel.FULL, (), False, networks.FULL, {"steps": 20}, {}, {"clips": 184, "rounds": 7})
 QUICK = Effort(
     _QUICK_MEL,
     ("ORIGINAL", "CHORD"),
     True,
     networks.QUICK,
-    layers={"steps": 8, "layouts": layers.LAYOUTS[:1], "max_time_s": 2.0},
-    pipeline={"clips": 92, "rounds": 3, "max_time_s": 5.0},
-    lines={"clips": 46, "rounds": 3, "max_time_s": 3.0},
+    {"steps": 8, "layouts": _LAYOUT, "max_time_s": 2.0},
+    {"clips": 92, "rounds": 3, "max_time_s": 5.0},
+    {"clips": 46, "rounds": 3, "max_time_s": 3.0},
 )
-SMOKE = Effort(
-    mel.SMOKE,
-    ("ORIGINAL",),
-    True,
-    networks.SMOKE,
-    layers={"steps": 1, "layouts": layers.LAYOUTS[:1], "max_time_s": 1.0},
-    pipeline={"clips": 12, "batch_size": 6, "rounds": 1, "max_time_s": 1.0},
-    lines={"clips": 12, "rounds": 1, "max_time_s": 1.0},
-)
+_SMOKE = {"clips": 12, "rounds": 1, "max_time_s": 1.0}
+_SMOKE_LAYERS = {"steps": 1, "layouts": _LAYOUT, "max_time_s": 1.0}
+SMOKE = Effort(mel.SMOKE, ("ORIGINAL",), True, networks.SMOKE, _SMOKE_LAYERS, {"batch_size": 6, **_SMOKE}, _SMOKE)
 
 
 def run(
@@ -87,15 +74,12 @@ def run(
     """Measure the parts on the CPU, and on the GPU where there is one.
 
     Args:
-        folder: gets the traces of the layers.
-        records_path: JSON Lines file to append to.
-        parts: of `PARTS`, in their order.
+        folder, records_path: for the traces of the layers, and the JSON Lines file to append to.
         fresh: the mel profile measures again what the records hold.
-        progress: gives, for a part, a function called with (done, total).
-        note: called with a line about what is skipped.
+        progress, note: gives, for a part, a function called with (done, total); called with a line on what is skipped.
 
     Returns:
-        {part: (its records, seconds)}.
+        {part: (its records, seconds)}, in the order of `PARTS`.
 
     Raises:
         UserError: an output cannot be written.

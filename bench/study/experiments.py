@@ -23,8 +23,6 @@ from triadbench.core import timing
 if TYPE_CHECKING:
     from triadbench.core.training.settings import Switches
 
-_WARM_CLIPS = 128
-
 
 def switches_of(pipeline: str, device: str) -> Switches:
     """The switches of "original" or "fast" on a device."""
@@ -99,8 +97,7 @@ def _measure(protocol: Protocol, turns: list[Turn], missing: list[Turn], session
             seconds = time.perf_counter() - begun
             remaining.saw(turn.case, seconds)
             if count == 0 and len(missing) > 1:
-                left = duration(remaining.seconds(waiting[1:]))
-                more = f"{len(missing) - 1} more will take about {left}"
+                more = f"{len(missing) - 1} more will take about {duration(remaining.seconds(waiting[1:]))}"
                 session.settings.note(f"the first trial took {duration(seconds)}; {more}")
 
 
@@ -133,8 +130,7 @@ def _run_trial(case: Case, epochs: int, session: Session, epoch_done: Callable[[
 def _warm_up(missing: list[Turn], session: Session) -> None:
     """An epoch of few clips for each: imports, compiled kernels and the GPU's start are not a trial's."""
     for task, device, pipeline in sorted({(turn.case.task, turn.case.device, turn.case.pipeline) for turn in missing}):
-        switches = switches_of(pipeline, device)
-        trainer = session.trainer(switches, _WARM_CLIPS, task=task, batch_size=32, device=device)
+        trainer = session.trainer(switches_of(pipeline, device), 128, task=task, batch_size=32, device=device)
         trainer.train_epoch()
         trainer.test_epoch()
 
@@ -142,26 +138,14 @@ def _warm_up(missing: list[Turn], session: Session) -> None:
 def _records(case: Case, protocol: Protocol, session: Session) -> list[dict]:
     lines = [session.log[_trial(case, trial, protocol)] for trial in range(protocol.trials)]
     last, kept, results = lines[-1], lines[1:], []
-    load = {"other_cores": max(line["other_cores"] for line in kept), "disturbed": any(x["disturbed"] for x in kept)}
-    every = {name: last[name] for name in ("test_loss", "test_accuracy", "switches")} | session.data_fields() | load
-    every |= {name: [line[name] for line in kept] for name in ("setup_s", "prepared_s")}
+    # Threads and versions as the trials had them, not as they are when the record is made.
+    every = {name: last[name] for name in ("test_loss", "test_accuracy", "switches", "environment")}
+    every |= {name: [line[name] for line in kept] for name in ("setup_s", "prepared_s")} | session.data_fields()
+    every |= {name: max(line[name] for line in kept) for name in ("other_cores", "disturbed")}
+    every |= {"seed": SEED, "split_seed": SPLIT_SEED}
     for phase, seconds, count in (("train", "samples", "n_train"), ("test", "test_s", "n_test")):
         first, *means = [fmean(line[seconds]) for line in lines]
-        results.append(
-            records.make(
-                f"experiment {case.experiment}",
-                parameters=parameters(case, protocol, phase=phase),
-                unit="s",
-                samples=means,
-                first_call=first,
-                # Threads and versions as the trials had them, not as they are when the record is made.
-                environment=last["environment"],
-                epoch_seconds=[line[seconds] for line in kept],
-                first_epoch_seconds=lines[0][seconds],
-                n_clips=last[count],
-                seed=SEED,
-                split_seed=SPLIT_SEED,
-                **every,
-            )
-        )
+        fields = {"parameters": parameters(case, protocol, phase=phase), "first_call": first, "n_clips": last[count]}
+        fields |= {"epoch_seconds": [line[seconds] for line in kept], "first_epoch_seconds": lines[0][seconds]}
+        results.append(records.make(f"experiment {case.experiment}", unit="s", samples=means, **every, **fields))
     return results

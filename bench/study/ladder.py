@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from triadbench.core.training.settings import Switches
 
 SEEDS = (SEED, SEED + 1, SEED + 2)
+_TIMED = ("timed", "instrumented")
 
 
 class Rung(NamedTuple):
@@ -44,11 +45,7 @@ class Rung(NamedTuple):
 
 @dataclass(frozen=True)
 class LadderCase:
-    """What a ladder measures: device, task, clips a step, clips, rounds of timed epochs.
-
-    Raises:
-        UserError: numbers or a task that cannot be.
-    """
+    """What a ladder measures, with `rounds` of timed epochs. Raises UserError for numbers or a task that cannot be."""
 
     device: str
     task: str = "type"
@@ -63,8 +60,8 @@ class LadderCase:
         if self.task not in TASKS:
             raise UserError(f"unknown task {self.task!r}; choose from {', '.join(TASKS)}")
         if not 1 <= self.batch_size <= n_train:
-            way_out = "give more clips or a smaller batch"
-            raise UserError(f"batch size {self.batch_size}: of {self.num_items} clips {n_train} train; {way_out}")
+            clips = f"of {self.num_items} clips {n_train} train; give more clips or a smaller batch"
+            raise UserError(f"batch size {self.batch_size}: {clips}")
 
     def protocol(self) -> str:
         """ "full", or "short: ..." with fewer clips than the original's 8,192."""
@@ -101,15 +98,14 @@ def run(cases: Sequence[LadderCase], settings: Settings, rungs: Callable[[str], 
         if case.protocol() != "full":
             settings.note(f"ladder on {case.device}, {case.protocol()}; figures a clip carry over, seconds do not")
     with open_session(settings, max(case.num_items for case in cases)) as session:
-        results: list[dict] = []
-        measured = 0
+        ladders = []
         for case in cases:
             with settings.progress("rungs") as report:
-                ladder = _Ladder(case, (rungs or rungs_of)(case.device), session, report)
-                ladder.measure()
-            measured += ladder.measured
-            results += [ladder.record(rung) for rung in ladder.rungs]
+                ladders.append(_Ladder(case, (rungs or rungs_of)(case.device), session, report))
+                ladders[-1].measure()
+        results = [ladder.record(rung) for ladder in ladders for rung in ladder.rungs]
         sound, failed = ([record for record in results if record["passes"] == passes] for passes in (True, False))
+        measured = sum(ladder.measured for ladder in ladders)
         return {**session.finish(results), "measured": measured, "rungs": sound, "failed": failed}
 
 
@@ -143,22 +139,15 @@ def largest_difference(curve: Sequence[float], reference: Sequence[float]) -> fl
 
 
 def run_epoch(trainer: StudyTrainer, *, with_clock: bool) -> EpochResult:
-    """A trainer's next epoch, with a clock in it or without, that prepares nothing.
-
-    A graph captured anew, with the clock in it, is no part of an epoch: then there is one epoch more.
-    """
+    """A trainer's next epoch that prepares nothing: where a graph is captured anew, for the clock, the one after."""
     clock = time.perf_counter if with_clock else None
     result = trainer.train_epoch(clock=clock)
     return trainer.train_epoch(clock=clock) if result.prepared_s else result
 
 
 def part_fields(samples_s: Sequence[float], instrumented: Sequence[tuple[float, dict | None]]) -> dict[str, Any]:
-    """What a record says of the parts: those of the median epoch with a clock, and how much longer the clock made it.
-
-    Args:
-        samples_s: seconds of the epochs without the clock.
-        instrumented: (seconds, parts) of those with it; none: nothing is known.
-    """
+    """What a record says of the parts: those of the median epoch with a clock, and how much longer the clock made it;
+    of the seconds of epochs without the clock, and (seconds, parts) of those with it."""
     if not instrumented:
         return {"parts": None, "instrumented_s": None, "overhead": None}
     seconds, parts = sorted(instrumented, key=lambda epoch: epoch[0])[len(instrumented) // 2]
@@ -166,13 +155,8 @@ def part_fields(samples_s: Sequence[float], instrumented: Sequence[tuple[float, 
 
 
 class _Epoch(NamedTuple):
-    """An epoch of a rung.
-
-    Attributes:
-        kind: "first" (of each rung), "seed" (the original's with another seed), "control" (with a doubled learning
-            rate), "timed" or "instrumented".
-        number: of the round, or the seed.
-    """
+    """An epoch of a rung: "first" (of each rung), "seed" (the original's with another seed), "control" (with a doubled
+    learning rate), "timed" or "instrumented"; and the number of its round, or its seed."""
 
     rung: Rung
     kind: str
@@ -189,8 +173,8 @@ class _Ladder:
         self._last_s: dict[int, float] = {}
         seeds = [_Epoch(rungs[0], "seed", seed) for seed in SEEDS[1:]]
         self._checks = [*seeds, _Epoch(rungs[0], "control"), *(_Epoch(rung, "first") for rung in rungs)]
-        kinds, rounds = ("timed", "instrumented"), range(case.rounds)
-        self._epochs = self._checks + [_Epoch(rung, kind, n) for rung in rungs for kind in kinds for n in rounds]
+        timed = [_Epoch(rung, kind, number) for rung in rungs for kind in _TIMED for number in range(case.rounds)]
+        self._epochs = self._checks + timed
 
     def measure(self) -> None:
         """Every epoch that is missing."""
@@ -204,10 +188,10 @@ class _Ladder:
         sound = [rung for rung in self.rungs if self.differences[rung.number] <= self.tolerance]
         for rung in self.rungs:
             if rung not in sound:
-                difference = f"not the original's loss ({self.differences[rung.number]:.2g} apart), so not timed"
-                self._session.settings.note(f"{rung.name}: {difference}")
+                apart = f"not the original's loss ({self.differences[rung.number]:.2g} apart), so not timed"
+                self._session.settings.note(f"{rung.name}: {apart}")
                 self._trainers.pop(rung.number, None)
-        for kind in ("timed", "instrumented"):
+        for kind in _TIMED:
             for number, rung in timing.alternate(sound, self.case.rounds, seed=SEED):
                 epoch = _Epoch(rung, kind, number)
                 if self._log.find(self._key(epoch)) is None:
@@ -234,40 +218,26 @@ class _Ladder:
         case, first = self.case, self._log[self._key(_Epoch(rung, "first"))]
         passes = self.differences[rung.number] <= self.tolerance
         rounds = range(case.rounds if passes else 0)
-        timed, instrumented = (
-            [self._log[self._key(_Epoch(rung, kind, n))] for n in rounds] for kind in ("timed", "instrumented")
-        )
-        disturbed = {
-            kind: [n for n in rounds if lines[n]["disturbed"]]
-            for kind, lines in (("timed", timed), ("instrumented", instrumented))
-        }
+        lines = {kind: [self._log[self._key(_Epoch(rung, kind, n))] for n in rounds] for kind in _TIMED}
+        timed, instrumented = lines.values()
+        disturbed = {kind: [n for n in rounds if lines[kind][n]["disturbed"]] for kind in _TIMED}
         samples, difference = [line["samples"][0] for line in timed], _finite(self.differences[rung.number])
-        return records.make(
-            "ladder" if passes else "ladder left out",
-            parameters={"rung": rung.number, **case.parameters(rung), "protocol": case.protocol()},
-            unit="s",
-            samples=samples,
-            first_call=first["samples"][0],
-            environment=(timed[-1] if timed else first)["environment"],
-            error={"max_difference": difference, "allowed": self.tolerance},
-            passes=passes,
-            max_difference=difference,
-            spread_of_seeds=self.spread,
-            tolerance=self.tolerance,
-            losses=self.losses[rung.number],
-            losses_of_seeds=self.seed_losses if rung.number == 0 else [],
-            seeds=list(SEEDS),
-            sentence=rung.sentence,
-            n_clips=first["n_clips"],
-            prepared_s=first["prepared_s"],
-            **part_fields(samples, [(line["samples"][0], line["parts"]) for line in instrumented]),
+        fields: dict[str, Any] = {
+            "parameters": {"rung": rung.number, **case.parameters(rung), "protocol": case.protocol()},
+            "environment": (timed[-1] if timed else first)["environment"],
+            "error": {"max_difference": difference, "allowed": self.tolerance},
+            "losses_of_seeds": self.seed_losses if rung.number == 0 else [],
             # Seconds are the timed epochs', parts the instrumented ones': which of them, by their rounds from 0.
-            other_cores=max((line["other_cores"] for line in timed), default=None),
-            instrumented_other_cores=max((line["other_cores"] for line in instrumented), default=None),
-            disturbed=any(disturbed.values()),
-            disturbed_epochs=disturbed,
-            **self._session.data_fields(),
-        )
+            "other_cores": max((line["other_cores"] for line in timed), default=None),
+            "instrumented_other_cores": max((line["other_cores"] for line in instrumented), default=None),
+        }
+        fields |= {"disturbed": any(disturbed.values()), "disturbed_epochs": disturbed, **self._session.data_fields()}
+        fields |= {"passes": passes, "max_difference": difference, "tolerance": self.tolerance}
+        fields |= {"spread_of_seeds": self.spread, "seeds": list(SEEDS), "losses": self.losses[rung.number]}
+        fields |= {"sentence": rung.sentence, "n_clips": first["n_clips"], "prepared_s": first["prepared_s"]}
+        fields |= part_fields(samples, [(line["samples"][0], line["parts"]) for line in instrumented])
+        name = "ladder" if passes else "ladder left out"
+        return records.make(name, unit="s", samples=samples, first_call=first["samples"][0], **fields)
 
     def _trainer(self, epoch: _Epoch) -> StudyTrainer:
         """A trainer for an epoch of the checks; that of a rung's first epoch is kept for the timed ones."""
@@ -290,25 +260,23 @@ class _Ladder:
         self._log.add(self._key(epoch), [result.seconds], **fields, **timing.load_fields(other_cores))
         self.measured += 1
         self._last_s[epoch.rung.number] = result.seconds
-        self._watch()
+        left = self._watch()
         if self.measured == 1:
-            text = f"the first epoch took {duration(result.seconds)}; all will take {self._left()}"
-            self._session.settings.note(text)
+            first = f"the first epoch took {duration(result.seconds)}"
+            self._session.settings.note(f"{first}; all will take {left}")
 
     def _missing(self) -> list[_Epoch]:
         return [epoch for epoch in self._epochs if self._log.find(self._key(epoch)) is None]
 
-    def _left(self) -> str:
-        # A rung not seen yet is taken for as slow as the nearest below it: later rungs are faster.
-        seconds = 0.0
-        for epoch in self._missing():
+    def _watch(self) -> str:
+        """Report how many epochs are done; how long the others take."""
+        missing, seconds = self._missing(), 0.0
+        for epoch in missing:  # a rung not seen yet is taken for as slow as the nearest below it: later ones are faster
             below = range(epoch.rung.number, -1, -1)
             seconds += next((self._last_s[number] for number in below if number in self._last_s), 0.0)
-        return f"at most about {duration(seconds)}"
-
-    def _watch(self) -> None:
-        text = f"{self._left()} left" if self._last_s else ""
-        self._report(len(self._epochs) - len(self._missing()), len(self._epochs), text)
+        left = f"at most about {duration(seconds)}"
+        self._report(len(self._epochs) - len(missing), len(self._epochs), f"{left} left" if self._last_s else "")
+        return left
 
 
 def _finite(value: float) -> float:

@@ -1,5 +1,6 @@
 """The original's two experiments as data: settings, number of trials, and the order in which contestants take turns."""
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -36,13 +37,7 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """What an experiment measures.
-
-    Attributes:
-        experiment: "batch-size" or "data-size".
-        batch_sizes, clips: settings, one of them a single value in either experiment.
-        tasks, devices, pipelines: contestants.
-        trials, epochs: how often and how long.
+    """What the experiment "batch-size" or "data-size" measures: its settings, contestants, how often and how long.
 
     Raises:
         UserError: a number below its least, an unknown name, or more batch than clips.
@@ -59,8 +54,9 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.trials < 2:
-            rule = "the first trial is dropped as warm-up, so nothing would be kept; at least 2"
-            raise UserError(f"trials={self.trials}: {rule}")
+            raise UserError(
+                f"trials={self.trials}: the first trial is dropped as warm-up, so nothing would be kept; at least 2"
+            )
         if self.epochs < 1:
             raise UserError(f"epochs={self.epochs}: at least 1 is needed")
         for field, known in (("tasks", TASKS), ("devices", DEVICES), ("pipelines", PIPELINES)):
@@ -75,21 +71,16 @@ class Protocol:
         if min(self.batch_sizes) < 1 or fewest < 4:
             raise UserError(f"batch size {min(self.batch_sizes)}, {fewest} clips: at least 1 and 4 are needed")
         if largest > n_train:
-            way_out = "give more clips or smaller batches"
-            raise UserError(f"batch size {largest}: of {fewest} clips only {n_train} train; {way_out}")
-
-    def settings(self) -> list[tuple[int, int]]:
-        """(batch size, clips) in the tables' order."""
-        return [(batch_size, clips) for clips in self.clips for batch_size in self.batch_sizes]
+            raise UserError(
+                f"batch size {largest}: of {fewest} clips only {n_train} train; give more clips or smaller batches"
+            )
 
     def cases(self) -> list[Case]:
         """Every figure, in the tables' order."""
+        fields = itertools.product(self.tasks, self.clips, self.batch_sizes, self.devices, self.pipelines)
         return [
-            Case(self.experiment, task, batch_size, clips, device, pipeline)
-            for task in self.tasks
-            for batch_size, clips in self.settings()
-            for device in self.devices
-            for pipeline in self.pipelines
+            Case(self.experiment, task, batch_size, n, device, pipeline)
+            for task, n, batch_size, device, pipeline in fields
         ]
 
     def turns(self) -> list[Turn]:
@@ -102,8 +93,8 @@ class Protocol:
         shuffle = random.Random(SEED).shuffle
         turns = []
         for trial in range(self.trials):
-            for batch_size, clips in self.settings():
-                group = [case for case in self.cases() if (case.batch_size, case.num_items) == (batch_size, clips)]
+            for setting in itertools.product(self.clips, self.batch_sizes):
+                group = [case for case in self.cases() if (case.num_items, case.batch_size) == setting]
                 shuffle(group)
                 turns += [Turn(case, trial) for case in group]
         return turns

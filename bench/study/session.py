@@ -4,6 +4,10 @@ One line a finished trial is appended to `trials.jsonl` and flushed to the disk,
 where it was; a trial that was interrupted has no line and starts anew. A line counts for a case only if its parameters,
 number and fingerprint are the same: machine, code and clips. Of two lines for one trial (a folder that was copied and
 joined by hand) the first counts.
+
+The clips are wav files for the original pipeline, and the same in the same order as a pack for the fast. Without a data
+set of the user's a set of the original's protocol is rendered: our own piano synthesiser, ten variants of each
+recording, octaves 3 to 5, three volumes. Everything is kept under one folder and used again.
 """
 
 from __future__ import annotations
@@ -16,11 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triadbench.bench import machine, outputs, records
-from triadbench.bench.study import clips as study_clips
 from triadbench.bench.study.protocol import SEED, SPLIT_SEED, Case
+from triadbench.core.errors import UserError
 
 if TYPE_CHECKING:
     from triadbench.core.data.dataset import Dataset
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from triadbench.core.training.settings import Switches
 
 FILE = "trials.jsonl"
+_Report = Callable[[str, int, int | None], None]
 _MACHINE = ("cpu", "cores_usable", "torch_threads", "omp_wait_policy", "gpu", "gpu_driver", "python", "versions")
 
 
@@ -139,6 +144,81 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+class StudyClips(NamedTuple):
+    """The same clips in the same order, as single files and as a pack (None where no pipeline asks for that), their
+    digest of names and sizes, and for records their origin: "rendered" or the name that the user gave."""
+
+    wavs: Dataset | None
+    pack: Dataset | None
+    digest: str
+    origin: str
+
+
+def _prepare_clips(n: int, settings: Settings, needs_wavs: bool, needs_pack: bool, report: _Report) -> StudyClips:
+    """Open, and make where missing, the first `n` clips; `report` is called with (step, clips done, clips in all)."""
+    import numpy as np
+
+    from triadbench.core.data.dataset import open_dataset
+    from triadbench.core.data.pack import pack as write_pack
+
+    folder = settings.data_folder
+    source = settings.data or _rendered(n, folder, report)
+    dataset = open_dataset(source, progress=lambda done, total: report("check", done, total))
+    if len(dataset) < n:
+        raise UserError(f"{source} holds {len(dataset)} clips and {n} are needed; give more clips or a smaller --clips")
+    digest = dataset.digest()
+    stem = source.name.removesuffix(".pack").removesuffix(".zip")
+    stem = f"{stem}-{hashlib.sha256(digest.encode()).hexdigest()[:8]}"
+    if dataset.kind == "pack":
+        wavs = _as_wavs(dataset, n, folder / f"{stem}-wav", report) if needs_wavs else None
+        pack = dataset.subset(range(n)) if needs_pack else None
+    else:
+        # A fixed shuffle: names in order put an octave's clips together, and a part of a set must resemble the whole.
+        wavs = dataset.subset(np.random.default_rng(13).permutation(len(dataset)).tolist()[:n])
+        out = folder / f"{stem}-{n}.pack"
+        if needs_pack and not out.exists():
+            result = write_pack(wavs, out, progress=lambda done, total: report("pack", done, total))
+            if result["skipped"]:
+                raise UserError(f"{result['skipped'][0][0]} cannot be read; mend or remove it and remove {out}")
+        pack = open_dataset(out) if needs_pack else None
+    return StudyClips(wavs, pack, digest[:16], "rendered" if settings.data is None else settings.data.name)
+
+
+def _rendered(n: int, folder: Path, report: _Report) -> Path:
+    """The smallest rendered pack of at least `n` clips, rendered now if there is none."""
+    from triadbench.core.data.render_set import RenderConfig, render_dataset
+
+    sizes = [path.name.removeprefix("set-").removesuffix(".pack") for path in folder.glob("set-*.pack")]
+    large = [int(size) for size in sizes if size.isdigit() and int(size) >= n]
+    out = folder / f"set-{min(large, default=n)}.pack"
+    if not large:
+        sources = tuple(f"synth:{seed}" for seed in range(8))
+        render_dataset(
+            RenderConfig(out=out, n=n, sources=sources, variants=10, seed=13, pack=True, cache=folder.parent / "banks"),
+            bank_progress=lambda done, total: report("instruments", done, total),
+            progress=lambda done, total: report("render", done, total),
+        )
+    return out
+
+
+def _as_wavs(pack: Dataset, n: int, folder: Path, report: _Report) -> Dataset:
+    """The first `n` clips of a pack as single wav files, in the pack's order."""
+    from triadbench.core.audio.io import write_wav
+    from triadbench.core.data.dataset import open_dataset
+
+    # File by file: an interrupted copy goes on, and a later study of more clips adds only what is missing.
+    assert pack.rows is not None, "a pack has rows"
+    members = [clip.member for clip in pack.clips[:n]]
+    for row, member in enumerate(members):
+        if not (folder / member).exists():
+            write_wav(folder / member, pack.rows[row])
+            if row % 64 == 63:
+                report("copy to wav", row + 1, n)
+    files = open_dataset(folder, check="none")
+    index = {clip.member: number for number, clip in enumerate(files.clips)}
+    return files.subset([index[member] for member in members])
+
+
 def make_trainer(dataset: Dataset, *, seed: int = SEED, **options: Any) -> StudyTrainer:
     """`core.training.epoch.StudyTrainer` with the study's split; tests give another maker."""
     from triadbench.core.training.epoch import StudyTrainer
@@ -155,8 +235,7 @@ class Settings:
         records_path: JSON Lines file to append to; a figure that it holds already is not appended again.
         progress: makes a context with a callback (done, total, text) from a label, as `core.commands.console.progress`.
         note: called with a line for the reader.
-        data: folder, zip or pack of clips; None renders a set (see `bench.study.clips`).
-        data_folder: keeps what is made of the clips.
+        data, data_folder: folder, zip or pack of clips, or None to render a set; what keeps those made here.
         maker: makes a trainer; None: `make_trainer`.
     """
 
@@ -165,7 +244,7 @@ class Settings:
     progress: Callable[[str], contextlib.AbstractContextManager]
     note: Callable[[str], None] = lambda text: None
     data: Path | None = None
-    data_folder: Path = study_clips.FOLDER
+    data_folder: Path = Path("data/study")
     maker: Callable[..., StudyTrainer] | None = None
 
 
@@ -174,15 +253,17 @@ class Session:
     """A run that holds its folder."""
 
     settings: Settings
-    clips: study_clips.StudyClips
+    clips: StudyClips
     environment: dict
     log: TrialLog
     started: float
 
     def trainer(self, switches: Switches, n: int, **options: Any) -> StudyTrainer:
         """A trainer of the first `n` clips."""
+        dataset = self.clips.pack if switches.packed else self.clips.wavs
+        assert dataset is not None, "prepared for other pipelines"
         maker = self.settings.maker or make_trainer
-        return maker(self.clips.of(switches.packed, n), switches=switches, **options)
+        return maker(dataset.subset(range(min(n, len(dataset)))), switches=switches, **options)
 
     def data_fields(self) -> dict[str, Any]:
         """What every record says of the clips and of what may not change."""
@@ -221,8 +302,7 @@ def open_session(settings: Settings, n: int, *, needs_wavs: bool = True, needs_p
                     bars[step] = stack.enter_context(settings.progress(step))
                 bars[step](done, total)
 
-            needs = {"needs_wavs": needs_wavs, "needs_pack": needs_pack}
-            clips = study_clips.prepare(n, **needs, source=settings.data, folder=settings.data_folder, report=report)
+            clips = _prepare_clips(n, settings, needs_wavs, needs_pack, report)
         environment = machine.environment()
         log = TrialLog(settings.folder, fingerprint(environment, clips.digest), settings.note)
         yield Session(settings, clips, environment, log, started)

@@ -127,7 +127,7 @@ def test_the_study_refuses_what_it_does_not_know(tmp_path):
 def test_a_step_that_is_done_is_not_done_again(tmp_path):
     calls = []
 
-    def measure(study, device, environment, progress):
+    def measure(environment, device, progress):
         calls.append(device)
         return [records.make("lines", parameters={}, unit="s", samples=[1.0], environment=environment)]
 
@@ -140,7 +140,7 @@ def test_a_step_that_is_done_is_not_done_again(tmp_path):
 
 
 def two_records(calls):
-    def measure(study, device, environment, progress):
+    def measure(environment, device, progress):
         calls.append(device)
         common = {"unit": "s", "samples": [1.0], "environment": environment}
         # Two of them alike: each is a record of its own.

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from triadbench.bench import records
-from triadbench.bench.profile import layer_survey, layers, torch_trace
+from triadbench.bench.profile import layers
 from triadbench.core.models.networks import ChordNet, OriginalNet
 
 BATCH = 4
@@ -77,8 +77,8 @@ def test_layers_are_those_that_ran_in_their_order(found):
         "body.1",
         "pause",
         "linear",
-        layer_survey.BETWEEN,
-        layer_survey.LOSS,
+        layers.BETWEEN,
+        layers.LOSS,
         layers.OPTIMIZER,
     ]
     kinds = {name: row["kind"] for name, row in rows_of(found).items()}
@@ -102,7 +102,7 @@ def test_what_is_kept_is_counted_once(found):
     assert rows["body.0"]["saved_bytes"] == 4 * BATCH * 48, "its input"
     assert rows["body.1"]["saved_bytes"] == 4 * BATCH * 144, "its output"
     # x (the pause's output) and its sigmoid, and their product, which the linear layer keeps as its input.
-    assert rows[layer_survey.BETWEEN]["saved_bytes"] == 2 * 4 * BATCH * 144
+    assert rows[layers.BETWEEN]["saved_bytes"] == 2 * 4 * BATCH * 144
     assert rows["linear"]["saved_bytes"] == 4 * BATCH * 144
 
 
@@ -112,7 +112,7 @@ def test_a_slow_layer_is_found_forward_and_backward(found):
     for part in ("forward_ms", "backward_ms"):
         assert max(rows, key=lambda name: rows[name][part]) == "pause"
     assert rows["linear"]["backward_ms"] > 0 and rows["body.0"]["backward_ms"] > 0
-    assert rows[layer_survey.LOSS]["backward_ms"] > 0 and rows[layers.OPTIMIZER]["forward_ms"] > 0
+    assert rows[layers.LOSS]["backward_ms"] > 0 and rows[layers.OPTIMIZER]["forward_ms"] > 0
 
 
 def test_rows_sum_to_the_step(found):
@@ -175,7 +175,7 @@ def test_peak_is_the_highest_sum():
         return {"name": "[memory]", "ts": ts, "args": {"Bytes": n, "Device Type": device}}
 
     events = [change(3, -50), change(1, 100), {"name": "x", "ts": 0}, change(2, 30), change(4, 40), change(5, 1000, 1)]
-    assert torch_trace.peak_of(events) == 130
+    assert layers.peak_of(events) == 130
 
 
 def test_profiling_says_nothing_on_stderr(tmp_path):

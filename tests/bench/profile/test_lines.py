@@ -58,7 +58,7 @@ def module(tmp_path, monkeypatch):
 
 def make_target(module, *functions, **more):
     loader = module.Loader()
-    return line_profiles.Target("example", functions, lambda: module.step(loader, 7), clips=7, **more)
+    return line_profiles.Target("example", functions, lambda: module.step(loader, 7), 7, **{"parameters": {}, **more})
 
 
 STEP, READ = "profiled_example:step", "profiled_example:Loader.read"
@@ -117,7 +117,7 @@ def test_overhead_shows_where_lines_are_many(module, monkeypatch):
         return total
 
     monkeypatch.setattr(module, "busy", busy, raising=False)
-    target = line_profiles.Target("busy", ("profiled_example:busy",), module.busy, clips=1)
+    target = line_profiles.Target("busy", ("profiled_example:busy",), module.busy, 1, {})
     assert line_profiles.profile(target, ENVIRONMENT, rounds=3)["overhead"] > 1.2
 
 
