@@ -152,7 +152,9 @@ def infer(
 
 def _examples(song: bool) -> list[str]:
     """The paths of the shipped sounds: a song, or clips of one chord each; with a line that says so."""
-    folder = resources.files("triadbench.export") / "app" / "examples"
+    folder = Path(str(resources.files("triadbench.export"))) / "app" / "examples"
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
     names = sorted(entry.name for entry in folder.iterdir() if (entry.name == "progression-in-g-major.ogg") == song)
     console.note(f"No files were given: these are the shipped examples, in {folder}")
     return [str(folder / name) for name in names if name.endswith(".ogg")]
