@@ -2,8 +2,15 @@
 
 import importlib.util
 
-_STUDY = "torch torchaudio numba llvmlite scipy safetensors plotly jinja2 line_profiler psutil onnx onnxscript mir_eval"
-EXTRAS = {"study": _STUDY.split(), "app": ["gradio"], "rivals": ["librosa", "nnAudio", "rocket_fft"]}
+_STUDY = (
+    "torch torchaudio numba llvmlite scipy safetensors plotly jinja2 markupsafe "
+    "line_profiler psutil onnx onnxscript mir_eval"
+)
+EXTRAS = {
+    "study": _STUDY.split(),
+    "app": ["gradio", "PIL", "httpx", "starlette"],
+    "rivals": ["librosa", "nnAudio", "rocket_fft"],
+}
 """Import packages of each extra in pyproject.toml, those that are named in more than one under the first."""
 _NAMES = {"torch": "PyTorch", "gradio": "Gradio"}
 

@@ -1,5 +1,6 @@
 """A command whose extra is missing says in one line which one to install, and the base install is enough for `infer`."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -58,6 +59,10 @@ def test_importable(monkeypatch):
     assert not extras.importable("torch")
 
 
+BROUGHT = {"llvmlite", "httpx", "starlette", "pil"}
+"""Import names of what numba and Gradio bring, and of Pillow."""
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="reads TOML")
 def test_the_table_is_that_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -68,4 +73,23 @@ def test_the_table_is_that_of_pyproject():
     base = packages(project["dependencies"])
     for extra, names in extras.EXTRAS.items():
         listed = packages(project["optional-dependencies"][extra])
-        assert {name.lower() for name in names} - {"llvmlite"} <= listed and not set(names) & base, extra
+        assert {name.lower() for name in names} - BROUGHT <= listed and not set(names) & base, extra
+
+
+BASE = {"click", "mido", "numpy", "onnxruntime", "soundfile", "soxr", "tqdm"}
+ASKED_FIRST = {"cuda", "nvidia", "nvmath", "pynvml", "threadpoolctl"}
+"""Packages that the code looks for before it imports them: drivers, and rivals that name themselves."""
+
+
+def test_every_imported_package_belongs_to_the_base_install_or_to_an_extra():
+    packages = set()
+    for layer in ("kernels", "core", "export", "bench"):
+        for path in (ROOT / layer).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    packages |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    packages.add(node.module.split(".")[0])
+    assert {"torch", "markupsafe"} <= packages
+    known = BASE | ASKED_FIRST | {name for names in extras.EXTRAS.values() for name in names}
+    assert packages - set(sys.stdlib_module_names) - {"triadbench"} - known == set()
