@@ -196,3 +196,11 @@ def test_info_and_pack_end_to_end(tmp_path):
 def test_profile_refuses_before_it_measures(options, code, message):
     done = subprocess.run([sys.executable, "cli.py", "profile", *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == code and message in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize("command", sorted(cli.main.commands))
+def test_help_of_every_command_needs_no_pytorch(command):
+    """The base install shows what every command does, also those whose extra is missing."""
+    program = f"import sys; sys.modules['torch'] = None; from triadbench import cli; cli.main([{command!r}, '--help'])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "Usage:" in done.stdout, done.stderr

@@ -22,7 +22,6 @@ import click
 from triadbench.bench import machine, outputs
 from triadbench.bench.analysis import experiments as experiments_text
 from triadbench.bench.analysis import ladder as ladder_text
-from triadbench.bench.profile import epochs, layers
 from triadbench.bench.study import experiments, protocol
 from triadbench.bench.study import ladder as ladders
 from triadbench.bench.study.protocol import BATCH_SIZES, CLIPS, EPOCHS, PIPELINES, TASKS, TRIALS
@@ -140,6 +139,18 @@ class Step(NamedTuple):
     check: Callable[[Study], None] = lambda study: None
 
 
+def _lines(study: Study) -> None:
+    from triadbench.bench.profile import epochs  # imports PyTorch, which --help does not need
+
+    _once(study, "lines", epochs.run_lines, rounds=2 if study.quick else 5)
+
+
+def _layers(study: Study) -> None:
+    from triadbench.bench.profile import layers
+
+    _once(study, "layers", layers.run, folder=study.folder)
+
+
 def _experiment_step(name: str) -> Step:
     return Step(
         lambda study: experiments.run(study.protocol(name), study.settings(name)),
@@ -153,10 +164,8 @@ STEPS = {
     "batch-size": _experiment_step("batch-size"),
     "data-size": _experiment_step("data-size"),
     "ladder": Step(_ladder, trials="ladder", check=_check_ladder),
-    "lines": Step(
-        lambda study: _once(study, "lines", epochs.run_lines, rounds=2 if study.quick else 5), trials="steps"
-    ),
-    "layers": Step(lambda study: _once(study, "layers", layers.run, folder=study.folder), trials="steps"),
+    "lines": Step(_lines, trials="steps"),
+    "layers": Step(_layers, trials="steps"),
     "report": Step(_report, page="report.html"),
 }
 """In the order in which the whole study runs them."""
