@@ -90,7 +90,7 @@ def run_process(command: Sequence[str], timeout_s: float = 300) -> str:
     return done.stdout
 
 
-def _line_of(*command: str) -> str | None:
+def line_of(*command: str) -> str | None:
     """The first line that a quick command prints (perhaps empty); None where it fails."""
     with contextlib.suppress(ProcessError):
         return run_process(command, timeout_s=10).partition("\n")[0].strip()
@@ -101,8 +101,8 @@ def _commit() -> dict:
     """The commit of the code that runs, and whether tracked files differ from it. None without git or a clone."""
     # An installed copy inside some other repository must not report that one's commit.
     git = ("git", "-C", str(PACKAGE))
-    commit = _line_of(*git, "rev-parse", "--verify", "HEAD") if (PACKAGE / ".git").exists() else None
-    status = _line_of(*git, "status", "--porcelain", "--untracked-files=no") if commit else None
+    commit = line_of(*git, "rev-parse", "--verify", "HEAD") if (PACKAGE / ".git").exists() else None
+    status = line_of(*git, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
@@ -126,4 +126,4 @@ def _gpu_driver() -> str | None:
     path = Path("/sys/module/nvidia/version")
     if path.is_file():
         return path.read_text().strip()
-    return _line_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or None
+    return line_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or None

@@ -25,9 +25,12 @@ ROOMS = {  # the rooms of its own layer that a room may import from; modules tha
     "bench.profile": {"bench.mel", "bench.study"},
     "bench.providers": set(),
     "bench.study": set(),
+    "bench.gpu": {"bench.mel", "bench.study", "bench.providers"},
     "bench.analysis": set(),
     "bench.report": {"bench.analysis"},
-    "bench.commands": {f"bench.{room}" for room in ("mel", "profile", "providers", "study", "analysis", "report")},
+    "bench.commands": {
+        f"bench.{room}" for room in ("mel", "profile", "providers", "study", "gpu", "analysis", "report")
+    },
     "kernels.cpu": set(),
     "kernels.gpu": set(),
     "kernels.conv_pool": {"kernels.cpu"},
