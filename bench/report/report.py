@@ -19,6 +19,7 @@ from triadbench.bench.analysis import providers as providers_numbers
 from triadbench.bench.report import (
     accuracy_page,
     experiments_page,
+    gpu_page,
     ladder_page,
     mel_page,
     networks_page,
@@ -68,6 +69,7 @@ _PARTS = (
     _Part(
         "providers", providers_page.TITLE, providers_numbers.NAMES, providers_page.chapter, providers_numbers.COMMAND
     ),
+    _Part("gpu", gpu_page.TITLE, gpu_page.NAMES, gpu_page.chapter, "python cli.py study --gpu"),
     _profiled("layers", ["layers"]),
     _profiled("step", networks_page.NAMES)._replace(command=""),
 )
