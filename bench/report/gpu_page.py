@@ -85,18 +85,23 @@ def training_figure(record: dict) -> Figure:
     figure, epochs = go.Figure(), list(range(1, len(record["samples"]) + 1))
     figure.add_scatter(x=epochs, y=record["samples"], name="seconds", mode="lines+markers", line={"color": SERIES[0]})
     labels = {"sm_clock_mhz": "SM clock, MHz", "temperature_c": "temperature, °C", "power_w": "power, W"}
-    choices = [{"label": "seconds alone", "args": [{"visible": [True]}]}]
-    for index, (key, label) in enumerate(labels.items(), start=1):
-        values = [(state or {}).get(key) for state in record["states"]][: len(epochs)]
-        if any(value is not None for value in values):
-            style = {"mode": "lines+markers", "line": {"color": SERIES[index], "dash": "dot"}, "visible": False}
-            figure.add_scatter(x=epochs, y=values, name=label, yaxis="y2", **style)
-            choices.append({"label": f"with {label}", "args": [{"visible": [True]}]})
-    for index, choice in enumerate(choices):
-        choice["args"] = [{"visible": [True, *(other == index for other in range(1, len(choices)))]}]
-    figure.update_layout(**layout(320), yaxis2={"overlaying": "y", "side": "right", "showgrid": False})
+    told = {key: [(state or {}).get(key) for state in record["states"]][: len(epochs)] for key in labels}
+    told = {key: values for key, values in told.items() if any(value is not None for value in values)}
+    for index, (key, values) in enumerate(told.items(), start=1):
+        style = {"mode": "lines+markers", "line": {"color": SERIES[index], "dash": "dot"}, "visible": False}
+        figure.add_scatter(x=epochs, y=values, name=labels[key], yaxis="y2", **style)
+    choices = [
+        {
+            "label": f"with {labels[shown]}" if shown else "seconds alone",
+            "args": [{"visible": [True, *(key == shown for key in told)]}, {"yaxis2.visible": bool(shown)}],
+        }
+        for shown in ("", *told)
+    ]
+    second = {"overlaying": "y", "side": "right", "showgrid": False, "visible": False}
+    figure.update_layout(**layout(320), yaxis2=second)
     figure.update_xaxes(title_text="epoch")
-    figure.update_yaxes(title_text="seconds", rangemode="tozero", selector=0)
+    figure.update_yaxes(automargin=True)
+    figure.layout.yaxis.update(title={"text": "seconds"}, rangemode="tozero")
     return figure, choices
 
 
