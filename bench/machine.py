@@ -14,10 +14,22 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from triadbench.core import system
 from triadbench.core.constants import VERSION, usable_cores
 from triadbench.core.files import PACKAGE
 
-_PACKAGES = ("numpy", "torch", "torchaudio", "scipy", "numba", "soundfile", "soxr", "plotly", "onnxruntime-gpu")
+_PACKAGES = (
+    "numpy",
+    "torch",
+    "torchaudio",
+    "scipy",
+    "numba",
+    "soundfile",
+    "soxr",
+    "plotly",
+    "onnxruntime-gpu",
+    "onnxruntime",
+)
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 
 
@@ -30,7 +42,6 @@ def environment() -> dict:
 
     `time` is UTC (ISO 8601), `cores_physical` and `cores_logical` are the machine's, `cores_usable` this process's.
     """
-    import psutil
     import torch
 
     name, features = _cpu()
@@ -44,10 +55,10 @@ def environment() -> dict:
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": name,
         "cpu_features": features,
-        "cores_physical": psutil.cpu_count(logical=False),
-        "cores_logical": psutil.cpu_count(logical=True),
+        "cores_physical": system.physical_cores(),
+        "cores_logical": os.cpu_count(),
         "cores_usable": usable_cores(),
-        "ram_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "ram_gb": round(system.memory_bytes()[0] / 1e9, 1),
         "torch_threads": torch.get_num_threads(),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "gpu": torch.cuda.get_device_name(0) if has_gpu else None,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from triadbench.core import system
 from triadbench.core.errors import UserError
 
 _CGROUP, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -28,9 +29,7 @@ def available_bytes(device: torch.device | str) -> int:
     """Bytes to be had without pushing anything out; on a CPU less where a container or batch job confines us."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    left, available = confined_bytes(), psutil.virtual_memory().available
+    left, available = confined_bytes(), system.memory_bytes()[1]
     return available if left is None else min(available, left)
 
 

@@ -2,10 +2,7 @@
 
 import importlib.util
 
-_STUDY = (
-    "torch torchaudio numba llvmlite scipy safetensors plotly jinja2 markupsafe "
-    "line_profiler psutil onnx onnxscript mir_eval"
-)
+_STUDY = "torch torchaudio numba llvmlite scipy plotly jinja2 markupsafe line_profiler psutil onnx onnxscript mir_eval"
 EXTRAS = {
     "study": _STUDY.split(),
     "app": ["gradio", "PIL", "httpx", "starlette"],
@@ -15,6 +12,10 @@ EXTRAS = {
 _NAMES = {"torch": "PyTorch", "gradio": "Gradio"}
 
 
+BASE = ("numpy", "click", "soundfile", "soxr", "mido", "tqdm", "onnxruntime")
+"""Import packages of the base install, which a bare checkout may lack."""
+
+
 def extra_of(package: str) -> str | None:
     """The extra that installs an import package; None for one that is no part of any."""
     return next((extra for extra, packages in EXTRAS.items() if package in packages), None)
@@ -22,7 +23,8 @@ def extra_of(package: str) -> str | None:
 
 def way_out(package: str) -> str:
     """The command that installs what is missing."""
-    return f'pip install "triadbench[{extra_of(package)}]"'
+    extra = extra_of(package)
+    return f'pip install "triadbench[{extra}]"' if extra else f"pip install {package}"
 
 
 def importable(package: str) -> bool:
@@ -34,6 +36,8 @@ def importable(package: str) -> bool:
 
 
 def missing(error: ModuleNotFoundError, command: str) -> str | None:
-    """One line for the user where `command` failed for a package of an extra; None where it is another package."""
+    """One line for the user where `command` failed for a package of ours or of an extra; None where it is another."""
     package = (error.name or "").split(".")[0]
-    return f"{command} needs {_NAMES.get(package, package)}; {way_out(package)}" if extra_of(package) else None
+    if package not in BASE and extra_of(package) is None:
+        return None
+    return f"{command} needs {_NAMES.get(package, package)}; {way_out(package)}"

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from triadbench.core import system
 from triadbench.core.constants import EPOCH_PARTS, usable_cores
 
 UNSTABLE_SPREAD = 0.2
@@ -51,11 +52,7 @@ class OtherWork:
 
     @staticmethod
     def _others() -> float:
-        import psutil
-
-        times = psutil.cpu_times()
-        busy_s = times.user + times.system + getattr(times, "steal", 0.0)  # Linux counts nice apart, guests in user
-        return busy_s + getattr(times, "nice", 0.0) - time.process_time()
+        return system.busy_s() - time.process_time()
 
 
 def load_fields(other_cores: float, threads: int | None = None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Reading and writing sound: any rate, depth and channel count in, 16 kHz mono float32 out.
 
-libsndfile decodes (wav, flac, ogg, mp3 and more), soxr resamples. The original study resampled and then averaged the
+Wav files of 16 bits, by far the most, are read and written here, and need no package; libsndfile decodes the rest (wav,
+flac, ogg, mp3 and more), soxr resamples. The original study resampled and then averaged the
 channels; both steps are linear, so averaging first gives the same waveform, and one channel is resampled, not eight.
 A source is a path, the bytes of a file, or a binary file object such as standard input; `name` is what messages call
 it. Whatever is wrong with a source is an `AudioError` of one line.
@@ -11,13 +12,14 @@ import io
 import os
 import shutil
 import stat
+import struct
 import tempfile
+import wave
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-import soundfile
 
 from triadbench.core.audio.header import HEADER_BYTES, AudioHeader, parse_header, read_plain_wav, truncation
 from triadbench.core.constants import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
@@ -46,11 +48,19 @@ class AudioError(UserError):
     """A sound that cannot be used, and why."""
 
 
-class _ForwardFile(soundfile.SoundFile):
-    """Read from start to end only: soundfile would seek after each block, and fail where no length is stated."""
+class _Pcm16File:
+    """The sound of a wav file of 16 bits, as soundfile would give it; `file` stands where the sound begins."""
 
-    def seekable(self) -> bool:
-        return False
+    def __init__(self, file: IO[bytes], header: AudioHeader):
+        self._file, self._left = file, header.frames or 0
+        self.samplerate, self.channels, self.frames = header.sample_rate, header.channels, self._left
+        self.format, self.subtype = header.format, header.subtype
+
+    def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
+        data = self._file.read(2 * self.channels * min(frames, self._left))
+        block = np.frombuffer(data, "<i2", len(data) // 2 // self.channels * self.channels).reshape(-1, self.channels)
+        self._left -= len(block)
+        return block.astype(dtype) / 32768
 
 
 class _CallbackFile:
@@ -70,7 +80,7 @@ class _CallbackFile:
 class _Sound(NamedTuple):
     """An open sound: `label` names it in messages, `frames` is the length that its header promises."""
 
-    file: soundfile.SoundFile
+    file: Any
     label: str
     frames: int | None
 
@@ -204,11 +214,13 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = 
         UserError: the place cannot be written.
     """
     samples = to_int16(waveform)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
         try:
-            soundfile.write(_native(temporary), samples, sample_rate, subtype="PCM_16", format="WAV")
-        except soundfile.SoundFileError as error:
-            raise UserError(f"{path}: cannot write this sound ({_reason(error)})") from error
+            with wave.open(file, "wb") as sound:
+                sound.setparams((samples.shape[1] if samples.ndim > 1 else 1, 2, sample_rate, 0, "NONE", ""))
+                sound.writeframes(samples.astype("<i2").tobytes())
+        except (wave.Error, struct.error) as error:
+            raise UserError(f"{path}: cannot write this sound ({error})") from error
 
 
 @contextlib.contextmanager
@@ -230,17 +242,29 @@ def _open(source: Source, name: str | None) -> Iterator[_Sound]:
             cut = header.truncated
         if cut:
             raise AudioError(f"{label}: truncated: {cut}")
-        file.seek(0)
-        try:
-            # libsndfile reads a path by itself, a Python object through calls back into Python.
-            sound = stack.enter_context(_ForwardFile(native if native is not None else _CallbackFile(file)))
-        except (soundfile.SoundFileError, TypeError) as error:
-            raise AudioError(f"{label}: not a sound file that can be read ({_reason(error)})") from error
+        if header is not None and header.subtype == "PCM_16" and header.format == "WAV" and header.offset is not None:
+            file.seek(header.offset)
+            sound: Any = _Pcm16File(file, header)
+        else:
+            file.seek(0)
+            sound = _libsndfile(native if native is not None else _CallbackFile(file), label, stack)
         frames = sound.frames if 0 <= sound.frames < _UNKNOWN_FRAMES else None
         if header is not None and header.format == "FLAC":
             frames = header.frames
         _check_header(None, frames, sound.samplerate, label)
         yield _Sound(sound, label, frames)
+
+
+def _libsndfile(source: str | bytes | _CallbackFile, label: str, stack: contextlib.ExitStack) -> Any:
+    """An open `soundfile.SoundFile`; libsndfile reads a path by itself, an object through calls back into Python."""
+    import soundfile
+
+    try:
+        sound = stack.enter_context(soundfile.SoundFile(source))
+    except (soundfile.SoundFileError, TypeError) as error:
+        raise AudioError(f"{label}: not a sound file that can be read ({_reason(error)})") from error
+    sound.seekable = lambda: False  # soundfile would seek after each block, and fail where no length is stated
+    return sound
 
 
 def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> tuple[IO[bytes], str | bytes | None]:
@@ -302,7 +326,7 @@ def _decoded_blocks(sound: _Sound, limit: int | None) -> Iterator[np.ndarray]:
     while end is None or done < end:
         try:
             block = file.read(size if end is None else min(size, end - done), dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
+        except RuntimeError as error:  # soundfile's errors are such
             raise AudioError(f"{sound.label}: damaged or truncated after {done} frames ({_reason(error)})") from error
         if len(block) == 0:
             break

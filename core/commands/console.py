@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from triadbench.core import extras
 from triadbench.core.errors import UserError
 
 _RESUME = "triadbench.resume"
@@ -57,8 +58,6 @@ class Group(click.Group):
         except UserError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except ModuleNotFoundError as error:
-            from triadbench.core import extras
-
             if line := extras.missing(error, ctx.invoked_subcommand or "this command"):
                 raise click.ClickException(line) from error
             raise
@@ -76,13 +75,14 @@ def resume_hint(text: str) -> None:
 
 @contextlib.contextmanager
 def progress(label: str, unit: str = "") -> Iterator[Callable[..., None]]:
-    """Yield a `progress(done, total)` callback that reports on stderr: a bar on a terminal, otherwise a few lines.
+    """Yield a `progress(done, total)` callback that reports on stderr: a bar on a terminal (by tqdm), otherwise lines.
 
     A third argument is a text to show, as a caller's own estimate of the time left, in the place of the bar's. `unit`
     is what is counted, as "clips"; "B" is scaled to kB, MB, GB.
     """
     on_terminal = sys.stderr is not None and sys.stderr.isatty()  # None: it was closed by whoever started us
-    with contextlib.closing(_Bar(label, unit) if on_terminal else _Lines(label, unit)) as report:
+    has_bars = on_terminal and extras.importable("tqdm")
+    with contextlib.closing(_Bar(label, unit) if has_bars else _Lines(label, unit)) as report:
         yield report.update
 
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from triadbench.core.audio.io import to_int16
-from triadbench.core.constants import SAMPLE_RATE, usable_cores
+from triadbench.core.audio.io import to_int16, write_wav
+from triadbench.core.constants import usable_cores
 from triadbench.core.data.clips import Progress
 from triadbench.core.data.dataset import MANIFEST
 from triadbench.core.data.pack import new_pack, open_rows
@@ -120,7 +119,4 @@ class _ChunkRenderer:
             if isinstance(self._place, np.ndarray):
                 self._place[clip.index] = waveform
                 continue
-            try:
-                soundfile.write(self._place / _file(clip), waveform, SAMPLE_RATE, subtype="PCM_16")
-            except soundfile.SoundFileError as error:
-                raise UserError(f"{_file(clip)}: cannot be written ({error}); is the disk full?") from error
+            write_wav(self._place / _file(clip), waveform)

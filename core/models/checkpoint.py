@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from triadbench.core.constants import VERSION
@@ -19,6 +17,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import StrPath, atomic_path, check_model_file
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.networks import ChordNet, OriginalNet
+from triadbench.core.models.tensor_file import read_tensors, write_tensors
 from triadbench.kernels.spec import CHORD, ORIGINAL, MelSpec
 
 FORMAT = "triadbench-checkpoint-1"
@@ -79,12 +78,8 @@ def save(checkpoint: Checkpoint, path: StrPath) -> None:
         "training": checkpoint.training,
     }
     tensors = {**checkpoint.model.state_dict(), **{_OPTIMIZER + key: value for key, value in checkpoint.state.items()}}
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"triadbench": json.dumps(described)})
-        except SafetensorError as error:
-            raise UserError(f"{path}: cannot write ({error}); nothing was changed there") from error
+        write_tensors(tensors, temporary, {"triadbench": json.dumps(described)})
 
 
 def load(path: StrPath, *, device: str | torch.device = "cpu") -> Checkpoint:
@@ -98,15 +93,13 @@ def load(path: StrPath, *, device: str | torch.device = "cpu") -> Checkpoint:
     if path.suffix != ".safetensors":
         return _original_from(_load_torch(path), path, device)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get("triadbench")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
+        tensors, metadata = read_tensors(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable model file ({error})") from error
-    if metadata is None:
+    if "triadbench" not in metadata:
         return _original_from(tensors, path, device)
     try:
-        described = json.loads(metadata)
+        described = json.loads(metadata["triadbench"])
         if described["format"] != FORMAT:
             raise UserError(f"format {described['format']!r}; this program reads {FORMAT!r}")
         if tuple(described["labels"]["types"]) != TYPES or tuple(described["labels"]["roots"]) != ROOTS:

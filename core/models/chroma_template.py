@@ -5,7 +5,6 @@ It is what a network has to beat. The method is that of Fujishima, "Realtime cho
 """
 
 import numpy as np
-import scipy.fft
 
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
@@ -29,7 +28,7 @@ def pitch_magnitudes(waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np
     energy = np.cumsum(np.pad(waveform.astype(np.float64) ** 2, ((0, 0), (1, 0))), axis=1)
     starts = np.argmax(energy[:, n:] - energy[:, :-n], axis=1)
     segments = np.stack([row[start : start + n] for row, start in zip(waveform, starts, strict=True)])
-    spectrum = np.abs(scipy.fft.rfft(segments * np.hanning(n), axis=1))
+    spectrum = np.abs(np.fft.rfft(segments * np.hanning(n), axis=1))
     frequencies = np.arange(spectrum.shape[1]) * sample_rate / n
     midi = np.arange(LOW_MIDI, HIGH_MIDI + 1)
     centre = 440 * 2 ** ((midi - 69) / 12)

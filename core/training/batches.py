@@ -7,12 +7,12 @@ import json
 import os
 import queue
 import threading
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
@@ -22,6 +22,7 @@ from triadbench.core.data.dataset import Dataset
 from triadbench.core.data.pack import CLIPS
 from triadbench.core.device import available_bytes
 from triadbench.core.errors import UserError
+from triadbench.core.extras import importable, way_out
 from triadbench.core.files import atomic_path
 from triadbench.core.timing import NO_CLOCK, NoClock
 from triadbench.core.training.settings import Switches
@@ -51,11 +52,39 @@ class Source:
         raise NotImplementedError
 
 
+def file_reader() -> str:
+    """The package that the original's dataset reads files with here: "soundfile", or "wave" of the standard library."""
+    return "soundfile" if importable("soundfile") else "wave"
+
+
+def _soundfile_read(file: Any) -> tuple[np.ndarray, int]:
+    """All channels (samples, channels) float32, and the rate in Hz."""
+    import soundfile
+
+    return soundfile.read(file, dtype="float32", always_2d=True)
+
+
+def _wave_read(file: Any) -> tuple[np.ndarray, int]:
+    """As `_soundfile_read`, of a wav of 16 bits; a UserError for anything else."""
+    try:
+        with wave.open(file) as sound:
+            if sound.getsampwidth() != 2:
+                raise wave.Error(f"{8 * sound.getsampwidth()} bits a sample")
+            data = np.frombuffer(sound.readframes(sound.getnframes()), "<i2").reshape(-1, sound.getnchannels())
+            return data.astype(np.float32) / 32768, sound.getframerate()
+    except (wave.Error, EOFError) as error:
+        name = file if isinstance(file, str) else "a file of the set"
+        raise UserError(
+            f"{name}: without soundfile only wav of 16 bits is read ({error}); {way_out('soundfile')}"
+        ) from error
+
+
 class TriadClips(torch.utils.data.Dataset):
     """The original study's dataset: (mel (1, 64, 126) on the device, label) of a clip, all of it made per clip.
 
     Kept as simple as the original, for it is the baseline. One difference: torchaudio 2.11's `load` needs a codec
-    package that this project does not, so files are read with soundfile.
+    package that this project does not, so files are read with soundfile, or, where that is not installed, with the
+    standard library, which knows wav files of 16 bits (`file_reader` says which).
 
     Args:
         dataset: an opened set. labels: class index of every clip (n,).
@@ -66,6 +95,7 @@ class TriadClips(torch.utils.data.Dataset):
         from torchaudio import transforms
 
         self.dataset, self.labels, self.device, self.clock = dataset, labels, device, clock
+        self._read = _soundfile_read if file_reader() == "soundfile" else _wave_read
         self.resampler = transforms.Resample
         settings = {name: getattr(ORIGINAL, name) for name in ("sample_rate", "n_fft", "hop_length", "n_mels")}
         self.transform = transforms.MelSpectrogram(**settings).to(device)
@@ -88,10 +118,10 @@ class TriadClips(torch.utils.data.Dataset):
         if self.dataset.rows is not None:
             return torch.from_numpy(self.dataset.read(index)).unsqueeze(0), SAMPLE_RATE
         if self.dataset.kind == "folder":
-            file: Path | io.BytesIO = self.dataset.path / self.dataset.clips[index].member
+            file: Any = os.fspath(self.dataset.path / self.dataset.clips[index].member)
         else:
             file = io.BytesIO(self.dataset.file_bytes(index))
-        samples, sample_rate = soundfile.read(file, dtype="float32", always_2d=True)
+        samples, sample_rate = self._read(file)
         return torch.from_numpy(samples.T), sample_rate
 
     def _resample(self, signal: Tensor, sample_rate: int) -> Tensor:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from triadbench.core import system
 from triadbench.core.data.dataset import Dataset
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
@@ -317,9 +318,7 @@ def _meet(store: torch.distributed.Store, rank: int, size: int) -> int:
 
 def of_this_launch(file: Path) -> bool:
     """Whether a file is of this torchrun's trainings: started again, one goes on with its own, not with older files."""
-    import psutil
-
-    launched = psutil.Process(os.getppid()).create_time()
+    launched = system.started_at(os.getppid())
     return file.exists() and file.stat().st_mtime > launched - 1.0  # files' times may be rounded
 
 

@@ -91,17 +91,11 @@ def test_equal_samples_on_a_busy_machine_are_disturbed_though_steady(monkeypatch
 
 
 def test_other_work_counts_others_and_not_ourselves(monkeypatch):
-    import psutil
-
-    class Times:
-        user, system, nice, steal = 10.0, 1.0, 0.0, 0.0
-
-    clock, own = iter([0.0, 2.0]), iter([5.0, 6.0])
+    clock, own, busy = iter([0.0, 2.0]), iter([5.0, 6.0]), iter([11.0, 14.5])  # 3.5 s busy in 2 s, of which 1 s is ours
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(timing.time, "process_time", lambda: next(own))
-    monkeypatch.setattr(psutil, "cpu_times", lambda: Times)
+    monkeypatch.setattr(timing.system, "busy_s", lambda: next(busy))
     work = OtherWork()
-    Times.user, Times.steal = 13.0, 0.5  # 3.5 s busy in 2 s, of which 1 s was ours
     assert work.cores() == pytest.approx(1.25)
 
 

@@ -3,6 +3,7 @@
 import errno
 import gc
 import json
+import os
 import time
 import weakref
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 
 from tests.core.toys import whole_note_folder
+from triadbench.core.audio import io as audio
 from triadbench.core.audio.io import to_int16
 from triadbench.core.data import render_set as renderset
 from triadbench.core.data.dataset import open_dataset
@@ -168,10 +170,10 @@ def test_an_interrupted_set_leaves_nothing(base, pack, tmp_path):
 
 def test_a_full_disk_is_one_line(base, tmp_path, monkeypatch):
     def full(*_, **__):
-        raise soundfile.LibsndfileError(2, prefix=f"[Errno {errno.ENOSPC}] ")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(soundfile, "write", full)
-    with pytest.raises(UserError, match="piano_.*: cannot be written .*is the disk full"):
+    monkeypatch.setattr(audio.wave.Wave_write, "writeframes", full)
+    with pytest.raises(UserError, match="piano_.*: cannot write .No space left"):
         render_dataset(replace(base, out=tmp_path / "out", n=4))
     assert list(tmp_path.iterdir()) == []
 

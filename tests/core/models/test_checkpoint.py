@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.core.models.test_networks import published_forward, published_state
@@ -63,23 +63,20 @@ def test_channels_last_weights_are_saved(tmp_path):
 
 
 def test_the_metadata_says_everything(path):
-    described = json.loads(checkpoints.safe_open(path, framework="pt").metadata()["triadbench"])
+    described = json.loads(safe_open(path, framework="pt").metadata()["triadbench"])
     assert described["format"] == checkpoints.FORMAT and described["version"] == VERSION
     assert described["spec"] == CHORD.to_dict() and described["config"] == {"width": 1, "hidden": 4, "dropout": 0.0}
     assert (tuple(described["labels"]["types"]), tuple(described["labels"]["roots"])) == (TYPES, ROOTS)
 
 
-@pytest.mark.parametrize(
-    "refusal", [OSError(28, "No space left on device"), SafetensorError("No space left on device")]
-)
-def test_a_failed_save_keeps_the_old_file(path, monkeypatch, refusal):
+def test_a_failed_save_keeps_the_old_file(path, monkeypatch):
     before = path.read_bytes()
 
     def fail(tensors, filename, metadata):
         filename.write_bytes(b"half")
-        raise refusal
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", fail)
+    monkeypatch.setattr(checkpoints, "write_tensors", fail)
     with pytest.raises(UserError, match="No space left on device"):
         save_template(path)
     assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == [path.name]
@@ -196,7 +193,7 @@ def test_a_missing_file(name, tmp_path):
 
 def rewrite(path, change, change_tensors=lambda tensors: None):
     tensors = load_file(path)
-    described = json.loads(checkpoints.safe_open(path, framework="pt").metadata()["triadbench"])
+    described = json.loads(safe_open(path, framework="pt").metadata()["triadbench"])
     text = change(described)
     change_tensors(tensors)
     save_file(tensors, path, metadata={"triadbench": text if isinstance(text, str) else json.dumps(described)})
