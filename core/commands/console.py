@@ -4,7 +4,7 @@ Only light imports: `--help` must not wait for torch.
 """
 
 import contextlib
-import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 
-from triadbench.core import extras
 from triadbench.core.errors import UserError
 
 _RESUME = "triadbench.resume"
@@ -58,6 +57,8 @@ class Group(click.Group):
         except UserError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except ModuleNotFoundError as error:
+            from triadbench.core import extras
+
             if line := extras.missing(error, ctx.invoked_subcommand or "this command"):
                 raise click.ClickException(line) from error
             raise
@@ -81,7 +82,7 @@ def progress(label: str, unit: str = "") -> Iterator[Callable[..., None]]:
     is what is counted, as "clips"; "B" is scaled to kB, MB, GB.
     """
     on_terminal = sys.stderr is not None and sys.stderr.isatty()  # None: it was closed by whoever started us
-    has_bars = on_terminal and extras.importable("tqdm")
+    has_bars = on_terminal and importlib.util.find_spec("tqdm") is not None
     with contextlib.closing(_Bar(label, unit) if has_bars else _Lines(label, unit)) as report:
         yield report.update
 
