@@ -4,9 +4,11 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from triadbench.core import extras
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 
@@ -32,15 +34,27 @@ def check_writable(path: Path, option: str = "--out", *, appended: bool = False)
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another {option}") from error
 
 
-def write_page(page: str, out: Path, records_path: Path, environment: dict, begun: float) -> dict:
+def write_page(
+    page: str | Callable[[], str], out: Path, records_path: Path, environment: dict, begun: float
+) -> dict[str, Any]:
     """Write an HTML page, whole or not at all; `begun`: `time.perf_counter()` of the command's start.
+
+    `page`: its text, or a function that makes it. Where that lacks a package (plotly), the measurements still count:
+    no page is written, the result's `page` is None, and `why_no_page` is the line that names the package.
 
     Returns the beginning of the command's result: `page`, `records` (paths), `seconds` of everything, `environment`.
     """
-    with atomic_path(Path(out)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    written: dict[str, Any] = {"page": str(out)}
+    try:
+        text = page if isinstance(page, str) else page()
+        with atomic_path(Path(out)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except ModuleNotFoundError as error:
+        if (why := extras.missing(error, "the page")) is None:
+            raise
+        written = {"page": None, "why_no_page": why}
     seconds = round(time.perf_counter() - begun, 1)
-    return {"page": str(out), "records": str(records_path), "seconds": seconds, "environment": environment}
+    return {**written, "records": str(records_path), "seconds": seconds, "environment": environment}
 
 
 def only_one(folder: Path) -> contextlib.AbstractContextManager[None]:

@@ -3,7 +3,6 @@
 import wave
 
 import numpy as np
-import soundfile
 
 from tests.core.toys import chord
 
@@ -28,16 +27,22 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:50_000])
 
 
+def encoded(path, sound, subtype="PCM_16"):
+    import soundfile
+
+    soundfile.write(path, sound, 16_000, subtype=subtype)
+
+
 def nan(path):
     sound = chord(*C_MAJOR)
     sound[30_000] = np.nan
-    soundfile.write(path, sound, 16_000, subtype="FLOAT")
+    encoded(path, sound, "FLOAT")
 
 
 BAD = {
     "empty": (lambda path: path.write_bytes(b""), "the file is empty (0 bytes)"),
     "truncated": (truncated, "truncated"),
-    "zero length": (lambda path: soundfile.write(path, np.zeros(0), 16_000), "zero length"),
+    "zero length": (lambda path: encoded(path, np.zeros(0)), "zero length"),
     "nan": (nan, "sample 30000 is nan"),
     "text": (lambda path: path.write_text("la la la\n" * 100), "not a sound file that can be read"),
     "noise": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)), "not a sound file that can be read"),
@@ -52,8 +57,8 @@ ODD = {
     "8 bit": lambda path: pcm(path, chord(*C_MAJOR), width=1),
     "24 bit": lambda path: pcm(path, chord(*C_MAJOR), width=3),
     "32 bit": lambda path: pcm(path, chord(*C_MAJOR), width=4),
-    "float": lambda path: soundfile.write(path, chord(*C_MAJOR), 16_000, subtype="FLOAT"),
-    "double": lambda path: soundfile.write(path, chord(*C_MAJOR), 16_000, subtype="DOUBLE"),
+    "float": lambda path: encoded(path, chord(*C_MAJOR), "FLOAT"),
+    "double": lambda path: encoded(path, chord(*C_MAJOR), "DOUBLE"),
     "8 channels": lambda path: pcm(path, chord(*C_MAJOR), channels=8),
     "1 kHz": lambda path: pcm(path, chord(*C_MAJOR, octave=3, rate=1_000), 1_000),
     "192 kHz": lambda path: pcm(path, chord(*C_MAJOR, rate=192_000), 192_000),

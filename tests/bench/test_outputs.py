@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from triadbench.bench.outputs import check_writable, only_one, only_writer
+from triadbench.bench.outputs import check_writable, only_one, only_writer, write_page
 from triadbench.core.errors import UserError
 
 
@@ -64,3 +64,16 @@ def test_one_process_at_a_time(tmp_path):
                 pytest.fail("held twice")
     with only_writer(tmp_path / "r.jsonl"), only_one(tmp_path):
         pass
+
+
+def test_a_page_whose_package_is_missing_costs_no_measurement(tmp_path):
+    def page(name="plotly"):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    result = write_page(page, tmp_path / "p.html", tmp_path / "r.jsonl", {}, 0.0)
+    line = 'the page needs plotly; pip install "triadbench[study]"'
+    assert (result["page"], result["why_no_page"]) == (None, line) and not list(tmp_path.iterdir())
+    with pytest.raises(ModuleNotFoundError):
+        write_page(lambda: page("triadbench.gone"), tmp_path / "p.html", tmp_path / "r.jsonl", {}, 0.0)
+    assert write_page(lambda: "text", tmp_path / "p.html", tmp_path / "r.jsonl", {}, 0.0)["page"]
+    assert (tmp_path / "p.html").read_text() == "text"

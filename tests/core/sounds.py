@@ -6,7 +6,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 NAMES = ("piano_3_Af_d_m_45.wav", "piano_4_Cn_j_f_00.wav", "piano_5_Gs_M_p_7.wav", "shred___Bf_n__012.wav")
 
@@ -19,6 +18,8 @@ def tone(samples=64_000, rate=16_000, frequency=220.0, level=0.5, channels=1, se
 
 def encode(waveform, rate=16_000, format="WAV", subtype="PCM_16"):
     """The bytes of a sound file."""
+    import soundfile
+
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform, rate, format=format, subtype=subtype)
     return buffer.getvalue()

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 
 from triadbench.core.audio.io import to_int16, write_wav
@@ -89,6 +88,8 @@ def write_bank(folder: Path, bank: NoteBank) -> Path:
 
 def note_folder(folder: Path, names: Iterable[str], midi: Iterable[int], rate: int = 22_050) -> Path:
     """Recordings of single notes as a user may have them: stereo, 0.2 s of silence first."""
+    import soundfile
+
     folder.mkdir(parents=True, exist_ok=True)
     t = np.arange(round(4.3 * rate)) / rate
     for name, note in zip(names, midi, strict=True):
