@@ -138,6 +138,15 @@ def test_what_needs_more_names_the_package(result):
     assert "without soundfile only wav of 16 bits is read (24 bits a sample)" in result["refusals"]["24 bits"]
 
 
+def test_train(python, folder, tmp_path):
+    done = run(
+        python, "cli.py", "train", folder / "set", tmp_path, "--recipe", "original", "--task", "type", "--epochs", 1
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'no curves.html: it needs plotly; pip install "triadbench[study]"' in done.stdout
+    assert {"final.safetensors", "history.json"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_infer(python, folder, tmp_path):
     write_wav(tmp_path / "c.wav", chord(4, 0))
     done = run(python, "cli.py", "infer", tmp_path / "c.wav")

@@ -7,6 +7,7 @@ import click
 from triadbench.core.commands import console
 from triadbench.core.constants import RECIPE_DEFAULTS
 from triadbench.core.errors import UserError
+from triadbench.core.extras import importable, way_out
 
 _PATH = click.Path(path_type=Path)
 _FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -85,7 +86,8 @@ def train(source: Path, out: Path, task: str, resume: bool, as_json: bool, **opt
         shares = [f"{key[5:-9]} {100 * best[key]:.2f} %" for key in best if key.endswith("accuracy")]
         rows.append([task, record["best_epoch"], ", ".join(shares), best["test_loss"], record["seconds"]])
     click.echo(console.table(["task", "best epoch", "test accuracy", "test loss", "seconds"], rows))
-    click.echo(f"Checkpoints and curves in {out}")
+    missing = "" if importable("plotly") else f" (no curves.html: it needs plotly; {way_out('plotly')})"
+    click.echo(f"Checkpoints and curves in {out}{missing}")
 
 
 @click.command()

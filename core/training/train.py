@@ -15,6 +15,7 @@ from triadbench.core.data.dataset import Dataset, open_dataset
 from triadbench.core.data.splits import grouped_split, random_split
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
+from triadbench.core.extras import importable
 from triadbench.core.files import atomic_path
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
@@ -183,7 +184,7 @@ def train(
     """Train one network, or go on with an interrupted training.
 
     Writes into `config.out`: `last.safetensors` after every epoch (with what resuming needs), `best.safetensors` (the
-    epoch of lowest test loss, without it), `history.json` and `curves.html`; and when all epochs are done
+    epoch of lowest test loss, without it), `history.json` and (by plotly) `curves.html`; and when all epochs are done
     `final.safetensors` (without it). The features in `cache/` may be deleted; they are made again when needed.
 
     Args:
@@ -280,7 +281,8 @@ def _write_epoch(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, out: 
         checkpoints.save(checkpoint, out / BEST)
     with atomic_path(out / HISTORY) as path:
         path.write_text(json.dumps(record, indent=1) + "\n")
-    _draw_curves(record, out / "curves.html")
+    if importable("plotly"):
+        _draw_curves(record, out / "curves.html")
     checkpoint.state = {
         f"{i}.{name}": torch.as_tensor(value)
         for i, state in optimizer.state_dict()["state"].items()
