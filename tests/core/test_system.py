@@ -26,8 +26,9 @@ def test_processor_time_is_that_of_all_processes():
     assert system.busy_s() >= before + 0.1
 
 
-@pytest.mark.parametrize("process", [os.getpid(), os.getppid(), 1])
-def test_when_a_process_began(process):
+@pytest.mark.parametrize("number", [os.getpid, os.getppid, lambda: 1], ids=["this", "parent", "first"])
+def test_when_a_process_began(number):
+    process = number()
     assert system.started_at(process) == pytest.approx(psutil.Process(process).create_time(), abs=1.5)
 
 

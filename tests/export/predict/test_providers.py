@@ -170,14 +170,21 @@ class _Driver:
         raise AssertionError("not asked where cuInit fails")
 
 
-def test_no_driver(monkeypatch):
+@pytest.fixture
+def built_with_cuda(monkeypatch):
+    """Whatever is installed, onnxruntime says that it has CUDA."""
+    built = [*ONNX_PROVIDERS.values()]
+    monkeypatch.setattr(providers.load_onnxruntime(), "get_available_providers", lambda: built)
+
+
+def test_no_driver(monkeypatch, built_with_cuda):
     monkeypatch.setattr(providers.ctypes, "CDLL", _without("libcuda.so.1"))
     assert "no NVIDIA driver found (libcuda.so.1 cannot be loaded)" in why_unavailable("cuda")
     with pytest.raises(UserError, match="provider cuda: no NVIDIA driver found.*; use --provider cpu$"):
         OnnxModel(BATCH, "cuda")
 
 
-def test_a_driver_without_a_gpu(monkeypatch):
+def test_a_driver_without_a_gpu(monkeypatch, built_with_cuda):
     monkeypatch.setattr(providers.ctypes, "CDLL", lambda name: _Driver())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert "finds no GPU (status 100, CUDA_VISIBLE_DEVICES='')" in why_unavailable("cuda")
@@ -361,6 +368,8 @@ def test_every_node_on_the_gpu(graph, tmp_path, provider):
 @pytest.mark.gpu
 def test_a_graph_with_the_stft_operator_is_refused_on_cuda(tmp_path):
     """ONNX Runtime has no CUDA kernel for it, and would run it on the CPU without a word."""
+    if reason := why_unavailable("cuda"):
+        pytest.skip(f"cuda: {reason}")
     from triadbench.core.models.checkpoint import load
     from triadbench.export.formats import onnx_model
 
