@@ -236,6 +236,46 @@ def test_written_sound_reads_back_to_the_bit(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]
 
 
+def odd_chunks(wav):
+    """Notes before the sound, of an odd length, and after it."""
+    note = b"note" + struct.pack("<I", 3) + b"abc\0"
+    return wav[:36] + note + wav[36:] + note
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(tone(3001)),
+        encode(tone(3001, channels=2)),
+        encode(tone(300_001, 8000, channels=5), 8000),
+        encode(tone(3001, channels=2), format="WAVEX"),
+        encode(tone(3001), format="RF64"),
+        odd_chunks(encode(tone(3001, channels=2))),
+    ],
+    ids=["mono", "stereo", "several blocks", "extensible", "rf64", "other chunks"],
+)
+def test_16_bits_are_what_libsndfile_reads(data, monkeypatch):
+    expected, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    monkeypatch.setattr(audio, "_libsndfile", lambda *_: pytest.fail("not read here"))
+    read, read_rate = read_audio(data)
+    mono = expected[:, 0] if expected.shape[1] == 1 else expected.mean(axis=1, dtype=np.float64).astype(np.float32)
+    assert rate == read_rate and np.array_equal(read, mono)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 16_000), (2, 44_100)])
+def test_a_written_wav_is_libsndfiles_to_the_byte(channels, rate, tmp_path):
+    waveform = to_int16(tone(1001, channels=channels))
+    write_wav(tmp_path / "x.wav", waveform, rate)
+    assert (tmp_path / "x.wav").read_bytes() == encode(waveform, rate)
+
+
+@pytest.mark.parametrize(("shape", "rate"), [((10,), 0), ((10, 0), 16_000), ((10, 70_000), 16_000)])
+def test_a_sound_that_no_wav_holds(shape, rate, tmp_path):
+    with pytest.raises(UserError, match="x.wav: cannot write this sound"):
+        write_wav(tmp_path / "x.wav", np.zeros(shape), rate)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_bad_sample_is_counted_from_the_start_of_the_file(tmp_path):
     late = np.zeros(1_200_000)
     late[1_100_000] = np.nan  # beyond the first million, which are read at once

@@ -1,11 +1,13 @@
 """Features are the mel spectrograms of the clips, row for row, and a cache is used only for what it was made of."""
 
+import io
 import os
 
 import numpy as np
 import pytest
 import torch
 
+from tests.core.sounds import encode, tone
 from tests.core.toys import write_pack, write_set
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.errors import UserError
@@ -148,3 +150,19 @@ def test_features_that_do_not_fit_are_refused_with_figures(tmp_path, monkeypatch
     source = make_source(dataset, "type", fast_pipeline("cpu"), torch.device("cpu"))
     with pytest.raises(UserError, match="the features of 12 clips take"):
         source.prepare()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_standard_library_reads_the_sound_that_soundfile_reads(channels, tmp_path):
+    path = tmp_path / "x.wav"
+    path.write_bytes(encode(tone(1001, 44_100, channels=channels), 44_100))
+    for file in (lambda: str(path), lambda: io.BytesIO(path.read_bytes())):
+        (ours, rate), (theirs, other_rate) = batches._wave_read(file()), batches._soundfile_read(file())
+        assert rate == other_rate and ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_24", "FLOAT", "ULAW"])
+def test_what_the_standard_library_does_not_read(subtype, tmp_path):
+    (tmp_path / "x.wav").write_bytes(encode(tone(1001), subtype=subtype))
+    with pytest.raises(UserError, match="x.wav: without soundfile only wav of 16 bits is read .*pip install soundfile"):
+        batches._wave_read(str(tmp_path / "x.wav"))
