@@ -52,14 +52,13 @@ class _Pcm16File:
     """The sound of a wav file of 16 bits, as soundfile would give it; `file` stands where the sound begins."""
 
     def __init__(self, file: IO[bytes], header: AudioHeader):
-        self._file, self._left = file, header.frames or 0
-        self.samplerate, self.channels, self.frames = header.sample_rate, header.channels, self._left
+        self._file = file
+        self.samplerate, self.channels, self.frames = header.sample_rate, header.channels, header.frames or 0
         self.format, self.subtype = header.format, header.subtype
 
     def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
-        data = self._file.read(2 * self.channels * min(frames, self._left))
+        data = self._file.read(2 * self.channels * frames)
         block = np.frombuffer(data, "<i2", len(data) // 2 // self.channels * self.channels).reshape(-1, self.channels)
-        self._left -= len(block)
         return block.astype(dtype) / 32768
 
 
