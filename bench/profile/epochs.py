@@ -27,7 +27,6 @@ from triadbench.bench.machine import drain
 from triadbench.bench.profile import lines
 from triadbench.bench.study.ladder import largest_difference, part_fields, run_epoch
 from triadbench.core import timing
-from triadbench.core.constants import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from triadbench.core.data.dataset import Dataset
@@ -76,8 +75,7 @@ def _trainers(device: str, clips: int, batch_size: int) -> Iterator[tuple[Datase
 
     The files, deleted at the end, are 16 kHz mono of every root and type in turn; the fast pipeline has a pack of them.
     """
-    import soundfile
-
+    from triadbench.core.audio.io import write_wav
     from triadbench.core.data.dataset import open_dataset
     from triadbench.core.data.pack import pack
     from triadbench.core.models.chords import ROOT_CODES, TYPE_CODES
@@ -88,7 +86,7 @@ def _trainers(device: str, clips: int, batch_size: int) -> Iterator[tuple[Datase
     with tempfile.TemporaryDirectory(prefix="triadbench-") as folder:
         for number, (waveform, (root, kind)) in enumerate(zip(make_waveform(clips).numpy(), labels, strict=False)):
             file = Path(folder) / f"piano_{3 + number % 3}_{root}_{kind}_m_{number:04d}.wav"
-            soundfile.write(file, waveform.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
+            write_wav(file, waveform)
         files = open_dataset(folder)
         pack(files, Path(folder) / "clips.pack")
         common: dict[str, Any] = {"task": _TASK, "batch_size": batch_size, "seed": SEED, "device": device}
