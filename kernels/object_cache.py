@@ -37,20 +37,51 @@ class ObjectCache:
         return f"{self.name}-{hashlib.sha256(repr((settings, self._origin)).encode()).hexdigest()[:32]}"
 
     @functools.cached_property
-    def _origin(self) -> tuple:
+    def sources_digest(self) -> str:
         texts = [(_KERNELS / source).read_bytes() for source in self.sources]
-        return hashlib.sha256(b"\0".join(texts)).hexdigest(), [*map(_version, self.packages)], sys.version_info[:2]
+        return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
-    def code(self, file_name: str, compile_code: Callable[[], bytes]) -> bytes:
-        """The code in the file of this name (a key and a suffix); where there is none it is compiled, and kept."""
-        for folder in folders():
-            with contextlib.suppress(OSError):
-                digest, _, code = (folder / file_name).read_bytes().partition(b"\n")
-                if hashlib.sha256(code).hexdigest().encode() == digest:
-                    return code
+    @functools.cached_property
+    def _origin(self) -> tuple:
+        return self.sources_digest, [*map(_version, self.packages)], sys.version_info[:2]
+
+    def code(self, file_name: str, compile_code: Callable[[], bytes], read_only: Path | None = None) -> bytes:
+        """The code in the file of this name (a key and a suffix), else in the file `read_only`; where there is neither
+        it is compiled, and kept under the name."""
+        for file in (*(folder / file_name for folder in folders()), *([read_only] if read_only else ())):
+            if (code := read(file)) is not None:
+                return code
         code = compile_code()
-        _write(file_name, code)
+        for folder in folders():  # the first that takes it; if none does, the next process compiles again: no error
+            with contextlib.suppress(OSError):
+                write(folder / file_name, code)
+                break
         return code
+
+
+def read(file: Path) -> bytes | None:
+    """The code in a file; None where the file is missing or damaged."""
+    with contextlib.suppress(OSError):
+        digest, _, code = file.read_bytes().partition(b"\n")
+        if hashlib.sha256(code).hexdigest().encode() == digest:
+            return code
+    return None
+
+
+def write(file: Path, code: bytes) -> None:
+    """Make or replace a file that `read` understands, at once: another process may be writing the same. May raise
+    OSError, and then leaves nothing behind."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unnamed = tempfile.NamedTemporaryFile(dir=file.parent, delete=False)
+    try:
+        with unnamed:
+            unnamed.write(hashlib.sha256(code).hexdigest().encode() + b"\n" + code)
+        os.chmod(unnamed.name, 0o644)
+        os.replace(unnamed.name, file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.remove(unnamed.name)
+        raise
 
 
 def folders() -> list[Path]:
@@ -66,22 +97,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "missing"
-
-
-def _write(file_name: str, code: bytes) -> None:
-    """Into the first folder that takes the file. If none does, the next process compiles again: that is no error."""
-    for folder in folders():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = tempfile.NamedTemporaryFile(dir=folder, delete=False)
-        except OSError:
-            continue
-        try:
-            with file:
-                file.write(hashlib.sha256(code).hexdigest().encode() + b"\n" + code)
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, folder / file_name)  # atomic: another process may be writing the same file
-            return
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.remove(file.name)

@@ -1,9 +1,11 @@
 """From a plan to machine code: program text -> numba -> PTX -> machine code for one GPU, each kept on disk.
 
 The PTX is made for the oldest GPU that the plans fit and serves every later one: nothing in it depends on the GPU. A
-process that finds the machine code on disk (kernels/object_cache.py) loads neither numba nor a compiler.
+process that finds the machine code on disk (kernels/object_cache.py) loads neither numba nor a compiler. Prebuilt code
+may be carried to a machine without compilers; its files are named by what decides the code, not by any tool's version.
 """
 
+import hashlib
 import importlib.util
 import re
 import shutil
@@ -11,36 +13,66 @@ import subprocess
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from triadbench.kernels.gpu import memory as gpu_memory
 from triadbench.kernels.gpu import source
 from triadbench.kernels.gpu.plan import Plan
-from triadbench.kernels.object_cache import ObjectCache
+from triadbench.kernels.object_cache import ObjectCache, write
 
 ENTRY = "mel"  # the kernel's name in PTX and machine code
 OLDEST = (8, 0)  # compute capability
 # NVVM stamps its own PTX version, which older assemblers and drivers refuse; what the kernels use is in this one.
 _PTX_VERSION = "8.0"
 _SOURCES = ("gpu/compile.py", "gpu/memory.py")  # the program text that they compile is part of the key
+PREBUILT = Path(__file__).parent / "prebuilt"  # filled by `prebuild` alone, otherwise only read
 _CACHE = ObjectCache("mel_cuda", _SOURCES, ("numba-cuda", "numba", "nvidia-nvvm", "nvidia-nvjitlink", "triton"))
 _compiling = threading.RLock()  # numba's compiler takes one at a time
 
 
 def ptx(plan: Plan) -> str:
-    """The kernel `mel` as PTX text, from the disk where it is there. Raises ImportError without numba-cuda."""
-    return _CACHE.code(f"{_key(plan)}.ptx", lambda: compile_ptx(plan).encode()).decode()
+    """The kernel `mel` as PTX text, from the disk where it is there. Raises RuntimeError where it has to be compiled
+    and cannot be."""
+
+    def compiled() -> bytes:
+        try:
+            return compile_ptx(plan).encode()
+        except Exception as error:  # whatever a missing NVVM or unlike versions of numba and numpy break
+            raise RuntimeError(
+                f"the mel kernel for n_fft={plan.n_fft} is not prebuilt, and cannot be compiled here: {error!r}; "
+                "run `python cli.py kernel --prebuild` where numba-cuda[cu13] works, and copy the folder "
+                "kernels/gpu/prebuilt to this machine"
+            ) from error
+
+    return _CACHE.code(f"{_key(plan)}.ptx", compiled, _prebuilt(plan, "ptx")).decode()
 
 
 def machine_code(plan: Plan, arch: str) -> bytes:
-    """The kernel assembled for e.g. "sm_90", from the disk where it is there."""
-    return _CACHE.code(f"{_key(plan)}.{arch}.cubin", lambda: _assemble(ptx(plan), arch))
+    """The kernel assembled for e.g. "sm_90", from the disk where it is there. Raises RuntimeError as `ptx`."""
+    file = _prebuilt(plan, f"{arch}.cubin")
+    return _CACHE.code(f"{_key(plan)}.{arch}.cubin", lambda: _assemble(ptx(plan), arch), file)
+
+
+def prebuild(plan: Plan, archs: Iterable[str]) -> list[Path]:
+    """Write the PTX, and the machine code for each of `archs`, into the folder PREBUILT; returns the files."""
+    codes = {"ptx": ptx(plan).encode()} | {f"{arch}.cubin": machine_code(plan, arch) for arch in archs}
+    files = {_prebuilt(plan, suffix): code for suffix, code in codes.items()}
+    for file, code in files.items():
+        write(file, code)
+    return list(files)
 
 
 def _key(plan: Plan) -> str:
     return _CACHE.key(plan, source.program(plan))
+
+
+def _prebuilt(plan: Plan, suffix: str) -> Path:
+    text, constants = source.program(plan)
+    numbers = [(name, float(value)) for name, value in constants.items()]  # numpy's versions show theirs differently
+    decides = [text, numbers, plan.threads, plan.in_dtype, _CACHE.sources_digest]
+    return PREBUILT / f"{hashlib.sha256(repr(decides).encode()).hexdigest()[:32]}.{suffix}"
 
 
 def function(text: str, names: dict[str, Any]) -> Callable:

@@ -26,6 +26,7 @@ def _compiled_here(tmp_path_factory):
     """A fresh folder of compiled code: what is checked was made by the sources at hand."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUMBA_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setattr(cuda_compile, "PREBUILT", tmp_path_factory.mktemp("prebuilt"))
         yield
 
 
@@ -141,7 +142,7 @@ def test_machine_code_is_made_and_kept(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(cuda_compile, "compile_ptx", None)  # calling it would fail
         assert cuda_compile.machine_code(plan, "sm_90") == code
-        with pytest.raises(TypeError):
+        with pytest.raises(RuntimeError, match="TypeError.* not callable"):
             cuda_compile.machine_code(mel_cuda.plan_for(MelSpec(n_fft=16, n_mels=2), log=True), "sm_90")
 
 
