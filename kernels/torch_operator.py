@@ -1,7 +1,9 @@
 """What the backends share of torch's side: operators for captured graphs, gradients, and values kept between calls.
 
-A backend's operator is `triadbench::NAME(waveform, window, filterbank, settings, log_eps)`, with settings the text of
-its `MelSpec` (`MelSpec.text`). torch is imported in the functions: importing a backend stays light.
+A backend's operator is `triadbench::NAME(waveform, window, fb, settings, log_eps)`, with settings the text of its
+`MelSpec` (`MelSpec.text`) and fb (n_freqs, n_mels) as modules hold it: a compiled graph then passes the buffer itself,
+with its version, where a transposed view would be a new tensor at each call. torch is imported in the functions:
+importing a backend stays light.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from triadbench.kernels.spec import MelSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SCHEMA = "(Tensor waveform, Tensor window, Tensor filterbank, str settings, float? log_eps) -> Tensor"
+_SCHEMA = "(Tensor waveform, Tensor window, Tensor fb, str settings, float? log_eps) -> Tensor"
 _Value = TypeVar("_Value")
 
 
@@ -49,7 +51,9 @@ def needs_gradient(tensor: Tensor) -> bool:
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
-@functools.cache
+_registering = threading.Lock()
+
+
 def register_operator(name: str, compute: Callable, device_types: str | None = None) -> None:
     """Define `triadbench::NAME`, once in a process, with a shape function and a rule for torch.func.vmap.
 
@@ -57,14 +61,20 @@ def register_operator(name: str, compute: Callable, device_types: str | None = N
         compute: (waveform (batch, time), spec, window, filterbank, log_eps) -> (batch, n_mels, n_frames).
         device_types: of the tensors that it takes, as "cuda"; None for any.
     """
+    with _registering:  # torch refuses a second definition, which a cache alone does not exclude
+        _define_operator(name, compute, device_types)
+
+
+@functools.cache
+def _define_operator(name: str, compute: Callable, device_types: str | None) -> None:
     import torch
 
     @torch.library.custom_op(f"triadbench::{name}", mutates_args=(), device_types=device_types, schema=_SCHEMA)
-    def operator(waveform, window, filterbank, settings, log_eps):
-        return compute(waveform, spec_of(settings), window, filterbank, log_eps)
+    def operator(waveform, window, fb, settings, log_eps):
+        return compute(waveform, spec_of(settings), window, fb.mT, log_eps)
 
     @operator.register_fake
-    def _(waveform, window, filterbank, settings, log_eps):
+    def _(waveform, window, fb, settings, log_eps):
         spec = spec_of(settings)
         batch, time = waveform.shape
         # An open length is a symbol and must stay one: its value would make a graph for each length.
@@ -72,13 +82,13 @@ def register_operator(name: str, compute: Callable, device_types: str | None = N
         return window.new_empty((batch, spec.n_mels, n_frames))
 
     @operator.register_vmap
-    def _(info, in_dims, waveform, window, filterbank, settings, log_eps):
+    def _(info, in_dims, waveform, window, fb, settings, log_eps):
         clips, *arrays = (
             tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            for tensor, dim in zip((waveform, window, filterbank), in_dims[:3], strict=True)
+            for tensor, dim in zip((waveform, window, fb), in_dims[:3], strict=True)
         )
         if in_dims[1] is None and in_dims[2] is None:  # one window and one filterbank: one large batch
-            mel = operator(clips.flatten(0, 1), window, filterbank, settings, log_eps)
+            mel = operator(clips.flatten(0, 1), window, fb, settings, log_eps)
             return mel.unflatten(0, clips.shape[:2]), 0
         return torch.stack([operator(*tensors, settings, log_eps) for tensors in zip(clips, *arrays, strict=True)]), 0
 
@@ -109,9 +119,9 @@ class BoundedCache(dict[tuple, _Value]):
 def identity(tensor: Tensor) -> tuple:
     """What tells this tensor's present values from any other's while it is alive: memory, layout and version.
 
-    A change in place is another version.
+    A change in place is another version. An inference tensor counts none: its values are copied to the host.
     """
-    if tensor.is_inference():  # it counts no versions
+    if tensor.is_inference():
         return tensor.shape, tensor.cpu().numpy().tobytes()
     # The shape as well: a part of a tensor begins where the whole does.
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version

@@ -85,6 +85,9 @@ class MelSpectrogram(nn.Module):
 
     The window and the filterbank may be replaced or changed in place at any time. Changes that hide from torch's
     version counter (through `.data`, or a numpy array that shares the memory) are not seen after the first call.
+    Made or moved under torch.inference_mode, the module holds ordinary tensors all the same, with a counter. An
+    inference tensor that is assigned to it has none: its values are then compared at each call, for which a GPU's are
+    copied to the host.
 
     torch.compile keeps one graph with every backend but "reference", which is numpy.
     torch.jit.script and torch.jit.trace turn the module into one operator, `triadbench::mel`, which chooses its backend
@@ -149,6 +152,7 @@ class MelSpectrogram(nn.Module):
         module._set_up(spec, spec.window_array(), backend, log)
         return module
 
+    @torch.inference_mode(False)
     def _set_up(self, spec: MelSpec, window: np.ndarray, backend: str, log: bool) -> None:
         super().__init__()
         if backend != "auto" and backend not in kernels.BACKENDS:
@@ -172,6 +176,11 @@ class MelSpectrogram(nn.Module):
             # would ask, and so import, every other backend.
             if backend_name := self._first(*conditions):
                 self._chosen[conditions] = backend_name
+
+    @torch.inference_mode(False)
+    def _apply(self, *arguments, **options) -> MelSpectrogram:
+        """Of torch.nn.Module, behind `to`, `cuda`, `double` and such."""
+        return super()._apply(*arguments, **options)
 
     @property
     def backend(self) -> str:
@@ -240,7 +249,8 @@ class MelSpectrogram(nn.Module):
         entry = self._arrays_kept.get((dtype, device))
         if entry is not None and entry[0] is a and entry[1] is b and entry[2] == state:
             return entry[3]
-        arrays = _converted(self.spec, a, b, self._exact, dtype, device)
+        with torch.inference_mode(False), torch.no_grad():
+            arrays = _converted(self.spec, a, b, self._exact, dtype, device)
         if type(arrays[0]) is type(arrays[1]) is Tensor:  # not those of FakeTensorMode and its like
             self._arrays_kept[dtype, device] = a, b, state, arrays
         return arrays

@@ -66,7 +66,7 @@ def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor,
     if needs_operator(waveform):
         import torch
 
-        return torch.ops.triadbench.mel_numba(waveform, window, filterbank, spec.text, log_eps)
+        return torch.ops.triadbench.mel_numba(waveform, window, filterbank.mT, spec.text, log_eps)
     return compute(waveform, spec, window, filterbank, log_eps)
 
 

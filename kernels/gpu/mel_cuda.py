@@ -8,9 +8,11 @@ n_fft is a product of 2, 3 and 5 whose frame fits shared memory (kernels/gpu/pla
 
 This file is the launcher: what is prepared once, the geometry, torch's side. A call reads torch's current stream,
 allocates its output from torch, waits for nothing, and can be captured in a CUDA graph once the same settings have run
-before on that device (the first call compiles and copies tables). Code is loaded in the device's primary context, the
-one torch works in. numba's own launcher would convert and type every argument at every call; here pointers and 32-bit
-scalars go straight to the driver.
+before on that device (the first call compiles and copies tables; during a capture it is refused). Tables that a
+capture has used stay for good, since its graph holds their address; of others torch's allocator takes care, which is
+told of every stream that reads them. Code is loaded in the device's primary context, the one torch works in. numba's
+own launcher would convert and type every argument at every call; here pointers and 32-bit scalars go straight to the
+driver.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import ctypes
 import dataclasses
 import functools
 import importlib.util
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,6 +34,7 @@ from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
 from triadbench.kernels.torch_operator import BoundedCache, identity, needs_operator, register_operator
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 COMPUTES_IN_FLOAT64 = False
@@ -91,29 +96,40 @@ def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor,
     if needs_operator(waveform):
         import torch
 
-        return torch.ops.triadbench.mel_cuda(waveform, window, filterbank, spec.text, log_eps)
+        return torch.ops.triadbench.mel_cuda(waveform, window, filterbank.mT, spec.text, log_eps)
     return compute(waveform, spec, window, filterbank, log_eps)
 
 
-def compute(  # pragma: no cover (needs a GPU)
-    waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None
-) -> Tensor:
+def compute(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None) -> Tensor:
     """`forward` outside torch.compile."""
     import torch
 
     clips, spec = with_samples(waveform.contiguous(), spec)
     n_clips, time = clips.shape
-    n_frames = spec.n_frames(time)
-    out = torch.empty((n_clips, spec.n_mels, n_frames), dtype=torch.float32, device=clips.device)
-    if not n_clips:
-        return out
-    log = log_eps is not None
-    key = (spec, identity(window), identity(filterbank), clips.dtype, clips.device, log)
-    prepared = _prepared.get(key) or _prepared.put(key, _prepare(spec, window, filterbank, clips, log))
-    n_blocks, scalars = geometry(prepared.kernel.plan, spec, n_clips, time, log_eps)
-    pointers = (clips.data_ptr(), out.data_ptr(), prepared.tables.data_ptr(), prepared.bands.data_ptr())
-    stream = torch.cuda.current_stream(clips.device).cuda_stream  # at every call: a graph's capture has its own
-    launch(prepared.kernel, n_blocks, pointers, scalars, stream)
+    with torch.cuda.device(clips.device):
+        out = torch.empty((n_clips, spec.n_mels, spec.n_frames(time)), dtype=torch.float32, device=clips.device)
+        if not n_clips:
+            return out
+        log = log_eps is not None
+        key = (spec, identity(window), identity(filterbank), clips.dtype, clips.device, log)
+        stream = torch.cuda.current_stream()  # read at every call: a graph's capture has its own
+        captured = torch.cuda.is_current_stream_capturing()
+        prepared = _prepared.get(key)
+        if prepared is None and captured:
+            raise RuntimeError(
+                f"{spec} with {clips.dtype} input is not prepared on {clips.device}, and cannot be while a CUDA graph "
+                "is captured; call once with the same settings, dtype, window and filterbank before capturing"
+            )
+        if prepared is None:
+            prepared = _prepare_once(key, spec, window, filterbank, clips, log)
+        if captured:
+            _captured[id(prepared)] = prepared
+        n_blocks, scalars = geometry(prepared.kernel.plan, spec, n_clips, time, log_eps)
+        launch(
+            prepared.kernel, n_blocks, (clips.data_ptr(), out.data_ptr(), *prepared.tables), scalars, stream.cuda_stream
+        )
+        if not captured:
+            prepared.memory.record_stream(stream)  # dropped or not, the tables stay until this launch has read them
     return out
 
 
@@ -159,31 +175,59 @@ def tables_of(
 
 
 class _Prepared(NamedTuple):
-    """`keep`: the tensors that the key names by their address, kept alive so that it is not reused."""
+    """`memory` holds both tables, whose addresses are `tables`.
+
+    `keep`: the tensors that the key names by their address, kept alive so that it is not reused.
+    """
 
     kernel: Kernel
-    tables: Tensor
-    bands: Tensor
+    memory: Tensor
+    tables: tuple[int, int]
     keep: tuple
 
 
 _prepared: BoundedCache[_Prepared] = BoundedCache(_PREPARED_KEPT)
+_captured: dict[int, _Prepared] = {}  # by id: what a captured graph points at, for good
+_preparing = threading.Lock()
 
 
-def _prepare(  # pragma: no cover (needs a GPU)
-    spec: MelSpec, window: Tensor, filterbank: Tensor, clips: Tensor, log: bool
-) -> _Prepared:
+def _prepare_once(key: tuple, spec: MelSpec, window: Tensor, filterbank: Tensor, clips: Tensor, log: bool) -> _Prepared:
+    """Prepare and keep, unless another thread has meanwhile.
+
+    In a thread of its own, which has neither the caller's memory pool (torch.compile with CUDA graphs lets nothing
+    stay in its own), nor its inference mode, nor its rule for what may happen while another thread captures a graph.
+    """
     import torch
 
+    stream = torch.cuda.current_stream(clips.device)
+    with _preparing:
+        if (prepared := _prepared.get(key)) is None:
+            with ThreadPoolExecutor(1) as aside:
+                prepared = aside.submit(_prepare, spec, window, filterbank, clips, log, stream).result()
+            _prepared.put(key, prepared)
+    return prepared
+
+
+def _prepare(
+    spec: MelSpec, window: Tensor, filterbank: Tensor, clips: Tensor, log: bool, stream: torch.cuda.Stream
+) -> _Prepared:
+    """stream: the caller's, on which window and filterbank may still be written."""
+    import torch
+
+    driver, device = _driver(), clips.device
+    _checked(driver.cuThreadExchangeStreamCaptureMode(driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED))
+    _checked(driver.cuCtxSetCurrent(_context(device.index)))
     spec.check_shapes(window.shape, filterbank.shape)  # the compiled code trusts them
-    filters, device = filterbank.detach().cpu().numpy(), clips.device
-    plan = plan_for(spec, in_dtype=str(clips.dtype).removeprefix("torch."), log=log, filterbank=filters)
-    tables, bands = (
-        torch.from_numpy(array).to(device) for array in tables_of(plan, spec, window.detach().cpu().numpy(), filters)
-    )
-    # Once: another stream may be the next to use the tables, and it knows nothing of this copy.
-    torch.cuda.current_stream(device).synchronize()
-    return _Prepared(_kernel(plan, device.index), tables, bands, (window, filterbank))
+    own = _own_stream(device.index)
+    own.wait_stream(stream)
+    with torch.cuda.stream(own):
+        window_array, filters = (tensor.detach().cpu().numpy() for tensor in (window, filterbank))
+        plan = plan_for(spec, in_dtype=str(clips.dtype).removeprefix("torch."), log=log, filterbank=filters)
+        tables, bands = tables_of(plan, spec, window_array, filters)
+        memory = torch.from_numpy(np.concatenate((tables.view(np.int32), bands.ravel()))).to(device)
+    own.synchronize()  # once: the streams that use the tables know nothing of this copy
+    begin = memory.data_ptr()
+    return _Prepared(_kernel(plan, device.index), memory, (begin, begin + tables.nbytes), (window, filterbank))
 
 
 class Kernel(NamedTuple):
@@ -209,27 +253,40 @@ def launch(kernel: Kernel, n_blocks: int, pointers: tuple, scalars: tuple, strea
 
 
 @functools.cache
-def _kernel(plan: gpu_plan.Plan, device: int) -> Kernel:  # pragma: no cover (needs a GPU)
-    """The kernel on this device (torch's index), compiled or read from the disk once."""
+def _context(device: int) -> Any:
+    """The primary context of a device (torch's index), held for good."""
+    driver = _driver()
+    return _checked(driver.cuDevicePrimaryCtxRetain(_checked(driver.cuDeviceGet(device))))
+
+
+@functools.cache
+def _own_stream(device: int) -> torch.cuda.Stream:
+    """A stream, in the current context, that nobody captures: those of torch's pool are handed to others as well."""
     import torch
 
     driver = _driver()
-    with torch.cuda.device(device):
-        torch.empty(1, device="cuda")  # torch makes its context current in this thread
-        context = _checked(driver.cuCtxGetCurrent())
-        capability = torch.cuda.get_device_capability()
-        if capability < gpu_compile.OLDEST:
-            needed, present = (".".join(map(str, version)) for version in (gpu_compile.OLDEST, capability))
-            raise RuntimeError(
-                f"backend='cuda' needs compute capability {needed}, this GPU has {present}; use another backend"
-            )
-        code = gpu_compile.machine_code(plan, "sm_{}{}".format(*capability))
-        module = _checked(driver.cuModuleLoadData(code))
-        function = _checked(driver.cuModuleGetFunction(module, gpu_compile.ENTRY.encode()))
-        if plan.shared_bytes > _STATIC_SHARED_LIMIT:
-            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            _checked(driver.cuFuncSetAttribute(function, attribute, plan.shared_bytes))
-    return Kernel(plan, function, context)
+    stream = _checked(driver.cuStreamCreate(int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING)))
+    return torch.cuda.ExternalStream(int(stream), device)
+
+
+@functools.cache
+def _kernel(plan: gpu_plan.Plan, device: int) -> Kernel:
+    """The kernel on this device, in the current context; compiled or read from the disk once."""
+    import torch
+
+    capability = torch.cuda.get_device_capability(device)
+    if capability < gpu_compile.OLDEST:
+        needed, present = (".".join(map(str, version)) for version in (gpu_compile.OLDEST, capability))
+        raise RuntimeError(
+            f"backend='cuda' needs compute capability {needed}, this GPU has {present}; use another backend"
+        )
+    code, driver = gpu_compile.machine_code(plan, "sm_{}{}".format(*capability)), _driver()
+    module = _checked(driver.cuModuleLoadData(code))
+    function = _checked(driver.cuModuleGetFunction(module, gpu_compile.ENTRY.encode()))
+    if plan.shared_bytes > _STATIC_SHARED_LIMIT:
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _checked(driver.cuFuncSetAttribute(function, attribute, plan.shared_bytes))
+    return Kernel(plan, function, _context(device))
 
 
 @functools.cache

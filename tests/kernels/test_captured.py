@@ -1,11 +1,16 @@
 """The promise: a module gives its numbers under torch.compile, torch.export, make_fx, torch.func and on meta too."""
 
+import functools
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from triadbench.kernels import MelSpec, MelSpectrogram, torch_operator
 from triadbench.kernels.compare import assert_close
+from triadbench.kernels.cpu import mel_numba
 from triadbench.kernels.gpu import mel_cuda
 
 SPEC = MelSpec(n_fft=128, n_mels=8)
@@ -69,6 +74,23 @@ class TestCompile:
         _same(compiled(waveform), module(waveform))
         module.mel_scale.fb.mul_(3.0)
         _same(compiled(waveform), module(waveform))
+
+    @pytest.mark.parametrize("inference", [False, True])
+    def test_inductors_graph_passes_the_buffers_themselves(self, inference, monkeypatch):
+        """So their tables are prepared once for each version; of inference tensors every call would copy the values."""
+        versions, prepare = [], mel_numba._prepare
+        monkeypatch.setattr(
+            mel_numba, "_prepare", lambda *a: versions.append([t._version for t in a[1:3]]) or prepare(*a)
+        )
+        module, waveform = MelSpectrogram.from_spec(SPEC, backend="numba"), _noise(2, 1000)
+        compiled = torch.compile(module, fullgraph=True)
+        with torch.inference_mode(inference):
+            for _ in range(3):
+                mel = compiled(waveform)
+            module.mel_scale.fb.mul_(2.0)
+            for _ in range(3):
+                _same(compiled(waveform), 2.0 * mel)
+        assert versions == [[0, 0], [0, 1]]
 
     def test_too_short_a_clip_raises(self):
         compiled, _ = _compiled(MelSpectrogram.from_spec(SPEC))
@@ -161,10 +183,32 @@ def test_torchaudios_path_keeps_its_graph_whole(settings, dtype):
     assert len(graphs) == 1
 
 
+def test_threads_that_register_an_operator_at_once_define_it_once(monkeypatch):
+    started, defined = threading.Barrier(4), []
+
+    @functools.cache
+    def define(*arguments):
+        defined.append(arguments)
+        time.sleep(0.05)  # long enough for the others to arrive
+
+    monkeypatch.setattr(torch_operator, "_define_operator", define)
+
+    def work():
+        started.wait(60)
+        torch_operator.register_operator("mel_of_threads", _noise)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert defined == [("mel_of_threads", _noise, None)]
+
+
 def test_the_gpus_operator_has_shapes_for_any_length_and_under_vmap():
     """On meta: no GPU is needed for its shapes."""
     torch_operator.register_operator("mel_cuda", mel_cuda.compute, device_types="cuda")
-    window, fb = torch.empty(128, device="meta"), torch.empty(8, 65, device="meta")
+    window, fb = torch.empty(128, device="meta"), torch.empty(65, 8, device="meta")
 
     def mel(waveform, fb=fb):
         return torch.ops.triadbench.mel_cuda(waveform, window, fb, SPEC.text, None)
@@ -172,7 +216,7 @@ def test_the_gpus_operator_has_shapes_for_any_length_and_under_vmap():
     assert mel(torch.empty(3, 1000, device="meta")).shape == (3, 8, 16)
     waveform = torch.empty(5, 3, 1000, device="meta")
     assert torch.vmap(mel)(waveform).shape == (5, 3, 8, 16)
-    assert torch.vmap(mel, in_dims=(None, 0))(waveform[0], torch.empty(4, 8, 65, device="meta")).shape == (4, 3, 8, 16)
+    assert torch.vmap(mel, in_dims=(None, 0))(waveform[0], torch.empty(4, 65, 8, device="meta")).shape == (4, 3, 8, 16)
     compiled, graphs = _compiled(mel)
     for n in range(1000, 1300, 37):
         assert compiled(torch.empty(3, n, device="meta")).shape == (3, 8, SPEC.n_frames(n))

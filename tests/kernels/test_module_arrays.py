@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from triadbench.kernels import MelSpec, MelSpectrogram, mel_matmul
+from triadbench.kernels import MelSpec, MelSpectrogram, mel_matmul, transform
 from triadbench.kernels.compare import assert_close
 from triadbench.kernels.cpu import mel_numba
 
@@ -51,9 +51,9 @@ class TestShapes:
     def test_the_operator_checks_too(self, waveform):
         MelSpectrogram.from_spec(SPEC, backend="numba")
         operator = torch.ops.triadbench.mel_numba
-        window, fb = torch.ones(128), torch.ones(8, 65)
+        window, fb = torch.ones(128), torch.ones(65, 8)
         with pytest.raises(ValueError, match=r"filterbank shape=\(7, 201\)"):
-            operator(waveform, window, torch.ones(7, 201), SPEC.text, None)
+            operator(waveform, window, torch.ones(201, 7), SPEC.text, None)
         with pytest.raises(TypeError, match="filterbank dtype=torch.float64"):
             operator(waveform, window, fb.double(), SPEC.text, None)
         with pytest.raises(TypeError, match="window dtype=torch.float16"):
@@ -65,6 +65,51 @@ class TestShapes:
         spec = dataclasses.replace(SPEC, n_mels=7)
         with pytest.raises(ValueError, match=r"filterbank shape=\(8, 65\)"):
             mel_matmul.forward(waveform, spec, torch.ones(128), torch.ones(8, 65), None)
+
+
+class TestInferenceTensors:
+    """A module made or moved under torch.inference_mode holds tensors with a version counter all the same."""
+
+    def _made(self):
+        with torch.inference_mode():
+            return MelSpectrogram.from_spec(SPEC)
+
+    def _moved(self):
+        module = MelSpectrogram.from_spec(SPEC)
+        with torch.inference_mode():
+            return torch.nn.Sequential(module).double().float()[0]
+
+    @pytest.mark.parametrize("how", ["_made", "_moved"])
+    def test_no_buffer_is_one(self, how):
+        module = getattr(self, how)()
+        assert not any(tensor.is_inference() for tensor in (*module.buffers(), *module._exact))
+
+    @pytest.mark.parametrize("how", ["_made", "_moved"])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("backend", ["numba", "matmul"])
+    def test_tables_are_converted_and_copied_once(self, how, backend, dtype, waveform, monkeypatch):
+        """On a GPU a copy to the host would wait for the device at every call."""
+        module, waveform, copies = getattr(self, how)(), waveform.to(dtype), []
+        module.requested_backend, module._chosen = backend, {}
+        to_host, convert = torch.Tensor.cpu, transform._converted
+        with torch.inference_mode():
+            expected = module(waveform)
+            monkeypatch.setattr(torch.Tensor, "cpu", lambda t: copies.append("copy") or to_host(t))
+            monkeypatch.setattr(transform, "_converted", lambda *a: copies.append("conversion") or convert(*a))
+            assert torch.equal(module(waveform), expected)
+            assert not copies
+            module.mel_scale.fb.mul_(2.0)  # counted, under inference mode too
+            torch.testing.assert_close(module(waveform), 2.0 * expected, rtol=1e-6, atol=0.0)  # rounded from here on
+            assert "conversion" in copies
+
+    def test_one_that_is_assigned_is_compared_by_value(self, waveform):
+        module = MelSpectrogram.from_spec(SPEC)
+        expected = module(waveform)
+        with torch.inference_mode():
+            module.mel_scale.fb = 2.0 * module.mel_scale.fb
+            assert torch.equal(module(waveform), 2.0 * expected)
+            module.mel_scale.fb.mul_(2.0)
+            assert torch.equal(module(waveform), 4.0 * expected)
 
 
 def _autograd_reference(waveform, window, filterbank):
