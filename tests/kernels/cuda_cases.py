@@ -120,3 +120,17 @@ TONES = {
     for name, spec in _UNCENTRED.items()
     for tilt in (-80, 80)
 }
+
+
+# ---- what the tests on a GPU compute besides, all in float32: prebuild.py compiles it for machines that cannot
+
+SIZES = [8, 60, 512, 1000, 2048, 6561, 8192, 16384, 20000]  # n_fft
+
+
+def of_size(n_fft):
+    return MelSpec(n_fft=n_fft, n_mels=16)
+
+
+FEW_FILTERS = MelSpec(n_fft=60, n_mels=5)
+BESIDE_A_CAPTURE = MelSpec(n_fft=90, n_mels=5)
+ON_GPU = [*map(of_size, SIZES), FEW_FILTERS, BESIDE_A_CAPTURE]

@@ -1,18 +1,31 @@
 """The promise: on a GPU the CUDA kernel gives the reference's numbers, runs on torch's stream and inside a CUDA graph,
-and allocates nothing but its output.
+and allocates nothing but its output; its tables outlive whoever reads them.
 
-Tolerances: as in test_mel_cuda.py.
+Tolerances: as in test_mel_cuda.py. A spec that only these tests compute belongs to cuda_cases.ON_GPU as well.
 """
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from tests.kernels.cuda_cases import AGAINST_REFERENCE, FLOAT32, TONE_LIMITS, TONES, reference_mel, tone_frames
+from tests.kernels.cuda_cases import (
+    AGAINST_REFERENCE,
+    BESIDE_A_CAPTURE,
+    FEW_FILTERS,
+    FLOAT32,
+    SIZES,
+    TONE_LIMITS,
+    TONES,
+    of_size,
+    reference_mel,
+    tone_frames,
+)
 from tests.kernels.inputs import arrays_of, noise
-from triadbench.kernels import ORIGINAL, SPECS, WHISPER, MelSpec, MelSpectrogram
+from triadbench.kernels import ORIGINAL, SPECS, WHISPER, MelSpectrogram
 from triadbench.kernels.compare import assert_close
+from triadbench.kernels.gpu import mel_cuda
 from triadbench.kernels.mel_reference import mel_spectrogram
 
 
@@ -22,6 +35,25 @@ def _module(spec, **settings):
 
 def _on_gpu(spec, waveform, **settings):
     return _module(spec, **settings)(torch.from_numpy(waveform).cuda()).cpu().numpy()
+
+
+def _captured(module, waveform):
+    """The graph of one call, and its output."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        mel = module(waveform)
+    return graph, mel
+
+
+def _check_replays(graph, mel, waveform):
+    """Of ORIGINAL in log mel, for fresh samples."""
+    for seed in (1, 2):
+        fresh = noise(waveform.shape, seed=seed)
+        waveform.copy_(torch.from_numpy(fresh))
+        mel.fill_(torch.nan)
+        graph.replay()
+        expected = mel_spectrogram(fresh, ORIGINAL, log=True)
+        assert_close(mel.cpu().numpy(), expected, atol_log=2e-4, dtype="float32")
 
 
 @pytest.mark.gpu
@@ -34,9 +66,9 @@ class TestOnGpu:
             _on_gpu(case.spec, case.waveform, log=case.log), reference_mel(case), dtype="float32", **tolerances
         )
 
-    @pytest.mark.parametrize("n_fft", [8, 60, 512, 1000, 2048, 6561, 8192, 16384, 20000])
+    @pytest.mark.parametrize("n_fft", SIZES)
     def test_sizes(self, n_fft):
-        spec, waveform = MelSpec(n_fft=n_fft, n_mels=16), noise((2, 50000))
+        spec, waveform = of_size(n_fft), noise((2, 50000))
         assert_close(_on_gpu(spec, waveform), mel_spectrogram(waveform, spec), dtype="float32", **FLOAT32)
 
     @pytest.mark.parametrize("dtype", ["float32", "int16"])
@@ -68,16 +100,7 @@ class TestOnGpu:
         with torch.cuda.stream(side):
             module(waveform)
         torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            mel = module(waveform)
-        for seed in (1, 2):
-            fresh = noise((4, 16000), seed=seed)
-            waveform.copy_(torch.from_numpy(fresh))
-            mel.fill_(torch.nan)
-            graph.replay()
-            expected = mel_spectrogram(fresh, ORIGINAL, log=True)
-            assert_close(mel.cpu().numpy(), expected, atol_log=2e-4, dtype="float32")
+        _check_replays(*_captured(module, waveform), waveform)
 
     def test_it_runs_on_the_current_stream(self):
         """Work queued before it on the stream is seen, though the default stream knows nothing of it."""
@@ -109,7 +132,8 @@ class TestOnGpu:
         torch.testing.assert_close(compiled(waveform), module(2.0 * waveform) + 1.0)
 
     def test_operator_passes_torchs_own_check(self):
-        spec = MelSpec(n_fft=60, n_mels=5)
+        assert mel_cuda.why_unavailable() is None  # registers it
+        spec = FEW_FILTERS
         window, filters = arrays_of(spec)
         inputs = (torch.zeros(2, 300).cuda(), window.cuda(), filters.mT.cuda(), spec.text, None)
         torch.library.opcheck(torch.ops.triadbench.mel_cuda.default, inputs)
@@ -151,6 +175,111 @@ class TestOnGpu:
             thread.join()
         for mel, wanted in zip(found, expected, strict=True):
             assert_close(mel, wanted, dtype="float32", **FLOAT32)
+
+    def test_threads_that_prepare_one_setting_while_a_third_reads(self, monkeypatch):
+        waveform, rounds, prepare, prepared = noise((3, 16000)), 20, mel_cuda._prepare, []
+        monkeypatch.setattr(mel_cuda, "_prepare", lambda *a: prepared.append(1) or prepare(*a))
+        module, on_gpu, together = _module(ORIGINAL), torch.from_numpy(waveform).cuda(), threading.Barrier(3)
+
+        def work(i):
+            mels = []
+            with torch.cuda.stream(torch.cuda.Stream()):
+                for _ in range(rounds):
+                    if together.wait(60) == 0:
+                        module.mel_scale.fb.mul_(1.0)  # another version, which nobody has prepared
+                        torch.cuda.synchronize()
+                    together.wait(60)
+                    mels += [module(on_gpu) for _ in range(1 + 4 * (i == 2))][-1:]
+                torch.cuda.synchronize()
+            return mels
+
+        with ThreadPoolExecutor(3) as threads:
+            found = [mel for mels in threads.map(work, range(3)) for mel in mels]
+        assert len(prepared) == rounds
+        for mel in found:
+            assert torch.equal(mel, found[0])
+        assert_close(found[0].cpu().numpy(), mel_spectrogram(waveform, ORIGINAL), dtype="float32", **FLOAT32)
+
+    def test_a_graph_outlives_its_settings_place_in_the_cache(self):
+        """The memory of dropped tables is used again, for others that would give other values."""
+        module, waveform = _module(ORIGINAL, log=True), torch.from_numpy(noise((4, 16000))).cuda()
+        module(waveform)
+        graph, mel = _captured(module, waveform)
+        others, allocated = mel_cuda._PREPARED_KEPT + 6, []
+        for _ in range(2):
+            for i in range(others):
+                other = _module(ORIGINAL, log=True)
+                other.mel_scale.fb.mul_(2.0 + i)
+                other(waveform)
+            del other
+            torch.cuda.synchronize()
+            allocated.append(torch.cuda.memory_allocated())
+        address = module.spectrogram.window.data_ptr()
+        assert all(prepared.keep[0].data_ptr() != address for prepared in mel_cuda._prepared.values())
+        assert allocated[1] <= allocated[0], "tables that were dropped take memory"
+        _check_replays(graph, mel, waveform)
+
+    def test_a_first_call_during_capture_leaves_the_capture_valid(self):
+        module, waveform = _module(ORIGINAL, log=True), torch.from_numpy(noise((4, 16000))).cuda()
+        total, graph = torch.zeros(1, device="cuda"), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            total.add_(1.0)
+            with pytest.raises(RuntimeError, match="is not prepared on cuda:0, .*; call once with the same settings"):
+                module(waveform)
+        graph.replay()
+        assert total.item() == 1.0
+        module(waveform)
+        _check_replays(*_captured(module, waveform), waveform)
+
+    def test_preparing_beside_another_threads_capture(self):
+        """Compiles, loads, allocates and waits, all of which that capture's mode forbids to other threads."""
+        module, waveform = _module(ORIGINAL, log=True), torch.from_numpy(noise((4, 16000))).cuda()
+        other, samples = _module(BESIDE_A_CAPTURE), noise((2, 4000))
+        on_gpu, graph = torch.from_numpy(samples).cuda(), torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream(priority=-1)  # not one that the capture may have been given
+        module(waveform)
+        torch.cuda.synchronize()
+
+        def work():
+            with torch.cuda.stream(stream):
+                return other(on_gpu)
+
+        with torch.cuda.graph(graph), ThreadPoolExecutor(1) as aside:
+            mel = module(waveform)
+            beside = aside.submit(work).result()
+        torch.cuda.synchronize()
+        assert_close(beside.cpu().numpy(), mel_spectrogram(samples, other.spec), dtype="float32", **FLOAT32)
+        _check_replays(graph, mel, waveform)
+
+    @pytest.mark.filterwarnings("default")  # torch.compile's own
+    @pytest.mark.parametrize("inference", [False, True])
+    def test_compiled_with_cuda_graphs(self, inference):
+        module, captured = _module(ORIGINAL, log=True), len(mel_cuda._captured)
+        compiled = torch.compile(lambda x: module(2.0 * x) + 1.0, mode="reduce-overhead", fullgraph=True)
+        with torch.inference_mode(inference):
+            for seed in range(5):
+                waveform = noise((2, 16000), seed=seed)
+                mel = compiled(torch.from_numpy(waveform).cuda()).cpu().numpy()
+                expected = mel_spectrogram(2.0 * waveform, ORIGINAL, log=True)
+                assert_close(mel - 1.0, expected, atol_log=2e-4, dtype="float32")
+        assert len(mel_cuda._captured) == captured + 1, "no graph was captured"
+
+    @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+    @pytest.mark.parametrize("how", ["made", "moved", "called"])
+    def test_inference_mode_waits_for_nothing(self, how):
+        with torch.inference_mode(how == "made"):
+            module = MelSpectrogram.from_spec(ORIGINAL, backend="cuda")
+        with torch.inference_mode(how != "called"):
+            module.cuda()
+        waveform = torch.from_numpy(noise((2, 16000))).cuda()
+        with torch.inference_mode():
+            once = module(waveform)
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                mel = module(waveform)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        assert torch.equal(mel, once)
 
     @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
     def test_second_device(self):
