@@ -125,9 +125,8 @@ def compute(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor,
         if captured:
             _captured[id(prepared)] = prepared
         n_blocks, scalars = geometry(prepared.kernel.plan, spec, n_clips, time, log_eps)
-        launch(
-            prepared.kernel, n_blocks, (clips.data_ptr(), out.data_ptr(), *prepared.tables), scalars, stream.cuda_stream
-        )
+        pointers = (clips.data_ptr(), out.data_ptr(), *prepared.tables)
+        launch(prepared.kernel, n_blocks, pointers, scalars, stream.cuda_stream)
         if not captured:
             prepared.memory.record_stream(stream)  # dropped or not, the tables stay until this launch has read them
     return out
@@ -195,7 +194,7 @@ def _prepare_once(key: tuple, spec: MelSpec, window: Tensor, filterbank: Tensor,
     """Prepare and keep, unless another thread has meanwhile.
 
     In a thread of its own, which has neither the caller's memory pool (torch.compile with CUDA graphs lets nothing
-    stay in its own), nor its inference mode, nor its rule for what may happen while another thread captures a graph.
+    stay in one), nor its inference mode, nor its rule for what may happen while another thread captures a graph.
     """
     import torch
 
