@@ -89,8 +89,8 @@ class MelSpectrogram(nn.Module):
     inference tensor that is assigned to it has none: its values are then compared at each call, for which a GPU's are
     copied to the host.
 
-    torch.compile keeps one graph with every backend but "reference", which is numpy. A captured CUDA graph, also that of
-    mode="reduce-overhead", keeps the window and the filterbank of its capture; each setting is called once before one.
+    torch.compile keeps one graph with every backend but "reference", which is numpy. A captured CUDA graph (also one of
+    mode="reduce-overhead") keeps the window and filterbank of its capture; call each setting once before capturing it.
     torch.jit.script and torch.jit.trace turn the module into one operator, `triadbench::mel`, which chooses its backend
     at each call as the module does. A saved program holds the operator's name, not its code: whoever loads it runs
     Python and imports triadbench.kernels.transform first. (Traced with backend="torchaudio" it holds torch's operators
