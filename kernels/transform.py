@@ -86,8 +86,8 @@ class MelSpectrogram(nn.Module):
     The window and the filterbank may be replaced or changed in place at any time. Changes that hide from torch's
     version counter (through `.data`, or a numpy array that shares the memory) are not seen after the first call.
     Made or moved under torch.inference_mode, the module holds ordinary tensors all the same, with a counter. An
-    inference tensor that is assigned to it has none: its values are then compared at each call, for which a GPU's are
-    copied to the host.
+    inference tensor that it gets otherwise (assigned, or copied with the module there) has none: its values are then
+    compared at each call, for which a GPU's are copied to the host.
 
     torch.compile keeps one graph with every backend but "reference", which is numpy. A captured CUDA graph (also one of
     mode="reduce-overhead") keeps the window and filterbank of its capture; call each setting once before capturing it.
