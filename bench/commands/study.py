@@ -207,22 +207,44 @@ def run(study: Study, names: tuple[str, ...] = tuple(STEPS), steps: Mapping[str,
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Few clips, trials and epochs: minutes, and labelled as short.")
+@click.option("--gpu", is_flag=True, help="Everything that a GPU must show, in minutes, with a limit for every stage.")
+@click.option("--rehearse", is_flag=True, help="With --gpu: every stage tiny, on the CPU.")
+@click.option("--seconds", type=click.FloatRange(10), help="Seconds that all may take.  [default: 480 with --gpu]")
 @click.option("--step", "steps", multiple=True, metavar="STEP", help="One step alone; repeat for more.  [default: all]")
 @device_option
 @data_option
-@click.option("--out", "folder", type=PATH, default=RECORDS.parent, help="Folder of records, trials and report.")
+@click.option("--out", "folder", type=PATH, default=RECORDS.parent, help="Folder of all that is written.")
 @console.json_option
-def study(quick: bool, steps: tuple[str, ...], device: str, data: Path | None, folder: Path, as_json: bool) -> None:
+@click.pass_context
+def study(
+    context: click.Context, quick: bool, gpu: bool, rehearse: bool, seconds: float | None, steps: tuple[str, ...],
+    device: str, data: Path | None, folder: Path, as_json: bool,
+) -> None:  # fmt: skip
     """The whole study: mel, batch-size, data-size, ladder, lines, layers, report. Hours on a CPU.
 
     What is finished is kept: after an interruption, however rude, the same command goes on where it was.
+
+    With --gpu, in at most --seconds: environment, tests, sanitizer, mel, counters, training, inference. A stage that
+    fails or hangs does not stop the next one. Each run is one whole, in a new folder.
 
     \b
     Examples:
       python cli.py study --quick
       python cli.py study --device cpu
       python cli.py study --step ladder --step report
+      python cli.py study --gpu --seconds 480 --out runs/gpu
+      python cli.py study --gpu --rehearse
     """
+    given = {
+        name for name in context.params if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if gpu:
+        if wrong := sorted(given & {"quick", "device", "data"}):
+            raise click.UsageError(f"--{wrong[0]} is of no use with --gpu")
+        _study_gpu(context, folder if "folder" in given else None, seconds or 480, rehearse, steps, as_json)
+        return
+    if rehearse:
+        raise click.UsageError("--rehearse goes with --gpu")
     console.resume_hint(f"everything finished is kept in {folder}; the same command goes on from there")
     result = run(Study(folder, progress, device, quick, data, console.note), steps or tuple(STEPS))
     if as_json:
@@ -230,6 +252,24 @@ def study(quick: bool, steps: tuple[str, ...], device: str, data: Path | None, f
     else:
         click.echo(console.table(["step", "seconds"], [[row["step"], row["seconds"]] for row in result["steps"]]))
         click.echo(f"Report: {result['page']}")
+
+
+def _study_gpu(
+    context: click.Context, folder: Path | None, seconds: float, rehearse: bool, names: tuple[str, ...], as_json: bool
+) -> None:
+    from triadbench.bench.gpu import run as gpu
+
+    if unknown := set(names) - set(gpu.STAGES):
+        raise click.UsageError(f"unknown stage {min(unknown)!r}; choose from {', '.join(gpu.STAGES)}")
+    folder = folder or Path("runs/gpu") / time.strftime("%Y%m%d-%H%M%S")
+    console.resume_hint(f"what was measured is in {folder}; a new run takes a new folder")
+    result = gpu.run(folder, seconds, rehearse, names)
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(result["summary"])
+        click.echo(f"Everything is in {folder}")
+    context.exit(any(stage["status"] != "done" for stage in result["stages"]))
 
 
 _COUNT, _BOTH = click.IntRange(1), click.Choice([*TASKS, "both"])

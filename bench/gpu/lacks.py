@@ -1,0 +1,60 @@
+"""Before the first stage: whether there is a GPU, and what the environment lacks and what that changes."""
+
+import importlib.util
+import json
+import shutil
+
+from triadbench.bench.gpu.context import Context
+from triadbench.kernels.gpu import compile as gpu_compile
+
+PACKAGES = {
+    "pytest": "the GPU tests are not run",
+    "soundfile": "WAV files are read by the standard library",
+    "soxr": "only sounds of the models' sample rate are read",
+    "psutil": "load by other processes is read from /proc or not known",
+    "triton": "torch.compile is not measured",
+    "numba": "our kernels do not run",
+    "numba_cuda": "our GPU kernel does not run",
+}
+TOOLS = {
+    "nvidia-smi": "clocks, temperature and power are not known",
+    "compute-sanitizer": "the kernels' memory accesses are not checked",
+    "ncu": "no hardware counters are read",
+    "ptxas": "machine code is assembled by nvJitLink",
+    "g++": "torch.compile makes nothing for the CPU",
+}
+
+
+def run(context: Context) -> str:
+    """`gpu` (bool), `environment` (as records have it) and `lacks` (lines), as JSON."""
+    import torch
+
+    lacks = [f"{name}: {what}" for name, what in PACKAGES.items() if importlib.util.find_spec(name) is None]
+    lacks += [f"{name}: {what}" for name, what in TOOLS.items() if not (gpu_compile.tool(name) or shutil.which(name))]
+    if (reason := why_no_provider()) is not None:
+        lacks.append(f"ONNX Runtime's CUDA provider ({reason}): the card's command, infer --provider cuda, is unproven")
+    if (reason := why_no_nvvm()) is not None:
+        lacks.append(f"NVVM ({reason}): only kernels run whose programs are kept already")
+    told = {"gpu": torch.cuda.is_available(), "environment": context.environment, "lacks": lacks}
+    return json.dumps(told)
+
+
+def why_no_provider() -> str | None:
+    """Why ONNX Runtime cannot compute on a GPU; None if it says that it can."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return str(error)
+    providers = onnxruntime.get_available_providers()
+    return None if "CUDAExecutionProvider" in providers else f"onnxruntime has {', '.join(providers)}"
+
+
+def why_no_nvvm() -> str | None:
+    """Why numba cannot compile for a GPU; None if it can."""
+    try:
+        from numba.cuda.cudadrv.nvvm import NVVM
+
+        NVVM()
+    except Exception as error:  # numba-cuda's, of several kinds
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return None
