@@ -2,8 +2,8 @@
 
 import importlib.util
 import json
-import shutil
 
+from triadbench.bench.gpu import tools
 from triadbench.bench.gpu.context import Context
 from triadbench.kernels.gpu import compile as gpu_compile
 
@@ -30,7 +30,7 @@ def run(context: Context) -> str:
     import torch
 
     lacks = [f"{name}: {what}" for name, what in PACKAGES.items() if importlib.util.find_spec(name) is None]
-    lacks += [f"{name}: {what}" for name, what in TOOLS.items() if not (gpu_compile.tool(name) or shutil.which(name))]
+    lacks += [f"{name}: {what}" for name, what in TOOLS.items() if not (gpu_compile.tool(name) or tools.find(name))]
     if (reason := why_no_provider()) is not None:
         lacks.append(f"ONNX Runtime's CUDA provider ({reason}): the card's command, infer --provider cuda, is unproven")
     if (reason := why_no_nvvm()) is not None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from triadbench.bench import machine, records
+from triadbench.bench.gpu import tools
 from triadbench.bench.gpu.stage import RESULT
 from triadbench.core import workers
 from triadbench.core.commands import console
@@ -143,7 +144,7 @@ class Run:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         process = subprocess.Popen(command, **pipes, start_new_session=True, env=environment)
         log = self._logs[name] = bytearray()
-        reader = threading.Thread(target=_keep_end, args=(process.stdout, log, MOST_LOG // 8), daemon=True)
+        reader = threading.Thread(target=tools.keep_end, args=(process.stdout, log, MOST_LOG // 8), daemon=True)
         reader.start()
         copy = _Copy(source, self.folder / "records.jsonl", most_bytes)
         ended = False
@@ -231,13 +232,6 @@ class _Copy:
                 self.bytes += len(line)
 
 
-def _keep_end(stream: Any, log: bytearray, most: int) -> None:
-    """Read a stage's output to its end, of which the last `most` bytes stay in `log`."""
-    while block := stream.read1(1 << 16):
-        log += block
-        del log[: max(0, len(log) - most)]
-
-
 def _outcome(code: int, ended: bool, path: Path, log: bytearray) -> dict:
     told = {}
     with contextlib.suppress(OSError, ValueError):
@@ -248,9 +242,8 @@ def _outcome(code: int, ended: bool, path: Path, log: bytearray) -> dict:
         return {"status": "timed out", "reason": "its records until then are kept; log.txt tells where it was"}
     if code < 0:
         return {"status": "killed", "reason": f"by {signal.Signals(-code).name}; its records until then are kept"}
-    lines = bytes(log[-2000:]).decode(errors="replace").split("\n")
-    last = next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "it printed nothing")
-    return {"status": "failed", "reason": told.get("reason") or f"exit code {code}: {last[:300]}"}
+    last = tools.last_line(bytes(log[-2000:]).decode(errors="replace"))
+    return {"status": "failed", "reason": told.get("reason") or f"exit code {code}: {last}"}
 
 
 def run(

@@ -1,0 +1,73 @@
+"""The tests that need a GPU, each with its result, also of a run that was ended or crashed."""
+
+import importlib.util
+import re
+import sys
+
+from triadbench.bench.gpu import tools
+from triadbench.bench.gpu.context import Context
+from triadbench.core.errors import UserError
+from triadbench.core.files import PACKAGE
+
+FOLDERS = ("kernels", "core", "export", "bench")
+_OPTIONS = "-m gpu -W default -v -rfE --color=no --tb=short -p no:cacheprovider --continue-on-collection-errors".split()
+_KINDS = {"PASSED": "passed", "XFAIL": "passed", "SKIPPED": "skipped", "FAILED": "failed", "XPASS": "failed"}
+
+
+def run(context: Context) -> str:
+    """A record "gpu tests". Raises UserError naming the tests that failed, or that did not end."""
+    marked = [
+        str(path)
+        for folder in FOLDERS
+        for path in sorted((PACKAGE / "tests" / folder).rglob("test_*.py"))
+        if "@pytest.mark.gpu" in path.read_text(encoding="utf-8")
+    ]
+    lacking = importlib.util.find_spec("pytest") is None
+    if lacking or not marked:
+        reason = "pytest is not installed" if lacking else "the tests are in a checkout, and this is an installed copy"
+        context.add("gpu tests", {}, reason=reason)
+        return f"not run: {reason}"
+    path = context.scratch / "path"  # children of the tests import us from here
+    path.mkdir()
+    (path / "triadbench").symlink_to(PACKAGE, target_is_directory=True)
+    # Plugins that happen to be installed may warn or change the run; a line of the summary ends where a terminal does.
+    environment = {"PYTHONPATH": str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "400"}
+    command = [sys.executable, "-m", "pytest", *_OPTIONS, "--basetemp", str(context.scratch / "pytest"), *marked]
+    code, text = tools.run_tool(command, context.left_s() - 1, environment, PACKAGE)
+    result = parse(text)
+    ended = "" if code in (0, 1) else f"ended at the time limit{_during(result)}"
+    if code is not None and ended:
+        ended = f"exit code {code}{_during(result)}: {tools.last_line(text)}"
+    if ended:
+        result["reason"] = ended
+    context.add("gpu tests", {}, exit_code=code, **result)
+    total = sum(result[kind] for kind in ("passed", "failed", "skipped", "errors"))
+    names = ", ".join(failure["name"].rpartition("::")[2] for failure in result["failures"][:5])
+    bad = result["failed"] + result["errors"]
+    lines = [f"{bad} of {total} failed: {names}"] * bool(bad) + [ended] * bool(ended)
+    if lines:
+        raise UserError("; ".join(lines))
+    return f"{result['passed']} of {total} passed, {result['skipped']} skipped"
+
+
+def parse(text: str) -> dict:
+    """`passed`, `failed`, `skipped`, `errors` (counts), `failures` [{"name", "reason"}], and `running`: the test that
+    had begun and not ended, or None; of what `pytest -v -rfE` printed, perhaps only in part."""
+    result: dict = {"passed": 0, "failed": 0, "skipped": 0, "errors": 0, "failures": [], "running": None}
+    reasons = dict(re.findall(r"^(?:FAILED|ERROR) (tests/.+?)(?: - (.*))?$", text, re.MULTILINE))
+    for line in text.splitlines():
+        if begun := re.match(r"(tests/\S+?::.+?)(?: (PASSED|XFAIL|SKIPPED|FAILED|XPASS|ERROR)\b.*)?$", line):
+            name, verdict = begun.groups()
+            result["running"] = None if verdict else name.strip()
+            if verdict:
+                result[_KINDS.get(verdict, "errors")] += 1
+            if verdict in ("FAILED", "XPASS", "ERROR"):
+                result["failures"].append({"name": name, "reason": reasons.get(name, "")[:300]})
+    collection = [name for name in reasons if "::" not in name]
+    result["errors"] += len(collection)
+    result["failures"] += [{"name": name, "reason": reasons[name][:300]} for name in collection]
+    return result
+
+
+def _during(result: dict) -> str:
+    return f" during {result['running']}" if result["running"] else ""
