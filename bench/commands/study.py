@@ -263,7 +263,8 @@ def _study_gpu(
         raise click.UsageError(f"unknown stage {min(unknown)!r}; choose from {', '.join(gpu.STAGES)}")
     folder = folder or Path("runs/gpu") / time.strftime("%Y%m%d-%H%M%S")
     console.resume_hint(f"what was measured is in {folder}; a new run takes a new folder")
-    result = gpu.run(folder, seconds, rehearse, names)
+    stages = {name: stage for name, stage in gpu.STAGES.items() if not names or name in names}
+    result = gpu.run(folder, seconds, rehearse, stages, gpu.PREPARE)
     if as_json:
         console.print_json(result)
     else:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from triadbench.bench import machine, records
 from triadbench.bench.gpu import tools
@@ -80,7 +80,6 @@ class Run:
             if prepare is not None:
                 self._prepare(prepare, stages, Path(scratch))
             self._names = list(stages)
-            self.write()
             for index, (name, stage) in enumerate(stages.items()):
                 shares = sum(later.share for later in list(stages.values())[index:])
                 limit_s = self._left_s() * stage.share / shares
@@ -143,11 +142,13 @@ class Run:
         command = workers.module_command(f"{_HERE}.stage", module, json.dumps(fields))
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         process = subprocess.Popen(command, **pipes, start_new_session=True, env=environment)
-        log = self._logs[name] = bytearray()
+        stdin, log = cast(IO, process.stdin), bytearray()
+        self._logs[name] = log
         reader = threading.Thread(target=tools.keep_end, args=(process.stdout, log, MOST_LOG // 8), daemon=True)
         reader.start()
         copy = _Copy(source, self.folder / "records.jsonl", most_bytes)
         ended = False
+        self.write(name)
         try:
             while True:
                 left_s = limit_s - (time.monotonic() - begun)
@@ -166,6 +167,7 @@ class Run:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # what the stage left running as well
             code = process.wait()
+            stdin.close()
             reader.join(1)
             with self._noted():
                 copy.go_on()
@@ -250,22 +252,19 @@ def run(
     folder: Path,
     seconds: float,
     rehearse: bool,
-    names: tuple[str, ...] = (),
-    note: Callable[[str], None] = console.note,
-    stages: Mapping[str, Stage] = STAGES,
+    stages: Mapping[str, Stage],
     prepare: Stage | None = PREPARE,
+    note: Callable[[str], None] = console.note,
 ) -> dict:
-    """Run the stages `names` (default all) in the table's order.
+    """Run stages in their order, within `seconds`, into `folder`.
 
     Returns:
         `folder`, `seconds`, `limit_s`, `rehearsal`, `missing` (lines), `stages` (a dictionary each, see `Run`), and
         `summary`, the text of `summary.txt`.
 
     Raises:
-        UserError: an unknown stage, a folder that is not empty or cannot be made, or no GPU and no rehearsal.
+        UserError: a folder that is not empty or cannot be made, or no GPU and no rehearsal.
     """
-    if unknown := set(names) - set(stages):
-        raise UserError(f"unknown stage {min(unknown)!r}; choose from {', '.join(stages)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -274,7 +273,7 @@ def run(
         raise UserError(f"{folder}: cannot be used ({error.strerror}); choose another --out") from error
     gpu_run = Run(folder, seconds, rehearse, note)
     try:
-        gpu_run.stages({name: stages[name] for name in stages if not names or name in names}, prepare)
+        gpu_run.stages(stages, prepare)
     except BaseException:
         gpu_run.write(interrupted=True)
         raise

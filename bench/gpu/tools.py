@@ -44,9 +44,10 @@ def run_tool(
 
 def keep_end(stream: Any, kept: bytearray, most: int) -> None:
     """Read a stream to its end, of which the last `most` bytes stay in `kept`."""
-    while block := stream.read1(1 << 16):
-        kept += block
-        del kept[: max(0, len(kept) - most)]
+    with stream:
+        while block := stream.read1(1 << 16):
+            kept += block
+            del kept[: max(0, len(kept) - most)]
 
 
 def last_line(text: str) -> str:
