@@ -7,6 +7,7 @@ float64.
 
 import functools
 import importlib.util
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -63,7 +64,7 @@ def _version(name: str) -> str | None:
         lines = machine.run_process([program, "--version"], timeout_s=10).splitlines() if program else []
     except machine.ProcessError:
         return None
-    return next((line.strip() for line in lines if any(char.isdigit() for char in line) and "(c)" not in line), None)
+    return next((line.strip() for line in lines if re.search(r"\d\.\d", line)), None)
 
 
 def _nvjitlink() -> str | None:

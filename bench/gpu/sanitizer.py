@@ -55,5 +55,7 @@ def _check(program: str, check: str, limit_s: float) -> dict:
     if code is None:
         result["reason"] = f"not finished within {limit_s:.0f} s"
     elif errors is None or (code != 0 and errors == 0):
-        result["reason"] = f"exit code {code}: {tools.last_line(text)}"
+        said = [line for line in text.splitlines() if not line.startswith("=========")]
+        refusals = [line.strip("= ") for line in lines if "Error:" in line]
+        result["reason"] = f"exit code {code}: {(refusals or [tools.last_line(chr(10).join(said))])[0]}"
     return result

@@ -11,7 +11,14 @@ from triadbench.core.files import PACKAGE
 
 FOLDERS = ("kernels", "core", "export", "bench")
 _OPTIONS = "-m gpu -W default -v -rfE --color=no --tb=short -p no:cacheprovider --continue-on-collection-errors".split()
-_KINDS = {"PASSED": "passed", "XFAIL": "passed", "SKIPPED": "skipped", "FAILED": "failed", "XPASS": "failed"}
+_KINDS = {
+    "PASSED": "passed",
+    "XFAIL": "passed",
+    "SKIPPED": "skipped",
+    "FAILED": "failed",
+    "XPASS": "failed",
+    "ERROR": "errors",
+}
 
 
 def run(context: Context) -> str:
@@ -31,7 +38,7 @@ def run(context: Context) -> str:
     path.mkdir()
     (path / "triadbench").symlink_to(PACKAGE, target_is_directory=True)
     # Plugins that happen to be installed may warn or change the run; a line of the summary ends where a terminal does.
-    environment = {"PYTHONPATH": str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "400"}
+    environment = {"PYTHONPATH": str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "300"}
     command = [sys.executable, "-m", "pytest", *_OPTIONS, "--basetemp", str(context.scratch / "pytest"), *marked]
     code, text = tools.run_tool(command, context.left_s() - 1, environment, PACKAGE)
     result = parse(text)
@@ -54,18 +61,18 @@ def parse(text: str) -> dict:
     """`passed`, `failed`, `skipped`, `errors` (counts), `failures` [{"name", "reason"}], and `running`: the test that
     had begun and not ended, or None; of what `pytest -v -rfE` printed, perhaps only in part."""
     result: dict = {"passed": 0, "failed": 0, "skipped": 0, "errors": 0, "failures": [], "running": None}
-    reasons = dict(re.findall(r"^(?:FAILED|ERROR) (tests/.+?)(?: - (.*))?$", text, re.MULTILINE))
-    for line in text.splitlines():
-        if begun := re.match(r"(tests/\S+?::.+?)(?: (PASSED|XFAIL|SKIPPED|FAILED|XPASS|ERROR)\b.*)?$", line):
-            name, verdict = begun.groups()
-            result["running"] = None if verdict else name.strip()
-            if verdict:
-                result[_KINDS.get(verdict, "errors")] += 1
-            if verdict in ("FAILED", "XPASS", "ERROR"):
-                result["failures"].append({"name": name, "reason": reasons.get(name, "")[:300]})
-    collection = [name for name in reasons if "::" not in name]
-    result["errors"] += len(collection)
-    result["failures"] += [{"name": name, "reason": reasons[name][:300]} for name in collection]
+    progress = re.split(r"^=+ (?!test session starts)", text, maxsplit=1, flags=re.MULTILINE)[0]
+    line = rf"^(tests/\S+?::.+?)(?: ({'|'.join(_KINDS)})\b.*| Fatal Python error.*)?\s*$"
+    verdicts = re.findall(line, progress, re.MULTILINE)
+    if verdicts and not verdicts[-1][1]:
+        result["running"] = verdicts[-1][0]
+    not_imported = re.findall(r"^ERROR (tests/[^:\n]+?)(?: - |$)", text, re.MULTILINE)
+    for name, verdict in [*verdicts, *((name, "ERROR") for name in not_imported)]:
+        if verdict:
+            result[_KINDS[verdict]] += 1
+        if verdict in ("FAILED", "XPASS", "ERROR"):
+            reason = re.search(rf"^(?:FAILED|ERROR) {re.escape(name)} - (.*)$", text, re.MULTILINE)
+            result["failures"].append({"name": name, "reason": reason[1][:300] if reason else ""})
     return result
 
 
