@@ -13,7 +13,7 @@ import functools
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,9 +52,16 @@ def progress(label: str) -> contextlib.AbstractContextManager:
     return console.progress(label, "epochs" if label in ("trials", "rungs") else "clips")
 
 
+class TimeOver(Exception):
+    """A study's seconds are over."""
+
+
 @dataclass(frozen=True)
 class Study:
-    """What a study is run with: `folder` is of everything it writes, the rest as `bench.study.session.Settings`."""
+    """What a study is run with: `folder` is of everything it writes, the rest as `bench.study.session.Settings`.
+
+    After `seconds` (None: no limit) since it was made nothing new begins.
+    """
 
     folder: Path
     progress: Callable[[str], contextlib.AbstractContextManager]
@@ -62,6 +69,13 @@ class Study:
     quick: bool = False
     data: Path | None = None
     note: Callable[[str], None] = lambda text: None
+    seconds: float | None = None
+    begun: float = field(default_factory=time.monotonic)
+
+    def proceed(self) -> None:
+        """Raises TimeOver after the limit."""
+        if self.seconds is not None and time.monotonic() - self.begun >= self.seconds:
+            raise TimeOver
 
     @property
     def records(self) -> Path:
@@ -70,7 +84,8 @@ class Study:
 
     def settings(self, step: str) -> Settings:
         """Of an experiment or the ladder."""
-        return Settings(self.folder / step, self.records, self.progress, self.note, self.data)
+        where = (self.folder / step, self.records)
+        return Settings(*where, self.progress, self.note, self.data, proceed=self.proceed)
 
     def protocol(self, step: str) -> protocol.Protocol:
         """Of an experiment."""
@@ -88,7 +103,13 @@ def _mel(study: Study) -> None:
 
     effort = mel.QUICK if study.quick else mel.FULL
     with study.progress("mel") as progress:
-        options = {"progress": progress, "note": study.note}
+
+        def report(done: int, total: int | None) -> None:
+            progress(done, total)
+            if done != total:  # a group of measurements comes next
+                study.proceed()
+
+        options = {"progress": report, "note": study.note}
         profile.run_mel(study.folder / "mel.html", study.records, mel.make_contest(effort), effort, **options)
 
 
@@ -113,6 +134,7 @@ def _once(study: Study, step: str, measure: Callable[..., list[dict]], **options
     environment = machine.environment()
     log = TrialLog(study.folder / "steps", fingerprint(environment, "quick" if study.quick else "full"), study.note)
     for device in protocol.choose_devices(study.device):
+        study.proceed()
         key = {"step": step, "device": device, "holds": "records"}
         line = log.find(key)
         if line is None:
@@ -197,9 +219,15 @@ def run(study: Study, names: tuple[str, ...] = tuple(STEPS), steps: Mapping[str,
     only_reads = set(names) == {"report"}  # even while a study is running
     with contextlib.nullcontext() if only_reads else outputs.only_writer(study.records, "--out"):
         for number, name in enumerate(names, 1):
-            study.note(f"step {number} of {len(names)}: {name}")
             begun = time.perf_counter()
-            steps[name].run(study)
+            try:
+                study.proceed()
+                study.note(f"step {number} of {len(names)}: {name}")
+                steps[name].run(study)
+            except TimeOver:
+                missing = f"--seconds {study.seconds:g} are over; not finished: {', '.join(names[number - 1 :])}"
+                kept = f"what is finished is kept in {study.folder}, and the same command goes on from there"
+                raise UserError(f"{missing}; {kept}") from None
             done.append({"step": name, "seconds": round(time.perf_counter() - begun, 1)})
     paths = {"records": str(study.records), "page": str(study.folder / "report.html")}
     return {**paths, "quick": study.quick, "seconds": round(time.perf_counter() - started, 1), "steps": done}
@@ -209,7 +237,7 @@ def run(study: Study, names: tuple[str, ...] = tuple(STEPS), steps: Mapping[str,
 @click.option("--quick", is_flag=True, help="Few clips, trials and epochs: minutes, and labelled as short.")
 @click.option("--gpu", is_flag=True, help="Everything that a GPU must show, in minutes, with a limit for every stage.")
 @click.option("--rehearse", is_flag=True, help="With --gpu: every stage tiny, on the CPU.")
-@click.option("--seconds", type=click.FloatRange(10), help="Seconds that all may take.  [default: 480 with --gpu]")
+@click.option("--seconds", type=click.FloatRange(10), help="No trial or step begins later.  [--gpu: of all, 480]")
 @click.option("--step", "steps", multiple=True, metavar="STEP", help="One step alone; repeat for more.  [default: all]")
 @device_option
 @data_option
@@ -222,7 +250,7 @@ def study(
 ) -> None:  # fmt: skip
     """The whole study: mel, batch-size, data-size, ladder, lines, layers, report. Hours on a CPU.
 
-    What is finished is kept: after an interruption, however rude, the same command goes on where it was.
+    What is finished is kept: after an interruption, however rude, or the last of --seconds, the same command goes on.
 
     With --gpu, in at most --seconds: environment, tests, sanitizer, mel, counters, training, inference. A stage that
     fails or hangs does not stop the next one. Each run is one whole, in a new folder.
@@ -246,7 +274,7 @@ def study(
     if rehearse:
         raise click.UsageError("--rehearse goes with --gpu")
     console.resume_hint(f"everything finished is kept in {folder}; the same command goes on from there")
-    result = run(Study(folder, progress, device, quick, data, console.note), steps or tuple(STEPS))
+    result = run(Study(folder, progress, device, quick, data, console.note, seconds), steps or tuple(STEPS))
     if as_json:
         console.print_json(result)
     else:

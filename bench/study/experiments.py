@@ -84,6 +84,7 @@ def _measure(protocol: Protocol, turns: list[Turn], missing: list[Turn], session
     _warm_up(missing, session)
     with session.settings.progress("trials") as report:
         for count, turn in enumerate(missing):
+            session.settings.proceed()
             waiting = [later.case for later in missing[count:]]
             done, text = epochs * (len(turns) - len(waiting)), remaining.text(waiting)
 

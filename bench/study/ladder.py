@@ -264,6 +264,8 @@ class _Ladder:
         if self.measured == 1:
             first = f"the first epoch took {duration(result.seconds)}"
             self._session.settings.note(f"{first}; all will take {left}")
+        if self._missing():
+            self._session.settings.proceed()
 
     def _missing(self) -> list[_Epoch]:
         return [epoch for epoch in self._epochs if self._log.find(self._key(epoch)) is None]

@@ -237,6 +237,7 @@ class Settings:
         note: called with a line for the reader.
         data, data_folder: folder, zip or pack of clips, or None to render a set; what keeps those made here.
         maker: makes a trainer; None: `make_trainer`.
+        proceed: called before each trial or epoch that is kept; raises to stop there.
     """
 
     folder: Path
@@ -246,6 +247,7 @@ class Settings:
     data: Path | None = None
     data_folder: Path = Path("data/study")
     maker: Callable[..., StudyTrainer] | None = None
+    proceed: Callable[[], None] = lambda: None
 
 
 @dataclass

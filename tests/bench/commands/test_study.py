@@ -265,3 +265,88 @@ def test_the_quick_steps_ask_for_few_clips(step, n, place, clips):
     study = study_steps.Study(place / "out", silent, "cpu", True, clips)
     with pytest.raises(UserError, match=f"holds 64 clips and {n} are needed"):
         study_steps.run(study, (step,))
+
+
+class _Stopping(study_steps.Study):
+    """A study whose seconds are over when it has asked `calls` times whether it may go on."""
+
+    calls: list[None] = []
+
+    def proceed(self):
+        if not self.calls:
+            raise study_steps.TimeOver
+        self.calls.pop()
+
+
+def _stopping(calls, *arguments, **options):
+    _Stopping.calls = [None] * calls
+    return _Stopping(*arguments, seconds=60, **options)
+
+
+def test_after_its_seconds_a_study_begins_no_step(tmp_path):
+    seen = []
+    steps = {name: study_steps.Step(lambda study, name=name: seen.append(name)) for name in "abc"}
+    with pytest.raises(UserError, match="--seconds 60 are over; not finished: b, c; .* the same command goes on"):
+        study_steps.run(_stopping(1, tmp_path, silent, "cpu"), tuple("abc"), steps)
+    assert seen == ["a"]
+    with pytest.raises(UserError, match="--seconds 0 are over; not finished: a, b, c;"):
+        study_steps.run(study_steps.Study(tmp_path, silent, "cpu", seconds=0), tuple("abc"), steps)
+    study_steps.run(study_steps.Study(tmp_path, silent, "cpu", seconds=3600), tuple("abc"), steps)
+    assert seen == ["a", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("step", ["batch-size", "ladder"])
+def test_after_its_seconds_no_trial_begins_and_the_same_command_goes_on(step, place, clips, monkeypatch):
+    quick = {
+        "batch-size": {"trials": 2, "epochs": 1, "clips": (64,), "task": "type", "batch_sizes": (4, 8)},
+        "ladder": {"num_items": 64, "rounds": 1},
+    }
+    monkeypatch.setattr(study_steps, "QUICK", quick)
+    options = (place / "out", silent, "cpu", True, clips)
+    # One question for the step; an experiment asks before each trial, a ladder after each epoch that is not the last.
+    with pytest.raises(UserError, match=f"not finished: {step}, report;"):
+        study_steps.run(_stopping(3, *options), (step, "report"))
+    trials = place / "out" / step / "trials.jsonl"
+    first = records.load(trials)[0]
+    assert len(first) == (2 if step == "batch-size" else 3) and not (place / "out/records.jsonl").exists()
+    study_steps.run(study_steps.Study(*options, seconds=3600), (step,))
+    assert records.load(trials)[0][: len(first)] == first and records.load(place / "out/records.jsonl")[0]
+    done = len(records.load(trials)[0])
+    study_steps.run(_stopping(1, *options), (step,))  # nothing is missing, so nothing begins
+    assert len(records.load(trials)[0]) == done
+
+
+def test_after_its_seconds_mel_begins_no_group(place, monkeypatch):
+    from triadbench.bench.commands import profile
+
+    groups = []
+
+    def run_mel(page, path, contest, effort, *, progress, note):
+        for number in range(4):
+            progress(number, 4)
+            groups.append(number)
+        progress(4, 4)
+
+    monkeypatch.setattr(profile, "run_mel", run_mel)
+    with pytest.raises(UserError, match="not finished: mel;"):
+        study_steps.run(_stopping(3, place / "out", silent, "cpu"), ("mel",))
+    assert groups == [0, 1]
+    study_steps.run(_stopping(5, place / "out", silent, "cpu"), ("mel",))  # the step and four groups
+
+
+def test_lines_and_layers_begin_on_no_further_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_steps.protocol, "choose_devices", lambda name: ("cpu", "cuda"))
+    calls = []
+    with pytest.raises(study_steps.TimeOver):
+        study_steps._once(_stopping(1, tmp_path, silent), "lines", two_records(calls))
+    assert calls == ["cpu"]
+
+
+def test_the_command_takes_the_seconds(place, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        study_steps, "run", lambda study, names: seen.append(study.seconds) or {"steps": [], "page": ""}
+    )
+    assert call("study", "--seconds", 90).exit_code == 0 and call("study").exit_code == 0
+    assert seen == [90, None]
+    assert call("study", "--seconds", 0).exit_code == 2
