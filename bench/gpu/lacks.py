@@ -1,11 +1,14 @@
 """Before the first stage: whether there is a GPU, and what the environment lacks and what that changes."""
 
 import importlib.util
+import itertools
 import json
 
 from triadbench.bench.gpu import tools
 from triadbench.bench.gpu.context import Context
+from triadbench.kernels import SPECS
 from triadbench.kernels.gpu import compile as gpu_compile
+from triadbench.kernels.gpu import mel_cuda
 
 PACKAGES = {
     "pytest": "the GPU tests are not run",
@@ -34,9 +37,22 @@ def run(context: Context) -> str:
     if (reason := why_no_provider()) is not None:
         lacks.append(f"ONNX Runtime's CUDA provider ({reason}): the card's command, infer --provider cuda, is unproven")
     if (reason := why_no_nvvm()) is not None:
-        lacks.append(f"NVVM ({reason}): only kernels run whose programs are kept already")
+        absent = ", ".join(_not_compiled())
+        what = f"these run nowhere: {absent}" if absent else "all are there"
+        lacks.append(f"NVVM ({reason}): our GPU kernel runs from prebuilt programs alone; {what}")
     told = {"gpu": torch.cuda.is_available(), "environment": context.environment, "lacks": lacks}
     return json.dumps(told)
+
+
+def _not_compiled() -> list[str]:
+    """Spec and dtype of the mel kernels whose program is neither kept nor prebuilt, where nothing can compile it."""
+    absent = []
+    for (name, spec), dtype in itertools.product(SPECS.items(), ("float32", "int16")):
+        try:
+            gpu_compile.ptx(mel_cuda.plan_for(spec, in_dtype=dtype))
+        except Exception:  # what a missing NVVM raises is of several kinds, and the reason is told already
+            absent.append(f"{name} {dtype}")
+    return absent
 
 
 def why_no_provider() -> str | None:

@@ -62,14 +62,23 @@ def test_what_is_missing_is_named_with_what_that_changes(context, monkeypatch):
     told = json.loads(lacks.run(context))
     assert told["environment"]["python"] and told["gpu"] is torch.cuda.is_available()
     absent = {*lacks.PACKAGES, *lacks.TOOLS}
+    prebuilt = True
+
+    def ptx(plan):
+        if not prebuilt and plan.n_fft == 4096 and plan.in_dtype == "int16":
+            raise RuntimeError("not prebuilt")
+
     monkeypatch.setattr(lacks.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(lacks.tools, "find", lambda name: None)
     monkeypatch.setattr(lacks.gpu_compile, "tool", lambda name: None)
     monkeypatch.setattr(lacks, "why_no_nvvm", lambda: "libNVVM is not available")
+    monkeypatch.setattr(lacks.gpu_compile, "ptx", ptx)
     monkeypatch.setattr(lacks, "why_no_provider", lambda: "onnxruntime has CPUExecutionProvider")
     lines = json.loads(lacks.run(context))["lacks"]
     assert absent <= {line.partition(":")[0] for line in lines}
-    assert any("libNVVM is not available" in line for line in lines)
+    assert any("libNVVM is not available" in line and "all are there" in line for line in lines)
+    prebuilt = False
+    assert "run nowhere: CHORD int16" in json.loads(lacks.run(context))["lacks"][-1]
     assert any("infer --provider cuda" in line and "unproven" in line for line in lines)
 
 
