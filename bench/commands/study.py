@@ -298,7 +298,7 @@ def _study_gpu(
     else:
         click.echo(result["summary"])
         click.echo(f"Everything is in {folder}")
-    context.exit(any(stage["status"] != "done" for stage in result["stages"]))
+    context.exit(int(any(stage["status"] != "done" for stage in result["stages"])))
 
 
 _COUNT, _BOTH = click.IntRange(1), click.Choice([*TASKS, "both"])

@@ -14,7 +14,7 @@ PACKAGES = {
     "pytest": "the GPU tests are not run",
     "soundfile": "WAV files are read by the standard library",
     "soxr": "only sounds of the models' sample rate are read",
-    "psutil": "load by other processes is read from /proc or not known",
+    "psutil": "the load by other processes is read from /proc",
     "triton": "torch.compile is not measured",
     "numba": "our kernels do not run",
     "numba_cuda": "our GPU kernel does not run",
