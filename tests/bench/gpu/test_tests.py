@@ -16,7 +16,7 @@ _GOOD = """
 def test_passes(size):
     warnings.warn("not fatal")
     import triadbench  # the checkout's own, whatever else is installed
-    assert triadbench.__path__[0].startswith(os.environ["PYTHONPATH"])
+    assert "scratch" in triadbench.__path__[0]
     print("PASSED by no means")
 
 @pytest.mark.gpu
