@@ -42,7 +42,10 @@ def run(context: Context) -> str:
     command = [sys.executable, "-m", "pytest", *_OPTIONS, "--basetemp", str(context.scratch / "pytest"), *marked]
     code, text = tools.run_tool(command, context.left_s() - 1, environment, PACKAGE)
     result = parse(text)
-    ended = "" if code in (0, 1) else f"ended at the time limit{_during(result)}"
+    # pytest ends with 2 after a file that it could not import, and says which.
+    ended = (
+        "" if code in (0, 1) or (code == 2 and result["not_imported"]) else f"ended at the time limit{_during(result)}"
+    )
     if code is not None and ended:
         ended = f"exit code {code}{_during(result)}: {tools.last_line(text)}"
     if ended:
@@ -54,20 +57,33 @@ def run(context: Context) -> str:
     lines = [f"{bad} of {total} failed: {names}"] * bool(bad) + [ended] * bool(ended)
     if lines:
         raise UserError("; ".join(lines))
-    return f"{result['passed']} of {total} passed, {result['skipped']} skipped"
+    lacks = sorted({file["lacks"] for file in result["not_imported"]})
+    more = f", {len(result['not_imported'])} files not run without {', '.join(lacks)}" if lacks else ""
+    return f"{result['passed']} of {total} passed, {result['skipped']} skipped{more}"
 
 
 def parse(text: str) -> dict:
-    """`passed`, `failed`, `skipped`, `errors` (counts), `failures` [{"name", "reason"}], and `running`: the test that
-    had begun and not ended, or None; of what `pytest -v -rfE` printed, perhaps only in part."""
+    """What `pytest -v -rfE` printed, perhaps only in part: `passed`, `failed`, `skipped`, `errors` (counts), `failures`
+    [{"name", "reason"}], `not_imported` [{"name", "lacks"}] (files that need a package which is not installed), and
+    `running`: the test that had begun and not ended, or None."""
     result: dict = {"passed": 0, "failed": 0, "skipped": 0, "errors": 0, "failures": [], "running": None}
+    result["not_imported"] = []
     progress = re.split(r"^=+ (?!test session starts)", text, maxsplit=1, flags=re.MULTILINE)[0]
     line = rf"^(tests/\S+?::.+?)(?: ({'|'.join(_KINDS)})\b.*| Fatal Python error.*)?\s*$"
     verdicts = re.findall(line, progress, re.MULTILINE)
     if verdicts and not verdicts[-1][1]:
         result["running"] = verdicts[-1][0]
     not_imported = re.findall(r"^ERROR (tests/[^:\n]+?)(?: - |$)", text, re.MULTILINE)
-    for name, verdict in [*verdicts, *((name, "ERROR") for name in not_imported)]:
+    for name in not_imported:
+        report = re.search(
+            rf"^_+ ERROR collecting {re.escape(name)} _+$(.*?)^[_=]{{3}}", text, re.MULTILINE | re.DOTALL
+        )
+        lack = re.search(r"ModuleNotFoundError: No module named '(\w+)", report[1]) if report else None
+        if lack and lack[1] != "triadbench" and importlib.util.find_spec(lack[1]) is None:
+            result["not_imported"].append({"name": name, "lacks": lack[1]})
+        else:
+            verdicts.append((name, "ERROR"))
+    for name, verdict in verdicts:
         if verdict:
             result[_KINDS[verdict]] += 1
         if verdict in ("FAILED", "XPASS", "ERROR"):

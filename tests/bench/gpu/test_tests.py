@@ -106,11 +106,19 @@ def test_failures_have_their_name_and_one_line(checkout):
 
 
 def test_a_file_that_cannot_be_imported_costs_no_other(checkout):
-    context = checkout(a="import no_such_module\n" + _BAD, good=_GOOD)
+    context = checkout(a="import triadbench.no_such_module\n" + _BAD, good=_GOOD)
     with pytest.raises(UserError, match="1 of 4 failed: tests/kernels/gpu/test_a.py"):
         gpu_tests.run(context)
     line = loaded(context)
     assert (line["passed"], line["errors"]) == (2, 1)
+
+
+def test_a_file_that_needs_a_package_which_is_not_here_is_no_failure(checkout):
+    context = checkout(a="import no_such_package.part\n" + _BAD, good=_GOOD)
+    assert gpu_tests.run(context) == "2 of 3 passed, 1 skipped, 1 files not run without no_such_package"
+    line = loaded(context)
+    assert line["not_imported"] == [{"name": "tests/kernels/gpu/test_a.py", "lacks": "no_such_package"}]
+    assert line["errors"] == 0 and "reason" not in line
 
 
 def test_a_crash_leaves_what_passed_and_names_the_test(checkout):
