@@ -42,10 +42,7 @@ def run(context: Context) -> str:
     command = [sys.executable, "-m", "pytest", *_OPTIONS, "--basetemp", str(context.scratch / "pytest"), *marked]
     code, text = tools.run_tool(command, context.left_s() - 1, environment, PACKAGE)
     result = parse(text)
-    # pytest ends with 2 after a file that it could not import, and says which.
-    ended = (
-        "" if code in (0, 1) or (code == 2 and result["not_imported"]) else f"ended at the time limit{_during(result)}"
-    )
+    ended = "" if code in (0, 1) else f"ended at the time limit{_during(result)}"
     if code is not None and ended:
         ended = f"exit code {code}{_during(result)}: {tools.last_line(text)}"
     if ended:
@@ -58,7 +55,7 @@ def run(context: Context) -> str:
     if lines:
         raise UserError("; ".join(lines))
     lacks = sorted({file["lacks"] for file in result["not_imported"]})
-    more = f", {len(result['not_imported'])} files not run without {', '.join(lacks)}" if lacks else ""
+    more = f"; files not run without {', '.join(lacks)}: {len(result['not_imported'])}" if lacks else ""
     return f"{result['passed']} of {total} passed, {result['skipped']} skipped{more}"
 
 

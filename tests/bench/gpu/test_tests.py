@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_imported_costs_no_other(checkout):
 
 def test_a_file_that_needs_a_package_which_is_not_here_is_no_failure(checkout):
     context = checkout(a="import no_such_package.part\n" + _BAD, good=_GOOD)
-    assert gpu_tests.run(context) == "2 of 3 passed, 1 skipped, 1 files not run without no_such_package"
+    assert gpu_tests.run(context) == "2 of 3 passed, 1 skipped; files not run without no_such_package: 1"
     line = loaded(context)
     assert line["not_imported"] == [{"name": "tests/kernels/gpu/test_a.py", "lacks": "no_such_package"}]
     assert line["errors"] == 0 and "reason" not in line
