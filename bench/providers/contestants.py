@@ -26,6 +26,8 @@ from triadbench.core.workers import module_command
 BASELINE = "eager, torchaudio"
 OUTPUTS = ("type_probabilities", "root_probabilities", "logits")
 STFT = "onnx, STFT operator"
+GPU_LIMIT = 1e-4
+"""How far an fp32 probability from a GPU may be from the PyTorch model's on the CPU: every sum has another order."""
 Outputs = dict[str, np.ndarray]
 Resident = tuple[Callable[[], object], Callable[[], Outputs]]
 
@@ -168,6 +170,9 @@ def _eager(contestant: Contestant, threads: int):
 def _torch_calls(forward: Callable, device: str):
     """(call with copies, binding without) of a function from a tensor to the tuple of outputs."""
     import torch
+
+    if device == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # as for ONNX Runtime: inputs of 10 bits are not fp32
 
     def arrays(outputs) -> Outputs:
         return {name: value.cpu().numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import soundfile
 import torch
 
 from triadbench.bench import machine
@@ -41,6 +40,8 @@ def ways(threads: int) -> tuple[str, ...]:
 
 def write_wavs(clips: np.ndarray, folder: Path) -> list[Path]:
     """16-bit mono wav files of clips (n, samples), 0000.wav and on."""
+    import soundfile
+
     for i, clip in enumerate(clips):
         soundfile.write(folder / f"{i:04d}.wav", clip, SAMPLE_RATE, subtype="PCM_16")
     return sorted(folder.glob("*.wav"))
@@ -54,6 +55,8 @@ def files(
     The loop is what one writes first: soundfile.read, torchaudio's mel, the model, one file after another.
     Raises UserError where two of them name other chords.
     """
+    import soundfile
+
     predictor = ChordPredictor(model, threads=1)  # as the command does: each of its threads answers alone
     eager = Opened(Contestant(BASELINE, "fp32", "cpu", str(checkpoint)), threads)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from triadbench.bench.cases import check_counts
 from triadbench.bench.providers.contestants import FORMATS, Contestant
 from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS
+from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
 from triadbench.core.models.predictor import SHIPPED
 from triadbench.export.predict.providers import check_choice, why_unavailable
@@ -41,6 +42,9 @@ _SHORT = dataclasses.replace(NORMAL, offline_blocks=2, fresh=1, fresh_batch=16, 
 QUICK = dataclasses.replace(_SHORT, name="quick", batches=(1, 32), pool=16, blocks=4, most_s=0.7, offline_s=0.2)
 _TINY = dataclasses.replace(_SHORT, offline_blocks=1, fresh_batch=2, files=3, rounds=1, processes=1)
 SMOKE = dataclasses.replace(_TINY, name="smoke", batches=(1, 2), queries=4, pool=4, blocks=2, offline_s=0.0)
+GPU = dataclasses.replace(  # a minute of a GPU, whose energy counter moves ten times a second
+    NORMAL, name="gpu", batches=(1, 8, 64, 512), queries=256, blocks=4, most_s=1.5, offline_s=0.5, offline_blocks=1
+)
 EFFORTS = {effort.name: effort for effort in (NORMAL, FULL, QUICK, SMOKE)}
 
 
@@ -92,21 +96,33 @@ def grid(
         for name in names:
             check_choice(option, name, choices)
     wishes = tuple(providers or ONNX_PROVIDERS)
-    reasons = {provider: None if provider == "cpu" else why_unavailable(provider) for provider in wishes}
-    for provider, reason in reasons.items():
-        if providers and reason:
+    # ONNX Runtime has providers of its own; PyTorch computes on a GPU without them.
+    reasons = {(provider, True): None if provider == "cpu" else why_unavailable(provider) for provider in wishes}
+    reasons |= {(provider, False): why_no_torch(provider) for provider in wishes if provider in ("cpu", "cuda")}
+    for provider in providers:
+        if (reason := reasons[provider, True]) and reasons.get((provider, False), reason):
             raise UserError(f"provider {provider}: {reason}; leave it out of --provider")
     present, absent = [], []
     cases = [(name, *case) for name, form in FORMATS.items() for case in product(form.providers, form.precisions)]
     for name, provider, precision in cases:
-        if provider not in reasons or precision not in (precisions or PRECISIONS):
+        if provider not in wishes or precision not in (precisions or PRECISIONS):
             continue
         form = FORMATS[name]
+        reason = reasons[provider, form.kind.startswith("onnx")]
         mark = "" if precision == "fp32" else f".{precision}"
         path = folder / form.file.format(stem=checkpoint.stem, mark=mark) if form.kind != "torch" else checkpoint
         contestant = Contestant(name, precision, provider, str(path))
-        if path.is_file() and not reasons[provider]:
+        if path.is_file() and not reason:
             present.append(contestant)
         elif path.is_file() or precision == "fp32" or precisions:  # others are made where they hold
-            absent.append((contestant, reasons[provider] or f"{path.name} is not there; `export` makes it"))
+            absent.append((contestant, reason or f"{path.name} is not there; `export` makes it"))
     return present, absent
+
+
+def why_no_torch(provider: str) -> str | None:
+    """Why PyTorch cannot compute on "cpu" or "cuda" here; None where it can."""
+    try:
+        torch_device(provider)
+    except UserError as error:
+        return str(error)
+    return None

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 
 from triadbench.bench import machine, records
 from triadbench.bench.providers import contestants as ways
 from triadbench.bench.providers import end_to_end, gate
-from triadbench.bench.providers.contestants import FORMATS, OUTPUTS, STFT, Contestant, Opened, Outputs
+from triadbench.bench.providers.contestants import FORMATS, GPU_LIMIT, OUTPUTS, STFT, Contestant, Opened, Outputs
 from triadbench.bench.providers.plan import Effort, Plan
 from triadbench.bench.roofs import torch_threads
 from triadbench.core import timing
+from triadbench.core.device import available_bytes
 from triadbench.core.errors import UserError
 from triadbench.core.models.prediction import name_chord
 from triadbench.core.models.predictor import SHIPPED, Predictor
@@ -45,15 +45,18 @@ def measure(
     plan: Plan,
     effort: Effort,
     *,
+    seconds: float = float("inf"),
     progress: Callable[[int, int | None], None] = lambda done, total: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[dict], list[str]]:
     """Measure, and append every finished group to the file: (records made, failed checks in words).
 
-    `progress` is called with (steps done, steps in all), `note` with a line about what is left out.
+    After `seconds` no other group is begun: it is left out. `progress` is called with (steps done, steps in all),
+    `note` with a line about what is left out.
     """
+    end = time.perf_counter() + seconds
     with torch_threads(torch.get_num_threads()), tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
-        benchmark = _Benchmark(Path(scratch), records_path, plan, effort, progress, note)
+        benchmark = _Benchmark(Path(scratch), records_path, plan, effort, progress, note, end)
         benchmark.measure()
     return benchmark.results, benchmark.failed
 
@@ -71,9 +74,16 @@ class _Entry(NamedTuple):
 
 class _Benchmark:
     def __init__(
-        self, scratch: Path, records_path: Path, plan: Plan, effort: Effort, progress: Callable, note: Callable
+        self,
+        scratch: Path,
+        records_path: Path,
+        plan: Plan,
+        effort: Effort,
+        progress: Callable,
+        note: Callable,
+        end: float,
     ) -> None:
-
+        self._end = end  # on `time.perf_counter`
         self.scratch, self.records_path, self.plan, self.effort, self.note = scratch, records_path, plan, effort, note
         predictor = Predictor.load(plan.checkpoint)
         task = predictor.checkpoint.task
@@ -157,6 +167,10 @@ class _Benchmark:
         effort = self.effort
         entries: dict[str, _Entry] = {}
         for ready, _ in opened:
+            if time.perf_counter() > self._end:
+                case: dict[str, Any] = {"threads": threads, "batch": batch, "copies": True}
+                self._leave_out(part, ready.contestant, "no time was left", **case)
+                continue
             entries |= self._entries(part, ready, threads, batch)
         if not entries:
             return
@@ -217,7 +231,7 @@ class _Benchmark:
 
     def _is_too_large(self, part: str, contestant: Contestant, threads: int, batch: int) -> bool:
         needed_mb = self._clip_mb.get(contestant.name, _CLIP_MB) * batch
-        free_mb = psutil.virtual_memory().available / 1e6
+        free_mb = available_bytes("cpu") / 1e6
         if needed_mb <= _MEMORY_SHARE * free_mb:
             return False
         reason = f"{batch} clips would take about {needed_mb:,.0f} MB of {free_mb:,.0f} MB that are free"
@@ -259,7 +273,8 @@ class _Benchmark:
         """The check against the PyTorch model's answers to the first clips; None if it fails: a wrong contestant is
         timed nowhere any more."""
         reference = {name: values[: len(outputs["logits"])] for name, values in self._reference.items()}
-        check = gate.compare(outputs, reference, contestant.precision, FORMATS[contestant.format].limit)
+        limit = FORMATS[contestant.format].limit if contestant.device == "cpu" else GPU_LIMIT
+        check = gate.compare(outputs, reference, contestant.precision, limit)
         if check.reason is None:
             return check
         error = check.error() if np.isfinite(check.worst_difference) else None

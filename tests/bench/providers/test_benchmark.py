@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
 from onnx import numpy_helper
 
@@ -138,7 +139,37 @@ def test_a_provider_that_was_asked_for_and_is_absent_is_an_error(tmp_path, monke
     assert done.exit_code == 1 and "provider cuda: no GPU here; leave it out" in done.output
     found, absent = plan.grid(SHIPPED, FILES)
     assert {one.provider for one in found} == {"cpu"} and {one.provider for one, _ in absent} == {"cuda", "tensorrt"}
-    assert all(reason == "no GPU here" for _, reason in absent)
+    by_torch = {reason for one, reason in absent if not one.format.startswith("onnx")}
+    assert {reason for _, reason in absent} - by_torch == {"no GPU here"}
+    assert len(by_torch) == 1 and "torch finds no CUDA GPU" in by_torch.pop()
+
+
+@pytest.mark.parametrize("asked", [(), ("cpu", "cuda")])
+def test_a_gpu_without_onnx_runtimes_provider_keeps_what_torch_computes(asked, monkeypatch):
+    monkeypatch.setattr(plan, "why_unavailable", lambda name: f"built without {name}")
+    monkeypatch.setattr(plan, "why_no_torch", lambda name: None)
+    found, absent = plan.grid(SHIPPED, FILES, asked)
+    on_gpu = {"torchscript", "eager, torchaudio", "eager, our kernel"}
+    assert {one.format for one in found if one.provider == "cuda"} == on_gpu
+    assert {reason for one, reason in absent if one.provider == "cuda"} == {"built without cuda"}
+    with pytest.raises(UserError, match="provider tensorrt: built without tensorrt"):
+        plan.grid(SHIPPED, FILES, ("tensorrt",))
+
+
+def test_onnx_runtime_computes_where_torch_finds_no_gpu(monkeypatch):
+    monkeypatch.setattr(plan, "why_unavailable", lambda name: None)
+    monkeypatch.setattr(plan, "why_no_torch", lambda name: "torch is blind" if name == "cuda" else None)
+    found, absent = plan.grid(SHIPPED, FILES, ("cuda",))
+    assert {one.format for one in found} == {"onnx, whole batch"}
+    assert {reason for _, reason in absent} == {"torch is blind"}
+
+
+def test_a_gpu_computes_fp32_with_all_its_bits(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    contestants._torch_calls(lambda waveforms: (), "cpu")
+    assert torch.backends.cudnn.allow_tf32
+    contestants._torch_calls(lambda waveforms: (), "cuda")
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_wrong_usage(tmp_path, monkeypatch):

@@ -121,3 +121,13 @@ def test_energy_says_why_it_is_not_measured(monkeypatch):
     read, reason = run.energy_meter("cuda")
     assert read() is None and "pip install nvidia-ml-py" in reason
     assert run.energy_meter("cpu")[0]() is None
+
+
+@pytest.mark.parametrize(("provider", "difference", "fails"), [("cpu", 5e-5, 1), ("cuda", 5e-5, 0), ("cuda", 5e-4, 1)])
+def test_a_gpu_may_differ_by_the_order_of_its_sums(provider, difference, fails):
+    benchmark = object.__new__(run._Benchmark)
+    benchmark._reference, benchmark.failed, benchmark._dropped = right(answers()), [], set()
+    benchmark._leave_out = lambda *arguments, **case: None
+    one = run.Contestant("eager, our kernel", "fp32", provider, "chordnet.safetensors")
+    check = benchmark._compare("single", one, changed("type_probabilities", (3, 1), difference))
+    assert len(benchmark.failed) == fails and (check is None) == bool(fails)
