@@ -296,7 +296,7 @@ def _ahead(items: Iterator[T], device: torch.device, clock: NoClock) -> Iterator
                 return
             if isinstance(item, BaseException):
                 raise item
-            if event is not None:  # pragma: no cover - needs a GPU
+            if event is not None:
                 now = torch.cuda.current_stream(device)
                 now.wait_event(event)
                 for tensor in (tensor for tensor in item if tensor.is_cuda):
