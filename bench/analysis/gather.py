@@ -18,9 +18,9 @@ _EXPERIMENTS = ("experiment ladder", "experiment batch-size", "experiment data-s
 MAKERS = [f"python cli.py {name}" for name in ("profile", "profile --only mel", *_EXPERIMENTS, "study", "benchmark")]
 """Commands that make records."""
 
-_EFFORTS = {"full": 2, "quick": 1}  # a full mel run is shown before a quick one, and either before any other
+_EFFORTS = {"full": 2, "gpu": 2, "quick": 1}  # a full mel run is shown before a quick one, and either before any other
 _NOT_THE_CASE = {
-    "mel": ("ours", "seed", "dtype"),
+    "mel": ("ours", "seed"),
     # A ladder whose rungs were renamed replaces the one before, rung by rung.
     "ladder": ("name", "switches", "protocol"),
 }
@@ -206,6 +206,8 @@ def _kind(record: dict) -> str:
 def _case(record: dict) -> tuple:
     kind = _kind(record)
     parameters = {k: v for k, v in record["parameters"].items() if k not in _NOT_THE_CASE.get(kind, ())}
+    if parameters.get("dtype") == "float32":  # older records of a case do not say it
+        del parameters["dtype"]
     threads = pairing.threads(record) if kind in _BY_THREADS else None
     return kind, threads, _json(parameters)
 

@@ -4,7 +4,7 @@ from operator import itemgetter
 from statistics import median
 from typing import NamedTuple
 
-from triadbench.bench.analysis.summary import badge, disturbance, number, percent, select, steadiness
+from triadbench.bench.analysis.summary import badge, disturbance, number, percent, select, span, steadiness
 from triadbench.core.commands.console import table
 from triadbench.core.timing import Timing
 
@@ -19,6 +19,7 @@ class Case(NamedTuple):
     batch: int
     threads: int
     device: str
+    dtype: str = "float32"
 
     @property
     def place(self) -> str:
@@ -27,24 +28,26 @@ class Case(NamedTuple):
 
     @property
     def label(self) -> str:
-        """As "ORIGINAL x64, 2 threads"."""
-        return f"{self.spec} x{self.batch}, {self.place}"
+        """As "ORIGINAL x64, 2 threads", or "ORIGINAL x64, GPU, int16"."""
+        return f"{self.spec} x{self.batch}, {self.place}" + (f", {self.dtype}" if self.dtype != "float32" else "")
 
 
 def case(fields: dict) -> Case:
     """The case of a row or of a record's parameters."""
-    return Case(*(fields[name] for name in Case._fields))
+    return Case(*(fields[name] for name in Case._fields if name in fields))
 
 
 def rows(records: list[dict]) -> list[dict]:
     """One row a timing.
 
     Returns:
-        for each "mel" record: `contestant`, `ours`, `spec`, `batch`, `threads`, `device`, `p50_ms`, `p90_ms`, `p99_ms`,
-        `n`, `spread`, `unstable`, `disturbed`, `badge`, `clips_per_s`, `real_time_factor`, `gb_per_s`, `gflop_per_s`,
-        `share_of_memory`, `share_of_arithmetic` (of the measured roofs), `intensity` (operations a byte),
-        `rms_relative`, `peak_relative`, `tilted_log`, `first_call_ms` (with preparing), `first_in_process`,
-        `against_eager` (times as fast), None where it cannot be known.
+        for each "mel" record: `contestant`, `ours`, `spec`, `batch`, `threads`, `device`, `dtype`, `p50_ms`, `p90_ms`,
+        `p99_ms`, `n`, `spread`, `unstable`, `disturbed`, `badge`, `clips_per_s`, `real_time_factor`, `gb_per_s`,
+        `gflop_per_s`, `share_of_memory`, `share_of_arithmetic` (of the measured roofs), `roof_ms` (moving the least
+        bytes at the memory's roof), `intensity` (operations a byte), `rms_relative`, `peak_relative`, `tilted_log`,
+        `approximate` (it computes other values), `graph_of` (the contestant whose calls a CUDA graph replays, or ""),
+        `first_call_ms` (with preparing), `first_in_process`, `against_eager` (times as fast as torchaudio eager; graph
+        replays are compared with graph replays), None where it cannot be known.
     """
     roof = roofs(records)
     timings = []
@@ -56,12 +59,14 @@ def rows(records: list[dict]) -> list[dict]:
             roof.get((parameters["device"], parameters["threads"], name)) for name in ("memory", "arithmetic")
         )
         timings.append(
-            {key: parameters[key] for key in ("contestant", "ours", *Case._fields)}
+            {key: parameters[key] for key in ("contestant", "ours")}
+            | case(parameters)._asdict()
+            | {"approximate": record.get("approximate", False), "graph_of": record.get("graph_of", "")}
             | {key: getattr(timed, key) for key in ("p50_ms", "p90_ms", "p99_ms", "n", "spread", "unstable")}
             | {key: record["error"][key] for key in ("rms_relative", "peak_relative", "tilted_log")}
             | {
                 "disturbed": record["disturbed"],
-                "badge": badge(record),
+                "badge": badge(record) or ("other values" if record.get("approximate") else ""),
                 "gb_per_s": gb_per_s,
                 "gflop_per_s": gflop_per_s,
             }
@@ -70,14 +75,20 @@ def rows(records: list[dict]) -> list[dict]:
                 "real_time_factor": record["audio_s"] / seconds,
                 "share_of_memory": gb_per_s / memory if memory else None,
                 "share_of_arithmetic": gflop_per_s / arithmetic if arithmetic else None,
+                "roof_ms": record["bytes_moved"] / memory / 1e6 if memory else None,
                 "intensity": record["flops"] / record["bytes_moved"],
                 "first_call_ms": record["prepare_ms"] + record["first_call"],
                 "first_in_process": record["first_in_process"],
             }
         )
-    eager = {case(row): row["p50_ms"] for row in timings if row["contestant"] == EAGER}
+    eager = {
+        (case(row), bool(row["graph_of"])): row["p50_ms"]
+        for row in timings
+        if EAGER in (row["contestant"], row["graph_of"])
+    }
     for row in timings:
-        row["against_eager"] = eager[case(row)] / row["p50_ms"] if case(row) in eager else None
+        here = eager.get((case(row), bool(row["graph_of"])))
+        row["against_eager"] = here / row["p50_ms"] if here else None
     return timings
 
 
@@ -103,7 +114,10 @@ def left_out(records: list[dict]) -> list[dict]:
     every = {case(record["parameters"]) for record in records if "contestant" in record["parameters"]}
     entries = []
     for (contestant, device, reason), cases in grouped.items():
-        names = ", ".join(f"{spec} x{batch}" for spec, batch in sorted({(one.spec, one.batch) for one in cases}))
+        names = ", ".join(
+            f"{spec} x{batch}" + (f" {dtype}" if dtype != "float32" else "")
+            for spec, batch, dtype in sorted({(one.spec, one.batch, one.dtype) for one in cases})
+        )
         where = "all" if len(cases) == sum(one.device == device for one in every) else names
         entries.append({"contestant": contestant, "device": device, "reason": reason, "cases": where})
     return entries
@@ -120,6 +134,7 @@ def findings(records: list[dict]) -> list[str]:
     return [
         *disturbance(timed),
         *_ours_against_rivals(quiet),
+        *_other_values(quiet),
         *_batching(quiet),
         *_errors(every),
         *_roofs(quiet, records),
@@ -130,14 +145,19 @@ def findings(records: list[dict]) -> list[str]:
 
 
 def duels(timings: list[dict]) -> list[dict]:
-    """For each case our fastest against torchaudio eager and against the fastest rival.
+    """For each case our fastest against torchaudio eager and against the fastest rival that computes the same values.
+
+    Graph replays where there are some of both sides: the device's time, free of what a call costs the CPU.
 
     Returns:
         `case`, `ours` and `rival` (rows), `against_eager`, `against_rival` (times as fast).
     """
     pairs = []
     for here in dict.fromkeys(map(case, timings)):
-        in_order = sorted((row for row in timings if case(row) == here), key=itemgetter("p50_ms"))
+        exact = [row for row in timings if case(row) == here and not row["approximate"]]
+        graphs = [row for row in exact if row["graph_of"]]
+        both = {row["ours"] for row in graphs} == {True, False}
+        in_order = sorted(graphs if both else exact, key=itemgetter("p50_ms"))
         ours, rival = (next((row for row in in_order if row["ours"] == mine), None) for mine in (True, False))
         if ours and rival:
             ratios = {"against_eager": ours["against_eager"], "against_rival": rival["p50_ms"] / ours["p50_ms"]}
@@ -148,8 +168,8 @@ def duels(timings: list[dict]) -> list[dict]:
 def _ours_against_rivals(quiet: list[dict]) -> list[str]:
     sentences = []
     pairs = duels(quiet)
-    for device, spec in dict.fromkeys((duel["case"].device, duel["case"].spec) for duel in pairs):
-        mine = [duel for duel in pairs if (duel["case"].device, duel["case"].spec) == (device, spec)]
+    for here in dict.fromkeys(duel["case"]._replace(batch=0, threads=0) for duel in pairs):
+        mine = [duel for duel in pairs if duel["case"]._replace(batch=0, threads=0) == here]
         most = max(duel["case"].threads for duel in mine)
         mine = [duel for duel in mine if duel["case"].threads == most]
         parts = [
@@ -159,7 +179,20 @@ def _ours_against_rivals(quiet: list[dict]) -> list[str]:
             for duel in mine
         ]
         names = ", ".join(dict.fromkeys(duel["ours"]["contestant"] for duel in mine))
-        sentences.append(f"{spec}, {mine[0]['case'].place}, {names} runs at {'; '.join(parts)}.")
+        where = f"{here.spec}, {mine[0]['case'].place}" + (f", {here.dtype}" if here.dtype != "float32" else "")
+        sentences.append(f"{where}, {names} runs at {'; '.join(parts)}.")
+    return sentences
+
+
+def _other_values(timings: list[dict]) -> list[str]:
+    """What computes something else has its error beside its speed, and no rank."""
+    sentences = []
+    for name in dict.fromkeys(row["contestant"] for row in timings if row["approximate"]):
+        mine = [row for row in timings if row["contestant"] == name]
+        speeds = [row["against_eager"] for row in mine if row["against_eager"]]
+        errors = span(row["rms_relative"] for row in mine)
+        speed = f", at {span(speeds)} times the speed of torchaudio eager" if speeds else ""
+        sentences.append(f"{name} gives other values, off by {errors} of the mel (relative RMS){speed}.")
     return sentences
 
 
@@ -220,7 +253,8 @@ def _roofs(quiet: list[dict], records: list[dict]) -> list[str]:
     best = max((row for row in quiet if row["ours"] and row["device"] == "cpu"), key=_share, default=None)
     if best is None or best["share_of_memory"] is None or best["share_of_arithmetic"] is None:
         return sentences
-    rival = max((row for row in quiet if not row["ours"] and case(row) == case(best)), key=_share, default=None)
+    rivals = (row for row in quiet if not row["ours"] and not row["approximate"] and case(row) == case(best))
+    rival = max(rivals, key=_share, default=None)
     of_rival = f"; there the best rival reaches {percent(_share(rival))}" if rival else ""
     roof = "arithmetic" if best["share_of_arithmetic"] >= best["share_of_memory"] else "memory"
     return [

@@ -29,6 +29,7 @@ PARTS = ("mel", "layers", "pipeline", "lines")
     "--batch", "batches", callback=console.integers, metavar="N,N", help="Batch sizes.  [default: 1,8,64,512]"
 )
 @click.option("--threads", callback=console.integers, metavar="N,N", help="Thread counts.  [default: 1 and all cores]")
+@click.option("--device", type=click.Choice(["cpu", "cuda", "all"]), help="Of the mel groups.  [default: all]")
 @click.option(
     "--budget", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Time to aim at for the mel groups."
 )
@@ -48,6 +49,7 @@ def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_j
     Examples:
       python cli.py profile --quick
       python cli.py profile --only lines
+      python cli.py profile --only mel --device cuda
       python cli.py profile --only mel --quick --spec ORIGINAL --batch 1,64 --threads 1 --json
     """
     budget = options["budget"]
@@ -91,7 +93,7 @@ def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool,
     return profile_page.write(parts, out, records, begun), profile_page.text
 
 
-def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, budget: float | None, fresh: bool):
+def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, device, budget: float | None, fresh: bool):
     from triadbench.bench.analysis import mel as mel_summary
     from triadbench.bench.mel import measure as mel
     from triadbench.core.errors import UserError
@@ -100,7 +102,7 @@ def _mel(quick: bool, out: Path, records: Path, specs, batches, threads, budget:
     if budget is not None:
         effort = dataclasses.replace(effort, budget_s=budget)
     try:
-        contest = mel.make_contest(effort, specs, batches, threads)
+        contest = mel.make_contest(effort, specs, batches, threads, device or "all")
     except UserError as error:
         raise click.UsageError(str(error)) from error
     console.resume_hint(f"whole groups are kept in {records}; the same command goes on from there")

@@ -21,14 +21,12 @@ ALL_CASES = tuple((spec, arch) for spec in ("ORIGINAL", "CHORD", "WHISPER") for 
 ORIGINAL_CASES = ALL_CASES[: len(_ARCHS)]
 
 
-def warm_start_tasks(store: Store, times: int) -> list[Callable[[], None]]:
-    """A task for each of our backends that runs here and has no record yet: `times` fresh processes."""
-    import torch
-
+def warm_start_tasks(store: Store, times: int, devices: Sequence[str]) -> list[Callable[[], None]]:
+    """A task for each of our backends that is measured and has no record yet: `times` fresh processes."""
     from triadbench.kernels import available_backends
 
-    has_gpu = torch.cuda.is_available()
-    names = [name for name, why_not in available_backends().items() if not why_not and (has_gpu or name != "cuda")]
+    usable = [name for name, why_not in available_backends().items() if not why_not]
+    names = [name for name in usable if ("cuda" if name == "cuda" else "cpu") in devices]
     missing = [name for name in names if times and not store.find(WARM_START, backend=name)]
     return [functools.partial(_add_warm_start, store, name, times) for name in missing]
 

@@ -6,7 +6,7 @@ Names: "mel" (a timing), "mel left out" (a reason, no samples), "mel roof", "mel
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,26 +21,28 @@ _SAME = "code triadbench python versions os cpu cores_usable omp_wait_policy gpu
 
 
 class Group(NamedTuple):
-    """What takes turns: all contestants of one spec, batch size, thread count and device."""
+    """What takes turns: all contestants of one spec, batch size, thread count, device and sample format."""
 
     spec: str
     batch: int
     threads: int
     device: str
+    dtype: str = "float32"  # or "int16"
 
 
 class Contest(NamedTuple):
-    """What is to be measured: names of specs, batch sizes and thread counts, each without repeats."""
+    """What is to be measured: names of specs, batch sizes, thread counts and devices, each without repeats."""
 
     specs: tuple[str, ...]
     batches: tuple[int, ...]
     threads: tuple[int, ...]
+    devices: tuple[str, ...] = ("cpu",)
 
-    def groups(self, devices: Sequence[str]) -> list[Group]:
+    def groups(self) -> list[Group]:
         """Small batches first: a short run has seen everything once, and large ones are predicted from small ones."""
         return [
             Group(spec, batch, threads, device)
-            for batch, spec, device in itertools.product(self.batches, self.specs, devices)
+            for batch, spec, device in itertools.product(self.batches, self.specs, self.devices)
             for threads in (self.threads if device == "cpu" else self.threads[-1:])
         ]
 
@@ -51,6 +53,11 @@ def environment(contestants: dict[str, Rival]) -> dict:
     for rival in contestants.values():
         block["versions"] |= rival.versions()
     return block
+
+
+def dtype_of(parameters: dict) -> str:
+    """The format of the samples: float32 unless a record says another."""
+    return parameters.get("dtype", "float32")
 
 
 class Store:
@@ -71,7 +78,8 @@ class Store:
     def find(self, name: str, **parameters: object) -> list[dict]:
         """The records of a name with these parameters, oldest first."""
         named = [record for record in self._records if record["name"] == name]
-        return [record for record in named if all(record["parameters"].get(k) == v for k, v in parameters.items())]
+        known = [(record, {**record["parameters"], "dtype": dtype_of(record["parameters"])}) for record in named]
+        return [record for record, fields in known if all(fields.get(k) == v for k, v in parameters.items())]
 
     def make(self, name: str, parameters: dict, samples: Iterable[float] = (), **more: Any) -> dict:
         """A record of this run, in milliseconds; not yet in the file."""
@@ -93,7 +101,8 @@ class Store:
 
         The fastest, so that a busy machine does not shut out a rival that would have been quick enough.
         """
-        timed = self.find("mel", contestant=contestant, spec=group.spec, device=group.device)
+        same = {"spec": group.spec, "device": group.device, "dtype": group.dtype}
+        timed = self.find("mel", contestant=contestant, **same)
         sizes = [(record["parameters"]["batch"], record) for record in timed]
         clip_ms = [min(record["samples"]) / batch for batch, record in sizes if batch < group.batch]
         return 1e-3 * group.batch * min(clip_ms) if clip_ms else None
@@ -101,6 +110,7 @@ class Store:
     def current(self, contest: Contest) -> list[dict]:
         """What a page of this contest shows: the latest record of each case."""
         choices = {"spec": contest.specs, "batch": contest.batches, "threads": contest.threads}
+        choices["device"] = contest.devices
         latest: dict[tuple, dict] = {}
         for record in self._records:
             # A timing replaces an earlier reason of the same case, and the other way round.
@@ -108,7 +118,11 @@ class Store:
             chosen = all(parameters[key] in values for key, values in choices.items() if key in parameters)
             if chosen or kind not in ("mel", "mel roof"):
                 fixed = {"ours", "seed", "dtype"}
-                case = (kind, *((key, parameters[key]) for key in sorted(parameters.keys() - fixed)))
+                case = (
+                    kind,
+                    dtype_of(parameters),
+                    *((key, parameters[key]) for key in sorted(parameters.keys() - fixed)),
+                )
                 latest.pop(case, None)
                 latest[case] = record
         return list(latest.values())

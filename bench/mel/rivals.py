@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,23 @@ import torch
 from triadbench import kernels
 from triadbench.bench import machine
 from triadbench.bench.cases import torchaudio_mel
-from triadbench.kernels.spec import MelSpec
+from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
+
+_GRAPHED = (
+    "ours: cuda",
+    "ours: matmul",
+    "torchaudio eager",
+    "torchaudio compiled",
+    "torch by hand",
+    "MelT",
+    "MelT TF32",
+)
+_MELT = (
+    "after MelT (arXiv:2606.01009): one dense product of the frames with a windowed sine and cosine at the middle of "
+    "each mel band, squares added"
+)
+_OTHER_VALUES: dict[str, Any] = {"approximate": True, "tolerance": 1e300}
+_OTHER_VALUES |= {"tolerance_reason": "none: it samples the spectrum at one frequency a band"}
 
 
 def lacks_plain_settings(spec: MelSpec) -> str | None:
@@ -30,18 +46,22 @@ def lacks_plain_settings(spec: MelSpec) -> str | None:
     return f"its adapter lacks {', '.join(other)}" if other else None
 
 
+Compute = Callable[[torch.Tensor], Any]
+GRAPH = ", CUDA graph"  # ends the name of a contestant that is another's calls in a CUDA graph
+
+
 @dataclass(frozen=True)
 class Rival:
     """One way to a mel spectrogram.
 
-    `prepare` takes (spec, waveform (batch, samples) float32 on its device, threads) and gives a function without
-    arguments that gives the mel (batch, n_mels, n_frames) float32 as tensor or array, perhaps in the same memory each
-    time. It may raise: the reason is recorded.
+    `prepare` takes (spec, example (batch, samples) of the waveforms to come, on their device, threads) and gives a
+    function of a waveform like the example that gives its mel (batch, n_mels, n_frames) float32 as tensor or array,
+    perhaps in the same memory each time. It may raise: the reason is recorded.
     """
 
     name: str  # as shown and recorded
     what: str  # one sentence: how it computes
-    prepare: Callable[[MelSpec, torch.Tensor, int], Callable[[], Any]]
+    prepare: Callable[[MelSpec, torch.Tensor, int], Compute]
     modules: tuple[str, ...] = ()  # must be importable; looked up without importing
     packages: tuple[str, ...] = ()  # distributions whose versions are recorded
     devices: tuple[str, ...] = ("cpu", "cuda")
@@ -52,6 +72,9 @@ class Rival:
     slow_start: bool = False  # preparing takes seconds (it compiles), so --quick leaves it out
     slow: bool = False  # a reference, timed at small batches only
     baseline: bool = False  # what the others are compared with, never left out for lack of time
+    graph_of: str = ""  # the contestant whose prepared calls this one captures in a CUDA graph
+    approximate: bool = False  # it computes other values: its error is shown, not judged, and it is nobody's best rival
+    int16: bool = False  # takes int16 samples itself; for another they are converted within the call
     unavailable: Callable[[str], str | None] = lambda device: None  # why not here; called if `modules` are installed
     unsupported: Callable[[MelSpec], str | None] = lacks_plain_settings  # the setting it lacks
 
@@ -101,7 +124,13 @@ def all_rivals() -> dict[str, Rival]:
             _prepare_by_hand,
             packages=("torch",),
         ),
-        _graphed(eager),
+        *(
+            Rival(f"MelT{more}", f"{_MELT}{how}", prepare, packages=("torch",), devices=devices, **_OTHER_VALUES)
+            for more, how, prepare, devices in (
+                ("", "", _prepare_melt, ("cpu", "cuda")),
+                (" TF32", ", in TF32", _prepare_melt_tf32, ("cuda",)),
+            )
+        ),
         Rival(
             "librosa",
             "librosa.feature.melspectrogram of the whole batch, numpy's FFT",
@@ -151,8 +180,9 @@ def all_rivals() -> dict[str, Rival]:
             slow_start=True,
         ),
     ]
-    graphed = [_graphed(rival) for rival in ours if rival.name == "ours: cuda"]
-    return {rival.name: rival for rival in (*ours, *graphed, eager, *others)}
+    every = (*ours, eager, *others)
+    graphs = [_graphed(rival) for rival in every if rival.name in _GRAPHED]
+    return {rival.name: rival for rival in (*every, *graphs)}
 
 
 def _own(name: str) -> Rival:
@@ -160,7 +190,7 @@ def _own(name: str) -> Rival:
     backend, is_reference = importlib.import_module(kernels.BACKENDS[name]), name == "reference"
 
     def prepare(spec, waveform, threads):
-        return functools.partial(kernels.MelSpectrogram.from_spec(spec, backend=name).to(waveform.device), waveform)
+        return kernels.MelSpectrogram.from_spec(spec, backend=name).to(waveform.device)
 
     def lacks(spec, device):
         return backend.why_unsupported(spec, dtype="float32", device=device, needs_gradient=False)
@@ -174,6 +204,7 @@ def _own(name: str) -> Rival:
         packages={"numba": ("numba", "llvmlite"), "cuda": ("numba-cuda",)}.get(name, ()),
         threads="one thread" if is_reference else "torch.set_num_threads",
         ours=True,
+        int16=True,
         slow=is_reference,
         unavailable=lambda device: backend.why_unavailable() or lacks(kernels.ORIGINAL, device),
         unsupported=lambda spec: lacks(spec, "cpu") and lacks(spec, "cuda"),
@@ -182,35 +213,45 @@ def _own(name: str) -> Rival:
 
 def _graphed(rival: Rival) -> Rival:
     """The same, captured once in a CUDA graph and replayed: what launches cost is then paid by nobody."""
+    what, name = f"{rival.what}; in a CUDA graph", rival.name + GRAPH
+    return replace(rival, name=name, what=what, devices=("cuda",), baseline=False, graph_of=rival.name)
 
-    def prepare(spec, waveform, threads):  # pragma: no cover (needs a GPU)
-        compute = rival.prepare(spec, waveform, threads)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # compiled and planned before the capture, as torch asks
-            for _ in range(3):
-                compute()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            mel = compute()
 
-        def replay():
-            graph.replay()
-            return mel
+def capture(compute: Compute, waveforms: Sequence[torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """A function that replays one CUDA graph of a call on every waveform, and gives the mel of the last.
 
-        return replay
+    The mels of the calls share memory, as those of a loop that drops each. It is NaN until the first replay.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # compiled and planned before the capture, as torch asks
+        for _ in range(3):
+            compute(waveforms[0])
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for waveform in waveforms:
+            mel = compute(waveform)
+    with torch.inference_mode():
+        mel.fill_(float("nan"))
 
-    what, name = f"{rival.what}; in a CUDA graph", f"{rival.name}, CUDA graph"
-    return replace(rival, name=name, what=what, prepare=prepare, devices=("cuda",), baseline=False)
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return mel
+
+    return replay
+
+
+def take_int16(compute: Compute) -> Compute:
+    """A function of int16 samples that converts them first."""
+    return lambda waveform: compute(waveform.float() / INT16_FULL_SCALE)
 
 
 # ---- torch: torchaudio's module and a mel written by hand
 
 
-def _without_gradient(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    """A call of `function` that torch records nothing for."""
-    return torch.inference_mode()(functools.partial(function, *arguments))
+_without_gradient = torch.inference_mode()
+"""Makes a function one that torch records nothing for."""
 
 
 def _window_and_filters(spec: MelSpec, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -219,11 +260,11 @@ def _window_and_filters(spec: MelSpec, device: torch.device) -> tuple[torch.Tens
     return window.to(device, torch.float32), filters.to(device, torch.float32)
 
 
-def _torchaudio(convert: Callable[[torch.nn.Module], Callable]) -> Callable[..., Callable[[], Any]]:
+def _torchaudio(convert: Callable[[torch.nn.Module], Callable]) -> Callable[..., Compute]:
     """A `Rival.prepare` of torchaudio's module, converted."""
 
     def prepare(spec, waveform, threads):
-        return _without_gradient(convert(torchaudio_mel(spec).to(waveform.device)), waveform)
+        return _without_gradient(convert(torchaudio_mel(spec).to(waveform.device)))
 
     return prepare
 
@@ -240,7 +281,7 @@ def _why_no_compiler(device: str) -> str | None:
 
 
 def _prepare_by_hand(spec, waveform, threads):
-    """Small chunks stay in the cache on a CPU; a GPU gets the whole batch at once."""
+    """Small chunks stay in the cache, on a GPU too."""
     device, (batch, samples) = waveform.device, waveform.shape
     chunk = min(batch, 64 if device.type == "cuda" else 1 if threads == 1 else 4 * threads)  # the best of 1 to 64
     n, edge, n_frames = spec.n_fft, spec.n_fft // 2, spec.n_frames(samples)
@@ -255,7 +296,7 @@ def _prepare_by_hand(spec, waveform, threads):
     power = torch.empty(chunk, n_frames, high - low, device=device)
     mel = torch.empty(batch, spec.n_mels, n_frames, device=device)
 
-    def compute():
+    def compute(waveform):
         for start in range(0, batch, chunk):
             clips = waveform[start : start + chunk]
             c = len(clips)
@@ -271,6 +312,36 @@ def _prepare_by_hand(spec, waveform, threads):
         return mel
 
     return _without_gradient(compute)
+
+
+def _prepare_melt(spec, waveform, threads):
+    """Augusto Camargo and Marcelo Finger, MelT, 2026 (arXiv:2606.01009), as its idea is described; not their code."""
+    centres = spec.mel_points()[1:-1, None]
+    angle = 2 * np.pi * centres * np.arange(spec.n_fft) / spec.sample_rate
+    # On white noise a band then has the power of its filter.
+    scale = np.sqrt(spec.filterbank().sum(axis=1, keepdims=True)) * spec.window_array()
+    basis = torch.from_numpy(np.concatenate([scale * np.cos(angle), scale * np.sin(angle)]).T.astype(np.float32))
+    basis, edge, n_mels = basis.to(waveform.device), spec.n_fft // 2, spec.n_mels
+
+    def compute(waveform):
+        padded = torch.nn.functional.pad(waveform[:, None], (edge, edge), mode="reflect")[:, 0]
+        parts = torch.matmul(padded.unfold(1, spec.n_fft, spec.hop_length), basis).square_()
+        return (parts[..., :n_mels] + parts[..., n_mels:]).transpose(1, 2)
+
+    return _without_gradient(compute)
+
+
+def _prepare_melt_tf32(spec, waveform, threads):
+    compute = _prepare_melt(spec, waveform, threads)
+
+    def with_tf32(waveform):
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            return compute(waveform)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = False
+
+    return with_tf32
 
 
 # ---- librosa and what takes its names of the settings
@@ -295,11 +366,11 @@ def _prepare_librosa(spec, waveform, threads):
     import librosa
     import threadpoolctl
 
-    settings = _librosa_settings(spec) | {"y": waveform.numpy(), "norm": spec.norm}
+    settings = _librosa_settings(spec) | {"norm": spec.norm}
 
-    def compute():
+    def compute(waveform):
         with threadpoolctl.threadpool_limits(threads, "blas"):
-            return librosa.feature.melspectrogram(**settings)
+            return librosa.feature.melspectrogram(y=waveform.numpy(), **settings)
 
     return compute
 
@@ -310,7 +381,7 @@ def _prepare_nnaudio(spec, waveform, threads):
 
     settings = _librosa_settings(spec) | {"win_length": spec.n_fft, "norm": 1 if spec.norm == "slaney" else None}
     module = MelSpectrogram(**settings, window="hann", center=True, verbose=False)
-    return _without_gradient(module.to(waveform.device), waveform)
+    return _without_gradient(module.to(waveform.device))
 
 
 # ---- NVIDIA's packages, on the CPU or the GPU
@@ -320,12 +391,17 @@ def _prepare_dali(spec, waveform, threads):
     from nvidia.dali import fn, pipeline_def
 
     on_gpu = waveform.device.type == "cuda"
-    clips = waveform if on_gpu else waveform.numpy()
-    options = {"batch_size": len(clips), "num_threads": threads, "device_id": 0 if on_gpu else None}
+    clips = [waveform]
+    options = {"batch_size": len(waveform), "num_threads": threads, "device_id": 0 if on_gpu else None}
 
     @pipeline_def(**options, exec_pipelined=False, exec_async=False, prefetch_queue_depth=1)
     def mel_pipeline():
-        source = {"source": lambda: clips, "batch": True, "no_copy": True, "layout": "t"}
+        source = {
+            "source": lambda: clips[0] if on_gpu else clips[0].numpy(),
+            "batch": True,
+            "no_copy": True,
+            "layout": "t",
+        }
         signal = fn.external_source(**source, device="gpu" if on_gpu else "cpu")
         window = spec.window_array().astype(np.float32).tolist()
         sizes = {"nfft": spec.n_fft, "window_length": spec.n_fft, "window_step": spec.hop_length, "window_fn": window}
@@ -337,7 +413,8 @@ def _prepare_dali(spec, waveform, threads):
     pipeline = mel_pipeline()
     pipeline.build()
 
-    def compute():
+    def compute(waveform):
+        clips[0] = waveform
         (mel,) = pipeline.run()
         if on_gpu:
             return torch.from_dlpack(mel.as_tensor())
@@ -372,7 +449,7 @@ def _prepare_nvmath(spec, waveform, threads):
     plan = nvmath.fft.FFT(windowed, axes=[2], execution=execution)
     plan.plan()
 
-    def compute():
+    def compute(waveform):
         padded = torch.nn.functional.pad(waveform[:, None], (edge, edge), mode="reflect")[:, 0]
         torch.mul(padded.unfold(1, spec.n_fft, spec.hop_length), window, out=windowed)
         plan.reset_operand(windowed)
@@ -422,16 +499,15 @@ def _prepare_rocket_fft(spec, waveform, threads):
     import numba
     import rocket_fft  # noqa: F401  (teaches numba np.fft)
 
-    clips = waveform.numpy()
     weights = spec.filterbank().astype(np.float32)
     first = np.array([np.flatnonzero(row)[0] if row.any() else 0 for row in weights])
     last = np.array([np.flatnonzero(row)[-1] + 1 if row.any() else 0 for row in weights])
     window = spec.window_array().astype(np.float32)
-    mel = np.empty((len(clips), spec.n_mels, spec.n_frames(clips.shape[1])), np.float32)
+    mel = np.empty((len(waveform), spec.n_mels, spec.n_frames(waveform.shape[1])), np.float32)
 
-    def run():
+    def run(waveform):
         numba.set_num_threads(threads)
-        _compiled_loop()(clips, window, weights, first, last, spec.hop_length, mel)
+        _compiled_loop()(waveform.numpy(), window, weights, first, last, spec.hop_length, mel)
         return mel
 
     return run
