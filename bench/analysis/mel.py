@@ -165,6 +165,17 @@ def duels(timings: list[dict]) -> list[dict]:
     return pairs
 
 
+def on_gpu(timings: list[dict]) -> list[tuple[Case, str, dict | None, dict | None]]:
+    """(case, contestant, row by graph replays, row by calls), one of the rows perhaps None; a case's fastest first."""
+    found: dict[tuple[Case, str], dict[bool, dict]] = {}
+    for row in (row for row in timings if row["device"] == "cuda"):
+        key = case(row), row["graph_of"] or row["contestant"]
+        found.setdefault(key, {})[bool(row["graph_of"])] = row
+    cases = list(dict.fromkeys(here for here, _ in found))
+    entries = [(*key, both.get(True), both.get(False)) for key, both in found.items()]
+    return sorted(entries, key=lambda entry: (cases.index(entry[0]), (entry[2] or entry[3] or {})["p50_ms"]))
+
+
 def _ours_against_rivals(quiet: list[dict]) -> list[str]:
     sentences = []
     pairs = duels(quiet)

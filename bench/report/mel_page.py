@@ -38,6 +38,7 @@ def chapter(records: list[dict]) -> Markup:
         rows=rows,
         case=mel_summary.case,
         duels=mel_summary.duels(rows),
+        on_gpu=mel_summary.on_gpu(rows),
         speed_ups=speed_ups(rows) if any(row["against_eager"] for row in rows) else None,
         rooflines={device: roofline(rows, records, device) for device in devices},
         errors=error_and_speed(rows) if rows else None,

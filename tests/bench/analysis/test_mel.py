@@ -76,3 +76,74 @@ def test_the_cuda_kernel_is_called_analysed_only_where_it_was():
 )
 def test_a_case_says_where_it_ran(threads, device, place):
     assert mel.Case("CHORD", 64, threads, device).label == f"CHORD x64, {place}"
+
+
+# ---- on a GPU
+
+
+def on_gpu(contestant: str, ms: float, batch: int = 64, dtype: str = "float32", **more: object) -> dict:
+    record = timing(contestant, ms, batch)
+    parameters = record["parameters"] | {"device": "cuda", "dtype": dtype, "ours": contestant.startswith("ours")}
+    return record | {"parameters": parameters, **more}
+
+
+def replayed(contestant: str, ms: float, **more) -> dict:
+    return on_gpu(contestant + ", CUDA graph", ms, graph_of=contestant, **more)
+
+
+GPU = [
+    on_gpu("ours: cuda", 0.2),
+    replayed("ours: cuda", 0.1),
+    on_gpu(mel.EAGER, 1.0),
+    replayed(mel.EAGER, 0.8),
+    on_gpu("torch by hand", 0.15),
+    on_gpu("MelT", 0.01, approximate=True),
+    replayed("MelT", 0.005, approximate=True),
+]
+
+
+def test_replays_are_compared_with_replays():
+    rows = {row["contestant"]: row for row in mel.rows(GPU)}
+    assert rows["ours: cuda"]["against_eager"] == pytest.approx(5)
+    assert rows["ours: cuda, CUDA graph"]["against_eager"] == pytest.approx(8)
+    (duel,) = mel.duels(mel.rows(GPU))
+    assert duel["ours"]["contestant"] == "ours: cuda, CUDA graph"
+    assert duel["rival"]["contestant"] == f"{mel.EAGER}, CUDA graph" and duel["against_rival"] == pytest.approx(8)
+    (duel,) = mel.duels(mel.rows([GPU[0], *GPU[2:]]))
+    assert duel["rival"]["contestant"] == "torch by hand", "without a replay of ours all compare by calls"
+
+
+def test_other_values_have_no_rank_and_show_their_error():
+    rows = {row["contestant"]: row for row in mel.rows(GPU)}
+    assert rows["MelT"]["badge"] == "other values" and rows["ours: cuda"]["badge"] == ""
+    text = told(GPU)
+    assert "best rival (MelT" not in text
+    assert "MelT gives other values, off by 0.00000010 of the mel (relative RMS), at 100 times the speed" in text
+    only = [GPU[0], *GPU[5:]]
+    assert mel.duels(mel.rows(only)) == []
+
+
+def test_int16_is_another_case():
+    rows = mel.rows([*GPU, on_gpu("ours: cuda", 0.1, dtype="int16")])
+    assert [row["against_eager"] for row in rows if row["dtype"] == "int16"] == [None]
+    label = "CHORD x64, GPU, int16" if rows[0]["spec"] == "CHORD" else "ORIGINAL x64, GPU, int16"
+    assert mel.case(rows[-1]).label == label
+
+
+def test_the_table_of_a_gpu_pairs_replays_and_calls():
+    roof = records.make(
+        "mel roof",
+        parameters={"roof": "memory", "threads": 2, "device": "cuda"},
+        unit="ms",
+        samples=[1.0],
+        environment=ENVIRONMENT,
+        bytes_moved=GPU[0]["bytes_moved"] * 20,
+    )
+    table = mel.on_gpu(mel.rows([*GPU, timing(mel.EAGER, 9.0, 64), roof]))
+    assert [(name, bool(graph), bool(call)) for _, name, graph, call in table] == [
+        ("MelT", True, True),
+        ("ours: cuda", True, True),
+        ("torch by hand", False, True),
+        (mel.EAGER, True, True),
+    ]
+    assert table[1][2]["roof_ms"] == pytest.approx(0.05) and table[1][3]["p50_ms"] == 0.2

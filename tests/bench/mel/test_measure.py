@@ -44,7 +44,7 @@ STATIC = {
 def contestants() -> dict[str, rivals.Rival]:
     def shifted(spec, waveform, threads):
         right = cases.torchaudio_mel(spec)
-        return lambda: right(waveform).roll(1, -1)
+        return lambda waveform: right(waveform).roll(1, -1)
 
     def broken(spec, waveform, threads):
         raise OSError("libnothing.so\nis not there")
@@ -114,7 +114,7 @@ def test_a_second_run_measures_nothing_again(finished):
 
 def test_an_interrupted_run_goes_on_and_fresh_starts_anew(monkeypatch, tmp_path):
     monkeypatch.setattr(rivals, "all_rivals", contestants)
-    right, calls, notes = mel._Run.measure_group, [], []
+    right, calls, notes = mel.Run.measure_group, [], []
 
     def interrupted(self, group, group_s):
         calls.append(group)
@@ -122,7 +122,7 @@ def test_an_interrupted_run_goes_on_and_fresh_starts_anew(monkeypatch, tmp_path)
             raise KeyboardInterrupt
         return right(self, group, group_s)
 
-    monkeypatch.setattr(mel._Run, "measure_group", interrupted)
+    monkeypatch.setattr(mel.Run, "measure_group", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     kept = (tmp_path / "r.jsonl").read_bytes()
@@ -305,6 +305,73 @@ def test_the_command_hands_on_what_it_was_given(monkeypatch, tmp_path):
     assert asked["effort"].name == "quick" and asked["effort"].budget_s == 9
 
 
+def test_a_device_can_be_asked_for(monkeypatch):
+    done = CliRunner().invoke(cli.main, ["profile", "--only", "mel", "--device", "cuda"])
+    assert done.exit_code == 2 and "check the driver with nvidia-smi" in done.output
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for device, devices in (("all", ("cpu", "cuda")), ("cpu", ("cpu",)), ("cuda", ("cuda",))):
+        contest = mel.make_contest(mel.FULL, ["CHORD"], [1], device=device)
+        assert contest.devices == devices == tuple(dict.fromkeys(group.device for group in contest.groups()))
+
+
+def test_of_the_gpu_alone_nothing_is_done_on_the_cpu(monkeypatch, tmp_path):
+    groups, tasks = [], []
+    monkeypatch.setattr(mel.Run, "add_group", lambda self, group: groups.append(group))
+    monkeypatch.setattr(mel.Run, "add_roofs", lambda self, threads, device: tasks.append(device))
+    monkeypatch.setattr("triadbench.kernels.available_backends", lambda: dict.fromkeys(("cuda", "numba")))
+    monkeypatch.setattr(own_backends, "_add_warm_start", lambda store, name, times: tasks.append(name))
+    monkeypatch.setattr(own_backends, "static_tasks", lambda store, given: tasks.extend(given) or [])
+    contest = mel_records.Contest(("CHORD",), (1,), (1, 2), ("cuda",))
+    mel.measure(tmp_path / "r.jsonl", contest, mel.FULL)
+    assert groups == [mel_records.Group("CHORD", 1, 2, "cuda")] and tasks == ["cuda", "cuda"]
+
+
+def test_int16_is_a_case_of_its_own(tmp_path):
+    store = mel_records.Store(tmp_path / "r.jsonl", {"gpu": None}, "full", fresh=False)
+    floats = mel_records.Group("CHORD", 1, 1, "cpu")
+    given = {"contestant": "librosa", "spec": "CHORD", "batch": 1, "threads": 1, "device": "cpu", "ours": False}
+    store.add(store.make("mel", given, [1.0]))  # as an earlier version wrote it
+    assert store.has_group(floats, ["librosa"]) and not store.has_group(floats._replace(dtype="int16"), ["librosa"])
+    store.add(
+        store.make("mel", {**given, "dtype": "int16"}, [2.0]), store.make("mel", {**given, "dtype": "float32"}, [3.0])
+    )
+    assert store.has_group(floats._replace(dtype="int16"), ["librosa"])
+    shown = store.current(mel_records.Contest(("CHORD",), (1,), (1,)))
+    assert sorted(record["samples"] for record in shown) == [[2.0], [3.0]]
+    larger = floats._replace(batch=8)
+    assert [store.predict_s(larger._replace(dtype=d), "librosa") for d in ("float32", "int16")] == [0.008, 0.016]
+
+
+def test_int16_is_converted_within_the_call_or_taken_as_it_is(monkeypatch, tmp_path):
+    seen = []
+
+    def noting(spec, example, threads):
+        right = cases.torchaudio_mel(spec)
+        return lambda waveform: (seen.append((example.dtype, waveform.dtype)), right(waveform))[1]
+
+    known = {"noting": rivals.Rival("noting", "", noting), "ours: numba": EVERY["ours: numba"]}
+    store = mel_records.Store(tmp_path / "r.jsonl", mel_records.environment(known), "smoke", fresh=True)
+    group = mel_records.Group("WHISPER", 2, 1, "cpu", "int16")
+    timed = {
+        r["parameters"]["contestant"]: r for r in mel.Run(store, known, mel.SMOKE, [group]).measure_group(group, 1.0)
+    }
+    assert set(seen) == {(torch.float32, torch.float32)}
+    assert all(record["error"]["rms_relative"] < 1e-5 for record in timed.values()) and set(timed) == set(known)
+    assert {record["bytes_moved"] for record in timed.values()} == {2 * (64_000 * 2 + 80 * 401 * 4)}
+
+
+def test_large_batches_repeat_the_clips(monkeypatch, tmp_path):
+    monkeypatch.setattr(mel, "_DIFFERENT_CLIPS", 2)
+    known = {"torchaudio eager": EVERY["torchaudio eager"]}
+    store = mel_records.Store(tmp_path / "r.jsonl", mel_records.environment(known), "smoke", fresh=True)
+    group = mel_records.Group("WHISPER", 5, 1, "cpu")
+    run = mel.Run(store, known, mel.SMOKE, [group])
+    [waveform], expected = run._inputs(group)
+    assert len(waveform) == len(expected) == 5 and waveform[0].equal(waveform[4]) and not waveform[0].equal(waveform[1])
+    assert run.measure_group(group, 1.0)[0]["name"] == "mel"
+
+
 def test_a_folder_for_records_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         profile_command.run_mel(tmp_path / "p.html", tmp_path, CONTEST, mel.SMOKE)
@@ -330,7 +397,7 @@ def test_slow_calls_are_foreseen_from_smaller_batches(finished, tmp_path):
 def test_a_call_that_turns_out_slow_is_not_sampled(monkeypatch, tmp_path):
     def slow(spec, waveform, threads):
         right = cases.torchaudio_mel(spec)
-        return lambda: (time.sleep(0.3), right(waveform))[1]
+        return lambda waveform: (time.sleep(0.3), right(waveform))[1]
 
     known = {"slow": rivals.Rival("slow", "sleeps", slow), "torchaudio eager": EVERY["torchaudio eager"]}
     monkeypatch.setattr(rivals, "all_rivals", lambda: known)
