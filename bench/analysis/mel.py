@@ -27,9 +27,14 @@ class Case(NamedTuple):
         return "GPU" if self.device == "cuda" else f"{self.threads} thread{'s' if self.threads > 1 else ''}"
 
     @property
+    def samples(self) -> str:
+        """Their format where it is not float32, as " int16"."""
+        return "" if self.dtype == "float32" else f" {self.dtype}"
+
+    @property
     def label(self) -> str:
-        """As "ORIGINAL x64, 2 threads", or "ORIGINAL x64, GPU, int16"."""
-        return f"{self.spec} x{self.batch}, {self.place}" + (f", {self.dtype}" if self.dtype != "float32" else "")
+        """As "ORIGINAL x64, 2 threads", or "ORIGINAL x64 int16, GPU"."""
+        return f"{self.spec} x{self.batch}{self.samples}, {self.place}"
 
 
 def case(fields: dict) -> Case:
@@ -81,11 +86,8 @@ def rows(records: list[dict]) -> list[dict]:
                 "first_in_process": record["first_in_process"],
             }
         )
-    eager = {
-        (case(row), bool(row["graph_of"])): row["p50_ms"]
-        for row in timings
-        if EAGER in (row["contestant"], row["graph_of"])
-    }
+    eagers = [row for row in timings if EAGER in (row["contestant"], row["graph_of"])]
+    eager = {(case(row), bool(row["graph_of"])): row["p50_ms"] for row in eagers}
     for row in timings:
         here = eager.get((case(row), bool(row["graph_of"])))
         row["against_eager"] = here / row["p50_ms"] if here else None
@@ -114,10 +116,7 @@ def left_out(records: list[dict]) -> list[dict]:
     every = {case(record["parameters"]) for record in records if "contestant" in record["parameters"]}
     entries = []
     for (contestant, device, reason), cases in grouped.items():
-        names = ", ".join(
-            f"{spec} x{batch}" + (f" {dtype}" if dtype != "float32" else "")
-            for spec, batch, dtype in sorted({(one.spec, one.batch, one.dtype) for one in cases})
-        )
+        names = ", ".join(dict.fromkeys(f"{one.spec} x{one.batch}{one.samples}" for one in sorted(cases)))
         where = "all" if len(cases) == sum(one.device == device for one in every) else names
         entries.append({"contestant": contestant, "device": device, "reason": reason, "cases": where})
     return entries
@@ -190,16 +189,15 @@ def _ours_against_rivals(quiet: list[dict]) -> list[str]:
             for duel in mine
         ]
         names = ", ".join(dict.fromkeys(duel["ours"]["contestant"] for duel in mine))
-        where = f"{here.spec}, {mine[0]['case'].place}" + (f", {here.dtype}" if here.dtype != "float32" else "")
-        sentences.append(f"{where}, {names} runs at {'; '.join(parts)}.")
+        sentences.append(f"{here.spec}{here.samples}, {mine[0]['case'].place}, {names} runs at {'; '.join(parts)}.")
     return sentences
 
 
 def _other_values(timings: list[dict]) -> list[str]:
     """What computes something else has its error beside its speed, and no rank."""
     sentences = []
-    for name in dict.fromkeys(row["contestant"] for row in timings if row["approximate"]):
-        mine = [row for row in timings if row["contestant"] == name]
+    for name in dict.fromkeys(row["graph_of"] or row["contestant"] for row in timings if row["approximate"]):
+        mine = [row for row in timings if name in (row["contestant"], row["graph_of"])]
         speeds = [row["against_eager"] for row in mine if row["against_eager"]]
         errors = span(row["rms_relative"] for row in mine)
         speed = f", at {span(speeds)} times the speed of torchaudio eager" if speeds else ""

@@ -6,22 +6,16 @@ the time does not suffice for has a record with the reason.
 
 import dataclasses
 import time
-from typing import Any
+from statistics import median
 
-from triadbench.bench.analysis import mel as mel_summary
-from triadbench.bench.analysis.summary import number
 from triadbench.bench.gpu.context import Context, gpu_state
 from triadbench.bench.mel import measure, rivals
 from triadbench.bench.mel import records as mel_records
 from triadbench.bench.mel.records import Group, Store
-from triadbench.core.constants import usable_cores
 
-_NAMES = ("ours: cuda", "ours: matmul", "torchaudio eager", "torchaudio compiled", "torch by hand", "MelT", "MelT TF32")
 _CASES = [("ORIGINAL", 512), ("ORIGINAL", 64), ("ORIGINAL", 1)]
-_CASES += [(spec, batch) for batch in (512, 64) for spec in ("CHORD", "WHISPER")] + [
-    ("ORIGINAL", 8),
-    ("ORIGINAL", 2048),
-]
+_CASES += [(spec, batch) for batch in (512, 64) for spec in ("CHORD", "WHISPER")]
+_CASES += [("ORIGINAL", 8), ("ORIGINAL", 2048)]
 _INT16_BATCHES: tuple[int, ...] = (512, 64, 1, 8, 2048)
 _COMPILED = (("ORIGINAL", 512), ("ORIGINAL", 64), ("CHORD", 512), ("WHISPER", 512))
 _COMPILED_NAME = "torchaudio compiled"
@@ -31,8 +25,8 @@ _GROUP_S, _TIMING_S = 10.0, 4.0  # that a group may take before one is known, an
 
 def run(context: Context) -> str:
     """Measure; the line says what our fastest takes for a clip. RuntimeError where one of ours is wrong or fails."""
-    names = (*_NAMES, *(name + rivals.GRAPH for name in _NAMES), *(("ours: numba",) if context.rehearse else ()))
-    contestants = {name: rival for name, rival in rivals.all_rivals().items() if name in names}
+    every, names = rivals.all_rivals(), (*rivals.GRAPHED, *(["ours: numba"] if context.rehearse else []))
+    contestants = {name: rival for name, rival in every.items() if (rival.graph_of or name) in names}
     groups, environment = _groups(context), mel_records.environment(contestants)
     store = Store(context.records, environment, context.effort, fresh=True)
     effort = measure.Effort(context.effort, budget_s=context.left_s(), clips_compared=64)
@@ -65,33 +59,29 @@ def _groups(context: Context) -> list[Group]:
     cases, int16_batches = _CASES, _INT16_BATCHES
     if context.rehearse:
         cases, int16_batches = [("ORIGINAL", 1), ("ORIGINAL", 2), ("CHORD", 1)], (1, 2)
-    # One thread in a rehearsal: several wait for each other wherever other processes keep a core.
-    place: dict[str, Any] = {"threads": 1 if context.rehearse else usable_cores(), "device": context.device}
-    groups = [Group(spec, batch, **place) for spec, batch in cases]
-    return groups + [Group("ORIGINAL", batch, dtype="int16", **place) for batch in int16_batches]
+    # One thread: what other processes do on the other cores disturbs neither a GPU nor a rehearsal.
+    groups = [Group(spec, batch, 1, context.device) for spec, batch in cases]
+    return groups + [Group("ORIGINAL", batch, 1, context.device, "int16") for batch in int16_batches]
 
 
 def _line(store: Store, groups: list[Group], device: str) -> str:
     timed, gaps = store.find("mel"), store.find("mel left out")
-    broken = [gap for gap in gaps if gap["reason"].startswith(("wrong", "failed"))]
-    ours = {gap["parameters"]["contestant"]: gap["reason"] for gap in broken}
-    ours = {name: reason for name, reason in ours.items() if name.startswith("ours")}
-    if device == "cuda" and not store.find("mel", contestant="ours: cuda"):
-        ours["ours: cuda"] = next(g["reason"] for g in gaps if g["parameters"]["contestant"] == "ours: cuda")
+    broken = {gap["parameters"]["contestant"]: gap["reason"] for gap in gaps}
+    broken = {name: why for name, why in broken.items() if why.startswith(("wrong", "failed"))}
+    ours = [f"{name}: {why}" for name, why in broken.items() if name.startswith("ours")]
+    if not timed or device == "cuda" and not store.find("mel", contestant="ours: cuda"):
+        names = [(gap["parameters"]["contestant"], gap["reason"]) for gap in gaps]
+        ours += dict.fromkeys(f"{name}: {why}" for name, why in names if name in ("ours: cuda", "all"))
     if ours:
-        raise RuntimeError("; ".join(f"{name}: {reason}" for name, reason in ours.items()))
-    rows = mel_summary.rows(timed)
-    duel = mel_summary.duels(rows)[0]
-    mine, here = duel["ours"], [row for row in rows if mel_summary.case(row) == duel["case"]]
-    how = "graph replays" if mine["graph_of"] else "calls"
-    line = (
-        f"{duel['case'].label}: {mine['contestant']} {number(1e3 * mine['p50_ms'] / mine['batch'])} us a clip by {how}"
-    )
-    for name in (mel_summary.EAGER, _COMPILED_NAME):
-        for row in here:
-            if name == (row["graph_of"] if mine["graph_of"] else row["contestant"]):
-                line += f", {number(row['p50_ms'] / mine['p50_ms'], 2)} x {name}"
-    measured = {mel_summary.case(row) for row in rows}
-    line += f"; {len(measured)} of {len(groups)} cases measured"
-    names = dict.fromkeys(gap["parameters"]["contestant"] for gap in broken)
-    return line + (f"; wrong or failed: {', '.join(names)}" if names else "")
+        raise RuntimeError("; ".join(ours))
+    cases = dict.fromkeys(tuple(record["parameters"][name] for name in Group._fields) for record in timed)
+    case = Group(*next(iter(cases)))
+    found = store.find("mel", **case._asdict())
+    clip_us = {r["parameters"]["contestant"]: 1e3 * median(r["samples"]) / case.batch for r in found}
+    how = rivals.GRAPH if any(name.endswith(rivals.GRAPH) for name in clip_us) else ""
+    mine = min((name for name in clip_us if name.startswith("ours") and name.endswith(how)), key=lambda n: clip_us[n])
+    line = f"{case.spec} {case.batch}: {clip_us[mine]:.3g} us a clip ({mine})"
+    for name in (name + how for name in ("torchaudio eager", _COMPILED_NAME)):
+        line += f", {clip_us[name] / clip_us[mine]:.3g} x {name}" if name in clip_us else ""
+    line += f"; {len(cases)} of {len(groups)} cases measured"
+    return line + (f"; wrong or failed: {', '.join(broken)}" if broken else "")

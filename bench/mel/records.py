@@ -118,11 +118,8 @@ class Store:
             chosen = all(parameters[key] in values for key, values in choices.items() if key in parameters)
             if chosen or kind not in ("mel", "mel roof"):
                 fixed = {"ours", "seed", "dtype"}
-                case = (
-                    kind,
-                    dtype_of(parameters),
-                    *((key, parameters[key]) for key in sorted(parameters.keys() - fixed)),
-                )
+                names = sorted(parameters.keys() - fixed)
+                case = (kind, dtype_of(parameters), *((key, parameters[key]) for key in names))
                 latest.pop(case, None)
                 latest[case] = record
         return list(latest.values())

@@ -21,21 +21,9 @@ from triadbench.bench import machine
 from triadbench.bench.cases import torchaudio_mel
 from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
 
-_GRAPHED = (
-    "ours: cuda",
-    "ours: matmul",
-    "torchaudio eager",
-    "torchaudio compiled",
-    "torch by hand",
-    "MelT",
-    "MelT TF32",
-)
-_MELT = (
-    "after MelT (arXiv:2606.01009): one dense product of the frames with a windowed sine and cosine at the middle of "
-    "each mel band, squares added"
-)
-_OTHER_VALUES: dict[str, Any] = {"approximate": True, "tolerance": 1e300}
-_OTHER_VALUES |= {"tolerance_reason": "none: it samples the spectrum at one frequency a band"}
+GRAPHED: tuple[str, ...] = ("ours: cuda", "ours: matmul", "torchaudio eager", "torchaudio compiled", "torch by hand")
+GRAPHED += ("MelT", "MelT TF32")
+_MELT = "after MelT (arXiv:2606.01009): one dense product of the frames with a windowed sine and cosine a mel band"
 
 
 def lacks_plain_settings(spec: MelSpec) -> str | None:
@@ -106,6 +94,11 @@ def all_rivals() -> dict[str, Rival]:
     torchaudio = functools.partial(
         Rival, modules=("torchaudio",), packages=("torch", "torchaudio"), unsupported=lambda spec: None
     )
+    other: dict[str, Any] = {
+        "approximate": True,
+        "tolerance_reason": "none: it samples the spectrum at one frequency a band",
+    }
+    melt: Callable[..., Rival] = functools.partial(Rival, packages=("torch",), tolerance=1e300, **other)
     what = "torchaudio.transforms.MelSpectrogram as it is"
     eager = torchaudio("torchaudio eager", what, _torchaudio(lambda module: module), baseline=True)
     others = [
@@ -124,13 +117,8 @@ def all_rivals() -> dict[str, Rival]:
             _prepare_by_hand,
             packages=("torch",),
         ),
-        *(
-            Rival(f"MelT{more}", f"{_MELT}{how}", prepare, packages=("torch",), devices=devices, **_OTHER_VALUES)
-            for more, how, prepare, devices in (
-                ("", "", _prepare_melt, ("cpu", "cuda")),
-                (" TF32", ", in TF32", _prepare_melt_tf32, ("cuda",)),
-            )
-        ),
+        melt("MelT", _MELT, _prepare_melt),
+        melt("MelT TF32", f"{_MELT}, in TF32", functools.partial(_prepare_melt, tf32=True), devices=("cuda",)),
         Rival(
             "librosa",
             "librosa.feature.melspectrogram of the whole batch, numpy's FFT",
@@ -181,7 +169,7 @@ def all_rivals() -> dict[str, Rival]:
         ),
     ]
     every = (*ours, eager, *others)
-    graphs = [_graphed(rival) for rival in every if rival.name in _GRAPHED]
+    graphs = [_graphed(rival) for rival in every if rival.name in GRAPHED]
     return {rival.name: rival for rival in (*every, *graphs)}
 
 
@@ -314,8 +302,8 @@ def _prepare_by_hand(spec, waveform, threads):
     return _without_gradient(compute)
 
 
-def _prepare_melt(spec, waveform, threads):
-    """Augusto Camargo and Marcelo Finger, MelT, 2026 (arXiv:2606.01009), as its idea is described; not their code."""
+def _prepare_melt(spec, waveform, threads, tf32=False):
+    """The idea of Augusto Camargo and Marcelo Finger's MelT (arXiv:2606.01009), not their code."""
     centres = spec.mel_points()[1:-1, None]
     angle = 2 * np.pi * centres * np.arange(spec.n_fft) / spec.sample_rate
     # On white noise a band then has the power of its filter.
@@ -325,23 +313,14 @@ def _prepare_melt(spec, waveform, threads):
 
     def compute(waveform):
         padded = torch.nn.functional.pad(waveform[:, None], (edge, edge), mode="reflect")[:, 0]
-        parts = torch.matmul(padded.unfold(1, spec.n_fft, spec.hop_length), basis).square_()
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        try:
+            parts = torch.matmul(padded.unfold(1, spec.n_fft, spec.hop_length), basis).square_()
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = False
         return (parts[..., :n_mels] + parts[..., n_mels:]).transpose(1, 2)
 
     return _without_gradient(compute)
-
-
-def _prepare_melt_tf32(spec, waveform, threads):
-    compute = _prepare_melt(spec, waveform, threads)
-
-    def with_tf32(waveform):
-        torch.backends.cuda.matmul.allow_tf32 = True
-        try:
-            return compute(waveform)
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = False
-
-    return with_tf32
 
 
 # ---- librosa and what takes its names of the settings
@@ -391,17 +370,12 @@ def _prepare_dali(spec, waveform, threads):
     from nvidia.dali import fn, pipeline_def
 
     on_gpu = waveform.device.type == "cuda"
-    clips = [waveform]
+    clips: list[Any] = [None]
     options = {"batch_size": len(waveform), "num_threads": threads, "device_id": 0 if on_gpu else None}
 
     @pipeline_def(**options, exec_pipelined=False, exec_async=False, prefetch_queue_depth=1)
     def mel_pipeline():
-        source = {
-            "source": lambda: clips[0] if on_gpu else clips[0].numpy(),
-            "batch": True,
-            "no_copy": True,
-            "layout": "t",
-        }
+        source = {"source": lambda: clips[0], "batch": True, "no_copy": True, "layout": "t"}
         signal = fn.external_source(**source, device="gpu" if on_gpu else "cpu")
         window = spec.window_array().astype(np.float32).tolist()
         sizes = {"nfft": spec.n_fft, "window_length": spec.n_fft, "window_step": spec.hop_length, "window_fn": window}
@@ -414,7 +388,7 @@ def _prepare_dali(spec, waveform, threads):
     pipeline.build()
 
     def compute(waveform):
-        clips[0] = waveform
+        clips[0] = waveform if on_gpu else waveform.numpy()
         (mel,) = pipeline.run()
         if on_gpu:
             return torch.from_dlpack(mel.as_tensor())
