@@ -112,6 +112,17 @@ def test_nothing_is_compiled_when_the_time_is_short(gpu, tmp_path):
     assert not select(made, "mel", contestant="torchaudio compiled")
 
 
+@pytest.mark.parametrize(("left_s", "compiled"), [([55, 30, 30], 2), ([55, 20, 20], 1), ([45, 30, 30], 0)])
+def test_compiling_again_takes_less_time(gpu, tmp_path, monkeypatch, left_s, compiled):
+    skipped = []
+    monkeypatch.setattr(stage, "_COMPILED", (("ORIGINAL", 2), ("ORIGINAL", 1)))
+    monkeypatch.setattr(measure.Run, "measure_group", lambda self, group, group_s, skip: skipped.append(skip) or [])
+    monkeypatch.setattr(Context, "left_s", lambda self: left_s[min(len(skipped), 2)])
+    monkeypatch.setattr(stage, "_line", lambda *given: "")
+    stage.run(context(tmp_path))
+    assert [not skip for skip in skipped[:2]].count(True) == compiled
+
+
 def test_ours_failing_fails_the_stage(gpu, tmp_path, monkeypatch):
     def broken(spec, waveform, threads):
         raise RuntimeError("no kernel image")
