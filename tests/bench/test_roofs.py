@@ -58,13 +58,14 @@ def test_warm_starts_are_recorded_once_or_their_reason(monkeypatch, tmp_path):
 
     monkeypatch.setattr(own_backends, "measure_warm_start", measure)
     store = Store(tmp_path / "r.jsonl", {"gpu": None}, "full", fresh=False)
-    assert own_backends.warm_start_tasks(store, 0) == []
-    for task in own_backends.warm_start_tasks(store, 2):
+    assert own_backends.warm_start_tasks(store, 0, ["cpu"]) == []
+    for task in own_backends.warm_start_tasks(store, 2, ["cpu"]):
         task()
     made = {record["parameters"]["backend"]: record for record in store.find(own_backends.WARM_START)}
     assert made["torchaudio"]["samples"] == [250.0, 250.0] and made["torchaudio"]["unit"] == "ms"
     assert made["matmul"]["samples"] == [] and made["matmul"]["reason"] == "first line no memory"
-    assert own_backends.warm_start_tasks(store, 2) == []
+    assert own_backends.warm_start_tasks(store, 2, ["cpu"]) == []
+    assert own_backends.warm_start_tasks(store, 2, ["cuda"]) == []
 
 
 def test_a_compiler_that_is_missing_is_recorded_once(monkeypatch, tmp_path):
