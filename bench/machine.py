@@ -37,6 +37,10 @@ class ProcessError(Exception):
     """A process failed; the last line of its complaint."""
 
 
+REHEARSAL = "TRIADBENCH_REHEARSAL"
+"""Environment variable: where it is set, every record says that it is of a rehearsal."""
+
+
 def environment() -> dict:
     """The environment block of a record: plain JSON values, None where a thing is absent or cannot be known.
 
@@ -63,6 +67,7 @@ def environment() -> dict:
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "gpu": torch.cuda.get_device_name(0) if has_gpu else None,
         "gpu_driver": _gpu_driver() if has_gpu else None,
+        **({"rehearsal": True} if REHEARSAL in os.environ else {}),
     }
 
 

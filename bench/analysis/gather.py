@@ -38,16 +38,19 @@ class Machine:
     Attributes:
         key: (CPU, usable cores, GPU).
         records: of each case the latest, in the order of the files.
+        rehearsal: these records are of rehearsals, which stay apart: their figures say nothing.
     """
 
     key: tuple
     records: list[dict] = field(default_factory=list)
+    rehearsal: bool = False
 
     @property
     def label(self) -> str:
         """As "AMD EPYC, 2 cores, no GPU"."""
         cpu, cores, gpu = self.key
-        return f"{cpu or 'unknown CPU'}, {cores or '?'} cores, {gpu or 'no GPU'}"
+        where = f"{cpu or 'unknown CPU'}, {cores or '?'} cores, {gpu or 'no GPU'}"
+        return f"{where} (a rehearsal)" if self.rehearsal else where
 
     @property
     def has_gpu(self) -> bool:
@@ -60,7 +63,7 @@ class Gathered:
     """What record files hold.
 
     Attributes:
-        machines: the one with most kinds of records first.
+        machines: the one with most kinds of records first, rehearsals last.
         accuracy: results of trained networks, which depend on no machine.
         problems: lines that are no record, as "records.jsonl:7: not JSON (...)".
         files: name and number of records of each file that has some.
@@ -182,11 +185,17 @@ def _accuracies(path: Path, problems: list[str]) -> tuple[list[dict], list[str]]
 def _by_machine(timings: list[dict]) -> list[Machine]:
     of_machine: dict[tuple, list[dict]] = {}
     for record in timings:
-        key = tuple(_hashable(record["environment"].get(name)) for name in ("cpu", "cores_usable", "gpu"))
-        of_machine.setdefault(key, []).append(record)
-    machines = [Machine(key, latest(read)) for key, read in of_machine.items()]
-    kinds = {machine.key: len({record["name"] for record in machine.records}) for machine in machines}
-    return sorted(machines, key=lambda m: (not m.has_gpu, -kinds[m.key], -len(of_machine[m.key]), m.label))
+        environment = record["environment"]
+        key = tuple(_hashable(environment.get(name)) for name in ("cpu", "cores_usable", "gpu"))
+        of_machine.setdefault((key, environment.get("rehearsal") is True), []).append(record)
+    machines = [Machine(key, latest(read), rehearsal) for (key, rehearsal), read in of_machine.items()]
+
+    def order(machine: Machine) -> tuple:
+        kinds = len({record["name"] for record in machine.records})
+        n_read = len(of_machine[machine.key, machine.rehearsal])
+        return machine.rehearsal, not machine.has_gpu, -kinds, -n_read, machine.label
+
+    return sorted(machines, key=order)
 
 
 def _last_of_each(entries: Iterable[dict], case: Callable[[dict], Hashable]) -> list[dict]:

@@ -138,7 +138,7 @@ class Run:
         fields |= {"records": str(source), "scratch": str(place), "started": begun}
         environment = {**os.environ, **_ENVIRONMENT, "TMPDIR": str(place)}
         if self.rehearse:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+            environment |= {"CUDA_VISIBLE_DEVICES": "", machine.REHEARSAL: "1"}
         command = workers.module_command(f"{_HERE}.stage", module, json.dumps(fields))
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         process = subprocess.Popen(command, **pipes, start_new_session=True, env=environment)

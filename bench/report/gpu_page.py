@@ -23,7 +23,6 @@ def chapter(records: list[dict]) -> Markup:
     counted = [record for record in select(records, "gpu counters") if record.get("metrics")]
     return render(
         "gpu.html",
-        rehearsal=any(record.get("effort") == "rehearsal" for record in stages),
         findings=findings(records),
         stages=stages,
         roofs=[roof(record) for record in select(records, "gpu roof") if record["samples"]],

@@ -30,7 +30,7 @@ def write_pictures(record_paths: Sequence[Path] | None, folder: Path) -> list[st
     """
     from triadbench.core.files import atomic_path
 
-    machines = gather.gather(record_paths).machines
+    machines = [machine for machine in gather.gather(record_paths).machines if not machine.rehearsal]
     paths = []
     for machine in machines:
         place = folder if len(machines) == 1 else folder / re.sub(r"[^a-z0-9]+", "-", machine.label.lower()).strip("-")

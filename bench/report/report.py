@@ -31,6 +31,7 @@ from triadbench.bench.report.page import Chapter, environment, page, render
 
 _CARD = Markup('<div class="card"><p>{}</p></div>')
 TITLE = "Why was it only twice as fast?"
+_REHEARSAL = "A rehearsal: it shows that every stage of the GPU run works, and its figures say nothing."
 
 
 class _Part(NamedTuple):
@@ -97,13 +98,18 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
     # Without a timing there is still accuracy to show, and the original's published figures.
     for machine in gathered.machines or [gather.Machine(("no timing in these records", None, None))]:
         sentences = story.tell(machine.records, machine.has_gpu)
+        if machine.rehearsal:
+            sentences = [{"key": "rehearsal", "text": _REHEARSAL, "numbers": {}, "missing": None}]
         chapters, missing = _chapters(machine, gathered, sentences, problems)
         label = machine.label if machine.records else "no machine: these records hold no timing"
         pages.append((label, chapters))
         entry = {"label": machine.label, "records": len(machine.records), "story": sentences}
         machines.append(entry | {"chapters": [chapter.id for chapter in chapters], "missing": missing})
-    total, count = sum(len(machine.records) for machine in gathered.machines), len(gathered.machines)
-    lead = f"The training study, explained and beaten: {total:,} records of {count} machine{'s' * (count != 1)}."
+    counts = [len(machine.records) for machine in gathered.machines if not machine.rehearsal]
+    lead = "The training study, explained and beaten: "
+    lead += f"{sum(counts):,} records of {len(counts)} machine{'s' * (len(counts) != 1)}."
+    if gathered.machines and not counts:
+        lead = _REHEARSAL
     with atomic_path(Path(out)) as temporary:
         # A name may hold half a character, which UTF-8 cannot write.
         temporary.write_text(page(TITLE, lead, pages), encoding="utf-8", errors="backslashreplace")
@@ -132,7 +138,7 @@ def _chapters(
     chapters = [Chapter("story", "What was found", render("story.html", sentences=sentences))]
     missing = []
 
-    def add(chapter_id: str, title: str, build: Callable[[], str], command: str = "") -> None:
+    def add(chapter_id: str, title: str, build: Callable[[], str], command: str = "", notice: str = "") -> None:
         try:
             body = build()
         # Records are files from anywhere: what a chapter stumbles over is said, and the others are still worth reading.
@@ -140,7 +146,9 @@ def _chapters(
             line = f"chapter “{title}”: its records are not as they should be ({type(error).__name__}: {error})"
             problems.append(f"{machine.label}: {line}")
             body = _CARD.format(Markup("{}.").format(line))
-        if not body and command:
+        if body and notice:
+            body = notice + body
+        if not body and command and not machine.rehearsal:
             missing.append(f"{title}: {command}")
             words = Markup("Not measured on this machine. <code>{}</code> makes the records.")
             body = _CARD.format(words.format(command))
@@ -153,11 +161,12 @@ def _chapters(
         others = [record for record in others if not part.owns(record)]
         # The experiments' chapter has the published figures to show even without records.
         shown = bool(records) or part.id == "experiments"
-        add(part.id, part.title, functools.partial(part.build, records) if shown else str, part.command)
+        notice = _CARD.format(_REHEARSAL) if machine.rehearsal else ""
+        add(part.id, part.title, functools.partial(part.build, records) if shown else str, part.command, notice)
     missing += [
         f"{name}: python cli.py {name}"
         for name in experiment_numbers.NAMES
-        if not any(record["name"] == name for record in machine.records)
+        if not machine.rehearsal and not any(record["name"] == name for record in machine.records)
     ]
     add("accuracy", "What the networks know", lambda: accuracy_page.chapter(gathered.accuracy))
     add("other", "Other records", lambda: render("others.html", records=others) if others else "")

@@ -28,6 +28,7 @@ def test_every_stage_writes_its_result(tmp_path):
     assert {line["effort"] for line in lines if "effort" in line} <= {"rehearsal", "smoke"}
     # Nothing in them may be taken for a GPU's figure.
     assert not any(line["environment"].get("gpu") for line in lines)
+    assert all(line["environment"].get("rehearsal") for line in lines)
     assert not any('"cuda"' in json.dumps(line["parameters"]) for line in lines if line["samples"])
     for name in ("pytest", "soundfile", "soxr", "psutil"):
         assert any(line.startswith(f"{name}: ") for line in result["missing"]), result["missing"]

@@ -95,7 +95,3 @@ def test_the_picture_shows_what_the_gpu_told():
 def test_a_training_on_a_cpu_says_so():
     entry = {**TRAINING, "parameters": {**TRAINING["parameters"], "device": "cpu"}}
     assert "on the CPU" in gpu_page.findings([entry])[0]
-
-
-def test_a_rehearsal_says_that_its_figures_say_nothing():
-    assert "A rehearsal on the CPU" in gpu_page.chapter([stage("mel", summary="done") | {"effort": "rehearsal"}])

@@ -91,6 +91,23 @@ def test_without_arguments_records_and_runs_are_read_and_trials_in_progress_are_
     assert result["problems"] == [] and result["passed_over"] == ["log.jsonl"]
 
 
+def test_no_figure_of_a_rehearsal_looks_like_a_result(cpu_file, tmp_path):
+    """It stays apart from what the same machine measured, is shown last, and every chapter says what it is."""
+    rehearsed = [
+        {**record, "environment": {**record["environment"], "rehearsal": True}} for record in made.everything()
+    ]
+    file = made.write(rehearsed, tmp_path / "rehearsed.jsonl")
+    real, rehearsal = write_report([file, cpu_file], tmp_path / "r.html")["machines"]
+    assert real == write_report([cpu_file], tmp_path / "one.html")["machines"][0]
+    assert rehearsal["label"] == f"{real['label']} (a rehearsal)" and rehearsal["missing"] == []
+    assert [sentence["key"] for sentence in rehearsal["story"]] == ["rehearsal"]
+    write_report([file], tmp_path / "alone.html")
+    page = (tmp_path / "alone.html").read_text()
+    for name in ("story", "mel", "ladder", "experiments"):
+        assert chapter(page, name).count("its figures say nothing") == 1, name
+    assert "explained and beaten" not in page
+
+
 # --- what the page says ----------------------------------------------------------------------------------------------
 
 
