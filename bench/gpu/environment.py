@@ -53,7 +53,12 @@ def _describe(device: str) -> dict:
         values_of = {name: getattr(properties, name) for name in dir(properties) if not name.startswith("_")}
         card = {name: value for name, value in values_of.items() if isinstance(value, int | float | str)}
     libraries = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "nvjitlink": _nvjitlink()}
-    found = {"programs": programs, "packages": packages, "libraries": libraries, "nvvm_missing": lacks.why_no_nvvm()}
+    found = {
+        "programs": programs,
+        "packages": packages,
+        "libraries": libraries,
+        "not_compiled": lacks.why_no_compiler(),
+    }
     return {"nvidia_smi": told, "state": gpu_state(), "properties": card, **found}
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 
+from triadbench.bench import records
 from triadbench.bench.gpu import tools
 from triadbench.bench.gpu.context import Context
 from triadbench.kernels import SPECS
@@ -36,10 +37,10 @@ def run(context: Context) -> str:
     lacks += [f"{name}: {what}" for name, what in TOOLS.items() if not (gpu_compile.tool(name) or tools.find(name))]
     if (reason := why_no_provider()) is not None:
         lacks.append(f"ONNX Runtime's CUDA provider ({reason}): the card's command, infer --provider cuda, is unproven")
-    if (reason := why_no_nvvm()) is not None:
+    if (reason := why_no_compiler()) is not None:
         absent = ", ".join(_not_compiled())
-        what = f"these run nowhere: {absent}" if absent else "all are there"
-        lacks.append(f"NVVM ({reason}): our GPU kernel runs from prebuilt programs alone; {what}")
+        what = f"not there, so not run: {absent}" if absent else "all are there"
+        lacks.append(f"numba's compiler for GPUs ({reason}): our kernel runs from prebuilt programs alone; {what}")
     told = {"gpu": torch.cuda.is_available(), "environment": context.environment, "lacks": lacks}
     return json.dumps(told)
 
@@ -50,7 +51,7 @@ def _not_compiled() -> list[str]:
     for (name, spec), dtype in itertools.product(SPECS.items(), ("float32", "int16")):
         try:
             gpu_compile.ptx(mel_cuda.plan_for(spec, in_dtype=dtype))
-        except Exception:  # what a missing NVVM raises is of several kinds, and the reason is told already
+        except Exception:  # what is missing raises errors of several kinds, and the reason is told already
             absent.append(f"{name} {dtype}")
     return absent
 
@@ -65,12 +66,16 @@ def why_no_provider() -> str | None:
     return None if "CUDAExecutionProvider" in providers else f"onnxruntime has {', '.join(providers)}"
 
 
-def why_no_nvvm() -> str | None:
-    """Why numba cannot compile for a GPU; None if it can."""
-    try:
-        from numba.cuda.cudadrv.nvvm import NVVM
+def why_no_compiler() -> str | None:
+    """Why numba cannot compile for a GPU, as without NVVM or with a numpy that it does not know; None if it can."""
 
-        NVVM()
-    except Exception as error:  # numba-cuda's, of several kinds
-        return " ".join(str(error).split())[:200] or type(error).__name__
+    def nothing() -> None:
+        pass
+
+    try:
+        from numba import cuda
+
+        cuda.compile(nothing, "void()", device=False, abi="numba", cc=gpu_compile.OLDEST, output="ptx")
+    except Exception as error:  # of several kinds
+        return records.reason_of(error)
     return None

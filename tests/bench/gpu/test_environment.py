@@ -71,14 +71,14 @@ def test_what_is_missing_is_named_with_what_that_changes(context, monkeypatch):
     monkeypatch.setattr(lacks.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(lacks.tools, "find", lambda name: None)
     monkeypatch.setattr(lacks.gpu_compile, "tool", lambda name: None)
-    monkeypatch.setattr(lacks, "why_no_nvvm", lambda: "libNVVM is not available")
+    monkeypatch.setattr(lacks, "why_no_compiler", lambda: "libNVVM is not available")
     monkeypatch.setattr(lacks.gpu_compile, "ptx", ptx)
     monkeypatch.setattr(lacks, "why_no_provider", lambda: "onnxruntime has CPUExecutionProvider")
     lines = json.loads(lacks.run(context))["lacks"]
     assert absent <= {line.partition(":")[0] for line in lines}
     assert any("libNVVM is not available" in line and "all are there" in line for line in lines)
     prebuilt = False
-    assert "run nowhere: CHORD int16" in json.loads(lacks.run(context))["lacks"][-1]
+    assert "not there, so not run: CHORD int16" in json.loads(lacks.run(context))["lacks"][-1]
     assert any("infer --provider cuda" in line and "unproven" in line for line in lines)
 
 
