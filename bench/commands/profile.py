@@ -31,7 +31,11 @@ PARTS = ("mel", "layers", "pipeline", "lines")
 @click.option("--threads", callback=console.integers, metavar="N,N", help="Thread counts.  [default: 1 and all cores]")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "all"]), help="Of the mel groups.  [default: all]")
 @click.option(
-    "--budget", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Time to aim at for the mel groups."
+    "--budget",
+    type=click.FloatRange(1, 86_400),
+    callback=console.finite,
+    metavar="SECONDS",
+    help="Time to aim at for the mel groups.",
 )
 @click.option("--fresh", is_flag=True, help="Measure again what the records hold already.")
 @click.option("--out", type=_PATH, help="HTML page to write.  [default: runs/profile/profile.html, or PART.html]")

@@ -237,7 +237,12 @@ def run(study: Study, names: tuple[str, ...] = tuple(STEPS), steps: Mapping[str,
 @click.option("--quick", is_flag=True, help="Few clips, trials and epochs: minutes, and labelled as short.")
 @click.option("--gpu", is_flag=True, help="Everything that a GPU must show, in minutes, with a limit for every stage.")
 @click.option("--rehearse", is_flag=True, help="With --gpu: every stage tiny, on the CPU.")
-@click.option("--seconds", type=click.FloatRange(10), help="No trial or step begins later.  [--gpu: of all, 480]")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(10),
+    callback=console.finite,
+    help="No trial or step begins later.  [--gpu: of all, 480]",
+)
 @click.option("--step", "steps", multiple=True, metavar="STEP", help="One step alone; repeat for more.  [default: all]")
 @device_option
 @data_option

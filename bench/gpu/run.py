@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -65,7 +66,7 @@ class Run:
         self.results: list[dict] = []
         self.lacks: list[str] = []
         self._environment: dict = {}
-        self._names: list[str] = []
+        self.names: list[str] = []
         self._logs: dict[str, bytearray] = {}
         self._written = 0
 
@@ -79,7 +80,7 @@ class Run:
         with tempfile.TemporaryDirectory(prefix="triadbench-", ignore_cleanup_errors=True) as scratch:
             if prepare is not None:
                 self._prepare(prepare, stages, Path(scratch))
-            self._names = list(stages)
+            self.names = list(stages)
             for index, (name, stage) in enumerate(stages.items()):
                 shares = sum(later.share for later in list(stages.values())[index:])
                 limit_s = self._left_s() * stage.share / shares
@@ -181,7 +182,7 @@ class Run:
 
     def write(self, running: str = "", interrupted: bool = False) -> None:
         """Bring summary and log up to date; a reader never sees half of one. Nothing before the first stage."""
-        if not self._names:
+        if not self.names:
             return
         log = b"".join(f"===== {name}\n".encode() + bytes(end) + b"\n" for name, end in self._logs.items())
         with self._noted():
@@ -193,9 +194,9 @@ class Run:
     def text(self, running: str = "", interrupted: bool = False) -> str:
         """The summary."""
         rows = {row["stage"]: [row["status"], row["seconds"], row["limit_s"], _said(row)] for row in self.results}
-        for name in self._names:
+        for name in self.names:
             rows.setdefault(name, ["running" if name == running else "not begun", None, None, ""])
-        state = "interrupted" if interrupted else "running" if len(self.results) < len(self._names) else "ended"
+        state = "interrupted" if interrupted else "running" if len(self.results) < len(self.names) else "ended"
         what = "Rehearsal on the CPU" if self.rehearse else "GPU run"
         gpu = self._environment.get("gpu")
         head = f"{what}{f' on {gpu}' if gpu else ''}, begun {self._begun_at}: {state} after {self.elapsed_s():.0f} s"
@@ -248,6 +249,11 @@ def _outcome(code: int, ended: bool, path: Path, log: bytearray) -> dict:
     return {"status": "failed", "reason": told.get("reason") or f"exit code {code}: {last}"}
 
 
+def _stop(number: int, _: object) -> None:
+    """SIGTERM, as `timeout` sends it, leaves a summary and no process, as Ctrl-C does."""
+    sys.exit(128 + number)
+
+
 def run(
     folder: Path,
     seconds: float,
@@ -269,14 +275,22 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise UserError(f"{folder} is not empty, and a GPU run is one whole; choose a new folder with --out")
+        (folder / "records.jsonl").touch(exist_ok=False)  # from here on the folder is this run's
     except OSError as error:
         raise UserError(f"{folder}: cannot be used ({error.strerror}); choose another --out") from error
     gpu_run = Run(folder, seconds, rehearse, note)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         gpu_run.stages(stages, prepare)
     except BaseException:
         gpu_run.write(interrupted=True)
+        if not gpu_run.names:  # no stage has begun: nothing is left of this run
+            with contextlib.suppress(OSError):
+                (folder / "records.jsonl").unlink()
+                folder.rmdir()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     gpu_run.write()
     result = {"folder": str(folder), "seconds": round(gpu_run.elapsed_s(), 1), "limit_s": seconds}
     result |= {"rehearsal": rehearse, "missing": gpu_run.lacks, "stages": gpu_run.results}

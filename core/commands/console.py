@@ -6,6 +6,7 @@ Only light imports: `--help` must not wait for torch.
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import sys
 import time
@@ -28,6 +29,13 @@ def integers(context: click.Context, parameter: click.Parameter, text: str | Non
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise click.BadParameter(f"{text!r} must be whole numbers with commas between, as 1,64") from None
+
+
+def finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """An option's callback: refuses "nan" and "inf", which click's ranges let pass."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} must be a finite number")
+    return value
 
 
 _JSON_HELP = "Print one JSON object on stdout (nothing if the work fails)."

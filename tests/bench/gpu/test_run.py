@@ -177,7 +177,7 @@ def _start(stages_shares, out):
     return process, [int(pid) for pid in pids.read_text().split()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_stage_ends_with_the_run_and_a_summary_stays(stages, tmp_path, number):
     out = tmp_path / "out"
     process, pids = _start(stages, out)
@@ -188,16 +188,16 @@ def test_the_stage_ends_with_the_run_and_a_summary_stays(stages, tmp_path, numbe
     finally:
         process.kill()
     summary = (out / "summary.txt").read_text()
-    assert ("interrupted after" if number == signal.SIGINT else "running after") in summary
+    assert ("running after" if number == signal.SIGKILL else "interrupted after") in summary
     assert re.search(r"^stubborn +(running|not begun)", summary, re.MULTILINE)
     assert re.search(r"^good +not begun", summary, re.MULTILINE)
 
 
-def test_without_a_gpu_one_line_and_an_empty_folder(stages, tmp_path, monkeypatch):
+def test_without_a_gpu_one_line_and_no_folder(stages, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     done = commands.run("study", "--gpu", "--out", tmp_path / "out", code=1)
     commands.assert_one_line(done, "no NVIDIA GPU", "--rehearse")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_missing_is_said_and_a_failure_to_find_out_ends_nothing(stages, tmp_path, monkeypatch):
@@ -218,6 +218,13 @@ def test_a_folder_with_files_is_refused(stages, tmp_path):
         run(tmp_path / "out", stages(good=1))
     with pytest.raises(UserError, match="choose another --out"):
         run(tmp_path / "out/records.jsonl", stages(good=1))
+
+
+def test_a_folder_is_taken_before_the_first_stage(stages, tmp_path):
+    out = tmp_path / "out"
+    take = f"import pathlib\ndef run(context):\n    return str(pathlib.Path({str(out)!r}, 'records.jsonl').exists())\n"
+    (tmp_path / "modules/fake_good.py").write_text(take)
+    assert run(out, stages(good=1))[0]["stages"][0]["summary"] == "True"
 
 
 def test_a_full_disk_ends_no_run(stages, tmp_path, monkeypatch):
@@ -252,6 +259,7 @@ def test_the_command_prints_one_object_and_its_exit_code_tells(stages, tmp_path,
         (("--gpu", "--data", "x"), "--data"),
         (("--gpu", "--step", "ladder"), "ladder"),
         (("--gpu", "--seconds", "1"), "--seconds"),
+        (("--gpu", "--rehearse", "--seconds", "nan"), "finite"),
         (("--rehearse",), "--gpu"),
     ],
 )
