@@ -35,6 +35,9 @@ def kernel(
     from triadbench.kernels import SPECS
     from triadbench.kernels.listing import kernel_listing
 
+    source = click.get_current_context().get_parameter_source("archs")
+    if source is click.core.ParameterSource.COMMANDLINE and not prebuild:
+        raise click.UsageError("--arch goes with --prebuild")
     if prebuild:
         return _prebuild(archs, as_json)
     if spec.upper() not in SPECS:

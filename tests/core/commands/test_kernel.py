@@ -29,6 +29,10 @@ def test_an_unknown_spec_lists_the_known():
     assert "'NOISE' must be one of ORIGINAL, CHORD, WHISPER" in done.stderr
 
 
+def test_a_gpu_is_named_to_prebuild_for():
+    assert "--arch goes with --prebuild" in run("kernel", "--arch", "sm_90", code=2).stderr
+
+
 def test_prebuild_fills_the_folder(tmp_path, monkeypatch):
     """Every spec, for both dtypes, with and without log; the compiler is tried in kernels/gpu/test_prebuilt.py."""
     monkeypatch.setattr(gpu_compile, "PREBUILT", tmp_path / "prebuilt")
