@@ -302,8 +302,8 @@ def _study_gpu(
         console.print_json(result)
     else:
         click.echo(result["summary"])
-        click.echo(f"Everything is in {folder}")
-    context.exit(int(any(stage["status"] != "done" for stage in result["stages"])))
+        click.echo(result["unwritten"] or f"Everything is in {folder}")
+    context.exit(int(bool(result["unwritten"]) or any(stage["status"] != "done" for stage in result["stages"])))
 
 
 _COUNT, _BOTH = click.IntRange(1), click.Choice([*TASKS, "both"])

@@ -64,6 +64,7 @@ class Run:
         self._begun, self._begun_at = time.monotonic(), machine.utc_now()
         self.device = "cpu" if rehearse else "cuda"
         self.results: list[dict] = []
+        self.unwritten: str | None = None
         self.lacks: list[str] = []
         self._environment: dict = {}
         self.names: list[str] = []
@@ -123,7 +124,8 @@ class Run:
         try:
             yield
         except (OSError, UserError) as error:
-            self.note(f"{self.folder}: cannot be written ({error})")
+            self.unwritten = f"{self.folder}: cannot be written ({error})"
+            self.note(self.unwritten)
 
     def _stage(self, name: str, module: str, limit_s: float, scratch: Path, most_bytes: int) -> dict:
         """Run a stage in a process group of its own, which is gone when this returns, `limit_s` seconds from now.
@@ -265,8 +267,8 @@ def run(
     """Run stages in their order, within `seconds`, into `folder`.
 
     Returns:
-        `folder`, `seconds`, `limit_s`, `rehearsal`, `missing` (lines), `stages` (a dictionary each, see `Run`), and
-        `summary`, the text of `summary.txt`.
+        `folder`, `seconds`, `limit_s`, `rehearsal`, `missing` (lines), `stages` (a dictionary each, see `Run`),
+        `unwritten` (None, or why the folder does not hold everything), and `summary`, the text of `summary.txt`.
 
     Raises:
         UserError: a folder that is not empty or cannot be made, or no GPU and no rehearsal.
@@ -293,5 +295,10 @@ def run(
         signal.signal(signal.SIGTERM, before)
     gpu_run.write()
     result = {"folder": str(folder), "seconds": round(gpu_run.elapsed_s(), 1), "limit_s": seconds}
-    result |= {"rehearsal": rehearse, "missing": gpu_run.lacks, "stages": gpu_run.results}
+    result |= {
+        "unwritten": gpu_run.unwritten,
+        "rehearsal": rehearse,
+        "missing": gpu_run.lacks,
+        "stages": gpu_run.results,
+    }
     return {**result, "summary": gpu_run.text()}

@@ -236,6 +236,10 @@ def test_a_full_disk_ends_no_run(stages, tmp_path, monkeypatch):
     result = gpu_run.run(tmp_path / "out", 100, True, stages(good=1), None, said.append)
     assert result["stages"][0]["summary"] == "it went well"
     assert any("No space left" in line for line in said)
+    assert "No space left" in result["unwritten"]
+    monkeypatch.setattr(gpu_run, "run", lambda *arguments: result)
+    done = commands.run("study", "--gpu", "--rehearse", "--out", tmp_path / "out", code=1)
+    assert "No space left" in done.stdout and "Everything is in" not in done.stdout
 
 
 def test_the_command_prints_one_object_and_its_exit_code_tells(stages, tmp_path, monkeypatch):
