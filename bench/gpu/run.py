@@ -199,7 +199,7 @@ class Run:
         for name in self.names:
             rows.setdefault(name, ["running" if name == running else "not begun", None, None, ""])
         state = "interrupted" if interrupted else "running" if len(self.results) < len(self.names) else "ended"
-        what = "Rehearsal on the CPU" if self.rehearse else "GPU run"
+        what = "Rehearsal on the CPU (its figures say nothing)" if self.rehearse else "GPU run"
         gpu = self._environment.get("gpu")
         head = f"{what}{f' on {gpu}' if gpu else ''}, begun {self._begun_at}: {state} after {self.elapsed_s():.0f} s"
         head += f" of {self.seconds:.0f} s"

@@ -249,6 +249,7 @@ def test_the_command_prints_one_object_and_its_exit_code_tells(stages, tmp_path,
     assert [row["status"] for row in result["stages"]] == ["done", "failed"] and result["limit_s"] == 480
     done = commands.run("study", "--gpu", "--rehearse", "--step", "good", "--seconds", 60, "--out", tmp_path / "b")
     assert "it went well" in done.stdout and "raises" not in done.stdout
+    assert "Rehearsal on the CPU (its figures say nothing)" in done.stdout
     assert "stage 1 of 1: good, at most" in done.stderr
     monkeypatch.chdir(tmp_path)
     done = commands.run("study", "--gpu", "--rehearse", "--step", "good")
