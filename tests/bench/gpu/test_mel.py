@@ -157,8 +157,25 @@ def test_a_graph_that_leaves_something_out_is_wrong(gpu, tmp_path, monkeypatch):
 def test_the_reference_on_a_gpu_is_checked_against_the_definition(gpu, tmp_path, monkeypatch):
     right = mel_reference.mel_spectrogram
     monkeypatch.setattr(mel_reference, "mel_spectrogram", lambda *given: right(*given) * (1 + 1e-8))
-    with pytest.raises(AssertionError, match="float64 on the GPU against the definition"):
+    with pytest.raises(RuntimeError, match="^all: failed: .*float64 on the GPU against the definition"):
         stage.run(context(tmp_path))
+
+
+def test_a_group_that_fails_stops_no_other(gpu, tmp_path, monkeypatch):
+    inputs = measure.Run._inputs
+
+    def without_memory(self, group):
+        if group.spec == "CHORD":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inputs(self, group)
+
+    monkeypatch.setattr(measure.Run, "_inputs", without_memory)
+    with pytest.raises(RuntimeError, match="^all: failed: CUDA out of memory$"):
+        stage.run(context(tmp_path))
+    made, _ = records.load(tmp_path / "records.jsonl")
+    (gap,) = select(made, "mel left out", contestant="all")
+    assert gap["parameters"]["spec"] == "CHORD"
+    assert {record["parameters"]["dtype"] for record in select(made, "mel")} == {"float32", "int16"}
 
 
 def test_without_time_for_any_case_the_stage_fails(gpu, tmp_path):
