@@ -45,7 +45,7 @@ class Stage(NamedTuple):
 
 STAGES = {
     "environment": Stage(f"{_HERE}.environment", 25),
-    "tests": Stage(f"{_HERE}.tests", 75),
+    "tests": Stage(f"{_HERE}.tests", 100),
     "sanitizer": Stage(f"{_HERE}.sanitizer", 50),
     "mel": Stage(f"{_HERE}.mel", 125),
     "counters": Stage(f"{_HERE}.counters", 45),
