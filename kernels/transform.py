@@ -171,12 +171,14 @@ class MelSpectrogram(nn.Module):
         self._chosen: dict[tuple[str, str, bool], str] = {}
         self._arrays_kept: dict[tuple, tuple] = {}
         self._long_enough = -1  # samples of a clip that was long enough
-        self._choose("float32", self.spectrogram.window.device.type, False)  # fail here, not in forward
         for conditions in itertools.product(_DTYPES.values(), ("cpu", "cuda"), (False, True)):
             # torch.compile can read this table, but not ask the backends. A refusal's words are left for later: they
             # would ask, and so import, every other backend.
             if backend_name := self._first(*conditions):
                 self._chosen[conditions] = backend_name
+        # Fail here, not in forward; but a module for a GPU is made on the CPU, and moved.
+        if not any(dtype == "float32" and not gradient for dtype, _, gradient in self._chosen):
+            self._refuse("float32", self.spectrogram.window.device.type, False)
 
     @torch.inference_mode(False)
     def _apply(self, *arguments, **options) -> MelSpectrogram:

@@ -65,13 +65,13 @@ def why_unavailable() -> str | None:
 
 def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: bool) -> str | None:
     """What this backend lacks for such input, or None."""
+    if reason := gpu_plan.why_not(spec.n_fft):  # first: it holds on every device
+        return reason
     if device != "cuda":
         return f"it runs on an NVIDIA GPU and the input is on {device}"
     if needs_gradient:
         return "it has no gradient"
-    if dtype == "float64":
-        return "it computes in float32 and the input is float64"
-    return gpu_plan.why_not(spec.n_fft)
+    return "it computes in float32 and the input is float64" if dtype == "float64" else None
 
 
 def plan_for(

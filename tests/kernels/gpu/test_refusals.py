@@ -46,6 +46,16 @@ def test_positions_beyond_32_bits_are_refused():
         mel_cuda.geometry(plan, ORIGINAL, 2**31 - 1, 64000, None)
 
 
+def test_where_there_is_a_gpu_a_module_for_it_is_made_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(mel_cuda, "why_unavailable", lambda: None)
+    module = MelSpectrogram.from_spec(ORIGINAL, backend="cuda")
+    assert module._choose("float32", "cuda", False) == "cuda"
+    with pytest.raises(RuntimeError, match="it runs on an NVIDIA GPU and the input is on cpu; backends that can: "):
+        module(torch.zeros(1, 4000))
+    with pytest.raises(RuntimeError, match="n_fft=77 must be a product of 2, 3 and 5"):
+        MelSpectrogram.from_spec(MelSpec(n_fft=77), backend="cuda")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 class TestWithoutGpu:
     def test_the_reason_is_told(self):
