@@ -26,7 +26,7 @@ _GROUP_S, _TIMING_S = 10.0, 4.0  # that a group may take before one is known, an
 
 
 def run(context: Context) -> str:
-    """Measure; the line says what our fastest takes for a clip. RuntimeError where one of ours or a whole group fails."""
+    """Measure; the line says what our fastest takes for a clip. RuntimeError where one of ours or a group fails."""
     every, names = rivals.all_rivals(), (*rivals.GRAPHED, *(["ours: numba"] if context.rehearse else []))
     contestants = {name: rival for name, rival in every.items() if (rival.graph_of or name) in names}
     groups, environment = _groups(context), mel_records.environment(contestants)
