@@ -30,8 +30,9 @@ from triadbench.core.errors import UserError
 
 MOST_RECORDS, MOST_LOG = 15_000_000, 3_500_000
 """Bytes. What a stage writes beyond its part of these is left out: the last records, the beginning of the log."""
-_LOOK_S, _END_S, _GRACE_S = 1.0, 3.0, 3.0
-"""Records and log are brought up to date this often; kept for the summary; between SIGTERM and SIGKILL."""
+_LOOK_S, _END_S, _GRACE_S, _LEAST_S = 1.0, 3.0, 3.0, 10.0
+"""Records and log are brought up to date this often; kept for the summary; between SIGTERM and SIGKILL; and what a
+stage gets however small its share, for importing torch takes seconds, if an equal part of the time is that long."""
 _ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PIP_NO_INDEX": "1", "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "0"}
 _HERE = "triadbench.bench.gpu"
 
@@ -84,7 +85,8 @@ class Run:
             self.names = list(stages)
             for index, (name, stage) in enumerate(stages.items()):
                 shares = sum(later.share for later in list(stages.values())[index:])
-                limit_s = self._left_s() * stage.share / shares
+                left_s = self._left_s()
+                limit_s = max(left_s * stage.share / shares, min(_LEAST_S, left_s / (number - index)))
                 self.note(f"stage {index + 1} of {number}: {name}, at most {limit_s:.0f} s")
                 most = (MOST_RECORDS - self._written) // (number - index)
                 result = self._stage(name, stage.module, limit_s, Path(scratch), most)
@@ -95,7 +97,9 @@ class Run:
 
     def _prepare(self, stage: Stage, stages: Mapping[str, Stage], scratch: Path) -> None:
         share = stage.share / (stage.share + sum(later.share for later in stages.values()))
-        result = self._stage("start", stage.module, 2 * self._left_s() * share, scratch, 0)
+        left_s = self._left_s()
+        limit_s = max(2 * left_s * share, min(_LEAST_S, left_s / (1 + len(stages))))
+        result = self._stage("start", stage.module, limit_s, scratch, 0)
         if result["status"] != "done":
             self.lacks = [f"what is missing could not be found out: {result['status']}, {result['reason']}"]
         else:

@@ -136,6 +136,13 @@ def test_whatever_a_stage_does_the_others_run_and_the_summary_tells(stages, tmp_
     assert_gone(map(int, (tmp_path / "pids").read_text().split()))
 
 
+def test_a_stage_has_time_to_begin_however_small_its_share(stages, tmp_path):
+    first, _ = run(tmp_path / "long", stages(good=1, told=99))[0]["stages"]
+    assert first["limit_s"] == 10.0
+    first, _ = run(tmp_path / "short", stages(good=1, told=99), seconds=12.0)[0]["stages"]
+    assert 0.4 * 12 < first["limit_s"] <= 6
+
+
 def test_unused_time_goes_to_later_stages_and_a_stage_knows_a_little_less(stages, tmp_path):
     result, lines, _ = run(tmp_path / "out", stages(good=1, told=1))
     first, second = result["stages"]
