@@ -188,7 +188,7 @@ def test_info_and_pack_end_to_end(tmp_path):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--only", "mel", "--budget", "nan"], 2, "--budget nan"),
+        (["--only", "mel", "--budget", "nan"], 2, "nan must be a finite number"),
         (["--quick", "--out", "/proc/none/page.html"], 1, "cannot be written"),
         (["--quick", "--out", "tests"], 1, "is a folder"),
     ],
