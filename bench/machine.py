@@ -25,6 +25,7 @@ _PACKAGES = (
     "scipy",
     "numba",
     "soundfile",
+    "av",
     "soxr",
     "plotly",
     "onnxruntime-gpu",

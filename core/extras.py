@@ -2,17 +2,17 @@
 
 import importlib.util
 
-_STUDY = "torch torchaudio numba llvmlite scipy plotly jinja2 markupsafe line_profiler psutil onnx onnxscript mir_eval"
+_STUDY = "torch torchaudio soundfile numba llvmlite scipy plotly jinja2 markupsafe line_profiler psutil onnx onnxscript"
 EXTRAS = {
-    "study": _STUDY.split(),
+    "study": [*_STUDY.split(), "mir_eval"],
     "app": ["gradio", "PIL", "httpx", "starlette"],
     "rivals": ["librosa", "nnAudio", "rocket_fft"],
 }
 """Import packages of each extra in pyproject.toml, those that are named in more than one under the first."""
-_NAMES = {"torch": "PyTorch", "gradio": "Gradio"}
+_NAMES = {"torch": "PyTorch", "gradio": "Gradio", "av": "PyAV (av)"}
 
 
-BASE = ("numpy", "click", "soundfile", "soxr", "mido", "tqdm", "onnxruntime")
+BASE = ("numpy", "click", "av", "soxr", "mido", "tqdm", "onnxruntime")
 """Import packages of the base install, which a bare checkout may lack."""
 
 

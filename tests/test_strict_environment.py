@@ -14,7 +14,9 @@ from triadbench import cli
 from triadbench.core.audio.io import write_wav
 
 ROOT = Path(cli.__file__).resolve().parent
-ABSENT = "soundfile soxr scipy psutil safetensors tqdm plotly mido line_profiler onnxscript pytest triadbench".split()
+ABSENT = (
+    "av soundfile soxr scipy psutil safetensors tqdm plotly mido line_profiler onnxscript pytest triadbench".split()
+)
 PROGRAM = """
 import importlib.util, json, sys
 from pathlib import Path
@@ -133,7 +135,7 @@ def test_sets_models_and_training_work(result):
 
 
 def test_what_needs_more_names_the_package(result):
-    assert result["refusals"]["flac"] == "it needs soundfile; pip install soundfile"
+    assert result["refusals"]["flac"] == "it needs PyAV (av); pip install av"
     assert result["refusals"]["rate"] == "it needs soxr; pip install soxr"
     assert "without soundfile only wav of 16 bits is read (24 bits a sample)" in result["refusals"]["24 bits"]
 
@@ -152,4 +154,4 @@ def test_infer(python, folder, tmp_path):
     done = run(python, "cli.py", "infer", tmp_path / "c.wav")
     assert (done.returncode, done.stdout.count(" C ")) == (0, 1), done.stderr
     done = run(python, "cli.py", "infer", folder / "a.flac")
-    assert (done.returncode, done.stderr) == (1, "Error: infer needs soundfile; pip install soundfile\n")
+    assert (done.returncode, done.stderr) == (1, "Error: infer needs PyAV (av); pip install av\n")

@@ -13,7 +13,8 @@ from triadbench.kernels.gpu import mel_cuda
 
 PACKAGES = {
     "pytest": "the GPU tests are not run",
-    "soundfile": "WAV files are read by the standard library",
+    "av": "only WAV of 16 bits is read",
+    "soundfile": "the original's pipeline reads WAV by the standard library",
     "soxr": "only sounds of the models' sample rate are read",
     "psutil": "the load by other processes is read from /proc",
     "triton": "torch.compile is not measured",

@@ -1,23 +1,36 @@
-"""What the first bytes of a sound file promise, whether the file is long enough, and the plainest wav read at once.
+"""What a sound file promises, whether the file is long enough, and the plainest wav read at once.
 
-libsndfile reads a file that was cut short without a word: it shortens wav to what is there, and counts only the whole
-pages of ogg and frames of mp3. A label would then be learnt from half a clip, so the promise is compared here.
-Layouts: wav (RIFF, RF64), FLAC (RFC 9639), Ogg pages (RFC 3533), the Xing/Info frame of mp3, AIFF's FORM.
+FFmpeg reads a file that was cut short without a word, passes over damaged pages of ogg, and stops where one ogg ends
+and another follows. A label would then be learnt from half a clip, so the file is compared with its promise here.
+Layouts: wav (RIFF, RF64), FLAC (RFC 9639), Ogg pages (RFC 3533), the Xing/Info frame of mp3.
 """
 
 import os
 import stat
 import struct
+import zlib
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 
+from triadbench.core.errors import UserError
+
+BLOCK_VALUES = 1 << 20
+"""Samples (all channels together) decoded at once, so that a header's promise cannot claim memory."""
+CONVERT = "if a player plays it, `ffmpeg -i FILE out.wav` makes a wav of it"
 HEADER_BYTES = 4096
 """First bytes that `parse_header` takes: a wav may hold some notes before its sound."""
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _STREAMED = (range(0x7FFFF000, 0x80000001), range(0xFFFFFF00, 0x100000000))
 """Sizes that programs write when they do not yet know the length (a pipe), and cannot go back to mend."""
 _XING_FRAMES, _XING_BYTES = 1, 2
+_OGG_FIRST_PAGE = 2
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+class AudioError(UserError):
+    """A sound that cannot be used, and why."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +39,8 @@ class AudioHeader:
 
     Attributes:
         sample_rate: in Hz. frames: samples per channel, None where the file does not say.
-        format: container, as libsndfile names it ("WAV", "FLAC", ...).
-        subtype: coding ("PCM_16", ...), None where the first bytes do not tell.
+        format: container ("WAV", "FLAC", "MOV", ...).
+        subtype: coding ("PCM_16", "AAC", ...), None where the first bytes do not tell.
         truncated: how the file falls short of its promise, or None.
         offset: where the sound begins, in bytes, if the first bytes tell.
     """
@@ -57,20 +70,61 @@ def parse_header(prefix: bytes, size: int) -> AudioHeader | None:
     return AudioHeader(packed >> 44, (packed >> 41 & 0x7) + 1, frames or None, "FLAC", f"PCM_{bits}")
 
 
-def truncation(head: bytes, tail: bytes, size: int) -> str | None:
-    """How an ogg, mp3 or aiff file of `size` bytes with these first and last bytes is cut short, or None."""
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        promised = int.from_bytes(head[4:8], "big") + 8
-        return f"its header promises {promised} bytes and {size} are there" if promised > size else None
-    if head[:4] == b"OggS":
-        return _ogg_truncation(tail)
-    return _mp3_truncation(head, size)
+def mp3_promise(file: IO[bytes]) -> tuple[bool, str | None]:
+    """Whether the first frame of an mp3 file states the length, and what is wrong with it, or None."""
+    size, head, start = file.seek(0, os.SEEK_END), _read_at(file, 0, 10), 0
+    if head[:3] == b"ID3" and len(head) == 10:
+        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    frame = _read_at(file, start, 200)
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if frame[:1] != b"\xff" or at < 0 or len(frame) < at + 16:
+        return False, None
+    flags = int.from_bytes(frame[at + 4 : at + 8], "big")
+    offset, present = at + 8 + (4 if flags & _XING_FRAMES else 0), size - start
+    promised = int.from_bytes(frame[offset : offset + 4], "big") if flags & _XING_BYTES else 0
+    cut = f"truncated: its header promises {promised} bytes and {present} are there" if promised > present else None
+    return bool(flags & _XING_FRAMES), cut
+
+
+def ogg_links(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
+    """First and last byte + 1 of each of the ogg files that were joined into this one (most hold a single one), and
+    what is wrong with its pages, or None."""
+    size, position, starts, was_first = file.seek(0, os.SEEK_END), 0, [], False
+    while len(page := _read_at(file, position, 27)) == 27 and page[:4] == b"OggS":
+        page += file.read(page[26])
+        body = sum(page[27:])
+        page += file.read(body)
+        if (missing := 27 + page[26] + body - len(page)) > 0:
+            return [(0, size)], f"truncated: its last Ogg page lacks {missing} bytes"
+        if _ogg_checksum(page[:22] + bytes(4) + page[26:]) != int.from_bytes(page[22:26], "little"):
+            return [(0, size)], f"damaged: the Ogg page at byte {position} does not match its checksum"
+        is_first = bool(page[5] & _OGG_FIRST_PAGE)
+        if is_first and not was_first:
+            starts.append(position)
+        was_first = is_first
+        position += len(page)
+    if page[:4] == b"OggS":
+        return [(0, size)], "truncated: it ends within the header of an Ogg page"
+    if page and b"OggS" in file.read():
+        return [(0, size)], f"damaged: no Ogg page begins at byte {position}"
+    return list(zip(starts, [*starts[1:], position], strict=True)), None
+
+
+def _ogg_checksum(page: bytes) -> int:
+    """Ogg's CRC is zlib's with all bits in the other order, from 0, not inverted."""
+    crc = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int.from_bytes(crc.to_bytes(4, "little").translate(_REVERSED_BITS), "big")
+
+
+def _read_at(file: IO[bytes], position: int, length: int) -> bytes:
+    file.seek(position)
+    return file.read(length)
 
 
 def read_plain_wav(source: object, sample_rate: int, limit: int) -> np.ndarray | None:
     """The waveform of the commonest clip, a short undamaged 16-bit mono wav file, in one go.
 
-    libsndfile takes several times as long to open such a file as to decode it. Values are the same.
+    A decoder takes several times as long to open such a file as to decode it. Values are the same.
 
     Returns:
         (samples,) float32 in [-1, 1), at most `limit` samples; None, and nothing was read, where `source` is anything
@@ -116,7 +170,9 @@ def _parse_wav(prefix: bytes, size: int) -> AudioHeader | None:
             start, streamed_ok = position + 8, prefix[:4] == b"RIFF"
             if not streamed_ok and length == 0xFFFFFFFF:
                 length = size - start if data_size64 is None else data_size64
-            return _wav_header(layout, length, start, size, streamed_ok)
+            # Recorders write the sizes at the end; a crash leaves 0, and a RIFF size that stops before the sound.
+            unfinished = length == 0 and struct.unpack_from("<I", prefix, 4)[0] + 8 < size
+            return _wav_header(layout, size - start if unfinished else length, start, size, streamed_ok)
         position += 8 + length + (length & 1)
     return None
 
@@ -128,38 +184,9 @@ def _wav_header(layout: tuple, promised: int, start: int, size: int, streamed_ok
         promised = present
     elif promised > present:
         cut = f"its header promises {promised} bytes of sound and {present} are there"
-    elif promised == 0 and present > 0:
-        return None
-    if coding not in (_PCM, _FLOAT) or channels == 0 or block_align != channels * ((bits + 7) // 8):
-        # Compressed or odd: libsndfile has to say how many frames it holds.
+    if coding not in (_PCM, _FLOAT) or 0 in (channels, bits) or block_align != channels * ((bits + 7) // 8):
+        # Compressed or odd: the decoder has to say how many frames it holds.
         return AudioHeader(sample_rate, channels, None, "WAV", None, cut) if cut else None
     kind = "FLOAT" if coding == _FLOAT and bits == 32 else "DOUBLE" if coding == _FLOAT else f"PCM_{bits}"
     subtype = "PCM_U8" if bits == 8 else kind
     return AudioHeader(sample_rate, channels, promised // block_align, "WAV", subtype, cut, start)
-
-
-def _ogg_truncation(tail: bytes) -> str | None:
-    start = tail.rfind(b"OggS")
-    if start < 0:
-        return "its last bytes belong to no Ogg page"
-    if len(tail) < start + 27 or len(tail) < start + 27 + tail[start + 26]:
-        return "it ends within the header of an Ogg page"
-    lengths = tail[start + 27 : start + 27 + tail[start + 26]]
-    missing = start + 27 + len(lengths) + sum(lengths) - len(tail)
-    return f"its last Ogg page lacks {missing} bytes" if missing > 0 else None
-
-
-def _mp3_truncation(head: bytes, size: int) -> str | None:
-    start = 0
-    if head[:3] == b"ID3" and len(head) >= 10:
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    frame = head[start : start + 200]
-    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0:
-        return None
-    at = max(frame.find(b"Xing"), frame.find(b"Info"))
-    flags = int.from_bytes(frame[at + 4 : at + 8], "big")
-    if at < 0 or len(frame) < at + 16 or not flags & _XING_BYTES:
-        return None
-    offset, present = at + 8 + (4 if flags & _XING_FRAMES else 0), size - start
-    promised = int.from_bytes(frame[offset : offset + 4], "big")
-    return f"its header promises {promised} bytes and {present} are there" if promised > present else None

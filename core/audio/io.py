@@ -1,87 +1,89 @@
 """Reading and writing sound: any rate, depth and channel count in, 16 kHz mono float32 out.
 
-Wav files of 16 bits, by far the most, are read and written here, and need no package; libsndfile decodes the rest (wav,
-flac, ogg, mp3 and more), soxr resamples. The original study resampled and then averaged the
-channels; both steps are linear, so averaging first gives the same waveform, and one channel is resampled, not eight.
+Wav files of 16 bits, by far the most, are read and written here, and need no package; FFmpeg (through PyAV) decodes the
+rest, soxr resamples. The original study resampled and then averaged the channels; both steps are linear, so averaging
+first gives the same waveform, and one channel is resampled, not eight. Where the channels cancel each other out (one
+is inverted), the loudest is taken instead.
 A source is a path, the bytes of a file, or a binary file object such as standard input; `name` is what messages call
 it. Whatever is wrong with a source is an `AudioError` of one line.
 """
 
 import contextlib
 import io
+import itertools
 import os
+import select
 import shutil
 import stat
 import struct
 import tempfile
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
-from triadbench.core.audio.header import HEADER_BYTES, AudioHeader, parse_header, read_plain_wav, truncation
+from triadbench.core.audio.header import BLOCK_VALUES, CONVERT, AudioError, AudioHeader, parse_header, read_plain_wav
 from triadbench.core.constants import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path, walk_files
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+AUDIO_SUFFIXES = tuple(
+    ".wav .flac .ogg .mp3 .m4a .opus .webm .aac .aif .aiff .aifc .caf .mp4 .mov .mkv .mka .wma .oga .amr .3gp .m4b .wv "
+    ".ape .au".split()
+)
+SUFFIXES_SAID = f"{', '.join(AUDIO_SUFFIXES[:5])} and others"
+"""For messages."""
 STDIN = "-"
 SAMPLE_RATE_LIMITS = (100, 1_000_000)
 """Rates outside are damage, not sound; without a limit a header of 1 Hz would ask for 16,000 samples per sample."""
 
-_READ_VALUES = 1 << 20
-"""Samples (all channels together) decoded at once, so that a header's promise cannot claim memory."""
 _MARGIN_S = 1.0
 """Read beyond a clip's end, so that the resampling filter sees what follows it."""
 _SPOOL_BYTES = 64 << 20
-_UNKNOWN_FRAMES = 1 << 62
-_WINDOW_BYTES = 65_536
+_HEAD_BYTES = 65_536
+_FIFO_WAIT_S = 10.0
+_CANCELLED = 0.01
+"""Share of the channels' power that is left in their average, below which they cancel each other out: -20 dB."""
 _LOUDEST = 1e10
 """32-bit integers stored as floats reach 2^31; what is louder still is no sound, and its power overflows float32."""
-
 Source = str | os.PathLike | bytes | IO[bytes]
+Note = Callable[[str], None]
+"""Takes one line about a sound that was read all the same: a part was lost, or one channel is inverted."""
 
 
-class AudioError(UserError):
-    """A sound that cannot be used, and why."""
+@dataclass
+class _Sound:
+    """An open sound: `source` decodes it, `label` is its name in messages, `note` takes what has to be said of it."""
+
+    source: Any
+    label: str
+    note: Note | None
+    cancelled: bool = False
+
+    @property
+    def header(self) -> AudioHeader:
+        return self.source.header
 
 
 class _Pcm16File:
-    """The sound of a wav file of 16 bits, as soundfile would give it; `file` stands where the sound begins."""
+    """The sound of a wav file of 16 bits, as `Decoder` would give it."""
+
+    slack_s = lost_s = 0.0
 
     def __init__(self, file: IO[bytes], header: AudioHeader):
-        self._file = file
-        self.samplerate, self.channels, self.frames = header.sample_rate, header.channels, header.frames or 0
-        self.format, self.subtype = header.format, header.subtype
+        self._file, self.header = file, header
 
-    def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
-        data = self._file.read(2 * self.channels * frames)
-        block = np.frombuffer(data, "<i2", len(data) // 2 // self.channels * self.channels).reshape(-1, self.channels)
-        return block.astype(dtype) / 32768
-
-
-class _CallbackFile:
-    """A file for libsndfile's callbacks: damaged sounds make it seek before the start, and an exception raised there
-    would be printed by the interpreter and lost. The file stays where it was, which libsndfile takes for an error."""
-
-    def __init__(self, file: IO[bytes]):
-        self._file = file
-        self.read, self.tell = file.read, file.tell
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        with contextlib.suppress(ValueError, OSError, OverflowError):
-            self._file.seek(offset, whence)
-        return self._file.tell()
-
-
-class _Sound(NamedTuple):
-    """An open sound: `label` names it in messages, `frames` is the length that its header promises."""
-
-    file: Any
-    label: str
-    frames: int | None
+    def blocks(self, limit: int | None) -> Iterator[tuple[int, np.ndarray]]:
+        assert self.header.offset is not None and self.header.frames is not None  # a wav's header tells both
+        self._file.seek(self.header.offset)
+        channels, left = self.header.channels, min(self.header.frames, limit or self.header.frames)
+        while left > 0 and (data := self._file.read(2 * channels * min(left, max(1, BLOCK_VALUES // channels)))):
+            block = np.frombuffer(data, "<i2", len(data) // 2 // channels * channels).reshape(-1, channels)
+            left -= len(block)
+            yield self.header.sample_rate, block.astype(np.float32) / 32768
 
 
 def find_files(paths: Iterable[str | os.PathLike]) -> list[str]:
@@ -106,7 +108,7 @@ def read_audio(source: Source, *, name: str | None = None) -> tuple[np.ndarray, 
         AudioError: missing, folder, empty, zero-length, truncated, not sound, or with NaN or infinite samples.
     """
     with _open(source, name) as sound:
-        return _decode(sound, None), sound.file.samplerate
+        return _decode(sound, None), sound.header.sample_rate
 
 
 def read_clip(source: Source, seconds: float | None = CLIP_SECONDS, *, name: str | None = None) -> np.ndarray:
@@ -118,15 +120,19 @@ def read_clip(source: Source, seconds: float | None = CLIP_SECONDS, *, name: str
         (round(seconds * 16000),) float32; (64000,) by default. Raises as `read_audio`.
     """
     with _open(source, name) as sound:
-        rate = sound.file.samplerate
+        rate = sound.header.sample_rate
         limit = None if seconds is None else int(np.ceil((seconds + _MARGIN_S) * rate))
         waveform = resample(_decode(sound, limit), rate)
         _check_finite(waveform, sound.label)
     return waveform if seconds is None else fit(waveform, round(seconds * SAMPLE_RATE))
 
 
-def iter_blocks(source: Source, block_seconds: float = 30.0, *, name: str | None = None) -> Iterator[np.ndarray]:
+def iter_blocks(
+    source: Source, block_seconds: float = 30.0, *, name: str | None = None, note: Note | None = None
+) -> Iterator[np.ndarray]:
     """Read a sound of any length in blocks, in bounded memory. Joined, they are what `read_clip(source, None)` returns.
+
+    `note` is told that a channel is inverted, and what is left out for it cannot be decoded: an error otherwise.
 
     Yields:
         (round(block_seconds * 16000),) float32 at 16 kHz; the last block is shorter. Raises as `read_audio`, after the
@@ -139,10 +145,10 @@ def iter_blocks(source: Source, block_seconds: float = 30.0, *, name: str | None
     if plain is not None:
         yield plain
         return
-    with _open(source, name) as sound:
+    with _open(source, name, note) as sound:
         waiting: list[np.ndarray] = []
         n_waiting = 0
-        for block in _resampled(_decoded_blocks(sound, None), sound):
+        for block in _resampled(_decoded_blocks(sound, None), sound.header.sample_rate, SAMPLE_RATE, sound.label):
             waiting.append(block)
             n_waiting += len(block)
             while n_waiting >= size:
@@ -157,8 +163,7 @@ def iter_blocks(source: Source, block_seconds: float = 30.0, *, name: str | None
 def read_header(source: Source, *, name: str | None = None) -> AudioHeader:
     """What a sound says of itself, without decoding it. Raises as `read_audio`, as far as a header shows damage."""
     with _open(source, name) as sound:
-        file = sound.file
-        return AudioHeader(file.samplerate, file.channels, sound.frames, file.format, file.subtype)
+        return sound.header
 
 
 def check_header(prefix: bytes, size: int, name: str) -> AudioHeader | None:
@@ -171,7 +176,7 @@ def check_header(prefix: bytes, size: int, name: str) -> AudioHeader | None:
         raise AudioError(f"{name}: the file is empty (0 bytes)")
     header = parse_header(prefix, size)
     if header is not None:
-        _check_header(header.truncated, header.frames, header.sample_rate, name)
+        _check_header(header, name)
     return header
 
 
@@ -223,70 +228,58 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = 
 
 
 @contextlib.contextmanager
-def _open(source: Source, name: str | None) -> Iterator[_Sound]:
+def _open(source: Source, name: str | None, note: Note | None = None) -> Iterator[_Sound]:
     label = name or _label(source)
     with contextlib.ExitStack() as stack:
-        file, native = _as_file(source, label, stack)
+        file = _as_file(source, label, stack)
         size = file.seek(0, io.SEEK_END)
-        file.seek(0)
         if size == 0:
             raise AudioError(f"{label}: the file is empty (0 bytes)")
-        header = parse_header(file.read(HEADER_BYTES), size)
-        if header is None:
-            file.seek(0)
-            head = file.read(_WINDOW_BYTES)
-            file.seek(max(0, size - _WINDOW_BYTES - 512))
-            cut = truncation(head, file.read(), size)
-        else:
-            cut = header.truncated
-        if cut:
-            raise AudioError(f"{label}: truncated: {cut}")
-        if header is not None and header.subtype == "PCM_16" and header.format == "WAV" and header.offset is not None:
-            file.seek(header.offset)
-            sound: Any = _Pcm16File(file, header)
-        else:
-            file.seek(0)
-            sound = _libsndfile(native if native is not None else _CallbackFile(file), label, stack)
-        frames = sound.frames if 0 <= sound.frames < _UNKNOWN_FRAMES else None
-        if header is not None and header.format == "FLAC":
-            frames = header.frames
-        _check_header(None, frames, sound.samplerate, label)
-        yield _Sound(sound, label, frames)
+        file.seek(0)
+        head = file.read(_HEAD_BYTES)
+        header = parse_header(head, size)
+        if header is not None:
+            _check_header(header, label)
+        if header is not None and (header.format, header.subtype) == ("WAV", "PCM_16"):
+            yield _Sound(_Pcm16File(file, header), label, note)
+            return
+        from triadbench.core.audio.decoder import Decoder
+
+        sound = _Sound(Decoder(file, head, header, label, stack), label, note)
+        _check_header(sound.header, label)
+        yield sound
 
 
-def _libsndfile(source: str | bytes | _CallbackFile, label: str, stack: contextlib.ExitStack) -> Any:
-    """An open `soundfile.SoundFile`; libsndfile reads a path by itself, an object through calls back into Python."""
-    import soundfile
-
-    try:
-        sound = stack.enter_context(soundfile.SoundFile(source))
-    except (soundfile.SoundFileError, TypeError) as error:
-        raise AudioError(f"{label}: not a sound file that can be read ({_reason(error)})") from error
-    sound.seekable = lambda: False  # soundfile would seek after each block, and fail where no length is stated
-    return sound
-
-
-def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> tuple[IO[bytes], str | bytes | None]:
-    """A seekable file of the source, and its path where libsndfile can open that itself."""
+def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> IO[bytes]:
+    """A seekable file of the source."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return io.BytesIO(source), None
+        return io.BytesIO(source)
     if not isinstance(source, (str, os.PathLike)):
-        return _seekable(source, label, stack), None
+        return _seekable(source, label, stack)
     try:
         mode = os.stat(source).st_mode
         if stat.S_ISDIR(mode):
             raise AudioError(f"{label} is a folder, not a sound file")
+        if stat.S_ISFIFO(mode):
+            return _seekable(stack.enter_context(_open_fifo(source, label)), label, stack)
         file = stack.enter_context(open(source, "rb"))
     except FileNotFoundError as error:
         raise AudioError(f"{label} does not exist") from error
     except (OSError, ValueError) as error:
         raise AudioError(f"{label}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
-    return (file, _native(source)) if stat.S_ISREG(mode) else (_seekable(file, label, stack), None)
+    return file if stat.S_ISREG(mode) else _seekable(file, label, stack)
 
 
-def _native(path: str | os.PathLike) -> str | bytes:
-    """A path for soundfile, which refuses names with bytes that are no UTF-8 unless it is given the bytes."""
-    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
+def _open_fifo(path: str | os.PathLike, label: str) -> IO[bytes]:
+    """A named pipe, opened without waiting for a writer that may never come."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not select.select([descriptor], [], [], _FIFO_WAIT_S)[0]:
+        os.close(descriptor)
+        raise AudioError(
+            f"{label}: nothing was written into this named pipe for {_FIFO_WAIT_S:g} s; is there a writer?"
+        )
+    os.set_blocking(descriptor, True)
+    return open(descriptor, "rb")
 
 
 def _seekable(file: IO[bytes], label: str, stack: contextlib.ExitStack) -> IO[bytes]:
@@ -300,13 +293,15 @@ def _seekable(file: IO[bytes], label: str, stack: contextlib.ExitStack) -> IO[by
     return spool
 
 
-def _check_header(cut: str | None, frames: int | None, sample_rate: int, label: str) -> None:
-    if cut:
-        raise AudioError(f"{label}: truncated: {cut}")
+def _check_header(header: AudioHeader, label: str) -> None:
+    if header.truncated:
+        raise AudioError(f"{label}: truncated: {header.truncated}; copy it again, or {CONVERT}")
     low, high = SAMPLE_RATE_LIMITS
-    if not low <= sample_rate <= high:
-        raise AudioError(f"{label}: its sample rate, {sample_rate} Hz, is outside {low} to {high} Hz; damaged header?")
-    if frames == 0:
+    if not low <= header.sample_rate <= high:
+        raise AudioError(
+            f"{label}: its sample rate, {header.sample_rate} Hz, is outside {low} to {high} Hz; damaged header?"
+        )
+    if header.frames == 0:
         raise AudioError(f"{label}: zero length, the file holds no samples")
 
 
@@ -318,38 +313,58 @@ def _decode(sound: _Sound, limit: int | None) -> np.ndarray:
 
 def _decoded_blocks(sound: _Sound, limit: int | None) -> Iterator[np.ndarray]:
     """Mono float32 blocks at the file's own rate; checks that as much comes as was promised."""
-    file = sound.file
-    size = max(1, _READ_VALUES // file.channels)
-    end = sound.frames if limit is None else min(limit, sound.frames or limit)
-    done = 0
-    while end is None or done < end:
-        try:
-            block = file.read(size if end is None else min(size, end - done), dtype="float32", always_2d=True)
-        except RuntimeError as error:  # soundfile's errors are such
-            raise AudioError(f"{sound.label}: damaged or truncated after {done} frames ({_reason(error)})") from error
-        if len(block) == 0:
-            break
-        # Averaged in float64: two channels at the float32 maximum would overflow on their way to the mean.
-        mono = block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float64).astype(np.float32)
+    done, promised, rate = 0, sound.header.frames, sound.header.sample_rate
+    for mono in _one_rate(sound, limit):
+        mono = mono if limit is None else mono[: limit - done]
         _check_finite(mono, sound.label, done)
-        done += len(block)
+        done += len(mono)
         yield mono
+        if done == limit:
+            return
+    slack = sound.source.slack_s * rate
+    if promised is not None and done < promised - slack:
+        raise AudioError(f"{sound.label}: truncated or damaged: {done} of {promised} frames could be read; {CONVERT}")
     if done == 0:
         raise AudioError(f"{sound.label}: zero length, no samples could be read")
-    if sound.frames is not None and end is not None and done < end:
-        raise AudioError(f"{sound.label}: truncated: {done} of {sound.frames} frames could be read")
+    if sound.source.lost_s * rate > slack:
+        line = f"{sound.label}: damaged: {sound.source.lost_s:.2f} s of it could not be decoded"
+        if sound.note is None:
+            raise AudioError(f"{line}; {CONVERT}")
+        sound.note(f"{line} and were left out")
 
 
-def _resampled(blocks: Iterator[np.ndarray], sound: _Sound) -> Iterator[np.ndarray]:
-    if sound.file.samplerate == SAMPLE_RATE:
+def _one_rate(sound: _Sound, limit: int | None) -> Iterator[np.ndarray]:
+    """Mono blocks (samples,) at the rate that the header says, also where another sound follows at another rate."""
+    rate = sound.header.sample_rate
+    for own_rate, same in itertools.groupby(sound.source.blocks(limit), lambda block: block[0]):
+        yield from _resampled((_mono(block, sound) for _, block in same), own_rate, rate, sound.label)
+
+
+def _mono(block: np.ndarray, sound: _Sound) -> np.ndarray:
+    """The average of the channels of a block (samples, channels); the loudest where they cancel each other out."""
+    if block.shape[1] == 1:
+        return block[:, 0]
+    # Averaged in float64: two channels at the float32 maximum would overflow on their way to the mean.
+    mono = block.mean(axis=1, dtype=np.float64).astype(np.float32)
+    powers = block.var(axis=0, dtype=np.float64)
+    if not mono.var(dtype=np.float64) < _CANCELLED * powers.mean():
+        return mono
+    if not sound.cancelled and sound.note is not None:
+        sound.note(f"{sound.label}: its channels cancel each other out (one is inverted); the loudest is heard alone")
+    sound.cancelled = True
+    return np.ascontiguousarray(block[:, int(powers.argmax())])
+
+
+def _resampled(blocks: Iterator[np.ndarray], rate: int, target_rate: int, label: str) -> Iterator[np.ndarray]:
+    if rate == target_rate:
         yield from blocks
         return
     import soxr
 
-    stream = soxr.ResampleStream(sound.file.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    stream = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
     for block in blocks:
         out = stream.resample_chunk(np.ascontiguousarray(block))
-        _check_finite(out, sound.label)
+        _check_finite(out, label)
         yield out
     yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
@@ -361,10 +376,6 @@ def _check_finite(waveform: np.ndarray, label: str, first: int = 0) -> None:
         raise AudioError(f"{label}: sample {first + where} is {waveform[where]}, not a number that sound can have")
     if (peak := np.abs(waveform).max(initial=0)) > _LOUDEST:
         raise AudioError(f"{label}: samples reach {peak:.3g}, far beyond full scale (1); is it damaged?")
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", None) or error).strip().rstrip(".")
 
 
 def _label(source: Source) -> str:

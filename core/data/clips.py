@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from triadbench.core.audio.header import AudioHeader
-from triadbench.core.audio.io import AUDIO_SUFFIXES
+from triadbench.core.audio.io import AUDIO_SUFFIXES, SUFFIXES_SAID
 from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ClipName
@@ -37,7 +37,7 @@ def parse_member(member: str) -> ClipName:
     """Labels of a file of a data set by its path; UserError: not a sound, or not one of the set's names."""
     stem, suffix = posixpath.splitext(posixpath.basename(member))
     if suffix.lower() not in AUDIO_SUFFIXES:
-        raise UserError(f"not a sound ({suffix or 'no suffix'}; expected {', '.join(AUDIO_SUFFIXES)})")
+        raise UserError(f"not a sound ({suffix or 'no suffix'}; expected {SUFFIXES_SAID})")
     return ClipName.parse(stem)
 
 

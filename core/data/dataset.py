@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from triadbench.core.audio.header import HEADER_BYTES, AudioHeader
-from triadbench.core.audio.io import AUDIO_SUFFIXES, AudioError, check_header, read_clip, read_header
+from triadbench.core.audio.io import SUFFIXES_SAID, AudioError, check_header, read_clip, read_header
 from triadbench.core.data.clips import Clip, Dataset, Progress, Skipped, parse_member
 from triadbench.core.data.pack import is_pack, open_pack
 from triadbench.core.errors import UserError
@@ -191,7 +191,7 @@ def _check(container: _Folder | _Zip, clip: Clip) -> AudioHeader | str:
 
 def _no_clip_message(path: Path, skipped: Sequence[tuple[str, str]]) -> str:
     line = (
-        f"{path}: no clip found; looked for {', '.join('*' + suffix for suffix in AUDIO_SUFFIXES)} "
+        f"{path}: no clip found; looked for {SUFFIXES_SAID} "
         f"named like piano_3_Af_d_m_45.wav or shred___Af_d__000.wav, {len(skipped)} other files skipped"
     )
     if skipped:

@@ -222,12 +222,17 @@ def _timelines(
 
     taken: set[Path] = set()
     for file in files:
-        written = []
+        written: list[str] = []
+        notes: list[str] = []
         try:
             source, name = source_of(file)
             with console.progress("timeline" if len(files) == 1 else Path(file).name, "s of sound") as report:
                 timeline = find_timeline(
-                    source, predictor, name=name, progress=lambda *at: report(*(t if t is None else int(t) for t in at))
+                    source,
+                    predictor,
+                    name=name,
+                    note=notes.append,
+                    progress=lambda *at: report(*(t if t is None else int(t) for t in at)),
                 )
             for path, kind in _places(file, out, formats, taken):
                 write(timeline, path, kind)
@@ -238,7 +243,7 @@ def _timelines(
         for place in written:
             console.note(f"Wrote {place}")
         details = {"text": text(timeline)} if as_text else {**timeline.as_dict(), "written": written}
-        yield {"file": file, **details}
+        yield {"file": file, **({"note": "; ".join(notes)} if notes else {}), **details}
 
 
 def _is_file_name(path: Path) -> bool:
@@ -264,6 +269,8 @@ def _places(file: str, out: Sequence[Path], formats: Sequence[str], taken: set[P
 
 def _noting_errors(results: Iterable[dict], failed: list[str]) -> Iterator[dict]:
     for result in results:
+        if "note" in result:
+            console.note(result["note"])
         if "error" in result:
             failed.append(result["error"])
         yield result

@@ -1,7 +1,7 @@
 """Name the chord in many audio files at once; a bad file is reported and the rest goes on.
 
 A file is cut into windows of 4 s, whose chords vote. Threads take a few files each, decode them and hand their windows
-to the predictor in batches: libsndfile, soxr, NumPy's loops and the predictor work outside of Python's lock. One thread
+to the predictor in batches: FFmpeg, soxr, NumPy's loops and the predictor work outside of Python's lock. One thread
 does all of a file's steps, so that a window stays in its core's cache and nothing waits for another thread.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from triadbench.core.audio.io import AUDIO_SUFFIXES, STDIN, iter_blocks
+from triadbench.core.audio.io import STDIN, SUFFIXES_SAID, Note, iter_blocks
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import TYPES, chord_symbol
@@ -126,7 +126,7 @@ def _name_group(
     for number, file in group:
         votes = WindowVotes()
         try:
-            for window in windows(votes.counted(_blocks(file))):
+            for window in windows(votes.counted(_blocks(file, votes.notes.append))):
                 waiting.append((window, votes))
                 if len(waiting) == batch:
                     yield from predict_waiting()
@@ -144,10 +144,10 @@ class _FileError(Exception):
     """A file that cannot be read; the others can."""
 
 
-def _blocks(file: str) -> Iterator[np.ndarray]:
+def _blocks(file: str, note: Note) -> Iterator[np.ndarray]:
     try:
         source, name = source_of(file)
-        yield from iter_blocks(source, _BLOCK_S, name=name)
+        yield from iter_blocks(source, _BLOCK_S, name=name, note=note)
     except UserError as error:
         raise _FileError(" ".join(str(error).split())) from error
     except OSError as error:
@@ -164,7 +164,7 @@ def source_of(file: str) -> tuple[str | BinaryIO, str | None]:
         return source, "standard input"
     if os.path.isdir(file):
         os.listdir(file)
-        raise UserError(f"{file}: no audio file in this folder (looked for {', '.join(AUDIO_SUFFIXES)})")
+        raise UserError(f"{file}: no audio file in this folder (looked for {SUFFIXES_SAID})")
     return file, None
 
 
@@ -249,12 +249,14 @@ def loudness(batch: np.ndarray) -> np.ndarray:
 
 class WindowVotes:
     """The votes of one file's windows, in order; memory does not grow with their number. Their probabilities are
-    averaged, each by its share of the sound. `samples` and `windows`: read (at 16 kHz), and voted, so far."""
+    averaged, each by its share of the sound. `samples` and `windows`: read (at 16 kHz), and voted, so far; `notes`:
+    what the reader had to say of the file."""
 
     def __init__(self) -> None:
         self.samples = self.windows = 0
         self._total, self._weight = np.zeros((12, 4)), 0.0
         self._votes: dict[str, float] = {}
+        self.notes: list[str] = []
 
     def counted(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The blocks (samples,) themselves, their samples counted."""
@@ -272,9 +274,11 @@ class WindowVotes:
             self._votes[chord] = self._votes.get(chord, 0.0) + share
 
     def result(self, alternatives: int) -> dict:
-        """{"duration_s", "windows", "agreement", "chord", ...}. `agreement` is the share of sound whose own window says
-        the same chord: a low one means that more than one chord is in the file."""
-        length = {"duration_s": round(self.samples / SAMPLE_RATE, 3), "windows": self.windows}
+        """{"duration_s", "windows", "agreement", "chord", ...}, "note" if there is one. `agreement` is the share of
+        sound whose own window says the same chord: a low one means that more than one chord is in the file."""
+        length: dict = {"duration_s": round(self.samples / SAMPLE_RATE, 3), "windows": self.windows}
+        if self.notes:
+            length["note"] = "; ".join(self.notes)
         if self._weight == 0:
             return {**length, "agreement": None, **no_chord()}
         named = name_chord(self._total / self._weight, alternatives)

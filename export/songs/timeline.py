@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from triadbench.core.audio.io import Source, iter_blocks, read_header
+from triadbench.core.audio.io import Note, Source, iter_blocks, read_header
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES, chord_symbol
@@ -92,6 +92,7 @@ def find_timeline(
     *,
     progress: Progress | None = None,
     name: str | None = None,
+    note: Note | None = None,
     settings: Settings = Settings(),
 ) -> Timeline:
     """Find the chords of a recording over time, in memory that hardly grows with its length. Silence is "N".
@@ -100,6 +101,7 @@ def find_timeline(
         source: a path, the bytes of a file, or a binary file; messages call it `name`.
         predictor: names the chords of waveforms (batch, samples) at 16 kHz.
         progress: called with seconds done and seconds in all (None where the file does not say).
+        note: called with what `core.audio.io.iter_blocks` has to say of the file.
 
     Raises:
         UserError: the file cannot be used; the model does not name both type and root, or takes one length only.
@@ -109,7 +111,7 @@ def find_timeline(
         raise UserError(f"this model answers for the {task} only; a timeline needs one for both")
     if samples is not None:
         raise UserError(f"this model takes clips of {samples} samples alone; a timeline needs windows of half a second")
-    frames = _score_frames(source, predictor, progress, name, settings)
+    frames = _score_frames(source, predictor, progress, name, note, settings)
     duration_s, curve = frames.onset_curve.samples / SAMPLE_RATE, frames.onset_curve.curve()
     note_onsets = onsets(curve)
     path = viterbi(_log_likelihoods(frames, settings), _change_costs(len(frames.silent), note_onsets, settings))
@@ -133,14 +135,19 @@ class _Frames(NamedTuple):
 
 
 def _score_frames(
-    source: Source, predictor: ChordPredictor, progress: Progress | None, name: str | None, settings: Settings
+    source: Source,
+    predictor: ChordPredictor,
+    progress: Progress | None,
+    name: str | None,
+    note: Note | None,
+    settings: Settings,
 ) -> _Frames:
     total_s = _length_s(source) if progress is not None else None
     curve, n_frames = OnsetCurve(), 0
     parts: list[tuple[np.ndarray, ...]] = []
 
     def blocks() -> Iterator[np.ndarray]:
-        for block in iter_blocks(source, _BLOCK_S, name=name):
+        for block in iter_blocks(source, _BLOCK_S, name=name, note=note):
             curve.add(block)
             yield block
 

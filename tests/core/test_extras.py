@@ -41,7 +41,7 @@ def run_needing(package):
         ("line_profiler", 'work needs line_profiler; pip install "triadbench[study]"'),
         ("gradio", 'work needs Gradio; pip install "triadbench[app]"'),
         ("librosa", 'work needs librosa; pip install "triadbench[rivals]"'),
-        ("soundfile", "work needs soundfile; pip install soundfile"),
+        ("av", "work needs PyAV (av); pip install av"),
     ],
 )
 def test_a_missing_extra_is_one_line(package, line):

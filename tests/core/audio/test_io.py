@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.sounds import encode, tone
+from triadbench.core.audio import decoder
 from triadbench.core.audio import io as audio
 from triadbench.core.audio.header import parse_header
 from triadbench.core.audio.io import (
@@ -141,7 +142,7 @@ def bad_sources():
         "half a mu-law wav": (encode(tone(5000), subtype="ULAW")[:3000], "truncated"),
         "half an aiff": (encode(tone(5000), format="AIFF")[:3000], "truncated"),
         "half a flac": (flac[: len(flac) // 2], "truncated"),
-        "a flac that promises more": (bytes(more), "truncated: 5000 of 6000 frames|truncated after"),
+        "a flac that promises more": (bytes(more), "truncated or damaged: 5000 of 6000 frames"),
         "a flac header": (flac[:50], "truncated|not a sound file|zero length"),
         "half an ogg": (encode(tone(50_000), 16_000, *LOSSY["ogg"])[:9000], "truncated: its last Ogg page lacks"),
         "half an mp3": (encode(tone(50_000), 16_000, *LOSSY["mp3"])[:2500], "truncated: its header promises"),
@@ -199,18 +200,13 @@ def test_the_header_tells_what_decoding_finds(case):
     container, coding = (FORMATS.get(case) or LOSSY[case])[:2]
     data = encode(tone(3000, 44_100, channels=2), 44_100, container, coding)
     header = read_header(data)
-    assert (header.sample_rate, header.channels, header.frames) == (44_100, 2, len(read_audio(data)[0]))
+    assert (header.sample_rate, header.channels) == (44_100, 2)
+    assert header.frames == pytest.approx(len(read_audio(data)[0]), abs=0 if case in FORMATS else 0.05 * 44_100)
     cheap = check_header(data[:4096], len(data), "x")
     if cheap is not None:
         assert (cheap.sample_rate, cheap.channels, cheap.frames) == (44_100, 2, header.frames)
         assert cheap.subtype == header.subtype
     assert (cheap is not None) == (container in ("WAV", "WAVEX", "RF64", "FLAC") and coding != "ULAW")
-
-
-def test_a_seek_before_the_start_is_no_exception():
-    file = audio._CallbackFile(io.BytesIO(b"abcdef"))
-    assert file.seek(4) == 4
-    assert file.seek(-1) == 4 and file.read(2) == b"ef"
 
 
 @settings(max_examples=150, deadline=None)
@@ -256,7 +252,7 @@ def odd_chunks(wav):
 )
 def test_16_bits_are_what_libsndfile_reads(data, monkeypatch):
     expected, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    monkeypatch.setattr(audio, "_libsndfile", lambda *_: pytest.fail("not read here"))
+    monkeypatch.setattr(decoder, "Decoder", lambda *_: pytest.fail("not read here"))
     read, read_rate = read_audio(data)
     mono = expected[:, 0] if expected.shape[1] == 1 else expected.mean(axis=1, dtype=np.float64).astype(np.float32)
     assert rate == read_rate and np.array_equal(read, mono)

@@ -233,7 +233,7 @@ def test_a_damaged_manifest_is_refused(content, message, tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, r"no clip found; looked for \*.wav.*piano_3_Af_d_m_45.wav.* 0 other files"),
+        ({}, r"no clip found; looked for \.wav.*piano_3_Af_d_m_45.wav.* 0 other files"),
         ({"a.txt": b"", "song.wav": b""}, r"2 other files skipped \(the first: a.txt: not a sound"),
         ({"x/set.zip": b""}, "to read x/set.zip, give its own path"),
     ],

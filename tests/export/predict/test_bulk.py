@@ -239,7 +239,10 @@ def test_one_bad_file_does_not_stop_the_others(predictor, tmp_path):
     assert [result.get("chord") for result in results] == ["C", None, None, None, "Am"]
     assert [result["file"] for result in results] == [str(file) for file in files]
     assert "b.wav: not a sound file" in results[1]["error"] and "missing.wav does not exist" in results[2]["error"]
-    assert "empty: no audio file in this folder (looked for .wav, .flac, .ogg, .mp3)" in results[3]["error"]
+    assert (
+        "empty: no audio file in this folder (looked for .wav, .flac, .ogg, .mp3, .m4a and others)"
+        in results[3]["error"]
+    )
     assert all(set(result) == {"file", "error"} for result in results[1:4])
 
 

@@ -1,0 +1,171 @@
+"""What FFmpeg makes of a sound file, through PyAV: blocks of float32, and the reason where it makes nothing.
+
+FFmpeg is kept from what a sound file has no business with: other files, addresses, and the pictures of a film.
+"""
+
+import contextlib
+import io
+import itertools
+from collections.abc import Iterator
+from typing import IO, Any
+
+import av
+import numpy as np
+
+from triadbench.core.audio.header import BLOCK_VALUES, CONVERT, AudioError, AudioHeader, mp3_promise, ogg_links
+
+_FORMATS = (
+    "wav,w64,aiff,caf,au,flac,ogg,mp3,aac,loas,mov,matroska,asf,xwma,avi,flv,mpegts,mpeg,ac3,eac3,dts,truehd,mlp,amr,"
+    "ape,wv,tta,tak,mpc,mpc8,rm,oma,voc,iff,nistsphere,ircam,dsf,qcp,shn,avr,pvf,wve,paf"
+)
+"""FFmpeg's names of files that hold their sound. Playlists, which name other files or addresses, are not read."""
+_STATED = {"wav", "w64", "aiff", "caf", "au", "flac", "ogg", "mov", "matroska", "asf", "ape", "wv", "tta"}
+"""Formats whose length is no estimate (and mp3, where its first frame says so)."""
+_SLACK_S, _LOSSLESS_SLACK_S = 0.25, 0.002
+"""How far a sound may fall short of the stated length: by a few packets, which encoders add and players cut off."""
+_FOREIGN = {
+    b"<": "it is a web page or XML; was it downloaded without signing in?",
+    b"#extm3u": "it is a playlist; give the files that it names",
+    b"[playlist]": "it is a playlist; give the files that it names",
+    b"ffconcat": "it is a playlist; give the files that it names",
+    b"mthd": "it is MIDI, which holds notes and no sound; render it, as with fluidsynth",
+    b"%pdf": "it is a PDF",
+    b"pk\3\4": "it is a zip; unpack it",
+    b"\x89png": "it is a picture",
+    b"\xff\xd8\xff": "it is a picture",
+    b"gif8": "it is a picture",
+}
+"""Files that got the name of a sound, by their first bytes in lower case."""
+ERRORS = (av.FFmpegError, ValueError, RuntimeError, ArithmeticError, LookupError, MemoryError, OSError)
+"""What PyAV raises where a file is damaged: FFmpeg's errors, and Python's for values that fit nowhere."""
+
+
+class Decoder:
+    """The sound of a file, or of several that were joined into one.
+
+    Attributes:
+        header: what the file says of itself. slack_s: how much may be missing without a word.
+        lost_s: how much could not be decoded, so far.
+    """
+
+    def __init__(
+        self, file: IO[bytes], head: bytes, header: AudioHeader | None, label: str, stack: contextlib.ExitStack
+    ):
+        """`head`: first bytes of the file; `header`: what they say, None if that is not known; `label`: its name in
+        messages; `stack` closes what is opened. AudioError: no sound, or the file does not hold what it promises."""
+        self._file, self._head, self._label, self._stack, self.lost_s = file, head, label, stack, 0.0
+        states_length, damage, self._parts = False, None, [(0, file.seek(0, io.SEEK_END))]
+        if head[:4] == b"OggS":
+            self._parts, damage = ogg_links(file)
+        elif head[:3] == b"ID3" or head[:1] == b"\xff":
+            states_length, damage = mp3_promise(file)
+        if damage:
+            raise AudioError(f"{label}: {damage}; copy it again, or {CONVERT}")
+        self._first = container, stream = self._open(self._parts[0])
+        context, kind = stream.codec_context, container.format.name.split(",")[0]
+        self.slack_s = _LOSSLESS_SLACK_S if context.codec.lossless and not context.codec.lossy else _SLACK_S
+        seconds = None
+        if len(self._parts) == 1 and (kind in _STATED or states_length):
+            if stream.duration is not None:
+                seconds = stream.duration * stream.time_base
+            elif container.duration is not None and len(container.streams) == 1:
+                seconds = container.duration / 1e6
+        rate, frames = context.sample_rate, None if seconds is None else round(seconds * context.sample_rate)
+        subtype = context.codec.canonical_name.upper()
+        self.header = header or AudioHeader(rate, context.layout.nb_channels, frames, kind.upper(), subtype)
+
+    def blocks(self, limit: int | None) -> Iterator[tuple[int, np.ndarray]]:
+        """Rate and (frames, channels) float32, full scale [-1, 1); no longer than what holds `limit` frames."""
+        try:
+            for number, part in enumerate(self._parts):
+                container, stream = self._open(part) if number else self._first
+                # Where sounds were joined, rate and channels may change on the way.
+                for (rate, channels, _), frames in itertools.groupby(self._frames(container, stream), _kind):
+                    size = min(limit or BLOCK_VALUES, BLOCK_VALUES // channels)
+                    waiting: list[np.ndarray] = []
+                    n_waiting = 0
+                    for frame in frames:
+                        waiting.append(_samples(frame))
+                        n_waiting += len(waiting[-1])
+                        if n_waiting >= size:
+                            yield rate, np.concatenate(waiting)
+                            waiting, n_waiting = [], 0
+                    if waiting:
+                        yield rate, np.concatenate(waiting)
+                container.close()
+        except ERRORS as error:
+            raise AudioError(f"{self._label}: damaged ({reason(error)}); {CONVERT}") from error
+
+    def _open(self, part: tuple[int, int]) -> tuple[Any, Any]:
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "", "max_streams": "100"}
+        not_read = f"{self._label}: not a sound file that can be read"
+        try:
+            container = av.open(_Part(self._file, *part), metadata_errors="replace", options=options)
+            stream = self._stack.enter_context(container).streams.best("audio")
+        except ERRORS as error:
+            raise AudioError(f"{not_read} ({_foreign(self._head) or f'{reason(error)}; {CONVERT}'})") from error
+        if stream is None or stream.codec_context is None:
+            kinds = " and ".join(sorted({each.type for each in container.streams})) or "nothing"
+            what = f"it holds {kinds}, no sound" if stream is None else f"its coding is not known; {CONVERT}"
+            raise AudioError(f"{not_read} ({what})")
+        return container, stream
+
+    def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:  # players pass over it too
+                self.lost_s += float((packet.duration or 0) * packet.time_base) or _LOSSLESS_SLACK_S
+
+
+class _Part:
+    """Bytes `start` to `end` of a file, for FFmpeg; without a name, since what is in it decides and not its suffix."""
+
+    def __init__(self, file: IO[bytes], start: int, end: int):
+        self._file, self._start, self._end = file, start, end
+        file.seek(start)
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(max(0, min(size, self._end - self._file.tell())))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._end}[whence]
+        self._file.seek(max(self._start, base + offset))
+        return self.tell()
+
+
+def reason(error: Exception) -> str:
+    """What a library says of a damaged file, to stand within a sentence."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__).strip().rstrip(".")
+
+
+def _kind(frame: Any) -> tuple:
+    return frame.sample_rate, frame.layout.nb_channels, frame.format.name
+
+
+def _samples(frame: Any) -> np.ndarray:
+    """(samples, channels) float32 of a decoded frame."""
+    if frame.format.name.startswith("s64"):  # which PyAV gives no array of
+        [frame] = av.AudioResampler("dbl").resample(frame)
+    values = frame.to_ndarray()
+    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / 128
+    if values.dtype.kind == "i":
+        return values.astype(np.float32) * np.float32(2.0 ** (1 - 8 * values.dtype.itemsize))
+    with np.errstate(over="ignore"):  # infinite then, which is refused
+        return values.astype(np.float32, copy=False)
+
+
+def _foreign(head: bytes) -> str | None:
+    """What a file is that is no sound, by its first bytes."""
+    start = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    for signature, what in _FOREIGN.items():
+        if start.startswith(signature):
+            return what
+    return (
+        "it is text" if head[:512].isascii() and head[:512].decode("ascii").replace("\n", " ").isprintable() else None
+    )
