@@ -12,7 +12,15 @@ from typing import IO, Any
 import av
 import numpy as np
 
-from triadbench.core.audio.header import BLOCK_VALUES, CONVERT, AudioError, AudioHeader, mp3_promise, ogg_links
+from triadbench.core.audio.header import (
+    BLOCK_VALUES,
+    CONVERT,
+    AudioError,
+    AudioHeader,
+    asf_truncation,
+    mp3_promise,
+    ogg_links,
+)
 
 _FORMATS = (
     "wav,w64,aiff,caf,au,flac,ogg,mp3,aac,loas,mov,matroska,asf,xwma,avi,flv,mpegts,mpeg,ac3,eac3,dts,truehd,mlp,amr,"
@@ -34,6 +42,7 @@ _FOREIGN = {
     b"\x89png": "it is a picture",
     b"\xff\xd8\xff": "it is a picture",
     b"gif8": "it is a picture",
+    b"rifx": "it is a big-endian wav; `sox FILE out.wav` makes one of it that can be read",
 }
 """Files that got the name of a sound, by their first bytes in lower case."""
 ERRORS = (av.FFmpegError, ValueError, RuntimeError, ArithmeticError, LookupError, MemoryError, OSError)
@@ -54,7 +63,11 @@ class Decoder:
         """`head`: first bytes of the file; `header`: what they say, None if that is not known; `label`: its name in
         messages; `stack` closes what is opened. AudioError: no sound, or the file does not hold what it promises."""
         self._file, self._head, self._label, self._stack, self.lost_s = file, head, label, stack, 0.0
-        states_length, damage, self._parts = False, None, [(0, file.seek(0, io.SEEK_END))]
+        start = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+        if foreign := next((what for signature, what in _FOREIGN.items() if start.startswith(signature)), None):
+            raise AudioError(f"{label}: not a sound file that can be read ({foreign})")
+        size = file.seek(0, io.SEEK_END)
+        states_length, damage, self._parts = False, asf_truncation(head, size), [(0, size)]
         if head[:4] == b"OggS":
             self._parts, damage = ogg_links(file)
         elif head[:3] == b"ID3" or head[:1] == b"\xff":
@@ -63,7 +76,10 @@ class Decoder:
             raise AudioError(f"{label}: {damage}; copy it again, or {CONVERT}")
         self._first = container, stream = self._open(self._parts[0])
         context, kind = stream.codec_context, container.format.name.split(",")[0]
-        self.slack_s = _LOSSLESS_SLACK_S if context.codec.lossless and not context.codec.lossy else _SLACK_S
+        self.slack_s = _SLACK_S
+        if context.codec.lossless and not context.codec.lossy:
+            self.slack_s = _LOSSLESS_SLACK_S
+            context.options = {"err_detect": "crccheck+explode"}
         seconds = None
         if len(self._parts) == 1 and (kind in _STATED or states_length):
             if stream.duration is not None:
@@ -103,7 +119,9 @@ class Decoder:
             container = av.open(_Part(self._file, *part), metadata_errors="replace", options=options)
             stream = self._stack.enter_context(container).streams.best("audio")
         except ERRORS as error:
-            raise AudioError(f"{not_read} ({_foreign(self._head) or f'{reason(error)}; {CONVERT}'})") from error
+            raise AudioError(
+                f"{not_read} ({'it is text' if _is_text(self._head) else f'{reason(error)}; {CONVERT}'})"
+            ) from error
         if stream is None or stream.codec_context is None:
             kinds = " and ".join(sorted({each.type for each in container.streams})) or "nothing"
             what = f"it holds {kinds}, no sound" if stream is None else f"its coding is not known; {CONVERT}"
@@ -160,12 +178,5 @@ def _samples(frame: Any) -> np.ndarray:
         return values.astype(np.float32, copy=False)
 
 
-def _foreign(head: bytes) -> str | None:
-    """What a file is that is no sound, by its first bytes."""
-    start = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    for signature, what in _FOREIGN.items():
-        if start.startswith(signature):
-            return what
-    return (
-        "it is text" if head[:512].isascii() and head[:512].decode("ascii").replace("\n", " ").isprintable() else None
-    )
+def _is_text(head: bytes) -> bool:
+    return head[:512].isascii() and head[:512].decode("ascii").replace("\n", " ").isprintable()

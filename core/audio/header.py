@@ -25,6 +25,9 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _STREAMED = (range(0x7FFFF000, 0x80000001), range(0xFFFFFF00, 0x100000000))
 """Sizes that programs write when they do not yet know the length (a pipe), and cannot go back to mend."""
 _XING_FRAMES, _XING_BYTES = 1, 2
+_TAG_BYTES = 4096
+"""Of tags behind an mp3; where more follows, it may be sound."""
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _OGG_FIRST_PAGE = 2
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -82,8 +85,15 @@ def mp3_promise(file: IO[bytes]) -> tuple[bool, str | None]:
     flags = int.from_bytes(frame[at + 4 : at + 8], "big")
     offset, present = at + 8 + (4 if flags & _XING_FRAMES else 0), size - start
     promised = int.from_bytes(frame[offset : offset + 4], "big") if flags & _XING_BYTES else 0
-    cut = f"truncated: its header promises {promised} bytes and {present} are there" if promised > present else None
-    return bool(flags & _XING_FRAMES), cut
+    is_whole = bool(flags & _XING_FRAMES) and present <= promised + _TAG_BYTES  # no other mp3 was joined to it
+    return is_whole, f"truncated: {_missing(promised, present)}" if promised > present else None
+
+
+def asf_truncation(head: bytes, size: int) -> str | None:
+    """How a wma file of `size` bytes with these first bytes falls short of its promise, or None."""
+    at = head.find(_ASF_PROPERTIES)
+    promised = int.from_bytes(head[at + 40 : at + 48], "little") if at >= 0 else 0
+    return f"truncated: {_missing(promised, size)}" if promised > size else None
 
 
 def ogg_links(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
@@ -108,6 +118,10 @@ def ogg_links(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
     if page and b"OggS" in file.read():
         return [(0, size)], f"damaged: no Ogg page begins at byte {position}"
     return list(zip(starts, [*starts[1:], position], strict=True)), None
+
+
+def _missing(promised: int, present: int) -> str:
+    return f"its header promises {promised} bytes and {present} are there"
 
 
 def _ogg_checksum(page: bytes) -> int:
@@ -183,7 +197,7 @@ def _wav_header(layout: tuple, promised: int, start: int, size: int, streamed_ok
     if streamed_ok and any(promised in sizes for sizes in _STREAMED):
         promised = present
     elif promised > present:
-        cut = f"its header promises {promised} bytes of sound and {present} are there"
+        cut = _missing(promised, present)
     if coding not in (_PCM, _FLOAT) or 0 in (channels, bits) or block_align != channels * ((bits + 7) // 8):
         # Compressed or odd: the decoder has to say how many frames it holds.
         return AudioHeader(sample_rate, channels, None, "WAV", None, cut) if cut else None

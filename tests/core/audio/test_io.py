@@ -135,9 +135,9 @@ def bad_sources():
     return {
         "empty": (b"", "empty"),
         "text": (b"this is text, not sound\n" * 50, "not a sound file"),
-        "header only": (wav[:44], "truncated: its header promises 10000 bytes of sound and 0 are there"),
+        "header only": (wav[:44], "truncated: its header promises 10000 bytes and 0 are there"),
         "half a header": (wav[:30], "not a sound file"),
-        "half a wav": (wav[:5000], "truncated: its header promises 10000 bytes of sound and 4956 are there"),
+        "half a wav": (wav[:5000], "truncated: its header promises 10000 bytes and 4956 are there"),
         "a wav without its last byte": (wav[:-1], "truncated"),
         "half a mu-law wav": (encode(tone(5000), subtype="ULAW")[:3000], "truncated"),
         "half an aiff": (encode(tone(5000), format="AIFF")[:3000], "truncated"),
