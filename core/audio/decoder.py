@@ -166,10 +166,12 @@ def _kind(frame: Any) -> tuple:
 
 def _samples(frame: Any) -> np.ndarray:
     """(samples, channels) float32 of a decoded frame."""
-    if frame.format.name.startswith("s64"):  # which PyAV gives no array of
+    channels, is_planar = frame.layout.nb_channels, frame.format.is_planar
+    # PyAV has no array of 64 bits, and reads beyond the list of planes where it has no end: FFmpeg's holds eight.
+    if frame.format.name.startswith("s64") or (is_planar and channels >= 8):
         [frame] = av.AudioResampler("dbl").resample(frame)
-    values = frame.to_ndarray()
-    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+        is_planar = False
+    values = frame.to_ndarray().T if is_planar else frame.to_ndarray().reshape(-1, channels)
     if values.dtype == np.uint8:
         return (values.astype(np.float32) - 128) / 128
     if values.dtype.kind == "i":

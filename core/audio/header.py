@@ -99,7 +99,7 @@ def asf_truncation(head: bytes, size: int) -> str | None:
 def ogg_links(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
     """First and last byte + 1 of each of the ogg files that were joined into this one (most hold a single one), and
     what is wrong with its pages, or None."""
-    size, position, starts, was_first = file.seek(0, os.SEEK_END), 0, [], False
+    size, position, starts, was_first = file.seek(0, os.SEEK_END), 0, [0], True
     while len(page := _read_at(file, position, 27)) == 27 and page[:4] == b"OggS":
         page += file.read(page[26])
         body = sum(page[27:])

@@ -192,6 +192,7 @@ KINDS = {
         encoded, "mp4", "aac", options={"movflags": "frag_keyframe+empty_moov"}, seconds=2.02
     ),
     "mov, not compressed (camera)": heard(encoded, "mov", "pcm_s16le"),
+    "m4a, 8 channels": heard(encoded, "ipod", "aac", 48_000, 8, b="512k"),
     "aac": heard(encoded, "adts", "aac", 44_100, seconds=2.02),
     "3gp, AMR (old Android)": heard(encoded, "3gp", "libopencore_amrnb", 8_000, b="12200"),
     "amr": heard(encoded, "amr", "libopencore_amrnb", 8_000, b="12200"),
