@@ -151,7 +151,7 @@ class _Part:
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._end}[whence]
-        self._file.seek(max(self._start, base + offset))
+        self._file.seek(min(max(self._start, base + offset), self._end))  # damaged files ask for places far outside
         return self.tell()
 
 

@@ -23,7 +23,9 @@ def wav_fields(data: bytes) -> Iterator[Field]:
         name, length = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]
         yield from (Field(at, 4), Field(at + 4, 4))
         if name == b"fmt ":
-            yield from (Field(at + 8 + start, size) for start, size in ((0, 2), (2, 2), (4, 4), (8, 4), (12, 2), (14, 2)))
+            yield from (
+                Field(at + 8 + start, size) for start, size in ((0, 2), (2, 2), (4, 4), (8, 4), (12, 2), (14, 2))
+            )
         elif name in (b"fact", b"ds64"):
             yield from (Field(at + 8 + start, 4) for start in range(0, min(length, 28), 4))
         elif name == b"data":
@@ -50,7 +52,9 @@ def ogg_fields(data: bytes) -> Iterator[Field]:
             yield Field(start, size)
         if at == 0:
             body = 27 + data[26]
-            yield from (Field(body + k, n) for k, n in ((0, 1), (7, 4), (8, 1), (10, 2), (11, 1), (12, 4), (16, 2), (28, 1)))
+            yield from (
+                Field(body + k, n) for k, n in ((0, 1), (7, 4), (8, 1), (10, 2), (11, 1), (12, 4), (16, 2), (28, 1))
+            )
         at = data.find(b"OggS", at + 4)
         if at < 0:
             return
@@ -103,7 +107,18 @@ SEEDS = {
 
 def _values(data: bytes, field: Field, fields: list[Field]) -> Iterator[int]:
     most, now = (1 << 8 * field.size) - 1, int.from_bytes(data[field.start : field.start + field.size], field.order)
-    yield from (0, 1, 2, most, most >> 1, (most >> 1) + 1, most - 1, (now + 1) & most, (now - 1) & most, now ^ 0x80 & most)
+    yield from (
+        0,
+        1,
+        2,
+        most,
+        most >> 1,
+        (most >> 1) + 1,
+        most - 1,
+        (now + 1) & most,
+        (now - 1) & most,
+        now ^ 0x80 & most,
+    )
     at = fields.index(field)
     for other in fields[max(0, at - 2) : at + 3]:
         yield int.from_bytes(data[other.start : other.start + other.size], other.order) & most
@@ -116,7 +131,12 @@ def fuzzed(n: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
     for name, (function, arguments, _) in SEEDS.items():
         made[name] = function(*arguments, sound=sine(seconds=0.2), **({"b": "128k"} if name == "wma" else {}))
     fields = {name: list(dict.fromkeys(SEEDS[name][2](data))) for name, data in made.items()}
-    singles = [(name, ((field, value),)) for name in SEEDS for field in fields[name] for value in _values(made[name], field, fields[name])]
+    singles = [
+        (name, ((field, value),))
+        for name in SEEDS
+        for field in fields[name]
+        for value in _values(made[name], field, fields[name])
+    ]
     draw = random.Random(seed)
     draw.shuffle(singles)
 

@@ -2,7 +2,9 @@
 
 import io
 import os
+import re
 import struct
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -366,3 +368,129 @@ def test_a_folder_that_cannot_be_read_is_reported(folder, monkeypatch):
 
     monkeypatch.setattr(audio.os, "scandir", refuse)
     assert [os.path.relpath(file, folder) for file in find_files([folder])] == ["a.FLAC", "b.wav", "deep"]
+
+
+def test_folders_hold_what_phones_and_browsers_write(tmp_path):
+    names = ["a.opus", "b.aiff", "c.caf", "d.m4a", "e.webm", "f.mp4", "g.wma", "h.aac", "i.AIF"]
+    for name in [*names, "x.txt", "y.pdf", "z.mid"]:
+        (tmp_path / name).write_bytes(b"")
+    assert [os.path.basename(file) for file in find_files([tmp_path])] == names
+
+
+def test_a_place_outside_of_a_part_is_its_nearest_end(tmp_path):
+    (tmp_path / "x").write_bytes(b"abcdefgh")
+    with open(tmp_path / "x", "rb") as file:
+        part = decoder._Part(file, 2, 6)
+        assert (part.read(3), part.tell(), part.read(9), part.read(1)) == (b"cde", 3, b"f", b"")
+        assert [part.seek(*to) for to in ((-5,), (1,), (1, 1), (-1, 2), (1 << 62,), (3, 2))] == [0, 1, 2, 3, 4, 4]
+
+
+# --- named pipes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fifo(tmp_path):
+    if os.name == "nt":
+        pytest.skip("needs named pipes")
+    os.mkfifo(tmp_path / "x.wav")
+    return tmp_path / "x.wav"
+
+
+def test_a_pipe_without_a_writer_is_not_waited_for(fifo, monkeypatch):
+    monkeypatch.setattr(audio, "_FIFO_WAIT_S", 0.1)
+    for read in (read_audio, read_clip, read_header, lambda path: list(iter_blocks(path))):
+        with pytest.raises(AudioError, match="nothing was written into this named pipe for 0.1 s"):
+            read(fifo)
+
+
+def test_a_pipe_whose_writer_comes_late_is_read(fifo):
+    data = encode(tone(100_000))  # more than a pipe holds
+    writer = threading.Timer(0.3, lambda: fifo.write_bytes(data))
+    writer.start()
+    read, _ = read_audio(fifo)
+    writer.join()
+    np.testing.assert_array_equal(read, read_audio(data)[0])
+
+
+# --- channels that cancel each other out -----------------------------------------------------------------------------
+
+
+def noted(data):
+    notes = []
+    return np.concatenate(list(iter_blocks(data, note=notes.append))), notes
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.04])
+@pytest.mark.parametrize("seconds", [1, 40])
+def test_an_inverted_channel_is_left_out(noise, seconds):
+    left = tone(16_000 * seconds)
+    right = -0.9 * left + noise * np.random.default_rng(1).standard_normal(left.shape)
+    found, notes = noted(encode(np.hstack([left, right])))
+    np.testing.assert_allclose(found, left[:, 0], atol=1e-4)
+    assert notes == ["these bytes: its channels cancel each other out (one is inverted); the loudest is heard alone"]
+    np.testing.assert_array_equal(read_clip(encode(np.hstack([right, left])), None), found)  # nobody asks: no note
+
+
+@pytest.mark.parametrize("shares", [(1, 1), (1, 0), (1, -0.5), (0, 0), (1, 0, 0, 0, 0, 0, 0, 0)])
+def test_other_channels_are_averaged(shares):
+    sound = tone(20_000) * shares
+    found, notes = noted(encode(sound))
+    np.testing.assert_allclose(found, sound.mean(axis=1), atol=1e-4)
+    assert notes == []
+
+
+def test_the_same_offset_in_both_channels_hides_nothing():
+    left = tone(16_000) / 2
+    found, notes = noted(encode(np.hstack([left, -left]) + 0.3))
+    np.testing.assert_allclose(found, left[:, 0] + 0.3, atol=1e-4)
+    assert len(notes) == 1
+
+
+# --- what cannot be decoded ------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_out_is_told_or_an_error(monkeypatch):
+    data = encode(tone(48_000), 16_000, *LOSSY["mp3"])
+    whole = read_clip(data, None)
+
+    class Packet:
+        def __init__(self, packet):
+            self.packet, self.duration, self.time_base = packet, packet.duration, packet.time_base
+
+        def decode(self):
+            if 0.9 < float((self.packet.pts or 0) * self.time_base) < 1.9:
+                raise decoder.av.error.InvalidDataError(1, "bad packet")
+            return self.packet.decode()
+
+    frames = decoder.Decoder._frames
+
+    class Container:
+        def __init__(self, container):
+            self.container = container
+
+        def demux(self, stream):
+            return map(Packet, self.container.demux(stream))
+
+    monkeypatch.setattr(decoder.Decoder, "_frames", lambda self, c, s: frames(self, Container(c), s))
+    monkeypatch.setattr(decoder, "mp3_promise", lambda _: (False, None))
+    found, notes = noted(data)
+    assert len(whole) - len(found) == pytest.approx(16_000, abs=1200)
+    [line] = notes
+    assert re.fullmatch(r"these bytes: damaged: [01]\.\d\d s of it could not be decoded and were left out", line)
+    with pytest.raises(AudioError, match=r"damaged: [01]\.\d\d s of it could not be decoded; .*ffmpeg -i"):
+        read_audio(data)
+
+
+def test_files_that_a_sound_names_are_not_opened(tmp_path, monkeypatch):
+    """FFmpeg knows playlists, and formats that name other files: none is opened, whatever the suffix."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.wav").write_bytes(encode(tone(1000)))
+    for name, text in {
+        "a.mp3": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{tmp_path}/secret.wav\n#EXT-X-ENDLIST\n",
+        "b.wav": "ffconcat version 1.0\nfile secret.wav\n",
+        "c.m4a": f"v=0\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 96\n{tmp_path}",
+    }.items():
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(decoder, "_FOREIGN", {})  # FFmpeg itself is asked
+        with pytest.raises(AudioError, match="not a sound file"):
+            read_audio(tmp_path / name)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import re
 import struct
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tests.core.audio import real_files
 from tests.core.sounds import NAMES, encode, make_folder, make_zip, manifest, short_wav, tone
 from triadbench.core.audio.io import AudioError
 from triadbench.core.constants import CLIP_SAMPLES
@@ -286,3 +288,18 @@ def test_progress_counts_every_file(tmp_path):
     files = {f"piano_3_Af_d_m_{number}.wav": short_wav() for number in range(600)}
     open_dataset(make_folder(tmp_path, files), progress=lambda *at: seen.append(at))
     assert seen == [(256, 600), (512, 600), (600, 600)]
+
+
+def test_kinds_of_files_that_are_no_whole_sound_are_skipped_with_the_reason(tmp_path):
+    kinds = {f"piano_3_Af_d_m_{k}.wav": kind for k, kind in enumerate(real_files.KINDS.values())}
+    dataset = open_dataset(make_folder(tmp_path, {name: kind.make() for name, kind in kinds.items()}))
+    skipped = dict(dataset.skipped)
+    for name, kind in kinds.items():
+        if name in skipped:
+            assert kind.reason is not None and re.search(kind.reason, skipped[name]), (name, skipped[name])
+    for index, clip in enumerate(dataset.clips):  # damage that no header shows is found by reading
+        if kinds[clip.member].reason is None:
+            assert dataset.read(index).any() and dataset.header(index).sample_rate > 0
+        else:
+            with pytest.raises(AudioError, match=kinds[clip.member].reason):
+                dataset.read(index)

@@ -1,16 +1,21 @@
 """Many files at once: the same answers in the same order, in threads, and in bounded memory."""
 
+import json
 import os
+import re
 import threading
 import time
 
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
+from tests.core.audio.real_files import KINDS
 from tests.core.toys import chord
 from tests.export.fakes import Fake
 from tests.odd_files import C_MAJOR
+from triadbench.cli import main
 from triadbench.core.audio.io import find_files
 from triadbench.core.errors import UserError
 from triadbench.export.predict import bulk as infer
@@ -166,3 +171,22 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
     for _ in infer_files(predictor, [str(tmp_path / "x.wav")] * 3000, workers=2, at_once=True):
         sizes.append(resident())
     assert max(sizes[-500:]) < max(sizes[500:1000]) + 8e6  # a batch more or less of two threads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.seconds is None])
+def test_one_bad_file_among_a_thousand(kind, tmp_path):
+    soundfile.write(tmp_path / "000.wav", chord(*C_MAJOR, seconds=0.1), 16_000)
+    files = [tmp_path / f"{number:03}.wav" for number in range(1000)]
+    for file in files[1:]:
+        os.link(files[0], file)
+    files[500].unlink()
+    files[500].write_bytes(KINDS[kind].make())
+    done = CliRunner().invoke(main, ["infer", str(tmp_path), "--jsonl", "--threads", "2"])
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["file"] for line in lines] == list(map(str, files)) and sum("chord" in line for line in lines) == 999
+    assert re.search(KINDS[kind].reason, lines[500]["error"]) and done.exit_code == 1
+    assert [line for line in done.stderr.splitlines() if "failed" in line] == [
+        f"failed: {lines[500]['error']}",
+        "Error: 1 of 1000 files failed",
+    ]
