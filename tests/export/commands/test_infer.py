@@ -351,6 +351,17 @@ def test_infer_goes_on_after_all_of_them(model, tmp_path):
     assert done.stderr.count("failed: ") == len(BAD)
 
 
+def test_infer_says_which_channel_it_heard(model, tmp_path):
+    sound = chord(*C_MAJOR)
+    soundfile.write(tmp_path / "x.wav", np.stack([sound, -sound], axis=1), 16_000)
+    result, done = run_json("infer", "--provider", "torch", "--model", model, tmp_path / "x.wav")
+    [answer] = result["results"]
+    assert answer["chord"] == "C" and answer["note"].endswith("(one is inverted); the loudest is heard alone")
+    assert done.stderr.count(answer["note"]) == 1
+    done = run("infer", "--provider", "torch", "--model", model, tmp_path / "x.wav", "--timeline")
+    assert done.stderr.count(answer["note"]) == 1
+
+
 @pytest.mark.parametrize("kind", ODD)
 def test_infer_hears_odd_files(model, tmp_path, kind):
     ODD[kind](tmp_path / "x.wav")
