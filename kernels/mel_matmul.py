@@ -6,7 +6,7 @@
 last dimension, so each constant matrix meets one long right-hand side, and mel comes out as it is stored.
 Where no gradient is needed, frames go through in chunks that stay in the CPU's caches, or bound the memory of another
 device, into memory that is used again. With a gradient, or while a graph is captured, all frames go through at once, by
-operators that every graph format has: Reshape, Transpose, Slice, Concat (torch.compile and torch.export: Gather),
+operators that every graph format has: Reshape, Transpose, Slice, Concat (torch.compile, .export, .onnx: Gather),
 MatMul, Mul, Add, Log, and for powers other than 2 Greater, Where, Sqrt and Pow.
 
 The gradient of |X|^p, p other than 2, at a bin of exactly 0 is taken as 0, as torchaudio's is for p = 1; autograd alone
@@ -26,7 +26,14 @@ import numpy as np
 
 from triadbench.kernels import matmul_plan
 from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
-from triadbench.kernels.torch_operator import BoundedCache, identity, is_captured, needs_gradient
+from triadbench.kernels.torch_operator import (
+    BoundedCache,
+    identity,
+    is_captured,
+    is_exported_to_onnx,
+    needs_gradient,
+    without_autocast,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +66,7 @@ def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor,
     """
     import torch
 
-    with _full_precision(waveform.device.type):
+    with without_autocast(waveform.device.type), _full_precision():
         if is_captured() or needs_gradient(window) or needs_gradient(filterbank):
             return all_at_once(waveform, spec, _captured_constants(spec, window, filterbank), log_eps)
         constants = _kept_constants(spec, window, filterbank)
@@ -143,7 +150,8 @@ def _frames(x: Tensor, spec: MelSpec) -> Tensor:
     import torch
 
     n_fft, hop, hops = spec.n_fft, spec.hop_length, math.ceil(spec.n_fft / spec.hop_length)
-    if torch.compiler.is_compiling():  # a gather: hops as a view would tie an open length to a multiple of the hop
+    # A gather: hops as a view would tie an open length to a multiple of the hop, and torch.onnx cannot unfold one.
+    if torch.compiler.is_compiling() or is_exported_to_onnx():
         n_frames = (x.shape[1] - _frame_span(spec)) // hop + 1
         starts, offsets = torch.arange(n_frames, device=x.device) * hop, torch.arange(n_fft, device=x.device)
         samples = x.index_select(1, (offsets[:, None] + starts).reshape(-1))
@@ -239,13 +247,11 @@ class _Memory(dict[tuple, Any]):
 
 
 @contextlib.contextmanager
-def _full_precision(device: str) -> Iterator[None]:
-    """No autocast, and no TF32 or bfloat16 in float32 products: with 11 bits there is nothing left of a quiet bin."""
+def _full_precision() -> Iterator[None]:
+    """No TF32 and no bfloat16 in float32 products: see `without_autocast`."""
     import torch
 
     with contextlib.ExitStack() as stack:
-        if torch.is_autocast_enabled(device):
-            stack.enter_context(torch.autocast(device, enabled=False))
         if not torch.compiler.is_compiling() and (precision := torch.get_float32_matmul_precision()) != "highest":
             torch.set_float32_matmul_precision("highest")
             stack.callback(torch.set_float32_matmul_precision, precision)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from triadbench.kernels.spec import INT16_FULL_SCALE, LOG_EPS, MelSpec
+from triadbench.kernels.torch_operator import is_captured
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,7 +112,14 @@ def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor,
     window (win_length,) and filterbank (n_mels, n_freqs) in float64.
     """
     import torch
+    from torch._subclasses.fake_tensor import FakeTensor
 
+    # make_fx would take NumPy's result for a constant; torch.compile breaks its graph here.
+    if is_captured() and not torch.compiler.is_compiling() or isinstance(waveform, FakeTensor):
+        raise RuntimeError(
+            "backend='reference' is NumPy and needs tensors with values: not those of torch.vmap, torch.export, "
+            "make_fx or FakeTensorMode; use backend='auto'"
+        )
     arrays = {"window": window.detach().cpu().numpy(), "filterbank": filterbank.detach().cpu().numpy()}
     mels = [  # clip by clip, which bounds the memory of the float64 frames
         mel_spectrogram(clip, spec, **arrays, log=log_eps is not None, eps=log_eps or 0.0)

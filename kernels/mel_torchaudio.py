@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triadbench.kernels.spec import INT16_FULL_SCALE, MelSpec
+from triadbench.kernels.torch_operator import without_autocast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,9 +45,10 @@ def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor,
     names = ("pad", "n_fft", "hop_length", "win_length", "power", "normalized", "center", "pad_mode")
     settings = {name: getattr(spec, name) for name in names}
     compute = _for_compiler if torch.compiler.is_compiling() else spectrogram
-    power_spectrogram = compute(waveform, window=window, **settings)
-    # The order of torchaudio's MelScale: (..., time, freq) @ (freq, n_mels), then back.
-    mel = torch.matmul(power_spectrogram.transpose(-1, -2), filterbank.T).transpose(-1, -2)
+    with without_autocast(waveform.device.type):
+        power_spectrogram = compute(waveform, window=window, **settings)
+        # The order of torchaudio's MelScale: (..., time, freq) @ (freq, n_mels), then back.
+        mel = torch.matmul(power_spectrogram.transpose(-1, -2), filterbank.T).transpose(-1, -2)
     return mel if log_eps is None else torch.log(mel + log_eps)
 
 

@@ -8,8 +8,9 @@ Formulas (all frequencies in Hz):
     window   periodic cosine sums, w[n] = sum_j a_j cos(2 pi j n / win_length)
 
 The values are those of `torchaudio.transforms.MelSpectrogram`, computed in float64 where torchaudio uses float32.
-torchaudio places bin k at k * (sample_rate // 2) / (n_freqs - 1), which for odd n_fft is not the bin's true frequency
-k * sample_rate / n_fft (librosa uses the true one); a drop-in has to follow torchaudio, so we do.
+torchaudio places bin k at k * (sample_rate // 2) / (n_freqs - 1), which for odd n_fft or an odd sample rate (11,025 Hz)
+is not the bin's true frequency k * sample_rate / n_fft (librosa uses the true one; filters differ by up to 1 %); a
+drop-in has to follow torchaudio, so we do.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ class MelSpec:
         return sum(terms, np.zeros(self.win_length))
 
     def frequencies(self) -> np.ndarray:
-        """Where the filterbank places each bin, Hz, float64 (n_freqs,); see the file's docstring on odd n_fft."""
+        """Where the filterbank places each bin, Hz, float64 (n_freqs,); see the file's docstring on odd sizes."""
         return np.linspace(0.0, self.sample_rate // 2, self.n_freqs)
 
     def mel_points(self) -> np.ndarray:

@@ -9,9 +9,10 @@ importing a backend stays light.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from triadbench.kernels.spec import MelSpec
@@ -32,6 +33,24 @@ def is_captured() -> bool:
         or torch._C._are_functorch_transforms_active()
         or bool(torch._C._len_torch_dispatch_stack())
     )
+
+
+def is_exported_to_onnx() -> bool:
+    """True while torch.onnx.export records: a graph of ONNX has its own operators alone."""
+    import torch
+
+    return (torch.jit.is_tracing() or torch.compiler.is_compiling()) and torch.onnx.is_in_onnx_export()
+
+
+@contextlib.contextmanager
+def without_autocast(device: str) -> Iterator[None]:
+    """Switches autocast off for a device type: with 8 or 11 bits there is nothing left of a quiet bin."""
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        if torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def needs_operator(waveform: Tensor) -> bool:

@@ -21,10 +21,17 @@ from torch.autograd import forward_ad
 
 from triadbench import kernels
 from triadbench.kernels.spec import LOG_EPS, MelSpec
-from triadbench.kernels.torch_operator import is_captured, needs_gradient, spec_of
+from triadbench.kernels.torch_operator import is_captured, is_exported_to_onnx, needs_gradient, spec_of
 
+# What a backend computes in. Half precision has no room for powers: its waveforms are converted.
 _DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.int16: "int16"}
+_HALVES = (torch.float16, torch.bfloat16)
 _WINDOW_NAMES = {torch.hann_window: "hann", torch.hamming_window: "hamming", torch.blackman_window: "blackman"}
+
+
+def _buffer(array: np.ndarray) -> Tensor:
+    """float32 on torch's default device, where other modules' buffers are too."""
+    return torch.from_numpy(array).to(torch.get_default_device(), torch.float32)
 
 
 class _Spectrogram(nn.Module):
@@ -41,7 +48,7 @@ class _Spectrogram(nn.Module):
         self.n_fft, self.win_length, self.hop_length = spec.n_fft, spec.win_length, spec.hop_length
         self.pad, self.power, self.normalized = spec.pad, spec.power, spec.normalized
         self.center, self.pad_mode, self.onesided = spec.center, spec.pad_mode, True
-        self.register_buffer("window", torch.from_numpy(window).to(torch.float32))
+        self.register_buffer("window", _buffer(window))
 
     @torch.jit.unused
     def forward(self, waveform: Tensor) -> Tensor:
@@ -66,7 +73,7 @@ class _MelScale(nn.Module):
         super().__init__()
         self.n_mels, self.sample_rate, self.n_stft = spec.n_mels, spec.sample_rate, spec.n_freqs
         self.f_min, self.f_max, self.norm, self.mel_scale = spec.f_min, spec.f_max, spec.norm, spec.mel_scale
-        self.register_buffer("fb", torch.from_numpy(filterbank.T.copy()).to(torch.float32))
+        self.register_buffer("fb", _buffer(filterbank.T.copy()))
 
     @torch.jit.unused
     def forward(self, specgram: Tensor) -> Tensor:
@@ -76,12 +83,14 @@ class _MelScale(nn.Module):
 class MelSpectrogram(nn.Module):
     """waveform (..., time) -> mel (..., n_mels, n_frames); with log=True log(mel + log_eps), natural, log_eps = 1e-10.
 
-    Input float32 or float64 (computed and returned in that dtype) or int16 (divided by 32768, returned as float32).
+    Input float32 or float64 (computed and returned in that dtype), int16 (divided by 32768, returned as float32), or
+    float16 or bfloat16 (computed in float32, and returned as that unless the module was converted to the same dtype).
 
     Differences from torchaudio: the window and the filterbank are computed in float64 and rounded once; an empty batch
-    gets an empty result; filters without a bin give no warning (`spec.empty_filters()` lists them); `f_max` shows the
-    value in use, never None. Every power goes through |X|^2, except with backend="torchaudio" and "reference": in
-    float32, power=1 too needs |X| between about 1e-19 and 1e19.
+    gets an empty result; `f_max` shows the value in use, never None; under autocast the result is float32, for
+    bfloat16 has 8 bits; `.spectrogram` and `.mel_scale` hold the buffers and are not called, so hooks on them do not
+    fire. Every power goes through |X|^2, except with backend="torchaudio" and "reference": in float32, power=1 too
+    needs |X| between about 1e-19 and 1e19.
 
     The window and the filterbank may be replaced or changed in place at any time. Changes that hide from torch's
     version counter (through `.data`, or a numpy array that shares the memory) are not seen after the first call.
@@ -89,12 +98,15 @@ class MelSpectrogram(nn.Module):
     inference tensor that it gets otherwise (assigned, or copied with the module there) has none: its values are then
     compared at each call, for which a GPU's are copied to the host.
 
-    torch.compile keeps one graph with every backend but "reference", which is numpy. A captured CUDA graph (also one of
+    torch.compile keeps one graph with every backend but "reference", which is numpy: that one also refuses
+    torch.export, torch.vmap and tensors without values. torch.onnx.export takes, with "auto", a backend of plain
+    operators; "numba", "cuda" and "reference" have none. A captured CUDA graph (also one of
     mode="reduce-overhead") keeps the window and filterbank of its capture; call each setting once before capturing it.
-    torch.jit.script and torch.jit.trace turn the module into one operator, `triadbench::mel`, which chooses its backend
-    at each call as the module does. A saved program holds the operator's name, not its code: whoever loads it runs
-    Python and imports triadbench.kernels.transform first. (Traced with backend="torchaudio" it holds torch's operators
-    alone.)
+    torch.jit.script, torch.jit.trace and torch.fx turn the module into one operator, `triadbench::mel`, which chooses
+    its backend at each call as the module does. A saved program (those of torch.export and AOTInductor too) holds the
+    operator's name, not its code: whoever loads it runs Python and imports triadbench.kernels.transform first. With
+    backend="matmul" torch.export and AOTInductor, and with "torchaudio" torch.jit.trace too, hold torch's operators
+    alone, which need nothing of ours.
 
     Args:
         window_fn: any function of torch's kind: window_fn(win_length, **wkwargs) -> (win_length,).
@@ -138,6 +150,9 @@ class MelSpectrogram(nn.Module):
                 "Argument 'onesided' has been deprecated and has no influence on the behavior of this module.",
                 stacklevel=2,
             )
+        # As torchaudio takes them; `MelSpec` is strict.
+        sample_rate = int(sample_rate) if sample_rate == int(sample_rate) else sample_rate
+        center = bool(center)
         plain = not wkwargs or wkwargs == {"periodic": True}
         name = _WINDOW_NAMES.get(window_fn, "custom") if plain else "custom"
         choices: dict[str, Any] = {"center": center, "pad_mode": pad_mode, "window": name, "normalized": normalized}
@@ -145,6 +160,9 @@ class MelSpectrogram(nn.Module):
         spec = MelSpec(sample_rate, n_fft, win_length, hop_length, f_min, f_max, n_mels, power, pad, **choices)
         window = spec.window_array() if name != "custom" else _window_of(window_fn, wkwargs, spec.win_length)
         self._set_up(spec, window, backend, log)
+        if len(empty := spec.empty_filters()):
+            reason = f"no bin falls into them: n_mels={n_mels} is high, or n_fft={n_fft} low"
+            warnings.warn(f"{len(empty)} mel filters are all zeros ({reason})", stacklevel=2)
 
     @classmethod
     def from_spec(cls, spec: MelSpec, backend: str = "auto", log: bool = False) -> MelSpectrogram:
@@ -196,11 +214,23 @@ class MelSpectrogram(nn.Module):
 
     def _backend_for(self, waveform: Tensor, window: Tensor, fb: Tensor) -> str:
         gradient = _needs_gradient(waveform) or _needs_gradient(window) or _needs_gradient(fb)
-        return self._choose(_dtype_name(waveform), waveform.device.type, gradient)
+        conditions = _dtype_name(waveform), waveform.device.type, gradient
+        if is_exported_to_onnx():
+            plain = [name for name in self._candidates() if getattr(_load(name), "TRACEABLE", False)]
+            if not plain:
+                way_out = "use backend='auto', 'matmul' or 'torchaudio'"
+                raise RuntimeError(f"backend={self.requested_backend!r} has no operators of ONNX; {way_out}")
+            return next((name for name in plain if _why_not(name, self.spec, *conditions) is None), plain[-1])
+        return self._choose(*conditions)
+
+    def _candidates(self) -> tuple[str, ...]:
+        return tuple(kernels.BACKENDS) if self.requested_backend == "auto" else (self.requested_backend,)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """(..., time) float32, float64 or int16 -> (..., n_mels, n_frames) on the same device."""
-        if torch.jit.is_tracing() and not getattr(_load(self.backend_for(waveform)), "TRACEABLE", False):
+        """(..., time) of a floating dtype or int16 -> (..., n_mels, n_frames) on the same device."""
+        if isinstance(waveform, torch.fx.Proxy) or (
+            torch.jit.is_tracing() and not getattr(_load(self.backend_for(waveform)), "TRACEABLE", False)
+        ):
             return torch.ops.triadbench.mel(waveform, *self._operator_arguments())
         return self._compute(waveform, self.spectrogram.window, self.mel_scale.fb, self._arrays)
 
@@ -208,6 +238,9 @@ class MelSpectrogram(nn.Module):
         """`buffer` and `fb`: window and filterbank as held; arrays(buffer, fb, dtype, device): to compute with."""
         if waveform.ndim == 0:
             raise ValueError("waveform shape=() must be (..., time); give at least one dimension")
+        if waveform.dtype in _HALVES:
+            mel = self._compute(waveform.float(), buffer, fb, arrays)
+            return mel.to(waveform.dtype) if waveform.dtype == fb.dtype else mel
         shape = waveform.shape
         if waveform.is_meta:  # a shape is all there is
             dtype = torch.float64 if _dtype_name(waveform) == "float64" else torch.float32
@@ -265,8 +298,9 @@ class MelSpectrogram(nn.Module):
         return self._chosen[conditions]
 
     def _first(self, dtype: str, device: str, gradient: bool) -> str | None:
-        names = kernels.BACKENDS if self.requested_backend == "auto" else (self.requested_backend,)
-        return next((name for name in names if _why_not(name, self.spec, dtype, device, gradient) is None), None)
+        return next(
+            (name for name in self._candidates() if _why_not(name, self.spec, dtype, device, gradient) is None), None
+        )
 
     def _refuse(self, *conditions) -> str:
         """Raises RuntimeError, with the reasons of all backends or the names of those that can."""
@@ -282,7 +316,7 @@ class MelSpectrogram(nn.Module):
 def _converted(
     spec: MelSpec, window: Tensor, fb: Tensor, exact: tuple, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    filterbank = fb.mT if fb.ndim == 2 else fb
+    filterbank = fb.transpose(0, 1) if fb.ndim == 2 else fb  # not mT, which torch.onnx does not know
     if not torch.jit.is_tracing():  # there a size is a tensor
         spec.check_shapes(window.shape, filterbank.shape)
     if dtype == torch.float64:
@@ -307,6 +341,7 @@ class _Scriptable(nn.Module):
 
     def __init__(self, module: MelSpectrogram) -> None:
         super().__init__()
+        self.training = module.training  # torch.jit.freeze asks for it
         self.spectrogram, self.mel_scale = module.spectrogram, module.mel_scale
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "pad", "power", "n_mels", "f_min", "f_max"):
             setattr(self, name, getattr(module, name))
@@ -368,8 +403,10 @@ def _needs_gradient(tensor: Tensor) -> bool:
 
 
 def _dtype_name(waveform: Tensor) -> str:
+    if waveform.dtype in _HALVES:
+        return "float32"
     if waveform.dtype not in _DTYPES:
-        raise TypeError(f"waveform dtype={waveform.dtype} must be float32, float64 or int16; use waveform.float()")
+        raise TypeError(f"waveform dtype={waveform.dtype} must be a floating dtype or int16; use waveform.float()")
     return _DTYPES[waveform.dtype]
 
 

@@ -169,8 +169,8 @@ def test_meta_gives_the_shape(shape, dtype):
     assert mel.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     with pytest.raises(ValueError, match="at least 65 samples"):
         module(torch.empty(60, device="meta"))
-    with pytest.raises(TypeError, match="torch.float16"):
-        module(torch.empty(1000, dtype=torch.float16, device="meta"))
+    with pytest.raises(TypeError, match="torch.int32"):
+        module(torch.empty(1000, dtype=torch.int32, device="meta"))
 
 
 @pytest.mark.parametrize("settings", [{}, {"power": 1.0, "normalized": True, "pad": 9}, {"normalized": "frame_length"}])
@@ -221,3 +221,105 @@ def test_the_gpus_operator_has_shapes_for_any_length_and_under_vmap():
     for n in range(1000, 1300, 37):
         assert compiled(torch.empty(3, n, device="meta")).shape == (3, 8, SPEC.n_frames(n))
     assert len(graphs) == 2
+
+
+# ---- torch.fx, torch.jit.freeze and torch.onnx
+
+
+@pytest.mark.parametrize("backend", ["auto", "matmul", "torchaudio", "reference"])
+def test_symbolic_trace(backend):
+    module = MelSpectrogram.from_spec(SPEC, backend=backend, log=True)
+    for traced in (torch.fx.symbolic_trace(module), torch.fx.symbolic_trace(torch.nn.Sequential(module))):
+        for waveform in (_noise(2, 1000), _noise(3, 2, 1234), _noise(2, 1000, dtype=torch.float64)):
+            _same(traced(waveform), module(waveform))
+    module.mel_scale.fb.mul_(2.0)  # the graph holds the buffers, not their values
+    _same(traced(_noise(2, 1000)), module(_noise(2, 1000)))
+
+
+def test_a_frozen_script():
+    module = MelSpectrogram.from_spec(SPEC).eval()
+    frozen = torch.jit.freeze(torch.jit.script(module))
+    _same(frozen(_noise(2, 1000)), module(_noise(2, 1000)))
+    assert torch.jit.script(MelSpectrogram.from_spec(SPEC)).training
+
+
+class TestOnnx:
+    """`torch.onnx.export` in one process, ONNX Runtime beside it; batch and length are open."""
+
+    CASES = {
+        "spec": {"n_fft": 128, "n_mels": 8},
+        "log_slaney": {
+            "n_fft": 256,
+            "hop_length": 100,
+            "n_mels": 8,
+            "norm": "slaney",
+            "mel_scale": "slaney",
+            "log": True,
+        },
+        "magnitude_replicate": {
+            "n_fft": 128,
+            "n_mels": 8,
+            "power": 1.0,
+            "pad": 3,
+            "pad_mode": "replicate",
+            "normalized": True,
+        },
+        "many_hops": {"n_fft": 128, "hop_length": 3, "n_mels": 8, "center": False},
+    }
+
+    @staticmethod
+    def _exported(module, path, dynamo):
+        arguments = {"input_names": ["waveform"], "output_names": ["mel"], "dynamo": dynamo}
+        if dynamo:
+            arguments |= {
+                "dynamic_shapes": ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},),
+                "verbose": False,
+            }
+        else:
+            arguments |= {"dynamic_axes": {"waveform": {0: "batch", 1: "samples"}}}
+        torch.onnx.export(module, (_noise(2, 1000),), path, **arguments)
+
+    @pytest.mark.filterwarnings("ignore")  # the exporters' own
+    @pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
+    @pytest.mark.parametrize("settings", CASES.values(), ids=CASES)
+    def test_auto_takes_plain_operators(self, settings, dynamo, tmp_path):
+        onnxruntime = pytest.importorskip("onnxruntime")
+        module = MelSpectrogram(**settings)
+        assert module.backend == "numba"
+        self._exported(module, tmp_path / "mel.onnx", dynamo)
+        session = onnxruntime.InferenceSession(tmp_path / "mel.onnx", providers=["CPUExecutionProvider"])
+        for shape in ((2, 1000), (5, 1777)):
+            (mel,) = session.run(None, {"waveform": _noise(*shape).numpy()})
+            assert_close(
+                mel,
+                module(_noise(*shape)).numpy(),
+                **({"atol_log": 1e-4, "dtype": "float32"} if module.log else TOLERANCES[torch.float32]),
+            )
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_a_named_backend_is_not_replaced(self, tmp_path):
+        with pytest.raises(RuntimeError, match="backend='numba' has no operators of ONNX; use backend='auto'"):
+            self._exported(MelSpectrogram.from_spec(SPEC, backend="numba"), tmp_path / "mel.onnx", False)
+
+
+class TestReferenceIsNumpy:
+    """It says so where there are no values, and is never taken for a constant."""
+
+    MESSAGE = "backend='reference' is NumPy and needs tensors with values: .*; use backend='auto'"
+
+    @pytest.mark.parametrize("how", ["vmap", "fake", "export", "make_fx"])
+    def test_refusal(self, how):
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        module, waveform = MelSpectrogram.from_spec(SPEC, backend="reference"), _noise(2, 1000)
+        with pytest.raises(RuntimeError, match=self.MESSAGE):
+            if how == "vmap":
+                torch.vmap(module)(waveform)
+            elif how == "fake":
+                with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+                    module(mode.from_tensor(waveform))
+            elif how == "export":
+                torch.export.export(module, (waveform,))
+            else:
+                make_fx(module)(waveform)

@@ -171,9 +171,9 @@ def test_too_short_clips_raise_in_every_backend_as_in_torchaudio():
         torchaudio.transforms.MelSpectrogram(n_fft=1024, n_mels=64)(torch.zeros(3, 512))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.int32, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.complex64])
 def test_other_dtypes_raise(dtype):
-    with pytest.raises(TypeError, match="must be float32, float64 or int16; use waveform.float"):
+    with pytest.raises(TypeError, match="must be a floating dtype or int16; use waveform.float"):
         MelSpectrogram(n_mels=40)(torch.zeros(1000, dtype=dtype))
 
 
@@ -216,3 +216,69 @@ def test_the_two_parts_can_be_called_as_torchaudios(settings, waveform):
     spectrogram = theirs.spectrogram(waveform)
     assert torch.equal(ours.spectrogram(waveform), spectrogram)
     assert torch.equal(ours.mel_scale(spectrogram), theirs.mel_scale(spectrogram))
+
+
+# ---- what torchaudio's module takes
+
+
+def test_whole_floats_and_flags_are_taken(waveform):
+    settings = {"sample_rate": 22050.0, "n_mels": 40, "center": 1}
+    ours, theirs = MelSpectrogram(**settings), torchaudio.transforms.MelSpectrogram(**settings)
+    assert (ours.sample_rate, ours.spec.center, ours.spec.sample_rate) == (22050, True, 22050)
+    assert_close(ours(waveform).numpy(), theirs(waveform).double().numpy(), dtype="float32", **DROP_IN)
+    with pytest.raises(ValueError, match=r"sample_rate=22050.5 must be an integer"):
+        MelSpectrogram(sample_rate=22050.5)
+
+
+def test_filters_without_a_bin_warn_as_in_torchaudio():
+    with pytest.warns(UserWarning, match="all zero values"):
+        theirs = torchaudio.transforms.MelSpectrogram(n_mels=128)
+    n_empty = int((theirs.mel_scale.fb.amax(dim=0) == 0).sum())
+    with pytest.warns(
+        UserWarning, match=f"^{n_empty} mel filters are all zeros .*n_mels=128 is high, or n_fft=400 low"
+    ) as warned:
+        MelSpectrogram(n_mels=128)
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("backend", ["auto", "numba", "matmul", "torchaudio", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+class TestHalfPrecision:
+    def test_a_waveform_is_computed_in_float32(self, backend, dtype, waveform):
+        module, half = MelSpectrogram(n_mels=40, backend=backend), waveform.to(dtype)
+        expected = torchaudio.transforms.MelSpectrogram(n_mels=40)(half)
+        assert module(half).dtype == expected.dtype == torch.float32
+        assert torch.equal(module(half), module(half.float()))
+        assert_close(module(half).numpy(), expected.double().numpy(), dtype="float32", **DROP_IN)
+
+    def test_a_converted_module_answers_in_its_dtype(self, backend, dtype, waveform):
+        module, half = MelSpectrogram(n_mels=40, backend=backend).to(dtype), waveform.to(dtype)
+        assert module(half).dtype == dtype and module(half.to("meta")).dtype == dtype
+        assert torch.equal(module(half), module(half.float()).to(dtype))
+
+    def test_autocast_leaves_float32(self, backend, dtype, waveform):
+        module = MelSpectrogram(n_mels=40, backend=backend)
+        with torch.autocast("cpu", dtype=dtype):
+            assert torch.equal(module(waveform), MelSpectrogram(n_mels=40, backend=backend)(waveform))
+            mel = module(waveform)
+            assert mel.dtype == module(waveform.to(dtype)).dtype == torch.float32
+        assert torch.equal(mel, module(waveform))
+
+
+def test_the_gradient_goes_through_half_precision(waveform):
+    half = waveform.to(torch.bfloat16).requires_grad_()
+    MelSpectrogram(n_mels=40)(half).sum().backward()
+    (expected,) = torch.autograd.grad(
+        MelSpectrogram(n_mels=40)(full := half.detach().float().requires_grad_()).sum(), full
+    )
+    assert half.grad.dtype == torch.bfloat16 and torch.equal(half.grad, expected.to(torch.bfloat16))
+
+
+def test_made_on_another_default_device(waveform):
+    for settings in ({}, {"backend": "numba"}):
+        with torch.device("meta"):
+            module = MelSpectrogram(n_mels=40, **settings)
+        assert {buffer.device.type for buffer in module.buffers()} == {"meta"}
+        module = module.to_empty(device="cpu")
+        module.load_state_dict(MelSpectrogram(n_mels=40).state_dict())
+        assert torch.equal(module(waveform), MelSpectrogram(n_mels=40)(waveform))
