@@ -31,7 +31,7 @@ def main(job_path: str, result_path: str) -> None:
 
 
 def _onnx(model: str):
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as export/predict/providers.py
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as the package's __init__.py
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
