@@ -1,11 +1,13 @@
 """Checkpoints: one `.safetensors` file whose metadata holds everything that is needed to use or to resume it.
 
-Nothing is ever unpickled. Published checkpoints of the original study (`.pt`, `.pth`) are read by torch's
-weights-only loader, which admits tensors and nothing else.
+Files are sealed with a checksum (core/models/tensor_file.py): damaged weights would still give answers. Those that the
+first version wrote have none, and are taken as they are. Nothing is ever unpickled. Published checkpoints of the
+original study (`.pt`, `.pth`) are read by torch's weights-only loader, which admits tensors and nothing else.
 """
 
 import json
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,6 +102,8 @@ def load(path: StrPath, *, device: str | torch.device = "cpu") -> Checkpoint:
         return _original_from(tensors, path, device)
     try:
         described = json.loads(metadata["triadbench"])
+        if len(metadata) > 1:  # the seal of a damaged file may bear another name
+            raise UserError(f"a damaged or foreign model file (metadata {', '.join(metadata)})")
         if described["format"] != FORMAT:
             raise UserError(f"format {described['format']!r}; this program reads {FORMAT!r}")
         if tuple(described["labels"]["types"]) != TYPES or tuple(described["labels"]["roots"]) != ROOTS:
@@ -126,7 +130,11 @@ def _load_torch(path: Path) -> dict:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch talks about what it meets before it refuses it
+            if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):  # torch looks at no checksum
+                raise UserError(f"{path}: {damaged} is damaged; get the file anew")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # torch raises whatever its reader meets in a foreign file
         raise UserError(f"{path}: not a state dict that can be read safely ({type(error).__name__})") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):

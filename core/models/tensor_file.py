@@ -1,8 +1,10 @@
 """Safetensors files, read and written: eight bytes with the header's length, a JSON header, the tensors' bytes.
 
-https://huggingface.co/docs/safetensors. Such a file is data alone: nothing in it can be run.
+https://huggingface.co/docs/safetensors. Such a file is data alone: nothing in it can be run. Those written here are
+sealed: their metadata hold the SHA-256 of the file as it is with 64 zeros in place of that.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -24,10 +26,12 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _METADATA = "__metadata__"
+_SEAL = "sha256"
+_NO_SEAL = b"0" * 64
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata) of a file.
+    """(tensors, metadata) of a file. One without a seal, another program's, is taken as it is.
 
     Raises:
         ValueError: the file is damaged, or of another kind. OSError: it cannot be read.
@@ -58,13 +62,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise ValueError(f"tensors end at byte {start + position} of {len(content)}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
         raise ValueError(f"a header that does not fit: {error or type(error).__name__}") from error
+    seal = metadata.pop(_SEAL, None)
+    if seal is not None and _digest(content.replace(seal.encode(), _NO_SEAL, 1)).decode() != seal:
+        raise ValueError("damaged or changed since it was written: its SHA-256 is another")
     return tensors, metadata
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write a file; ValueError: a tensor of a dtype that is not kept. OSError: it cannot be written."""
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # each is aligned so
-    header: dict[str, object] = {_METADATA: dict(metadata)}
+    header: dict[str, object] = {_METADATA: {_SEAL: _NO_SEAL.decode(), **metadata}}  # the first 64 zeros
     position = 0
     for name, tensor in ordered:
         if tensor.dtype not in _NAMES:
@@ -74,10 +81,17 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
         position = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
+    parts = [tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data for _, tensor in ordered]
+    head = len(text).to_bytes(8, "little") + text
     with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, tensor in ordered:
-            file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        file.writelines([head.replace(_NO_SEAL, _digest(head, *parts), 1), *parts])
+
+
+def _digest(*parts: bytes | bytearray | memoryview) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest().encode()
 
 
 def _tensor(content: bytearray, dtype: torch.dtype) -> Tensor:

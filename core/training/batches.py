@@ -23,7 +23,7 @@ from triadbench.core.data.pack import CLIPS
 from triadbench.core.device import available_bytes
 from triadbench.core.errors import UserError
 from triadbench.core.extras import importable, way_out
-from triadbench.core.files import atomic_path
+from triadbench.core.files import atomic_path, file_digest
 from triadbench.core.timing import NO_CLOCK, NoClock
 from triadbench.core.training.settings import Switches
 from triadbench.kernels.spec import ORIGINAL, MelSpec
@@ -349,11 +349,15 @@ def features_of(
     written = [os.stat(dataset.path / file).st_mtime_ns for file in files]
     key = json.dumps([dataset.digest(), str(dataset.path.resolve()), written, spec.to_dict(), log, shape])
     path = Path(cache) / f"features-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+    seal = path.with_suffix(".sha256")
     if not path.exists():
         with atomic_path(path) as temporary:
             out = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
             fill(out)
             out.flush()
+            seal.write_text(file_digest(temporary))
+    elif seal.exists() and seal.read_text() != file_digest(path):  # the first version wrote none
+        raise UserError(f"{path}: a damaged cache (its SHA-256 is another); delete it, and it is made again")
     try:
         out = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -87,7 +87,39 @@ def with_mel(network: onnx.ModelProto, info: ExportInfo) -> onnx.ModelProto:
     joined = onnx.compose.merge_models(front, network, io_map=[("mel", "mel")])
     joined.ir_version = IR_VERSION
     del joined.opset_import[1:]  # the same twice, once from each
+    _take_no_clips(joined.graph)
     return joined
+
+
+def _take_no_clips(graph: onnx.GraphProto) -> None:
+    """Let a batch of 0 clips have an answer of 0 rows: Reshape, Scan and MatMul refuse one in ONNX Runtime, so a clip
+    of silence goes through, and is cut off at the end. Any other batch only pays a copy of its samples."""
+    source = graph.input[0].name
+    for node in graph.node:
+        node.input[:] = [f"{source}/some" if name == source else name for name in node.input]
+    shared = {"zero": 0, "one": 1}
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.array([value], np.int64), f"clips/{name}") for name, value in shared.items()
+    )
+    before = [
+        helper.make_node("Shape", [source], ["clips/n"], end=1),
+        helper.make_node("Sub", ["clips/one", "clips/n"], ["clips/lacking"]),
+        helper.make_node("Max", ["clips/lacking", "clips/zero"], ["clips/added"]),
+        helper.make_node("Concat", ["clips/zero", "clips/zero", "clips/added", "clips/zero"], ["clips/pads"], axis=0),
+        helper.make_node("Pad", [source, "clips/pads"], [f"{source}/some"]),
+    ]
+    names = [output.name for output in graph.output]
+    for node in graph.node:
+        for names_of_node in (node.input, node.output):
+            names_of_node[:] = [f"{name}/some" if name in names else name for name in names_of_node]
+    after = [
+        helper.make_node("Slice", [f"{name}/some", "clips/zero", "clips/n", "clips/zero"], [name]) for name in names
+    ]
+    nodes = [*before, *graph.node, *after]
+    for node in (*before, *after):
+        node.name = f"clips/{node.op_type}_{node.output[0]}"
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def describe(model: onnx.ModelProto, info: ExportInfo) -> None:
@@ -155,10 +187,11 @@ def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelP
 
 
 def kept_in_float32(network: onnx.ModelProto) -> list[str]:
-    """Names of the nodes before the first convolution and behind the logits."""
+    """Names of the nodes before the first convolution and behind the logits, and of every Softmax: ONNX Runtime had
+    none in fp16 before 1.17, and put operators of another opset in its place."""
     nodes = list(network.graph.node)
     before, behind = {next(node for node in nodes if node.op_type == "Conv").input[0]}, {"logits"}
-    kept: set[str] = set()
+    kept = {node.name for node in nodes if node.op_type == "Softmax"}
     for node in reversed(nodes):  # each stands behind those that make its inputs
         if before & set(node.output):
             kept.add(node.name)

@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from triadbench.core.errors import UserError
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.export.formats.onnx_model import CLIP_FRAMES, NetworkWithProbabilities, quiet
-from triadbench.export.predict.metadata import KEY, ExportInfo
+from triadbench.export.predict.metadata import KEY, ExportInfo, sealed_zip
 from triadbench.kernels.spec import LOG_EPS
 
 EXTRA_FILE = f"{KEY}.json"  # the metadata's place among the file's `_extra_files`
@@ -54,11 +54,11 @@ def network_module(checkpoint: Checkpoint, info: ExportInfo) -> torch.jit.Script
 
 
 def to_bytes(module: torch.jit.ScriptModule, info: ExportInfo) -> bytes:
-    """The file, with `info` in it."""
+    """The file, with `info` in it, sealed."""
     buffer = io.BytesIO()
     with quiet():
         torch.jit.save(module, buffer, _extra_files={EXTRA_FILE: info.metadata()[KEY]})
-    return _forget_where_it_was_made(buffer.getvalue())
+    return sealed_zip(_forget_where_it_was_made(buffer.getvalue()))
 
 
 class _WaveformModel(nn.Module):
@@ -97,7 +97,9 @@ class _WaveformModel(nn.Module):
         return self.network(self.mel(waveform))
 
     def mel(self, waveform: Tensor) -> Tensor:  # pragma: no cover - compiled by TorchScript
-        """On a CPU clip by clip: what a clip takes stays in the cache."""
+        """On a CPU clip by clip: what a clip takes stays in the cache. torch.stft refuses a batch of 0."""
+        if waveform.shape[0] == 0:
+            return self.mel_at_once(waveform.new_zeros([1, waveform.shape[1]])).narrow(0, 0, 0)
         if waveform.shape[0] < 2 or waveform.device.type != "cpu":
             return self.mel_at_once(waveform)
         return torch.cat([self.mel_at_once(waveform[i : i + 1]) for i in range(waveform.shape[0])])

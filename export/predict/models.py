@@ -23,7 +23,7 @@ from triadbench.core import timing
 from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS
 from triadbench.core.errors import UserError
 from triadbench.core.models.prediction import Scores
-from triadbench.export.predict.metadata import KEY, ExportInfo
+from triadbench.export.predict.metadata import KEY, ExportInfo, check_seal
 from triadbench.export.predict.providers import Model, OnnxModel, Outputs, error_line
 
 _METADATA = f"extra/{KEY}.json"
@@ -181,8 +181,8 @@ def _metadata_of(path: Path) -> ExportInfo:
                 raise ValueError(f"metadata of {entries[0].file_size} bytes")
             text = archive.read(entries[0]).decode()
             json.loads(text)
-            if damaged := archive.testzip():  # torch itself looks at no checksum
-                raise ValueError(f"{damaged.split('/', 1)[-1]} is damaged")
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise UserError(f"{path}: no TorchScript model of triadbench ({error}); make one with `export`") from error
-    return ExportInfo.from_metadata({KEY: text}, str(path))
+    info = ExportInfo.from_metadata({KEY: text}, str(path))
+    check_seal(path, "torchscript")  # torch itself looks at no checksum
+    return info

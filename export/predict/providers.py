@@ -328,8 +328,7 @@ def _providers(provider: str, options: dict[str, str], engine_cache: str | Path 
 
 @functools.cache
 def load_onnxruntime() -> Any:
-    """The module, kept from printing and from the network. Raises UserError where it cannot be imported."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    """The module, kept from printing. Raises UserError where it cannot be imported."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -350,7 +349,7 @@ def _info_of(session: Any, path: Path) -> ExportInfo:
     if inputs != [(info.input_name, "tensor(float)")] or not set(info.output_names) <= set(outputs):
         names = f"inputs {[name for name, _ in inputs]} and outputs {outputs}"
         raise UserError(f"{path}: its {names} are not what its metadata say; make it again with `export`")
-    check_seal(path, metadata)
+    check_seal(path, "onnx")
     return info
 
 

@@ -4,12 +4,14 @@ import json
 import os
 import pickle
 import warnings
+import zipfile
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from tests.core.damage import damaged
 from tests.core.models.test_networks import published_forward, published_state
 from tests.core.toys import save_original, save_template, small_net
 from triadbench.core.constants import VERSION
@@ -248,3 +250,51 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     save(Checkpoint(net, "chordnet", "both", CHORD), tmp_path / "nan.safetensors")
     with pytest.raises(UserError, match="not finite"):
         load(tmp_path / "nan.safetensors")
+
+
+# --- the seal ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_state", [False, True], ids=["finished", "to resume from"])
+def test_no_damaged_checkpoint_answers(with_state, tmp_path):
+    path, state = tmp_path / "m.safetensors", {"0.exp_avg": torch.rand(50)} if with_state else {}
+    save(Checkpoint(small_net(), "chordnet", "both", CHORD, {"curves": [{"epoch": 1}]}, state), path)
+    whole = path.read_bytes()
+    for what, content in damaged(whole, 100):
+        path.write_bytes(content)
+        with pytest.raises(UserError):
+            load(path)
+            pytest.fail(what)
+    path.write_bytes(whole)
+    assert load(path).training == {"curves": [{"epoch": 1}]}
+
+
+def test_every_byte_of_a_header_counts(path):
+    """The seal's own name too: without it a file would pass for one of the first version."""
+    whole = path.read_bytes()
+    for at in range(8 + int.from_bytes(whole[:8], "little")):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(UserError):
+            load(path)
+            pytest.fail(f"byte {at}, {whole[at - 10 : at + 10]}")
+
+
+def test_a_checkpoint_of_the_first_version_has_no_seal_and_loads(path):
+    net = load(path)
+    rewrite(path, lambda described: None)
+    assert "sha256" not in safe_open(path, framework="pt").metadata()
+    assert torch.equal(load(path).model.stem[0].weight, net.model.stem[0].weight)
+    save(load(path), path)
+    assert "sha256" in safe_open(path, framework="pt").metadata()
+
+
+def test_no_damaged_published_state_dict_answers(tmp_path):
+    path, state = tmp_path / "m.pt", published_state(4)
+    torch.save(state, path)
+    archive = zipfile.ZipFile(path)
+    entry = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(path.read_bytes())
+    content[entry.header_offset + entry.file_size // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="m.pt: .* is damaged; get the file anew"):
+        load(path)

@@ -36,7 +36,9 @@ def test_what_we_write_the_package_reads(tensors, tmp_path):
     write_tensors(tensors, tmp_path / "ours", METADATA)
     assert same(load_file(tmp_path / "ours"), tensors)
     with safe_open(tmp_path / "ours", framework="pt") as file:
-        assert file.metadata() == METADATA
+        sealed = file.metadata()
+    assert {key: sealed[key] for key in METADATA} == METADATA and sealed.keys() - METADATA.keys() == {"sha256"}
+    assert read_tensors(tmp_path / "ours")[1] == METADATA
 
 
 def test_what_the_package_writes_we_read(tensors, tmp_path):
@@ -50,6 +52,18 @@ def test_what_the_package_writes_we_read(tensors, tmp_path):
 
 def test_the_shipped_checkpoint():
     assert same(read_tensors(SHIPPED)[0], load_file(SHIPPED))
+    with safe_open(SHIPPED, framework="pt") as file:
+        assert "sha256" in file.metadata()
+
+
+def test_any_changed_byte_breaks_the_seal(tensors, tmp_path):
+    write_tensors(tensors, tmp_path / "m", {"zeros": "0" * 64})  # as the seal is while the digest is taken
+    whole = (tmp_path / "m").read_bytes()
+    assert read_tensors(tmp_path / "m")[1] == {"zeros": "0" * 64}
+    for at in range(8 + int.from_bytes(whole[:8], "little"), len(whole)):
+        (tmp_path / "m").write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match="damaged or changed since it was written"):
+            read_tensors(tmp_path / "m")
 
 
 def test_views_and_other_layouts(tmp_path):

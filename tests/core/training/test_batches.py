@@ -82,7 +82,7 @@ def test_other_settings_and_other_data_are_not_taken_from_the_cache(clips, pack,
     ):
         out = features_of(dataset, spec, log=log, cache=tmp_path / "cache")
         assert np.allclose(out, direct(dataset, spec, log), rtol=1e-3, atol=0.02)
-    assert len(list((tmp_path / "cache").iterdir())) == 4
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 4
 
 
 def test_a_pack_or_folder_made_anew_at_the_same_place_is_not_taken_from_the_cache(tmp_path):
@@ -115,18 +115,34 @@ def test_an_interrupted_computation_leaves_no_cache(clips, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "of the first version"])
 @pytest.mark.parametrize("content", [b"", b"text", None], ids=["empty", "text", "cut"])
-def test_a_damaged_cache_says_that_deleting_it_helps(content, clips, tmp_path):
+def test_a_damaged_cache_says_that_deleting_it_helps(content, sealed, clips, tmp_path):
     features_of(clips, CHORD, log=True, cache=tmp_path / "cache")
-    [path] = (tmp_path / "cache").iterdir()
+    [path] = (tmp_path / "cache").glob("*.npy")
     path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    if not sealed:
+        path.with_suffix(".sha256").unlink()
     with pytest.raises(UserError, match="a damaged cache .*; delete it, and it is made again"):
         features_of(clips, CHORD, log=True, cache=tmp_path / "cache")
 
 
+def test_a_flipped_bit_of_a_cache_is_noticed(clips, tmp_path):
+    first = np.array(features_of(clips, CHORD, log=True, cache=tmp_path / "cache"))
+    [path] = (tmp_path / "cache").glob("*.npy")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="a damaged cache .its SHA-256 is another.; delete it, and it is made again"):
+        features_of(clips, CHORD, log=True, cache=tmp_path / "cache")
+    path.unlink()
+    assert np.array_equal(features_of(clips, CHORD, log=True, cache=tmp_path / "cache"), first)
+
+
 def test_a_cache_of_another_shape(clips, tmp_path):
     features_of(clips, CHORD, log=True, cache=tmp_path / "cache")
-    [path] = (tmp_path / "cache").iterdir()
+    [path] = (tmp_path / "cache").glob("*.npy")
+    path.with_suffix(".sha256").unlink()
     np.save(path, np.zeros((3, 2), np.float16))
     with pytest.raises(UserError, match="a cache of another shape; delete it"):
         features_of(clips, CHORD, log=True, cache=tmp_path / "cache")

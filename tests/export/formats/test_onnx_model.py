@@ -1,6 +1,8 @@
 """The promise: the shipped ONNX files are the shipped checkpoint, for any batch and length, and say what they are."""
 
 import dataclasses
+import shutil
+import subprocess
 
 import numpy as np
 import onnx
@@ -9,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
+from tests.core.damage import damaged
 from tests.core.toys import small_net
 from tests.export.exports import FOLDER, ONNX_FILES, info_of, network, shipped, sine_clips
 from triadbench.core.errors import UserError
@@ -17,6 +20,7 @@ from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.networks import OriginalNet
 from triadbench.core.models.predictor import SHIPPED, Predictor
+from triadbench.export.formats.mel_graph import IR_VERSION, OPSET
 from triadbench.export.formats.onnx_model import (
     NetworkWithProbabilities,
     describe,
@@ -26,7 +30,8 @@ from triadbench.export.formats.onnx_model import (
     to_int8,
     with_mel,
 )
-from triadbench.export.predict.metadata import KEY, ExportInfo
+from triadbench.export.predict.metadata import KEY, OLDEST_RUNTIME, ExportInfo
+from triadbench.export.predict.providers import OnnxModel
 from triadbench.kernels.spec import CHORD, ORIGINAL
 
 LIMITS = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.1}
@@ -243,3 +248,94 @@ def test_the_network_itself_is_left_alone(mels):
     to_fp16(model)
     to_int8(model, [mels[:4]])
     assert model.SerializeToString() == before
+
+
+# ---- any batch, any runtime
+
+
+@pytest.mark.parametrize("name", [name for name, (front_end, _) in ONNX_FILES.items() if front_end != "none"])
+def test_no_clips_have_no_answers(name):
+    ready = session(shipped(name))
+    for samples in (64_000, 4096):
+        empty = ready.run(None, {"waveform": noise(0, samples)})
+        assert [output.shape for output in empty] == [(0, 4), (0, 12), (0, 12, 4)]
+    one, two = noise(1, 64_000), noise(2, 64_000)
+    assert [len(output) for output in ready.run(None, {"waveform": one})] == [1, 1, 1]  # nothing added to a batch
+    assert [len(output) for output in ready.run(None, {"waveform": two})] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("name", ONNX_FILES)
+def test_old_runtimes_are_told_and_thought_of(name):
+    model = shipped(name)
+    assert (model.ir_version, [each.version for each in model.opset_import]) == (IR_VERSION, [OPSET]) == (8, [18])
+    (needs,) = (entry.value for entry in model.metadata_props if entry.key == "needs")
+    assert needs == f"ONNX Runtime {OLDEST_RUNTIME} or later"
+
+
+OLD = """
+import sys, numpy, onnxruntime
+arrays = numpy.load(sys.argv[2])
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+name = session.get_inputs()[0].name
+answers = {key: session.run(None, {name: arrays[key]})[2] for key in arrays.files if key.startswith(name)}
+numpy.savez(sys.argv[3], version=onnxruntime.__version__, **answers)
+"""
+
+
+@pytest.fixture(scope="module")
+def old_python(tmp_path_factory):
+    """The Python of an environment that has the oldest ONNX Runtime that the files claim, and NumPy."""
+    base = next(filter(None, map(shutil.which, ("python3.11", "python3.10", "python3.9", "python3.8"))), None)
+    if base is None:
+        pytest.skip(f"ONNX Runtime {OLDEST_RUNTIME} needs Python 3.8 to 3.11")
+    folder = tmp_path_factory.mktemp("old")
+    python = folder / "bin" / "python"
+    try:
+        subprocess.run([base, "-m", "venv", folder], check=True, capture_output=True)
+        install = [python, "-m", "pip", "install", "-q", f"onnxruntime=={OLDEST_RUNTIME}.0", "numpy<2"]
+        subprocess.run(install, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"ONNX Runtime {OLDEST_RUNTIME} cannot be installed ({error})")
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONNX_FILES)
+def test_the_oldest_runtime_answers_alike(name, old_python, predictor, tmp_path):
+    waveforms = {f"waveform {n}": noise(n, samples) for n, samples in ((0, 64_000), (1, 64_000), (3, 70_001))}
+    mels = {f"mel {n}": mel_of(predictor, noise(n, samples)) for n, samples in ((1, 64_000), (3, 70_001))}
+    np.savez(tmp_path / "given.npz", **waveforms, **mels)
+    command = [old_python, "-I", "-c", OLD, FOLDER / name, tmp_path / "given.npz", tmp_path / "answers.npz"]
+    subprocess.run(command, check=True, capture_output=True)
+    answers, ready = np.load(tmp_path / "answers.npz"), session(shipped(name))
+    assert str(answers["version"]).startswith(f"{OLDEST_RUNTIME}.")
+    given = {"waveform": waveforms, "mel": mels}[ready.get_inputs()[0].name]
+    limit = {"fp32": 1e-4, "fp16": 0.1, "int8": 0.5}[ONNX_FILES[name][1]]  # of logits of some tens
+    for key, values in given.items():
+        logits = ready.run(None, {key.split()[0]: values})[2]
+        assert answers[key].shape == logits.shape and np.abs(answers[key] - logits).max(initial=0) < limit
+
+
+# ---- damage
+
+
+@pytest.mark.parametrize(
+    ("name", "n"), [("chordnet.mel.onnx", 60), ("chordnet.mel.int8.onnx", 60), ("chordnet.onnx", 30)]
+)
+def test_no_damaged_file_answers(name, n, tmp_path):
+    path = tmp_path / name
+    for what, content in damaged((FOLDER / name).read_bytes(), n):
+        path.write_bytes(content)
+        with pytest.raises(UserError):
+            OnnxModel(path)
+            pytest.fail(what)
+
+
+def test_a_file_without_its_seal_is_refused(tmp_path):
+    whole = (FOLDER / "chordnet.mel.onnx").read_bytes()
+    for content in (whole[:-76], whole[:-76] + whole[-76:].replace(b"sha256", b"sha257")):  # by a tool, or a bit
+        (tmp_path / "m.onnx").write_bytes(content)
+        with pytest.raises(
+            UserError, match="damaged or changed since it was made .*; get it anew, or make it again with"
+        ):
+            OnnxModel(tmp_path / "m.onnx")

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.core.damage import damaged
 from tests.core.toys import small_net
 from tests.export.exports import TORCHSCRIPT
+from triadbench.core.errors import UserError
 from triadbench.core.files import file_digest
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.networks import OriginalNet
@@ -207,3 +209,19 @@ def test_it_moves_to_a_gpu():
     on_gpu = load(TORCHSCRIPT).to("cuda")(torch.from_numpy(noise(3, 64_000)).cuda())
     for ours, theirs in zip(on_gpu, on_cpu, strict=True):
         assert (ours.cpu() - theirs).abs().max() < 1e-2 * theirs.abs().max()
+
+
+def test_no_clips_have_no_answers():
+    module = load(TORCHSCRIPT)
+    assert [tuple(output.shape) for output in module(torch.zeros(0, 64_000))] == [(0, 4), (0, 12), (0, 12, 4)]
+    with pytest.raises(torch.jit.Error, match="at least 4096 are needed"):
+        module(torch.zeros(0, 100))
+
+
+def test_no_damaged_file_answers(tmp_path):
+    path = tmp_path / "m.torchscript.pt"
+    for what, content in damaged(TORCHSCRIPT.read_bytes(), 60):
+        path.write_bytes(content)
+        with pytest.raises(UserError):
+            TorchScriptModel(path)
+            pytest.fail(what)
