@@ -151,7 +151,8 @@ class MelSpectrogram(nn.Module):
                 stacklevel=2,
             )
         # As torchaudio takes them; `MelSpec` is strict.
-        sample_rate = int(sample_rate) if sample_rate == int(sample_rate) else sample_rate
+        if isinstance(sample_rate, (float, np.floating)) and float(sample_rate).is_integer():
+            sample_rate = int(sample_rate)
         center = bool(center)
         plain = not wkwargs or wkwargs == {"periodic": True}
         name = _WINDOW_NAMES.get(window_fn, "custom") if plain else "custom"

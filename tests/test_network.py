@@ -112,22 +112,20 @@ def test_every_command_is_here():
 def test_a_command_stays_on_this_machine(line, place):
     folder, environment = place
     done = subprocess.run(command(line), cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert attempts(folder) == []
+    # `study` ends with 1 where its seconds are over; its steps are the commands above.
+    assert done.returncode == (1 if "--seconds" in line else 0), done.stderr[-2000:]
+    assert "Traceback" not in done.stderr and attempts(folder) == []
 
 
 @pytest.mark.slow
 def test_the_app_stays_on_this_machine(place):
     pytest.importorskip("gradio")
     folder, environment = place
-    process = subprocess.Popen(
-        command("app --port 0 --no-browser"), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        url = next(word for line in process.stdout for word in line.split() if word.startswith("http://"))
-        with urllib.request.urlopen(url) as page:
-            assert page.status == 200
-    finally:
-        process.terminate()
-        process.wait(60)
+    start = {"cwd": folder, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command("app --port 0 --no-browser"), **start) as process:
+        try:
+            with urllib.request.urlopen(process.stdout.readline().strip()) as page:
+                assert page.status == 200
+        finally:
+            process.terminate()
     assert attempts(folder) == []

@@ -200,7 +200,7 @@ def write_stft_model(network: Path, out: Path) -> None:
     import onnx
 
     from triadbench.export.formats.onnx_model import describe, with_mel
-    from triadbench.export.predict.metadata import ExportInfo
+    from triadbench.export.predict.metadata import ExportInfo, sealed
 
     try:
         model = onnx.load(network)
@@ -210,7 +210,7 @@ def write_stft_model(network: Path, out: Path) -> None:
     info = dataclasses.replace(ExportInfo.from_metadata(properties, str(network)), front_end="stft")
     joined = with_mel(model, info)
     describe(joined, info)
-    onnx.save(joined, out)
+    out.write_bytes(sealed(joined.SerializeToString()))
 
 
 def measure_fresh(contestant: Contestant, threads: int, clips: Path, batch: int) -> tuple[dict, Outputs]:

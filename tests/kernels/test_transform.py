@@ -226,8 +226,10 @@ def test_whole_floats_and_flags_are_taken(waveform):
     ours, theirs = MelSpectrogram(**settings), torchaudio.transforms.MelSpectrogram(**settings)
     assert (ours.sample_rate, ours.spec.center, ours.spec.sample_rate) == (22050, True, 22050)
     assert_close(ours(waveform).numpy(), theirs(waveform).double().numpy(), dtype="float32", **DROP_IN)
-    with pytest.raises(ValueError, match=r"sample_rate=22050.5 must be an integer"):
-        MelSpectrogram(sample_rate=22050.5)
+    assert MelSpectrogram(np.float32(22050), n_mels=40).spec.sample_rate == 22050
+    for sample_rate in (22050.5, float("nan"), "22050", None):
+        with pytest.raises(ValueError, match=f"sample_rate={sample_rate!r} must be an integer"):
+            MelSpectrogram(sample_rate, n_mels=40)
 
 
 def test_filters_without_a_bin_warn_as_in_torchaudio():

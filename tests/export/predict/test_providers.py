@@ -16,6 +16,7 @@ from triadbench.core.constants import ONNX_PROVIDERS
 from triadbench.core.errors import UserError
 from triadbench.core.files import pretrained_path
 from triadbench.export.predict import providers
+from triadbench.export.predict.metadata import sealed
 from triadbench.export.predict.providers import OnnxModel, Placement, placement_of, why_unavailable
 from triadbench.kernels import CHORD, object_cache
 from triadbench.kernels.cpu import numpy_entry as numpy_mel
@@ -378,6 +379,6 @@ def test_a_graph_with_the_stft_operator_is_refused_on_cuda(tmp_path):
     checkpoint = load(PRETRAINED / "chordnet.safetensors")
     model = onnx_model.with_mel(onnx_model.network_model(checkpoint, info), info)
     onnx_model.describe(model, info)
-    onnx.save(model, tmp_path / "stft.onnx")
+    (tmp_path / "stft.onnx").write_bytes(sealed(model.SerializeToString()))
     with pytest.raises(UserError, match="do not run on cuda .*STFT"):
         OnnxModel(tmp_path / "stft.onnx", "cuda")
