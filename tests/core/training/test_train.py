@@ -333,3 +333,16 @@ def test_a_loss_that_is_no_number_stops_the_run(pack, tmp_path):
     with pytest.raises(UserError, match="the loss is (nan|inf) in epoch 1; a smaller --learning-rate may help"):
         train(ours(pack, tmp_path / "run", learning_rate=1e30))
     assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_a_flipped_bit_is_not_gone_on_from(pack, tmp_path):
+    config = ours(pack, tmp_path / "run")
+    with pytest.raises(Killed):
+        train(config, progress=killer("train", epoch=2))
+    last = tmp_path / "run" / "last.safetensors"
+    content = bytearray(last.read_bytes())
+    content[-100] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(UserError, match="last.safetensors: not a readable model file .damaged or changed since"):
+        train(config, resume=True)
+    assert last.read_bytes() == content
