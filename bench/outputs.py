@@ -1,16 +1,15 @@
-"""Outputs of long measurements: checked before the first minute is spent, and held by one process at a time."""
+"""Outputs of long measurements: checked before the first minute is spent, and pages from them."""
 
-import contextlib
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from triadbench.core import extras
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
+from triadbench.kernels.scratch import scratch_folder
 
 
 def check_writable(path: Path, option: str = "--out", *, appended: bool = False) -> None:
@@ -29,7 +28,8 @@ def check_writable(path: Path, option: str = "--out", *, appended: bool = False)
             open(path, "r+b").close()
         else:
             place = Path(os.path.realpath(path)) if appended else path
-            tempfile.NamedTemporaryFile(prefix=f".{path.stem}.", suffix=path.suffix, dir=place.parent).close()
+            with scratch_folder(place.parent):
+                pass
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another {option}") from error
 
@@ -55,35 +55,3 @@ def write_page(
         written = {"page": None, "why_no_page": why}
     seconds = round(time.perf_counter() - begun, 1)
     return {**written, "records": str(records_path), "seconds": seconds, "environment": environment}
-
-
-def only_one(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold a folder of trials for this process alone, or raise UserError; a process that dies lets go of it."""
-    busy = f"{folder}: another run is at work here"
-    return _hold(folder / "lock", f"{folder}: cannot keep trials here", busy, "--run")
-
-
-def only_writer(records_path: Path, option: str = "--records") -> contextlib.AbstractContextManager[None]:
-    """Hold a record file for this process alone, by a file "NAME.lock" beside it; as `only_one`."""
-    busy = f"{records_path}: another run is at work with these records"
-    lock = records_path.with_name(f"{records_path.name}.lock")
-    return _hold(lock, f"{records_path}: cannot be written", busy, option)
-
-
-@contextlib.contextmanager
-def _hold(lock: Path, refused: str, busy: str, option: str) -> Iterator[None]:
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "a")
-    except OSError as error:
-        raise UserError(f"{refused} ({error.strerror}); choose another {option}") from error
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows: two runs in one folder are the user's to avoid
-            pass
-        except OSError as error:
-            raise UserError(f"{busy}; wait for it or choose another {option}") from error
-        yield

@@ -1,15 +1,16 @@
-"""Files: the shipped ones, written whole or not at all, listed below a folder, checksums, room on the disk."""
+"""Files: the shipped ones, written whole or not at all, held by one process, listed, checksums, room on the disk."""
 
 import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 
 from triadbench.core.errors import UserError
+from triadbench.kernels.scratch import scratch_folder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder that is imported as `triadbench`: a checkout, or a part of site-packages."""
@@ -31,10 +32,10 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: StrPath, *, directory: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it otherwise.
+    """Yield a path of the same name in a scratch folder beside `path`; rename it to `path` if the block succeeds.
 
-    With `directory=True` the temporary path is a new folder, and `path` must not exist yet or be an empty folder.
-    The temporary name keeps the suffix of `path`, because writers choose a format by it.
+    It is an empty file, or with `directory=True` a new folder, and then `path` must not exist yet or be an empty one.
+    The umask decides who may read it.
 
     Raises:
         UserError: the parent folder cannot be made, `path` is a full folder, or the disk refuses the write.
@@ -45,29 +46,56 @@ def atomic_path(path: StrPath, *, directory: bool = False) -> Iterator[Path]:
         raise UserError(f"{path} exists already and is not empty; remove it or choose another output")
     if not directory and path.is_dir():
         raise UserError(f"{path} is a folder, and a file is to be written there; give a file name")
+    with contextlib.ExitStack() as stack:
+        try:
+            temporary = stack.enter_context(scratch_folder(path.parent)) / path.name
+            temporary.mkdir() if directory else temporary.touch()
+            mode = stat.S_IMODE(temporary.stat().st_mode)
+        except OSError as error:
+            raise UserError(f"{path.parent}: cannot write here ({error.strerror})") from error
+        try:
+            yield temporary
+            if directory and path.is_dir():
+                path.rmdir()
+            temporary.chmod(mode)  # some writers make the file anew, readable by its owner alone
+            os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot write ({error.strerror or error}); nothing was changed there") from error
+
+
+def only_one(folder: Path, option: str = "--run") -> contextlib.AbstractContextManager[None]:
+    """Hold a folder for this process alone, or raise UserError; a process that dies lets go of it.
+
+    `option` is the way out that the UserError names.
+    """
+    busy = f"{folder}: another run is at work here"
+    return _hold(folder / "lock", f"{folder}: cannot be written", busy, option)
+
+
+def only_writer(records_path: Path, option: str = "--records") -> contextlib.AbstractContextManager[None]:
+    """Hold a record file for this process alone, by a file "NAME.lock" beside it; as `only_one`."""
+    busy = f"{records_path}: another run is at work with these records"
+    lock = records_path.with_name(f"{records_path.name}.lock")
+    return _hold(lock, f"{records_path}: cannot be written", busy, option)
+
+
+@contextlib.contextmanager
+def _hold(lock: Path, refused: str, busy: str, option: str) -> Iterator[None]:
     try:
-        if directory:
-            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        else:
-            handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-            os.close(handle)
-            temporary = Path(name)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "a")
     except OSError as error:
-        raise UserError(f"{path.parent}: cannot write here ({error.strerror})") from error
-    try:
-        yield temporary
-        if directory and path.is_dir():
-            path.rmdir()
-        # Here and not earlier: some writers make the file anew, readable by its owner alone.
-        os.chmod(temporary, 0o755 if directory else 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror or error}); nothing was changed there") from error
-    finally:
-        if directory:
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        raise UserError(f"{refused} ({error.strerror}); choose another {option}") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows: two runs in one folder are the user's to avoid
+            pass
+        except OSError as error:
+            raise UserError(f"{busy}; wait for it or choose another {option}") from error
+        yield
 
 
 def check_model_file(path: Path, way_out: str = "") -> None:

@@ -12,9 +12,10 @@ import hashlib
 import importlib.metadata
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from triadbench.kernels.scratch import scratch_folder
 
 _KERNELS = Path(__file__).parent
 
@@ -72,16 +73,9 @@ def write(file: Path, code: bytes) -> None:
     """Make or replace a file that `read` understands, at once: another process may be writing the same. May raise
     OSError, and then leaves nothing behind."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    unnamed = tempfile.NamedTemporaryFile(dir=file.parent, delete=False)
-    try:
-        with unnamed:
-            unnamed.write(hashlib.sha256(code).hexdigest().encode() + b"\n" + code)
-        os.chmod(unnamed.name, 0o644)
-        os.replace(unnamed.name, file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.remove(unnamed.name)
-        raise
+    with scratch_folder(file.parent) as folder:
+        (folder / file.name).write_bytes(hashlib.sha256(code).hexdigest().encode() + b"\n" + code)
+        os.replace(folder / file.name, file)
 
 
 def folders() -> list[Path]:

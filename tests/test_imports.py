@@ -36,7 +36,8 @@ ROOMS = {  # the rooms of its own layer that a room may import from; modules tha
     "kernels.conv_pool": {"kernels.cpu"},
 }
 BACKENDS = ("kernels.mel_", "kernels.cpu.", "kernels.gpu.")  # they never import one another ...
-SHARED = ("kernels.spec", "kernels.torch_operator", "kernels.object_cache", "kernels.matmul_plan")  # ... but these
+SHARED = tuple(f"kernels.{name}" for name in ("spec", "torch_operator", "object_cache", "scratch", "matmul_plan"))
+"""... but these."""
 
 
 def _module_name(path: Path, root: Path) -> str:

@@ -72,12 +72,13 @@ def benchmark(
     from triadbench.bench.providers import run
     from triadbench.bench.report import providers_page
     from triadbench.core.errors import UserError
+    from triadbench.core.files import only_writer
 
     outputs.check_writable(out)
     outputs.check_writable(records, "--records", appended=True)
     console.resume_hint(f"finished groups are kept in {records}; --only, --batch and --threads measure the others")
     begun, effort = time.perf_counter(), plans.EFFORTS["quick" if quick else "full" if full else "normal"]
-    with outputs.only_writer(records), console.progress("benchmark", "blocks") as progress:
+    with only_writer(records), console.progress("benchmark", "blocks") as progress:
         plan = plans.make_plan(effort, model, folder, **options)
         results, failed = run.measure(records, plan, effort, progress=progress, note=console.note)
         environment = results[0]["environment"] if results else {}

@@ -11,6 +11,7 @@ import click
 
 from triadbench.bench import outputs
 from triadbench.core.commands import console
+from triadbench.core.files import only_writer
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = Path("runs/profile")
@@ -63,7 +64,7 @@ def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_j
     out = out or _FOLDER / name
     outputs.check_writable(out)
     outputs.check_writable(records, "--records", appended=True)
-    with outputs.only_writer(records):
+    with only_writer(records):
         if only == "mel":
             result, text = _mel(quick, out, records, **options)
         else:

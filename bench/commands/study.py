@@ -29,6 +29,7 @@ from triadbench.bench.study.session import FILE, Settings, TrialLog, append_miss
 from triadbench.core.commands import console
 from triadbench.core.constants import FULL_CLIPS
 from triadbench.core.errors import UserError
+from triadbench.core.files import only_writer
 
 PATH = click.Path(path_type=Path)
 RECORDS = Path("runs/study/records.jsonl")
@@ -217,7 +218,7 @@ def run(study: Study, names: tuple[str, ...] = tuple(STEPS), steps: Mapping[str,
             outputs.check_writable(study.records, appended=True)
         step.check(study)
     only_reads = set(names) == {"report"}  # even while a study is running
-    with contextlib.nullcontext() if only_reads else outputs.only_writer(study.records, "--out"):
+    with contextlib.nullcontext() if only_reads else only_writer(study.records, "--out"):
         for number, name in enumerate(names, 1):
             begun = time.perf_counter()
             try:

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from triadbench.bench.gpu.stage import RESULT
 from triadbench.core import workers
 from triadbench.core.commands import console
 from triadbench.core.errors import UserError
+from triadbench.kernels.scratch import scratch_folder
 
 MOST_RECORDS, MOST_LOG = 15_000_000, 3_500_000
 """Bytes. What a stage writes beyond its part of these is left out: the last records, the beginning of the log."""
@@ -79,9 +79,9 @@ class Run:
     def stages(self, stages: Mapping[str, Stage], prepare: Stage | None) -> None:
         """Run the stages in order. Raises UserError without a GPU, unless this is a rehearsal."""
         number = len(stages)
-        with tempfile.TemporaryDirectory(prefix="triadbench-", ignore_cleanup_errors=True) as scratch:
+        with scratch_folder() as scratch:
             if prepare is not None:
-                self._prepare(prepare, stages, Path(scratch))
+                self._prepare(prepare, stages, scratch)
             self.names = list(stages)
             for index, (name, stage) in enumerate(stages.items()):
                 shares = sum(later.share for later in list(stages.values())[index:])
@@ -89,7 +89,7 @@ class Run:
                 limit_s = max(left_s * stage.share / shares, min(_LEAST_S, left_s / (number - index)))
                 self.note(f"stage {index + 1} of {number}: {name}, at most {limit_s:.0f} s")
                 most = (MOST_RECORDS - self._written) // (number - index)
-                result = self._stage(name, stage.module, limit_s, Path(scratch), most)
+                result = self._stage(name, stage.module, limit_s, scratch, most)
                 self._finish(name, result, limit_s)
 
     def _left_s(self) -> float:

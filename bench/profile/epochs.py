@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +25,7 @@ from triadbench.bench.machine import drain
 from triadbench.bench.profile import lines
 from triadbench.bench.study.ladder import largest_difference, part_fields, run_epoch
 from triadbench.core import timing
+from triadbench.kernels.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from triadbench.core.data.dataset import Dataset
@@ -83,15 +82,15 @@ def _trainers(device: str, clips: int, batch_size: int) -> Iterator[tuple[Datase
     from triadbench.core.training.settings import ORIGINAL_PIPELINE, fast_pipeline
 
     labels = itertools.cycle(itertools.product(ROOT_CODES, TYPE_CODES))
-    with tempfile.TemporaryDirectory(prefix="triadbench-") as folder:
+    with scratch_folder() as folder:
         for number, (waveform, (root, kind)) in enumerate(zip(make_waveform(clips).numpy(), labels, strict=False)):
-            file = Path(folder) / f"piano_{3 + number % 3}_{root}_{kind}_m_{number:04d}.wav"
+            file = folder / f"piano_{3 + number % 3}_{root}_{kind}_m_{number:04d}.wav"
             write_wav(file, waveform)
         files = open_dataset(folder)
-        pack(files, Path(folder) / "clips.pack")
+        pack(files, folder / "clips.pack")
         common: dict[str, Any] = {"task": _TASK, "batch_size": batch_size, "seed": SEED, "device": device}
         original = StudyTrainer(files, switches=ORIGINAL_PIPELINE, **common)
-        fast = StudyTrainer(open_dataset(Path(folder) / "clips.pack"), switches=fast_pipeline(device), **common)
+        fast = StudyTrainer(open_dataset(folder / "clips.pack"), switches=fast_pipeline(device), **common)
         yield files, original, fast
 
 

@@ -25,7 +25,6 @@ import gzip
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -37,6 +36,7 @@ from triadbench.bench.machine import drain
 from triadbench.core import timing
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
+from triadbench.kernels.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import torch
@@ -286,8 +286,8 @@ def trace_memory(step: Callable[[], None], device: str, out: Path | None = None)
     with _profiler(device, record_shapes=True, profile_memory=True) as running:
         step()
         drain(device)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
+    with scratch_folder() as folder:
+        path = folder / "trace.json"
         running.export_chrome_trace(str(path))
         trace = json.loads(path.read_text(encoding="utf-8"))
     trace = {key: value for key, value in trace.items() if key not in _PRIVATE}

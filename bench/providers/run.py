@@ -12,7 +12,6 @@ Every group of measurements is appended to the record file when it is done.
 """
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from triadbench.core.device import available_bytes
 from triadbench.core.errors import UserError
 from triadbench.core.models.prediction import name_chord
 from triadbench.core.models.predictor import SHIPPED, Predictor
+from triadbench.kernels.scratch import scratch_folder
 
 MODEL = "chordnet.onnx"
 _CLIP_MB = 8.0  # where no fresh process has shown what a clip takes; most was 4
@@ -55,8 +55,8 @@ def measure(
     `note` with a line about what is left out.
     """
     end = time.perf_counter() + seconds
-    with torch_threads(torch.get_num_threads()), tempfile.TemporaryDirectory(prefix="triadbench-") as scratch:
-        benchmark = _Benchmark(Path(scratch), records_path, plan, effort, progress, note, end)
+    with torch_threads(torch.get_num_threads()), scratch_folder() as scratch:
+        benchmark = _Benchmark(scratch, records_path, plan, effort, progress, note, end)
         benchmark.measure()
     return benchmark.results, benchmark.failed
 

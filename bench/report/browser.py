@@ -3,10 +3,10 @@
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from triadbench.core.errors import UserError
+from triadbench.kernels.scratch import scratch_folder
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _QUIET = (
@@ -37,7 +37,7 @@ def run(page: Path, *arguments: str, timeout_s: float = 120.0) -> subprocess.Com
         )
     # A browser run by root, as in a container, refuses to start with its sandbox.
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with tempfile.TemporaryDirectory(prefix="triadbench-browser-", ignore_cleanup_errors=True) as profile:
+    with scratch_folder() as profile:
         own = [*sandbox, f"--user-data-dir={profile}", "--virtual-time-budget=8000"]
         command = [executable, *_QUIET, *own, *arguments, page.resolve().as_uri()]
         try:

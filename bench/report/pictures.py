@@ -1,7 +1,6 @@
 """The README's pictures: figures of the report as PNG, light and 800 pixels wide, drawn by the system's browser."""
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.analysis.summary import DEVICES
 from triadbench.bench.report import browser, experiments_page, ladder_page, mel_page
 from triadbench.bench.report.page import render
+from triadbench.kernels.scratch import scratch_folder
 
 WIDTH = 800
 _HEAD = 64  # pixels that title and machine take above a figure
@@ -71,7 +71,7 @@ def _draw(figure: go.Figure, title: str, machine: str, out: Path) -> None:
     figure.update_layout(width=WIDTH - 24, legend_font_size=12)
     figure.update_xaxes(gridcolor="#d9dee6", zerolinecolor="#d9dee6")
     figure.update_yaxes(gridcolor="#d9dee6", zerolinecolor="#d9dee6")
-    with tempfile.TemporaryDirectory(prefix="triadbench-picture-") as folder:
-        path = Path(folder) / "picture.html"
+    with scratch_folder() as folder:
+        path = folder / "picture.html"
         path.write_text(render("picture.html", title=title, machine=machine, figure=figure), encoding="utf-8")
         browser.screenshot(path, out, WIDTH, height + _HEAD)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from triadbench.bench import machine, outputs, records
 from triadbench.bench.study.protocol import SEED, SPLIT_SEED, Case
 from triadbench.core.errors import UserError
+from triadbench.core.files import only_one
 
 if TYPE_CHECKING:
     from triadbench.core.data.dataset import Dataset
@@ -293,7 +294,7 @@ def open_session(settings: Settings, n: int, *, needs_wavs: bool = True, needs_p
     started = time.perf_counter()
     outputs.check_writable(settings.records_path, "--records", appended=True)
     outputs.check_writable(settings.folder / FILE, "--run", appended=True)
-    with outputs.only_one(settings.folder):
+    with only_one(settings.folder):
         with contextlib.ExitStack() as stack:
             bars: dict[str, Callable] = {}
 

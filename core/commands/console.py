@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help=_JSON_HELP)
 
 
 class Group(click.Group):
-    """A click group that ends in one line: exit code 1 for a `UserError` or a missing extra, 130 for Ctrl-C.
+    """A click group that ends in one line: exit code 1 for a `UserError` or a missing extra, 130 for Ctrl-C, SIGTERM
+    and SIGHUP, all of which undo what is unfinished.
 
     Commands of other modules are imported when they are called, not for `--help` or for another command.
     """
@@ -60,6 +62,11 @@ class Group(click.Group):
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
+        endings = {getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)}
+        # A signal that is ignored stays so: nohup.
+        before = {ending: signal.getsignal(ending) for ending in endings if signal.getsignal(ending) == signal.SIG_DFL}
+        for ending in before:
+            signal.signal(ending, signal.default_int_handler)
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -74,6 +81,9 @@ class Group(click.Group):
             hint = ctx.meta.get(_RESUME, "no finished output was changed; the same command starts anew")
             click.echo(f"\nInterrupted: {hint}", err=True)
             ctx.exit(130)
+        finally:
+            for ending in before:
+                signal.signal(ending, signal.SIG_DFL)
 
 
 def resume_hint(text: str) -> None:

@@ -1,5 +1,6 @@
 """The commands `train` and `evaluate`. Each imports what it needs in its body."""
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -69,11 +70,13 @@ def train(source: Path, out: Path, task: str, resume: bool, as_json: bool, **opt
     torchrun (of torch) starts several processes that share every batch; several machines as its own help says, with
     DATA and OUT on a disk that they share. A training that it starts again goes on after its last whole epoch.
     """
+    from triadbench.core.files import only_one
     from triadbench.core.training import distributed
     from triadbench.core.training.train import train_tasks
 
     console.resume_hint(f"whole epochs are kept in {out}; the same command with --resume goes on from there")
-    with console.training_progress() as progress:
+    lock = only_one(out, "OUT") if distributed.is_main() else contextlib.nullcontext()
+    with lock, console.training_progress() as progress:
         results = train_tasks({"data": source, "out": out, **options}, task, resume, progress, distributed.train)
     if not distributed.is_main():
         return

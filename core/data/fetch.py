@@ -142,8 +142,8 @@ def download(
     if mismatch := _mismatch(part, size, checksum):
         _forget(part)
         raise UserError(f"{url}: wrong file: {mismatch}. It was removed; run the command again")
+    _tag_path(part).unlink(missing_ok=True)  # first, so that nothing but the file can be left
     os.replace(part, path)
-    _tag_path(part).unlink(missing_ok=True)
     return path
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +85,8 @@ class PackWriter:
             raise UserError(f"an index of {len(index)} clips does not fit a pack of {self.n} rows")
         for entry in index:
             parse_member(entry["file"])
+        if reason := _bad_names(entry["file"] for entry in index):
+            raise UserError(f"{INDEX}: {reason}")
         self.rows.flush()
         del self.rows
         if len(index) < self.n:
@@ -168,6 +171,8 @@ def open_pack(path: Path) -> PackDataset:
         raise UserError(f"{path}: a pack of version, rate, samples {stated}; this program reads {ours}; {_WAY_OUT}")
     rows = open_rows(path / CLIPS, "r")
     clips = [_clip(f"{path / INDEX}, line {number}", line) for number, line in enumerate(lines, 1)]
+    if reason := _bad_names(clip.member for clip in clips):
+        raise UserError(f"{path / INDEX}: {reason}; {_WAY_OUT}")
     if not len(clips) == len(rows) == meta.get("n"):
         counts = f"{len(clips)} names for {len(rows)} clips ({meta.get('n')} stated)"
         raise UserError(f"{path}: damaged pack, {counts}; {_WAY_OUT}")
@@ -220,6 +225,18 @@ def _clip(place: str, line: str) -> Clip:
         raise UserError(f"{place}: {error}; {_WAY_OUT}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{place}: damaged index; {_WAY_OUT}") from error
+
+
+def _bad_names(members: Iterable[str]) -> str | None:
+    """Why these cannot be the names of a set's files, or None."""
+    seen: set[str] = set()
+    for member in members:
+        if member in seen:
+            return f"{member!r} names two clips"
+        if member.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", member) or "\0" in member:
+            return f"{member!r} is no path below a folder"
+        seen.add(member)
+    return None
 
 
 def _reserve(path: Path) -> None:

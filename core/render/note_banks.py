@@ -19,7 +19,6 @@ import re
 import shutil
 import struct
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +34,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path, file_digest
 from triadbench.core.render import synthesiser
 from triadbench.core.workers import run_all
+from triadbench.kernels.scratch import scratch_folder
 
 SECONDS = 4.2
 """Longer than a clip of 4 s, so that a detuned or early note does not run out."""
@@ -275,8 +275,8 @@ def _play_font(path: Path, bank: int, program: int) -> np.ndarray:
             track.append(control(control=120, value=0))  # all sound off: no tail in the next slot
             track.append(control(control=7, value=100, time=round(_FONT_GAP * ticks)))
     midi = mido.MidiFile(ticks_per_beat=ticks, tracks=[track])
-    with tempfile.TemporaryDirectory() as scratch:
-        score, audio = Path(scratch) / "notes.mid", Path(scratch) / "notes.wav"
+    with scratch_folder() as scratch:
+        score, audio = scratch / "notes.mid", Path(scratch) / "notes.wav"
         midi.save(score)
         command = [fluidsynth, "-q", "-n", "-i", "-R", "0", "-C", "0", "-g", "0.6", "-r", str(_FONT_RATE)]
         command += ["-T", "wav", "-O", "float", "-F", str(audio), str(path), str(score)]

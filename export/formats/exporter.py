@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from triadbench.core.models.predictor import SHIPPED
 from triadbench.export.formats import onnx_model, verify
 from triadbench.export.formats import torchscript_model as torchscript
 from triadbench.export.predict.metadata import ExportInfo, sealed
+from triadbench.kernels.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -104,13 +104,14 @@ def export_files(
     checkpoint = checkpoints.load(path)
     try:  # better now than after a minute
         nearest = next(folder for folder in (out_dir, *out_dir.absolute().parents) if folder.exists())
-        tempfile.TemporaryFile(dir=nearest).close()
+        with scratch_folder(nearest):
+            pass
     except OSError as error:
         raise UserError(f"{out_dir}: cannot write there ({error.strerror}); choose another --out") from error
     try:
-        with tempfile.TemporaryDirectory(prefix="triadbench-") as folder:
+        with scratch_folder() as folder:
             clips = verify.verification_clips(banks, verify.N_VERIFICATION, progress)
-            reference = verify.Reference(checkpoint, clips, Path(folder), progress)
+            reference = verify.Reference(checkpoint, clips, folder, progress)
             jobs = _Export(checkpoint, path, out_dir, reference, banks).jobs(formats, precisions)
             head = path.name, "checkpoint", "fp32", "kernel", "reference", str(path), path.stat().st_size
             rows = [Row(*head, agreement=1.0).with_accuracies(reference.expected_accuracies())]

@@ -10,10 +10,8 @@ float32 in every precision, and so do the probabilities behind the logits, and i
 import contextlib
 import copy
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.export.formats.mel_graph import IR_VERSION, OPSET, mel_graph
 from triadbench.export.predict.metadata import ExportInfo
 from triadbench.export.predict.providers import load_onnxruntime
+from triadbench.kernels.scratch import scratch_folder
 
 CLIP_FRAMES = 126  # that the original network takes
 
@@ -169,8 +168,8 @@ def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelP
         def get_next(self) -> dict | None:
             return next(inputs, None)
 
-    with tempfile.TemporaryDirectory() as folder, quiet():  # it logs advice
-        out = Path(folder) / "int8.onnx"
+    with scratch_folder() as folder, quiet():  # it logs advice
+        out = folder / "int8.onnx"
         quantization.quantize_static(
             copy.deepcopy(network),
             out,

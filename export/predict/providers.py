@@ -15,7 +15,6 @@ import json
 import numbers
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import check_model_file
 from triadbench.core.models.prediction import Scores, is_silent
 from triadbench.export.predict.metadata import ExportInfo, check_seal
+from triadbench.kernels.scratch import scratch_folder
 
 _WAY_OUT = "use --provider cpu"
 _ANEW = "get it anew, or make it with `export`"
@@ -154,7 +154,7 @@ class OnnxModel(Model):
         settings = load_onnxruntime().SessionOptions()
         settings.enable_profiling = True
         try:
-            with tempfile.TemporaryDirectory(prefix="triadbench-") as folder:
+            with scratch_folder() as folder:
                 settings.profile_file_prefix = os.path.join(folder, "run")
                 session = self._open(settings)
                 try:

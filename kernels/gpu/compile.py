@@ -10,7 +10,6 @@ import importlib.util
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from triadbench.kernels.gpu import memory as gpu_memory
 from triadbench.kernels.gpu import source
 from triadbench.kernels.gpu.plan import Plan
 from triadbench.kernels.object_cache import ObjectCache, write
+from triadbench.kernels.scratch import scratch_folder
 
 ENTRY = "mel"  # the kernel's name in PTX and machine code
 OLDEST = (8, 0)  # compute capability
@@ -115,8 +115,8 @@ def _assemble(text: str, arch: str) -> bytes:
     That one is newer, and takes a quarter to a half more registers (CUDA 13.0 against 12.8): fewer blocks fit.
     """
     if program := tool("ptxas"):
-        with tempfile.TemporaryDirectory() as folder:
-            ptx_file, cubin = Path(folder, "mel.ptx"), Path(folder, "mel.cubin")
+        with scratch_folder() as folder:
+            ptx_file, cubin = folder / "mel.ptx", folder / "mel.cubin"
             ptx_file.write_text(text)
             command = [program, f"-arch={arch}", str(ptx_file), "-o", str(cubin)]
             if subprocess.run(command, capture_output=True).returncode == 0:

@@ -10,13 +10,13 @@ import functools
 import importlib.util
 import re
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from triadbench.kernels.gpu import compile as gpu_compile
 from triadbench.kernels.gpu import mel_cuda
+from triadbench.kernels.scratch import scratch_folder
 from triadbench.kernels.spec import MelSpec
 
 # Of one multiprocessor, from the compute capabilities' table of the CUDA C++ programming guide.
@@ -138,8 +138,8 @@ def _mix(listing: str) -> dict[str, int]:
 
 def _assemble(text: str, arch: str) -> tuple[str, str]:
     """What ptxas reports, and the listing of the machine code."""
-    with tempfile.TemporaryDirectory() as folder:
-        ptx_file, cubin = Path(folder, "mel.ptx"), Path(folder, "mel.cubin")
+    with scratch_folder() as folder:
+        ptx_file, cubin = folder / "mel.ptx", folder / "mel.cubin"
         ptx_file.write_text(text)
         report = _run("ptxas", "-v", f"-arch={arch}", ptx_file, "-o", cubin).stderr
         return report, _run("nvdisasm", "-c", cubin).stdout

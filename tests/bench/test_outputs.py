@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from triadbench.bench.outputs import check_writable, only_one, only_writer, write_page
+from triadbench.bench.outputs import check_writable, write_page
 from triadbench.core.errors import UserError
 
 
@@ -52,18 +52,6 @@ def test_looking_changes_nothing(tmp_path):
         check_writable(old, appended=appended)
         check_writable(tmp_path / "new" / "r.jsonl", appended=appended)
     assert old.read_text() == "{}\n" and not list((tmp_path / "new").iterdir())
-
-
-def test_one_process_at_a_time(tmp_path):
-    pytest.importorskip("fcntl")
-    with only_writer(tmp_path / "r.jsonl"), only_writer(tmp_path / "other.jsonl"):
-        with pytest.raises(
-            UserError, match="r.jsonl: another run is at work with these records; wait for it or choose"
-        ):
-            with only_writer(tmp_path / "r.jsonl"):
-                pytest.fail("held twice")
-    with only_writer(tmp_path / "r.jsonl"), only_one(tmp_path):
-        pass
 
 
 def test_a_page_whose_package_is_missing_costs_no_measurement(tmp_path):

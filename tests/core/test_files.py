@@ -5,13 +5,13 @@ import hashlib
 import pytest
 
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path, file_digest
+from triadbench.core.files import atomic_path, file_digest, only_one, only_writer
 
 
 def test_a_file_appears_when_the_block_succeeds(tmp_path):
     target = tmp_path / "new" / "report.html"
     with atomic_path(target) as temporary:
-        assert temporary.suffix == ".html" and temporary.parent == target.parent
+        assert temporary.name == target.name and temporary.parent.parent == target.parent
         temporary.write_text("whole")
         assert not target.exists()
     assert target.read_text() == "whole"
@@ -61,3 +61,15 @@ def test_digest_is_the_one_of_the_bytes_and_reports_progress(tmp_path):
     seen = []
     assert file_digest(tmp_path / "x", "md5", lambda *at: seen.append(at)) == hashlib.md5(content).hexdigest()
     assert seen[-1] == (len(content), len(content))
+
+
+def test_one_process_at_a_time(tmp_path):
+    pytest.importorskip("fcntl")
+    with only_writer(tmp_path / "r.jsonl"), only_writer(tmp_path / "other.jsonl"):
+        with pytest.raises(
+            UserError, match="r.jsonl: another run is at work with these records; wait for it or choose"
+        ):
+            with only_writer(tmp_path / "r.jsonl"):
+                pytest.fail("held twice")
+    with only_writer(tmp_path / "r.jsonl"), only_one(tmp_path):
+        pass

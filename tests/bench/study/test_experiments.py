@@ -16,10 +16,10 @@ import pytest
 from tests.bench.study.fakes import CLIPS, FakeTrainer, make_clips, run, small
 from triadbench.bench import records
 from triadbench.bench.analysis import experiments as analysis
-from triadbench.bench.outputs import only_one
 from triadbench.bench.study.protocol import Case
 from triadbench.bench.study.session import Remaining, TrialLog, duration, make_trainer
 from triadbench.core.errors import UserError
+from triadbench.core.files import only_one
 
 ROOT = Path(__file__).resolve().parents[3]
 
