@@ -5,39 +5,29 @@ browser every other address. Files of visitors live in a folder of this process,
 """
 
 import contextlib
+import itertools
 import logging
+import math
 import os
-import shutil
-import signal
 import socket
 import stat
 import sys
-import tempfile
-import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 from triadbench.core import extras
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
+from triadbench.export.app import guard
 from triadbench.export.app.predictors import Predictors
 from triadbench.export.app.recognition import Recogniser
+from triadbench.kernels.scratch import scratch_folder
 
-DELETE_AFTER_S = 3600
 _SWEEP_S = 60
 _LAST_MESSAGES_S = 0.2  # time for the last messages to reach the visitors
 _MAX_WAITING = 64  # requests that wait at most; the visitor of one more is asked to come again
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
-    "worker-src 'self' blob:; frame-src 'none'; object-src 'none'; form-action 'self'"
-)
-_HEADERS = (
-    (b"content-security-policy", _POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-)
 
 
 def serve(
@@ -54,25 +44,21 @@ def serve(
         ModuleNotFoundError: Gradio is not installed.
         UserError: Gradio is too old, the port is taken, or the host is not of this machine.
     """
-    stop = threading.Event()
-    # How a service, or closing a terminal's window, ends the process: visitors' files must go.
-    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
-        signal.signal(getattr(signal, name), lambda *_: stop.set())
-    folder = Path(tempfile.mkdtemp(prefix="triadbench-app-"))
-    try:
+    with scratch_folder() as folder, contextlib.ExitStack() as ending:
         _set_environment(folder)
-        with contextlib.ExitStack() as ending:
-            port = _free_port(host, port)
-            recogniser = Recogniser(predictors, folder, max_mb, max_minutes)
-            blocks = _build(recogniser)
-            ending.callback(_close, blocks)
-            ending.callback(recogniser.songs.close)  # first, so that closing waits for none
-            started(_launch(blocks, host, port, max_mb))
-            examples = frozenset(path for path in folder.rglob("*") if path.is_file())  # Gradio's copies
-            while not stop.wait(_SWEEP_S):
-                sweep(folder, DELETE_AFTER_S, examples)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        port = _free_port(host, port)
+        recogniser = Recogniser(predictors, folder, max_mb, max_minutes)
+        blocks = _build(recogniser)
+        ending.callback(_close, blocks)
+        ending.callback(recogniser.songs.close)  # first, so that closing waits for none
+        started(_launch(blocks, host, port, max_mb))
+        examples = frozenset(path for path in folder.rglob("*") if path.is_file())  # Gradio's copies
+        connections, most_bytes = guard.Connections(), round(20e6 * max_mb)
+        for second in itertools.count(1):
+            time.sleep(1)
+            connections.tidy(list(blocks.server.server_state.connections))
+            if second % _SWEEP_S == 0:
+                sweep(folder, guard.KEPT_S, examples, most_bytes=most_bytes)
 
 
 def _close(blocks) -> None:
@@ -98,11 +84,14 @@ def _set_environment(folder: Path) -> None:
 def _build(recogniser: Recogniser):
     """The gr.Blocks, not yet served."""
     import gradio
+    from gradio import queueing, routes
 
     if int(gradio.__version__.split(".")[0]) < 6:
         raise UserError(f"the app needs Gradio 6, here is {gradio.__version__}; {extras.way_out('gradio')}")
     from triadbench.export.app.page import build
 
+    for module in (queueing, routes):  # their tracebacks print what was sent
+        vars(module)["traceback"] = types.SimpleNamespace(print_exc=lambda: guard.log_place(sys.exc_info()[1]))
     return build(recogniser)
 
 
@@ -128,50 +117,11 @@ def _launch(blocks, host: str, port: int, max_mb: float) -> str:
                 allowed_paths=[],
                 blocked_paths=[str(PACKAGE)],
                 state_session_capacity=1000,
-                app_kwargs={"middleware": [Middleware(_Policy, local=_is_local(host))]},
+                app_kwargs={"middleware": [Middleware(guard.Guard, local=guard.is_local(host), max_mb=max_mb)]},
             )
     except OSError as error:
         raise UserError(f"{host}:{port}: cannot be served ({error}); give another --port") from error
     return address.rstrip("/")
-
-
-def _is_local(host: str) -> bool:
-    """Whether only this computer can connect to it."""
-    return host.strip("[]") in ("localhost", "::1") or host.startswith("127.")
-
-
-class _Policy:
-    """Around every answer of the server: the page may not fetch from elsewhere, and neither may the server for it.
-
-    With `local`, pages of other sites are turned away too: a browser would let them send files here, and under a name
-    that they make point to this computer, read the answers.
-    """
-
-    def __init__(self, app, local: bool):
-        self._app, self._local = app, local
-
-    async def __call__(self, scope, receive, send):
-        from starlette.responses import PlainTextResponse
-
-        async def send_with_headers(message):
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_HEADERS]
-            await send(message)
-
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-        elif any(f"{kind}=http" in scope["path"].replace(":/", "").lower() for kind in ("file", "proxy")):
-            await PlainTextResponse("this server fetches nothing from elsewhere", 403)(scope, receive, send)
-        elif self._local and not _from_this_computer(dict(scope["headers"])):
-            await PlainTextResponse("this server answers its own page, on its own computer", 403)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send_with_headers)
-
-
-def _from_this_computer(headers: dict[bytes, bytes]) -> bool:
-    """Whether the request names this computer, and comes from no other site's page."""
-    host, origin = (headers.get(name, b"").decode("latin-1").lower() for name in (b"host", b"origin"))
-    return _is_local(host.rsplit(":", 1)[0]) and origin in ("", f"http://{host}")
 
 
 def _free_port(host: str, port: int) -> int:
@@ -189,17 +139,32 @@ def _free_port(host: str, port: int) -> int:
         return trial.getsockname()[1]
 
 
-def sweep(folder: Path, older_than_s: float, keep: frozenset[Path] = frozenset(), now: float | None = None) -> int:
-    """Delete files that came so long before `now` (seconds since 1970), and empty folders; how many files went."""
+def sweep(
+    folder: Path,
+    older_than_s: float,
+    keep: frozenset[Path] = frozenset(),
+    now: float | None = None,
+    most_bytes: float = math.inf,
+) -> int:
+    """Delete files that came so long before `now` (seconds since 1970), the oldest where they are more than
+    `most_bytes`, and empty folders; how many files went.
+    """
     deleted, limit = 0, (time.time() if now is None else now) - older_than_s
+    files = []
     for path in sorted(folder.rglob("*"), reverse=True):  # a folder comes after what is in it
         with contextlib.suppress(OSError):
             status = path.lstat()
-            if stat.S_ISDIR(status.st_mode):
-                if status.st_mtime < limit:
-                    path.rmdir()
             # A copy keeps the time of its original, but not that of its own arrival.
-            elif path not in keep and max(status.st_mtime, status.st_ctime) < limit:
+            came = max(status.st_mtime, status.st_ctime)
+            if not stat.S_ISDIR(status.st_mode):
+                files += [] if path in keep else [(came, status.st_size, path)]
+            elif status.st_mtime < limit:
+                path.rmdir()
+    n_bytes = sum(size for _, size, _ in files)
+    for came, size, path in sorted(files):
+        if came < limit or n_bytes > most_bytes:
+            with contextlib.suppress(OSError):
                 path.unlink()
                 deleted += 1
+            n_bytes -= size
     return deleted

@@ -184,7 +184,7 @@ def test_pages_of_other_sites_are_turned_away(app, headers):
 
 
 def test_no_folder_is_served(app):
-    (folder,) = app.temporary.glob("triadbench-app-*")
+    (folder,) = app.temporary.glob("triadbench-*")
     for path in (folder, f"{folder}/", f"{folder}/.."):
         assert httpx.get(f"{app.url}/gradio_api/file={path}").status_code == 403
     assert folder.stat().st_mode & 0o077 == 0
@@ -227,7 +227,7 @@ def test_an_upload_stays_where_it_belongs(app, filename):
         content=body.encode(),
         headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
     )
-    (folder,) = app.temporary.glob("triadbench-app-*")
+    (folder,) = app.temporary.glob("triadbench-*")
     if answer.status_code == 200:
         (path,) = answer.json()
         assert Path(path).resolve().is_relative_to(folder) and "evil" not in Path(path).parent.name
@@ -280,7 +280,7 @@ def test_without_gradio_the_way_out_is_told(tmp_path):
         and 'app needs Gradio; pip install "triadbench[app]"' in done.stderr
         and "Traceback" not in done.stderr
     )
-    assert list(tmp_path.glob("triadbench-app-*")) == []
+    assert list(tmp_path.glob("triadbench-*")) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
@@ -297,4 +297,4 @@ def test_ctrl_c_in_the_midst_of_a_song_waits_for_none(tmp_path):
     with pytest.raises(Exception, match="the app is being closed; come again"):
         song.result(20)
     assert app.log.read_text().startswith("Ctrl-C ends") and "Traceback" not in app.log.read_text()
-    assert list(app.temporary.glob("triadbench-app-*")) == []
+    assert list(app.temporary.glob("triadbench-*")) == []
