@@ -23,7 +23,7 @@ _HEADERS = (
     (b"x-frame-options", b"DENY"),
 )
 _API, _UPLOAD = "/gradio_api/", "/gradio_api/upload"
-_POSTS = re.compile(rf"{_API}(upload|queue/join|call/\w+|cancel|reset)/?")
+_POSTS = re.compile(rf"{_API}(upload|queue/join|(call|run)/\w+|cancel|reset)/?")
 _JSON_BYTES = 1 << 18  # a call holds names of files, a model and a provider
 _FORM_BYTES = 1 << 16  # what a form adds to the file in it
 _PATIENCE_S, _SLOWEST = 20, 20_000
@@ -92,6 +92,8 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if message["status"] == 500 and scope["method"] == "POST":
+                    message["status"] = 400  # no answer was found to what was sent: see below
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
@@ -108,6 +110,7 @@ class Guard:
                 refusal = 408, "this came too slowly; try again"
             except Exception as error:
                 log_place(error)
+                # Mostly a body that is no form, or not the form that was expected.
                 refusal = 400 if scope["method"] == "POST" else 500, "this request cannot be answered"
         if not started:
             await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send_with_headers)
