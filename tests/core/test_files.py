@@ -1,11 +1,13 @@
 """Files appear whole or not at all; checksums are those of the bytes."""
 
 import hashlib
+import os
 
 import pytest
 
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path, file_digest, only_one, only_writer
+from triadbench.kernels import object_cache
 
 
 def test_a_file_appears_when_the_block_succeeds(tmp_path):
@@ -73,3 +75,21 @@ def test_one_process_at_a_time(tmp_path):
                 pytest.fail("held twice")
     with only_writer(tmp_path / "r.jsonl"), only_one(tmp_path):
         pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o022, 0o002])
+def test_the_umask_decides_who_may_read(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with atomic_path(tmp_path / "file") as temporary:
+            temporary.unlink()  # as some writers do, who make the file anew for its owner alone
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+        with atomic_path(tmp_path / "folder", directory=True) as temporary:
+            (temporary / "x").touch()
+        object_cache.write(tmp_path / "code", b"code")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    finally:
+        os.umask(before)
+    plain = 0o666 & ~umask
+    assert modes == {"file": plain, "folder": 0o777 & ~umask, "x": plain, "code": plain}
