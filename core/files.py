@@ -82,6 +82,7 @@ def only_writer(records_path: Path, option: str = "--records") -> contextlib.Abs
 @contextlib.contextmanager
 def _hold(lock: Path, refused: str, busy: str, option: str) -> Iterator[None]:
     try:
+        is_new = not lock.parent.exists()
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = open(lock, "a")
     except OSError as error:
@@ -91,11 +92,19 @@ def _hold(lock: Path, refused: str, busy: str, option: str) -> Iterator[None]:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                raise BlockingIOError  # its holder has just removed it, and the next may have made another
         except ImportError:  # Windows: two runs in one folder are the user's to avoid
             pass
         except OSError as error:
             raise UserError(f"{busy}; wait for it or choose another {option}") from error
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()
+                if is_new:
+                    lock.parent.rmdir()  # unless something is in it
 
 
 def check_model_file(path: Path, way_out: str = "") -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +121,20 @@ def test_interrupt_is_exit_130_and_says_what_remains(hint):
     done = CliRunner().invoke(group_that(stop), ["do"])
     assert done.exit_code == 130 and "Traceback" not in done.stderr
     assert f"Interrupted: {hint or 'no finished output was changed'}" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_as_an_interrupt_unless_it_is_ignored(name):
+    ending = getattr(signal, name)
+    before = signal.signal(ending, signal.SIG_DFL)
+    try:
+        done = CliRunner().invoke(group_that(lambda: signal.raise_signal(ending)), ["do"])
+        assert done.exit_code == 130 and "Interrupted: " in done.stderr and signal.getsignal(ending) == signal.SIG_DFL
+        signal.signal(ending, signal.SIG_IGN)  # nohup
+        assert CliRunner().invoke(group_that(lambda: signal.raise_signal(ending)), ["do"]).exit_code == 0
+    finally:
+        signal.signal(ending, before)
 
 
 def test_progress_goes_to_stderr_in_coarse_lines(capsys, monkeypatch):

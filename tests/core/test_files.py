@@ -75,6 +75,22 @@ def test_one_process_at_a_time(tmp_path):
                 pytest.fail("held twice")
     with only_writer(tmp_path / "r.jsonl"), only_one(tmp_path):
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_removed_is_none(tmp_path):
+    """Two processes could hold it otherwise: the one that waited for the old file, and one that made a new file."""
+    fcntl = pytest.importorskip("fcntl")
+    flock = fcntl.flock
+
+    def removed_meanwhile(file, how):
+        (tmp_path / "lock").unlink()
+        flock(file, how)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="another run is at work"):
+        patch.setattr(fcntl, "flock", removed_meanwhile)
+        with only_one(tmp_path):
+            pytest.fail("held a lock that is not there")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")

@@ -10,6 +10,7 @@ from tests.core.toys import all_names, chord, save_template, whole_note_folder, 
 from tests.odd_files import BAD, C_MAJOR, ODD, nan, truncated
 from triadbench.core.data import render_set as renderset
 from triadbench.core.data.dataset import open_dataset
+from triadbench.core.files import only_one
 from triadbench.core.models.chords import ClipName
 from triadbench.core.training import train as training
 
@@ -119,6 +120,15 @@ def test_train_and_use_the_model(pack, tmp_path):
     soundfile.write(tmp_path / "c.wav", chord(*C_MAJOR), 16_000)
     answer, _ = run_json("infer", "--model", out / "best.safetensors", tmp_path / "c.wav")
     assert answer["results"][0]["root"] is not None
+
+
+def test_two_trainings_into_one_folder(pack, tmp_path):
+    pytest.importorskip("fcntl")
+    with only_one(tmp_path / "out"):
+        done = run("train", pack, tmp_path / "out", code=1)
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["lock"]
+    assert_one_line(done, "another run is at work here; wait for it or choose another OUT")
+    assert not (tmp_path / "out").exists()
 
 
 def test_train_passes_its_options_on(pack, monkeypatch, tmp_path):

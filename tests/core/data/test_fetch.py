@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import shutil
 import threading
 import zipfile
@@ -169,6 +170,19 @@ def test_what_has_come_is_kept_and_continued_by_the_next_call(server, tmp_path):
     assert names(tmp_path) == ["x.zip.part", "x.zip.part.json"]
     assert get(server, tmp_path).read_bytes() == CONTENT
     assert server.ranges[-1] == "bytes=150000-" and names(tmp_path) == ["x.zip"]
+
+
+def test_killed_at_the_end_it_leaves_nothing_beside_the_file(server, tmp_path, monkeypatch):
+    def die_at_the_end(old, new):
+        if str(new).endswith("x.zip"):
+            raise KeyboardInterrupt
+        os.rename(old, new)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", die_at_the_end)
+        get(server, tmp_path)
+    assert names(tmp_path) == ["x.zip.part"]
+    assert get(server, tmp_path).read_bytes() == CONTENT and names(tmp_path) == ["x.zip"] and len(server.ranges) == 1
 
 
 def test_a_file_that_changed_meanwhile_is_started_over(server, tmp_path):

@@ -144,6 +144,10 @@ def save(array, **options):
     return lambda folder: np.save(folder / "clips.npy", array, **options)
 
 
+def write_index(folder, names):
+    (folder / "index.jsonl").write_text("".join(json.dumps({"file": name}) + "\n" for name in names))
+
+
 DAMAGE = {
     "no array": (lambda f: (f / "clips.npy").unlink(), "cannot be read"),
     "no index": (lambda f: (f / "index.jsonl").unlink(), "index.jsonl is missing"),
@@ -159,6 +163,10 @@ DAMAGE = {
     "short index": (lambda f: (f / "index.jsonl").write_text(json.dumps({"file": NAMES[0]})), "1 names for 4 clips"),
     "index of junk": (lambda f: (f / "index.jsonl").write_text("[]\n" * 4), "line 1: damaged index"),
     "index of songs": (lambda f: (f / "index.jsonl").write_text('{"file": "song.wav"}\n' * 4), "not a name"),
+    "one name many times": (lambda f: write_index(f, [NAMES[0]] * 4), "names two clips"),
+    "a name that climbs": (lambda f: write_index(f, [*NAMES[1:], f"../../{NAMES[0]}"]), "no path below a folder"),
+    "a Windows name that climbs": (lambda f: write_index(f, [*NAMES[1:], f"a\\..\\/{NAMES[0]}"]), "no path below"),
+    "an absolute name": (lambda f: write_index(f, [*NAMES[1:], f"/etc/{NAMES[0]}"]), "no path below a folder"),
     "index not text": (lambda f: (f / "index.jsonl").write_bytes(b"\xff\xff"), "cannot be read"),
     "meta of junk": (lambda f: (f / "meta.json").write_text("{"), "damaged"),
     "meta of another": (lambda f: (f / "meta.json").write_text("[]"), "not the description of a pack"),
@@ -183,3 +191,10 @@ def test_int16_and_float_rows_are_the_same():
     waveform = np.array([0.5, -1.0, 1 / 32768], dtype=np.float32)
     assert to_int16(waveform).tolist() == [16384, -32768, 1]
     np.testing.assert_array_equal(to_int16(to_int16(waveform)) / 32768, waveform)
+
+
+@pytest.mark.parametrize("name", [NAMES[0], f"../{NAMES[1]}"])
+def test_a_pack_that_would_be_refused_is_not_written(name, tmp_path):
+    with pytest.raises(UserError, match="index.jsonl: .*(two clips|no path)"), new_pack(tmp_path / "p", 2) as writer:
+        writer.finish([{"file": NAMES[0]}, {"file": name}])
+    assert list(tmp_path.iterdir()) == []
