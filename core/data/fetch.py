@@ -21,7 +21,7 @@ from typing import Any
 from triadbench.core.data.clips import Progress
 from triadbench.core.data.unpack import safe_unpack
 from triadbench.core.errors import UserError
-from triadbench.core.files import StrPath, atomic_path, check_room, file_digest, make_folder
+from triadbench.core.files import StrPath, atomic_path, check_room, file_digest, make_folder, only_one
 
 RECORD_URL = "https://zenodo.org/api/records/4740877"
 ARCHIVE = "audioPianoTriadDataset.zip"
@@ -61,17 +61,18 @@ def fetch(
         {"archive": path or None, "folder": path or None, "size", "checksum"} (the last two None if nothing was done)
 
     Raises:
-        UserError: as `download` and `safe_unpack`, or an unusable record.
+        UserError: as `download` and `safe_unpack`, an unusable record, or another process fetches into the folder.
     """
     out_dir = Path(out_dir)
     archive, folder = out_dir / ARCHIVE, out_dir / FOLDER
     if unpack and folder.is_dir() and any(folder.iterdir()):
         present = str(archive) if archive.is_file() else None
         return {"archive": present, "folder": str(folder), "size": None, "checksum": None}
-    url, described = _find_file(_fetch_json(record_url, retries=retries, pause_s=pause_s), ARCHIVE, record_url)
-    download(url, archive, **described, retries=retries, progress=progress, pause_s=pause_s)
-    if unpack:
-        safe_unpack(archive, folder, unpack_progress)
+    with only_one(out_dir, "folder"):
+        url, described = _find_file(_fetch_json(record_url, retries=retries, pause_s=pause_s), ARCHIVE, record_url)
+        download(url, archive, **described, retries=retries, progress=progress, pause_s=pause_s)
+        if unpack:
+            safe_unpack(archive, folder, unpack_progress)
     return {"archive": str(archive), "folder": str(folder) if unpack else None, **described}
 
 

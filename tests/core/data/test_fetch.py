@@ -18,6 +18,7 @@ import pytest
 from tests.core.sounds import NAMES, short_wav
 from triadbench.core.data.fetch import ARCHIVE, FOLDER, RECORD_URL, download, fetch
 from triadbench.core.errors import UserError
+from triadbench.core.files import only_one
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SIZE = len(CONTENT)
@@ -334,6 +335,13 @@ def test_fetch_reads_the_record_and_unpacks(server, tmp_path):
     n_requests = len(server.ranges)
     again = fetch(tmp_path / "data", record_url=f"{server.url}/record")
     assert again["folder"] == result["folder"] and len(server.ranges) == n_requests == 2
+
+
+def test_two_that_fetch_into_one_folder(server, tmp_path):
+    pytest.importorskip("fcntl")
+    with only_one(tmp_path), pytest.raises(UserError, match="another run is at work here; wait for it or choose"):
+        fetch(tmp_path, record_url=f"{server.url}/record")
+    assert server.ranges == [] and not any(tmp_path.iterdir())
 
 
 def test_fetch_without_unpacking(server, tmp_path):
