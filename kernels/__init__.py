@@ -4,8 +4,11 @@
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
-from triadbench.kernels.spec import CHORD, LOG_EPS, ORIGINAL, SPECS, WHISPER, MelSpec
+if TYPE_CHECKING:
+    from triadbench.kernels.spec import CHORD, LOG_EPS, ORIGINAL, SPECS, WHISPER, MelSpec
+    from triadbench.kernels.transform import MelSpectrogram
 
 __all__ = ["CHORD", "LOG_EPS", "ORIGINAL", "SPECS", "WHISPER", "MelSpec", "MelSpectrogram", "available_backends"]
 
@@ -26,8 +29,7 @@ def available_backends() -> dict[str, str | None]:
 
 
 def __getattr__(name: str):
-    if name == "MelSpectrogram":
-        from triadbench.kernels.transform import MelSpectrogram
-
-        return MelSpectrogram
+    if name in __all__:
+        module = "transform" if name == "MelSpectrogram" else "spec"
+        return getattr(importlib.import_module(f"triadbench.kernels.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -70,8 +71,9 @@ def finish(folder: Path, arguments: list[str]) -> None:
 
 def stop_in_the_midst(folder: Path, arguments: list[str], how: int, wait_s: float) -> tuple[int, str]:
     """Send a signal so long after the first unfinished file is there: (exit code, stderr)."""
+    before = set(folder.rglob("*.scratch"))
     process = start(folder, arguments)
-    while process.poll() is None and not any(folder.rglob("*.scratch")):
+    while process.poll() is None and before.issuperset(folder.rglob("*.scratch")):
         time.sleep(0.01)
     time.sleep(wait_s)
     with contextlib.suppress(ProcessLookupError):
@@ -80,8 +82,9 @@ def stop_in_the_midst(folder: Path, arguments: list[str], how: int, wait_s: floa
     return process.returncode, errors
 
 
-def names(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+def names(folder: Path) -> list[str]:
+    """Of all files and folders; the features' names depend on where the data set lies."""
+    return sorted(re.sub(r"features-\w+", "features", str(path.relative_to(folder))) for path in folder.rglob("*"))
 
 
 @pytest.fixture(scope="module")
