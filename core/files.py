@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 
 from triadbench.core.errors import UserError
-from triadbench.kernels.scratch import scratch_folder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder that is imported as `triadbench`: a checkout, or a part of site-packages."""
@@ -40,6 +39,8 @@ def atomic_path(path: StrPath, *, directory: bool = False) -> Iterator[Path]:
     Raises:
         UserError: the parent folder cannot be made, `path` is a full folder, or the disk refuses the write.
     """
+    from triadbench.kernels.scratch import scratch_folder  # not for commands that write nothing
+
     path = Path(path)
     make_folder(path.parent)
     if directory and path.exists() and (not path.is_dir() or any(path.iterdir())):

@@ -276,7 +276,7 @@ def _play_font(path: Path, bank: int, program: int) -> np.ndarray:
             track.append(control(control=7, value=100, time=round(_FONT_GAP * ticks)))
     midi = mido.MidiFile(ticks_per_beat=ticks, tracks=[track])
     with scratch_folder() as scratch:
-        score, audio = scratch / "notes.mid", Path(scratch) / "notes.wav"
+        score, audio = scratch / "notes.mid", scratch / "notes.wav"
         midi.save(score)
         command = [fluidsynth, "-q", "-n", "-i", "-R", "0", "-C", "0", "-g", "0.6", "-r", str(_FONT_RATE)]
         command += ["-T", "wav", "-O", "float", "-F", str(audio), str(path), str(score)]

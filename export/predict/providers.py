@@ -28,7 +28,6 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import check_model_file
 from triadbench.core.models.prediction import Scores, is_silent
 from triadbench.export.predict.metadata import ExportInfo, check_seal
-from triadbench.kernels.scratch import scratch_folder
 
 _WAY_OUT = "use --provider cpu"
 _ANEW = "get it anew, or make it with `export`"
@@ -151,6 +150,8 @@ class OnnxModel(Model):
 
     def _open_and_watch(self) -> tuple[Any, Placement]:
         """A session after its first run, on a clip of silence, and where that ran."""
+        from triadbench.kernels.scratch import scratch_folder
+
         settings = load_onnxruntime().SessionOptions()
         settings.enable_profiling = True
         try:

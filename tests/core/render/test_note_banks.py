@@ -170,7 +170,7 @@ def test_a_bank_that_another_process_finished_first_is_taken(octave, tmp_path, m
 
     def slow(folder, *rest):
         build(folder, *rest)
-        shutil.copytree(folder, tmp_path / folder.name[1:].rpartition(".")[0])
+        shutil.copytree(folder, tmp_path / folder.name)
 
     monkeypatch.setattr(banks, "_write", slow)
     assert NoteBank.load(bank_for("synth:1", tmp_path)).name == "synthesiser, seed 1"

@@ -180,5 +180,7 @@ def test_the_standard_library_reads_the_sound_that_soundfile_reads(channels, tmp
 @pytest.mark.parametrize("subtype", ["PCM_24", "FLOAT", "ULAW"])
 def test_what_the_standard_library_does_not_read(subtype, tmp_path):
     (tmp_path / "x.wav").write_bytes(encode(tone(1001), subtype=subtype))
-    with pytest.raises(UserError, match="x.wav: without soundfile only wav of 16 bits is read .*pip install soundfile"):
+    with pytest.raises(
+        UserError, match="x.wav: without soundfile only wav of 16 bits is read .*pip install .triadbench.study"
+    ):
         batches._wave_read(str(tmp_path / "x.wav"))

@@ -251,7 +251,7 @@ def test_a_folder_that_takes_no_file_is_said_before_the_work(kind, tmp_path, mon
         def refuse(*_, **__):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-        monkeypatch.setattr(exporter.tempfile, "TemporaryFile", refuse)
+        monkeypatch.setattr(exporter, "scratch_folder", refuse)
     monkeypatch.setattr(exporter.verify, "verification_clips", lambda *_: pytest.fail("work was begun"))
     assert_one_line(run("--out", out, code=1), str(out), "choose another --out")
     assert kind == "not writable" or out.read_text() == "in the way"

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_options_of_the_providers(tmp_path):
 
 
 def test_no_room_for_a_profile(monkeypatch, tmp_path):
-    monkeypatch.setattr(providers.tempfile, "tempdir", str(tmp_path / "gone"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(UserError, match="no profile of the first run .*; set TMPDIR"):
         OnnxModel(GRAPH, threads=1).describe_placement()
 
