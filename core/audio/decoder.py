@@ -7,7 +7,7 @@ import contextlib
 import io
 import itertools
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import av
 import numpy as np
@@ -17,9 +17,9 @@ from triadbench.core.audio.header import (
     CONVERT,
     AudioError,
     AudioHeader,
+    FilePart,
     asf_truncation,
     mp3_promise,
-    ogg_links,
 )
 
 _FORMATS = (
@@ -50,7 +50,7 @@ ERRORS = (av.FFmpegError, ValueError, RuntimeError, ArithmeticError, LookupError
 
 
 class Decoder:
-    """The sound of a file, or of several that were joined into one.
+    """The sound of a file.
 
     Attributes:
         header: what the file says of itself. slack_s: how much may be missing without a word.
@@ -58,30 +58,29 @@ class Decoder:
     """
 
     def __init__(
-        self, file: IO[bytes], head: bytes, header: AudioHeader | None, label: str, stack: contextlib.ExitStack
+        self, file: FilePart, head: bytes, header: AudioHeader | None, label: str, stack: contextlib.ExitStack
     ):
         """`head`: first bytes of the file; `header`: what they say, None if that is not known; `label`: its name in
         messages; `stack` closes what is opened. AudioError: no sound, or the file does not hold what it promises."""
-        self._file, self._head, self._label, self._stack, self.lost_s = file, head, label, stack, 0.0
+        self._file, self._label, self.lost_s = file, label, 0.0
         start = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
         if foreign := next((what for signature, what in _FOREIGN.items() if start.startswith(signature)), None):
             raise AudioError(f"{label}: not a sound file that can be read ({foreign})")
         size = file.seek(0, io.SEEK_END)
-        states_length, damage, self._parts = False, asf_truncation(head, size), [(0, size)]
-        if head[:4] == b"OggS":
-            self._parts, damage = ogg_links(file)
-        elif head[:3] == b"ID3" or head[:1] == b"\xff":
+        states_length, damage = False, asf_truncation(head, size)
+        if head[:3] == b"ID3" or head[:1] == b"\xff":
             states_length, damage = mp3_promise(file)
         if damage:
             raise AudioError(f"{label}: {damage}; copy it again, or {CONVERT}")
-        self._first = container, stream = self._open(self._parts[0])
+        file.seek(0)
+        self._container, self._stream = container, stream = self._open(head, stack)
         context, kind = stream.codec_context, container.format.name.split(",")[0]
         self.slack_s = _SLACK_S
         if context.codec.lossless and not context.codec.lossy:
             self.slack_s = _LOSSLESS_SLACK_S
             context.options = {"err_detect": "crccheck+explode"}
         seconds = None
-        if len(self._parts) == 1 and (kind in _STATED or states_length):
+        if kind in _STATED or states_length:
             if stream.duration is not None:
                 seconds = stream.duration * stream.time_base
             elif container.duration is not None and len(container.streams) == 1:
@@ -93,66 +92,46 @@ class Decoder:
     def blocks(self, limit: int | None) -> Iterator[tuple[int, np.ndarray]]:
         """Rate and (frames, channels) float32, full scale [-1, 1); no longer than what holds `limit` frames."""
         try:
-            for number, part in enumerate(self._parts):
-                container, stream = self._open(part) if number else self._first
-                # Where sounds were joined, rate and channels may change on the way.
-                for (rate, channels, _), frames in itertools.groupby(self._frames(container, stream), _kind):
-                    size = min(limit or BLOCK_VALUES, BLOCK_VALUES // channels)
-                    waiting: list[np.ndarray] = []
-                    n_waiting = 0
-                    for frame in frames:
-                        waiting.append(_samples(frame))
-                        n_waiting += len(waiting[-1])
-                        if n_waiting >= size:
-                            yield rate, np.concatenate(waiting)
-                            waiting, n_waiting = [], 0
-                    if waiting:
+            # Where sounds were joined, rate and channels may change on the way.
+            for (rate, channels, _), frames in itertools.groupby(self._frames(), _kind):
+                size = min(limit or BLOCK_VALUES, BLOCK_VALUES // channels)
+                waiting: list[np.ndarray] = []
+                n_waiting = 0
+                for frame in frames:
+                    waiting.append(_samples(frame))
+                    n_waiting += len(waiting[-1])
+                    if n_waiting >= size:
                         yield rate, np.concatenate(waiting)
-                container.close()
+                        waiting, n_waiting = [], 0
+                if waiting:
+                    yield rate, np.concatenate(waiting)
         except ERRORS as error:
-            raise AudioError(f"{self._label}: damaged ({reason(error)}); {CONVERT}") from error
+            raise self._file.failure or AudioError(f"{self._label}: damaged ({reason(error)}); {CONVERT}") from error
+        self._container.close()
+        if self._file.failure:
+            raise self._file.failure
 
-    def _open(self, part: tuple[int, int]) -> tuple[Any, Any]:
+    def _open(self, head: bytes, stack: contextlib.ExitStack) -> tuple[Any, Any]:
         options = {"format_whitelist": _FORMATS, "protocol_whitelist": "", "max_streams": "100"}
         not_read = f"{self._label}: not a sound file that can be read"
         try:
-            container = av.open(_Part(self._file, *part), metadata_errors="replace", options=options)
-            stream = self._stack.enter_context(container).streams.best("audio")
+            container = stack.enter_context(av.open(self._file, metadata_errors="replace", options=options))
+            stream = container.streams.best("audio")
         except ERRORS as error:
-            raise AudioError(
-                f"{not_read} ({'it is text' if _is_text(self._head) else f'{reason(error)}; {CONVERT}'})"
-            ) from error
+            what = "it is text" if _is_text(head) else f"{reason(error)}; {CONVERT}"
+            raise self._file.failure or AudioError(f"{not_read} ({what})") from error
         if stream is None or stream.codec_context is None:
             kinds = " and ".join(sorted({each.type for each in container.streams})) or "nothing"
             what = f"it holds {kinds}, no sound" if stream is None else f"its coding is not known; {CONVERT}"
-            raise AudioError(f"{not_read} ({what})")
+            raise self._file.failure or AudioError(f"{not_read} ({what})")
         return container, stream
 
-    def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
-        for packet in container.demux(stream):
+    def _frames(self) -> Iterator[Any]:
+        for packet in self._container.demux(self._stream):
             try:
                 yield from packet.decode()
             except av.FFmpegError:  # players pass over it too
                 self.lost_s += float((packet.duration or 0) * packet.time_base) or _LOSSLESS_SLACK_S
-
-
-class _Part:
-    """Bytes `start` to `end` of a file, for FFmpeg; without a name, since what is in it decides and not its suffix."""
-
-    def __init__(self, file: IO[bytes], start: int, end: int):
-        self._file, self._start, self._end = file, start, end
-        file.seek(start)
-
-    def tell(self) -> int:
-        return self._file.tell() - self._start
-
-    def read(self, size: int) -> bytes:
-        return self._file.read(max(0, min(size, self._end - self._file.tell())))
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._end}[whence]
-        self._file.seek(min(max(self._start, base + offset), self._end))  # damaged files ask for places far outside
-        return self.tell()
 
 
 def reason(error: Exception) -> str:

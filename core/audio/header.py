@@ -1,14 +1,18 @@
 """What a sound file promises, whether the file is long enough, and the plainest wav read at once.
 
-FFmpeg reads a file that was cut short without a word, passes over damaged pages of ogg, and stops where one ogg ends
-and another follows. A label would then be learnt from half a clip, so the file is compared with its promise here.
-Layouts: wav (RIFF, RF64), FLAC (RFC 9639), Ogg pages (RFC 3533), the Xing/Info frame of mp3.
+FFmpeg reads a file that was cut short without a word, passes over damaged pages of ogg, and stops where one file ends
+and another was joined to it. A label would then be learnt from half a clip, so all that is looked for here.
+Layouts: wav (RIFF, RF64), AIFF, FLAC (RFC 9639), Ogg pages (RFC 3533), boxes of mp4, the Xing/Info frame of mp3.
 """
 
+import io
+import itertools
 import os
+import re
 import stat
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -29,6 +33,11 @@ _TAG_BYTES = 4096
 """Of tags behind an mp3; where more follows, it may be sound."""
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _OGG_FIRST_PAGE = 2
+_IFF = (b"RIFF", b"RF64", b"FORM")
+_REPEATED = {b"fLaC": 8, b"\x1aE\xdf\xa3": 8, b".snd": 8, b"NIST": 8, b"#!AM": 6, b"FLV\1": 9, b"TTA1": 10}
+_REPEATED |= {b"caff": 12, b"riff": 16, b"0&\xb2u": 16, b"Crea": 20}
+"""Other kinds of file by their first four bytes: so many of its first bytes stand nowhere else in one."""
+_MOST_JOINED = 10_000
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -61,6 +70,36 @@ class AudioHeader:
         return None if self.frames is None else self.frames / self.sample_rate
 
 
+class FilePart:
+    """Bytes `start` to `end` of a file, as a file. Where reading fails it ends, with the error in `failure`, since PyAV
+    would print what is raised in its calls. It has no name for FFmpeg to judge it by."""
+
+    def __init__(self, file: IO[bytes], start: int, end: int):
+        self._file, self._start, self._end = file, start, end
+        self.failure: BaseException | None = None
+        file.seek(start)
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._end - self._file.tell()
+        size = max(0, left if size < 0 else min(size, left))
+        try:
+            data = self._file.read(size)
+            if size and not data:
+                raise OSError("it became shorter while it was read")
+        except BaseException as error:
+            self.failure = self.failure or error
+            return b""
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._end}[whence]
+        self._file.seek(min(max(self._start, base + offset), self._end))  # damaged files ask for places far outside
+        return self.tell()
+
+
 def parse_header(prefix: bytes, size: int) -> AudioHeader | None:
     """Header of a wav or FLAC file of `size` bytes by its first bytes; None for others or where they do not reach."""
     if prefix[:4] in (b"RIFF", b"RF64") and prefix[8:12] == b"WAVE":
@@ -73,7 +112,7 @@ def parse_header(prefix: bytes, size: int) -> AudioHeader | None:
     return AudioHeader(packed >> 44, (packed >> 41 & 0x7) + 1, frames or None, "FLAC", f"PCM_{bits}")
 
 
-def mp3_promise(file: IO[bytes]) -> tuple[bool, str | None]:
+def mp3_promise(file: IO[bytes] | FilePart) -> tuple[bool, str | None]:
     """Whether the first frame of an mp3 file states the length, and what is wrong with it, or None."""
     size, head, start = file.seek(0, os.SEEK_END), _read_at(file, 0, 10), 0
     if head[:3] == b"ID3" and len(head) == 10:
@@ -96,9 +135,52 @@ def asf_truncation(head: bytes, size: int) -> str | None:
     return f"truncated: {_missing(promised, size)}" if promised > size else None
 
 
-def ogg_links(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
-    """First and last byte + 1 of each of the ogg files that were joined into this one (most hold a single one), and
-    what is wrong with its pages, or None."""
+def joined_files(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
+    """First and last byte + 1 of each of the files of one kind that were joined into this one (most are a single one),
+    and what is wrong with it, or None."""
+    size, head = file.seek(0, os.SEEK_END), _read_at(file, 0, 20)
+    if head[:4] == b"OggS":
+        return _ogg_links(file)
+    starts = [0, *itertools.islice(_later_starts(file, head, size), _MOST_JOINED)]
+    damage = f"more than {_MOST_JOINED} files were joined into it" if len(starts) > _MOST_JOINED else None
+    return list(zip(starts, [*starts[1:], size], strict=True)), damage
+
+
+def _later_starts(file: IO[bytes], head: bytes, size: int) -> Iterator[int]:
+    """Where further files begin in a file of `size` bytes with these first bytes."""
+    position = 0
+    if head[:4] in _IFF:
+        while True:
+            length = int.from_bytes(head[4:8], "big" if head[:4] == b"FORM" else "little")
+            if head[:4] == b"RF64" and length == 0xFFFFFFFF:
+                length = int.from_bytes(_read_at(file, position + 20, 8), "little")
+            position += 8 + length
+            head = _read_at(file, min(position, size), 13)
+            if head[:4] not in _IFF:  # after an odd length comes a byte that some writers leave out
+                position, head = position + 1, head[1:]
+            if head[:4] not in _IFF:
+                return
+            if head[8:12] != b"AVIX":  # a long film goes on so
+                yield position
+    if head[4:8] == b"ftyp":
+        while position < size and len(box := _read_at(file, position, 16)) >= 8:
+            if position and box[4:8] == b"ftyp":
+                yield position
+            length = int.from_bytes(box[:4], "big")
+            length = int.from_bytes(box[8:], "big") if length == 1 else length
+            if length < 8:  # 0: to the end
+                return
+            position += length
+    if first := head[: _REPEATED.get(head[:4], 0)]:
+        data, position = b"", file.seek(len(first))
+        while block := file.read(BLOCK_VALUES):
+            data += block
+            yield from (position + found.start() for found in re.finditer(re.escape(first), data))
+            position += len(data) - len(first) + 1
+            data = data[1 - len(first) :]
+
+
+def _ogg_links(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
     size, position, starts, was_first = file.seek(0, os.SEEK_END), 0, [0], True
     while len(page := _read_at(file, position, 27)) == 27 and page[:4] == b"OggS":
         page += file.read(page[26])
@@ -130,7 +212,7 @@ def _ogg_checksum(page: bytes) -> int:
     return int.from_bytes(crc.to_bytes(4, "little").translate(_REVERSED_BITS), "big")
 
 
-def _read_at(file: IO[bytes], position: int, length: int) -> bytes:
+def _read_at(file: IO[bytes] | FilePart, position: int, length: int) -> bytes:
     file.seek(position)
     return file.read(length)
 
@@ -161,6 +243,8 @@ def read_plain_wav(source: object, sample_rate: int, limit: int) -> np.ndarray |
     if header is None or header.offset is None or header.truncated or not header.frames or header.frames > limit:
         return None
     if (header.subtype, header.channels, header.sample_rate) != ("PCM_16", 1, sample_rate):
+        return None
+    if data.find(b"RIFF", header.offset + 2 * header.frames) >= 0:  # another wav was joined to it
         return None
     waveform = np.frombuffer(data, "<i2", header.frames, header.offset).astype(np.float32)
     waveform *= 1 / 32768

@@ -9,6 +9,7 @@ it. Whatever is wrong with a source is an `AudioError` of one line.
 """
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import os
@@ -19,7 +20,6 @@ import struct
 import tempfile
 import wave
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +31,8 @@ from triadbench.core.audio.header import (
     HEADER_BYTES,
     AudioError,
     AudioHeader,
+    FilePart,
+    joined_files,
     parse_header,
     read_plain_wav,
 )
@@ -62,18 +64,16 @@ Note = Callable[[str], None]
 """Takes one line about a sound that was read all the same: a part was lost, or one channel is inverted."""
 
 
-@dataclass
+@dataclasses.dataclass
 class _Sound:
-    """An open sound: `source` decodes it, `label` is its name in messages, `note` takes what has to be said of it."""
+    """An open sound: `sources` decode it one after another, most often a single one; `label` is its name in messages,
+    `note` takes what has to be said of it."""
 
-    source: Any
+    header: AudioHeader
+    sources: Iterable[Any]
     label: str
     note: Note | None
     cancelled: bool = False
-
-    @property
-    def header(self) -> AudioHeader:
-        return self.source.header
 
 
 class _Pcm16File:
@@ -81,7 +81,7 @@ class _Pcm16File:
 
     slack_s = lost_s = 0.0
 
-    def __init__(self, file: IO[bytes], header: AudioHeader):
+    def __init__(self, file: FilePart, header: AudioHeader):
         self._file, self.header = file, header
 
     def blocks(self, limit: int | None) -> Iterator[tuple[int, np.ndarray]]:
@@ -89,9 +89,12 @@ class _Pcm16File:
         self._file.seek(self.header.offset)
         channels, left = self.header.channels, min(self.header.frames, limit or self.header.frames)
         while left > 0 and (data := self._file.read(2 * channels * min(left, max(1, BLOCK_VALUES // channels)))):
-            block = np.frombuffer(data, "<i2", len(data) // 2 // channels * channels).reshape(-1, channels)
-            left -= len(block)
-            yield self.header.sample_rate, block.astype(np.float32) / 32768
+            block = np.frombuffer(data, "<i2", len(data) // 2 // channels * channels).astype(np.float32)
+            block *= 1 / 32768
+            left -= len(block) // channels
+            yield self.header.sample_rate, block.reshape(-1, channels)
+        if self._file.failure:
+            raise self._file.failure
 
 
 def find_files(paths: Iterable[str | os.PathLike]) -> list[str]:
@@ -127,6 +130,10 @@ def read_clip(source: Source, seconds: float | None = CLIP_SECONDS, *, name: str
     Returns:
         (round(seconds * 16000),) float32; (64000,) by default. Raises as `read_audio`.
     """
+    if seconds is not None:
+        plain = read_plain_wav(source, SAMPLE_RATE, round((seconds + _MARGIN_S) * SAMPLE_RATE))
+        if plain is not None:
+            return fit(plain, round(seconds * SAMPLE_RATE))
     with _open(source, name) as sound:
         rate = sound.header.sample_rate
         limit = None if seconds is None else int(np.ceil((seconds + _MARGIN_S) * rate))
@@ -239,26 +246,39 @@ def write_wav(path: str | os.PathLike, waveform: np.ndarray, sample_rate: int = 
 def _open(source: Source, name: str | None, note: Note | None = None) -> Iterator[_Sound]:
     label = name or _label(source)
     with contextlib.ExitStack() as stack:
-        file = _as_file(source, label, stack)
-        size = file.seek(0, io.SEEK_END)
-        if size == 0:
-            raise AudioError(f"{label}: the file is empty (0 bytes)")
-        file.seek(0)
-        head = file.read(HEADER_BYTES)
-        header = parse_header(head, size)
-        if header is None:
-            head += file.read(_HEAD_BYTES)
-            header = parse_header(head, size)
-        if header is not None:
-            _check_header(header, label)
-        if header is not None and (header.format, header.subtype) == ("WAV", "PCM_16"):
-            yield _Sound(_Pcm16File(file, header), label, note)
-            return
-        from triadbench.core.audio.decoder import Decoder
+        try:
+            file = _as_file(source, label, stack)
+            parts, damage = joined_files(file)
+            if damage:
+                raise AudioError(f"{label}: {damage}; copy it again, or {CONVERT}")
+            decoders = (_decoder(FilePart(file, *part), label, stack) for part in parts)
+            first = next(decoders)
+            header = first.header if len(parts) == 1 else dataclasses.replace(first.header, frames=None)
+            yield _Sound(header, itertools.chain([first], decoders), label, note)
+        except OSError as error:
+            raise AudioError(f"{label}: cannot be read ({error.strerror or error})") from error
 
-        sound = _Sound(Decoder(file, head, header, label, stack), label, note)
-        _check_header(sound.header, label)
-        yield sound
+
+def _decoder(file: FilePart, label: str, stack: contextlib.ExitStack) -> Any:
+    """What decodes a file, which is checked as far as its header goes."""
+    size = file.seek(0, io.SEEK_END)
+    if size == 0:
+        raise AudioError(f"{label}: the file is empty (0 bytes)")
+    file.seek(0)
+    head = file.read(HEADER_BYTES)
+    header = parse_header(head, size)
+    if header is None:
+        head += file.read(_HEAD_BYTES)
+        header = parse_header(head, size)
+    if header is not None:
+        _check_header(header, label)
+    if header is not None and (header.format, header.subtype) == ("WAV", "PCM_16"):
+        return _Pcm16File(file, header)
+    from triadbench.core.audio.decoder import Decoder
+
+    decoder = Decoder(file, head, header, label, stack)
+    _check_header(decoder.header, label)
+    return decoder
 
 
 def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> IO[bytes]:
@@ -266,19 +286,19 @@ def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> IO[byte
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source)
     if not isinstance(source, (str, os.PathLike)):
-        return _seekable(source, label, stack)
+        return _seekable(source, stack)
     try:
         mode = os.stat(source).st_mode
         if stat.S_ISDIR(mode):
             raise AudioError(f"{label} is a folder, not a sound file")
         if stat.S_ISFIFO(mode):
-            return _seekable(stack.enter_context(_open_fifo(source, label)), label, stack)
+            return _seekable(stack.enter_context(_open_fifo(source, label)), stack)
         file = stack.enter_context(open(source, "rb"))
     except FileNotFoundError as error:
         raise AudioError(f"{label} does not exist") from error
     except (OSError, ValueError) as error:
         raise AudioError(f"{label}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
-    return file if stat.S_ISREG(mode) else _seekable(file, label, stack)
+    return file if stat.S_ISREG(mode) else _seekable(file, stack)
 
 
 def _open_fifo(path: str | os.PathLike, label: str) -> IO[bytes]:
@@ -293,14 +313,11 @@ def _open_fifo(path: str | os.PathLike, label: str) -> IO[bytes]:
     return open(descriptor, "rb")
 
 
-def _seekable(file: IO[bytes], label: str, stack: contextlib.ExitStack) -> IO[bytes]:
-    try:
-        if file.seekable():
-            return file
-        spool = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))
-        shutil.copyfileobj(file, spool, 1 << 20)
-    except OSError as error:
-        raise AudioError(f"{label}: cannot be read ({error.strerror or error})") from error
+def _seekable(file: IO[bytes], stack: contextlib.ExitStack) -> IO[bytes]:
+    if file.seekable():
+        return file
+    spool = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))
+    shutil.copyfileobj(file, spool, 1 << 20)
     return spool
 
 
@@ -323,40 +340,47 @@ def _decode(sound: _Sound, limit: int | None) -> np.ndarray:
 
 
 def _decoded_blocks(sound: _Sound, limit: int | None) -> Iterator[np.ndarray]:
-    """Mono float32 blocks at the file's own rate; checks that as much comes as was promised."""
-    done, promised, rate = 0, sound.header.frames, sound.header.sample_rate
-    for mono in _one_rate(sound, limit):
-        mono = mono if limit is None else mono[: limit - done]
-        _check_finite(mono, sound.label, done)
-        done += len(mono)
-        yield mono
-        if done == limit:
-            return
-    slack = sound.source.slack_s * rate
-    if promised is not None and done < promised - slack:
-        raise AudioError(f"{sound.label}: truncated or damaged: {done} of {promised} frames could be read; {CONVERT}")
-    if done == 0:
-        raise AudioError(f"{sound.label}: zero length, no samples could be read")
-    if sound.source.lost_s * rate > slack:
-        line = f"{sound.label}: damaged: {sound.source.lost_s:.2f} s of it could not be decoded"
-        if sound.note is None:
-            raise AudioError(f"{line}; {CONVERT}")
-        sound.note(f"{line} and were left out")
+    """Mono float32 blocks at the rate that the header says; checks that as much comes as was promised."""
+    done, rate = 0, sound.header.sample_rate
+    for decoder in sound.sources:
+        begin = done
+        for mono in _one_rate(sound, decoder, limit):
+            mono = mono if limit is None else mono[: limit - done]
+            _check_finite(mono, sound.label, done)
+            done += len(mono)
+            yield mono
+            if done == limit:
+                return
+        slack, promised = decoder.slack_s * rate, (decoder.header.frames or 0) * rate // decoder.header.sample_rate
+        if done - begin < promised - slack:
+            raise AudioError(
+                f"{sound.label}: truncated or damaged: {done - begin} of {promised} frames could be read; {CONVERT}"
+            )
+        if done == begin:
+            raise AudioError(f"{sound.label}: zero length, no samples could be read")
+        if decoder.lost_s * rate > slack:
+            line = f"{sound.label}: damaged: {decoder.lost_s:.2f} s of it could not be decoded"
+            if sound.note is None:
+                raise AudioError(f"{line}; {CONVERT}")
+            sound.note(f"{line} and were left out")
 
 
-def _one_rate(sound: _Sound, limit: int | None) -> Iterator[np.ndarray]:
-    """Mono blocks (samples,) at the rate that the header says, also where another sound follows at another rate."""
+def _one_rate(sound: _Sound, decoder: Any, limit: int | None) -> Iterator[np.ndarray]:
+    """Mono blocks (samples,) at the rate of the sound, also where a part of it has another."""
     rate = sound.header.sample_rate
-    for own_rate, same in itertools.groupby(sound.source.blocks(limit), lambda block: block[0]):
+    limit = limit and -(-limit * decoder.header.sample_rate // rate)
+    for own_rate, same in itertools.groupby(decoder.blocks(limit), lambda block: block[0]):
         yield from _resampled((_mono(block, sound) for _, block in same), own_rate, rate, sound.label)
 
 
+@np.errstate(invalid="ignore")  # infinite samples are refused afterwards
 def _mono(block: np.ndarray, sound: _Sound) -> np.ndarray:
     """The average of the channels of a block (samples, channels); the loudest where they cancel each other out."""
     if block.shape[1] == 1:
         return block[:, 0]
     # Averaged in float64: two channels at the float32 maximum would overflow on their way to the mean.
-    mono = block.mean(axis=1, dtype=np.float64).astype(np.float32)
+    # Rows of memory are added up much faster than pairs of neighbours.
+    mono = block.T.astype(np.float64, order="C").mean(axis=0).astype(np.float32)
     every = slice(None, None, len(block) // 2_000 | 1)  # of a long block some samples show it as well
     powers = block[every].var(axis=0, dtype=np.float64)
     if not mono[every].var(dtype=np.float64) < _CANCELLED * powers.mean():

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from triadbench.core.audio.io import write_wav
+from triadbench.core.audio.io import AUDIO_SUFFIXES, write_wav
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.export.app import FOLDER, example_sounds, html, quiz
 from triadbench.export.app.recognition import Recogniser, visitor_message
@@ -21,6 +21,8 @@ _CLIP_HINT = "Record a chord, drop a file, or choose an example: the answer appe
 _SONG_HINT = "Drop a recording: its chords over time appear here, with files to take home."
 _EAR_HINT = "Press “Play a chord”, listen, and choose what you heard."
 _PRACTICE_HINT = "You will be asked for a chord to play on your instrument."
+_SOUNDS = ["audio", "video", *AUDIO_SUFFIXES]
+"""What Gradio takes for a song; it does not count all suffixes among sound and films."""
 _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 """Options of an event of the page itself, which is no part of the API."""
 
@@ -113,7 +115,7 @@ def _draw_song(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
     """Draw the tab Song: drop a recording of any length, read its chords along with the playback, take them home."""
     with gr.Row(elem_classes="tb-columns"):
         with gr.Column(scale=2, min_width=300):
-            song = gr.File(file_types=["audio"], label="Song: drop a file", elem_id="song-file", height=140)
+            song = gr.File(file_types=_SOUNDS, label="Song: drop a file", elem_id="song-file", height=140)
             _own_files_only(song)
             _examples([example_sounds.SONG], song, "Example", "song-examples")
             downloads = gr.File(
@@ -137,7 +139,7 @@ def _draw_song(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
             answer = recogniser.name_song(song, model, provider, report, report_place)
         except Exception as error:
             return html.mistake(visitor_message(error)), no_files
-        section = html.render("song", timeline=answer.timeline, audio=song, seconds=answer.seconds)
+        section = html.render("song", answer=answer, audio=song)
         return section, gr.File(value=answer.files, visible=True)
 
     options = _PRIVATE | {"concurrency_limit": None, "trigger_mode": "always_last", "show_progress_on": page}
@@ -247,7 +249,8 @@ def _draw_api(recogniser: Recogniser) -> None:
         """The chords of a song over time, and files of every format."""
         try:
             answer = recogniser.name_song(audio, model, provider)
-            return answer.timeline.as_dict() | {"seconds": round(answer.seconds, 3)}, answer.files
+            note = {"note": "; ".join(answer.notes)} if answer.notes else {}
+            return answer.timeline.as_dict() | {"seconds": round(answer.seconds, 3)} | note, answer.files
         except Exception as error:
             raise gr.Error(visitor_message(error), print_exception=False, title="Not answered") from None
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from triadbench.core.audio.io import AudioError, iter_blocks, read_header
+from triadbench.core.audio.io import iter_blocks, read_header
 from triadbench.core.constants import SAMPLE_RATE, usable_cores
 from triadbench.core.errors import UserError
 from triadbench.export.app.predictors import Predictors
@@ -63,8 +63,7 @@ def visitor_message(error: Exception) -> str:
     if not isinstance(error, UserError):
         _log.error("an answer failed", exc_info=error)
         return "something went wrong here, and was noted in the server's log; try another file"
-    line = " ".join(str(error).split())
-    return f"{line.rstrip('.')}. Try a wav, flac, ogg or mp3 file" if isinstance(error, AudioError) else line
+    return " ".join(str(error).split())
 
 
 def clock(seconds: float) -> str:
@@ -144,11 +143,12 @@ class ClipAnswer(NamedTuple):
 
 
 class SongAnswer(NamedTuple):
-    """The timeline of a song, paths of a file of every format, and the time taken."""
+    """The timeline of a song, paths of a file of every format, the time taken, and what was wrong with the sound."""
 
     timeline: Timeline
     files: list[str]
     seconds: float
+    notes: list[str]
 
 
 class Recogniser:
@@ -180,7 +180,8 @@ class Recogniser:
         begin = time.perf_counter()
         path = check_upload(audio, self.max_mb, _CLIP)
         votes, clips = WindowVotes(), []
-        for window in windows(votes.counted(iter_blocks(path, _CLIP.seconds / 4, name=_NAME))):
+        blocks = iter_blocks(path, _CLIP.seconds / 4, name=_NAME, note=votes.notes.append)
+        for window in windows(votes.counted(blocks)):
             _CLIP.check(votes.samples / SAMPLE_RATE)  # a header may state no length, or lie
             clips.append(window)
         batch, read = np.stack(clips), time.perf_counter()
@@ -215,14 +216,14 @@ class Recogniser:
                 progress(done_s, total_s)
 
         with self.songs.turn(report_place):
-            begin = time.perf_counter()
-            timeline = find_timeline(path, predictor, progress=go_on, name=_NAME)
+            begin, notes = time.perf_counter(), list[str]()
+            timeline = find_timeline(path, predictor, progress=go_on, name=_NAME, note=notes.append)
             stem = re.sub(r"[^\w. -]", "_", Path(path).stem)[:60].strip(". ") or "song"
             folder = self.new_folder()
             paths = [str(folder / f"{stem}.{suffix}") for suffix in files.FORMATS]
             for output in paths:
                 files.write(timeline, output)
-            return SongAnswer(timeline, paths, time.perf_counter() - begin)
+            return SongAnswer(timeline, paths, time.perf_counter() - begin, notes)
 
     def new_folder(self) -> Path:
         """A random folder for one answer's files."""

@@ -78,8 +78,8 @@ def infer(
     formats: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Name the chord in FILES: wav, flac, ogg or mp3 of any rate, length and channel count, folders with all below
-    them, or - for standard input.
+    """Name the chord in FILES: sound or film of any kind, rate, length and channel count, folders with all below them,
+    or - for standard input.
 
     A long file is cut into windows of 4 s; "agree" is the share of its sound that says the same chord. Silence is
     answered N, no chord. A file that cannot be read is reported, the rest goes on, and the exit code is 1.

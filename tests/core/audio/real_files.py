@@ -241,6 +241,35 @@ KINDS = {
     "wav, stereo, one channel inverted": heard(wav, channels=2, sound=inverted()),
     "flac, inverted, with noise": heard(snd, "FLAC", "PCM_16", channels=2, sound=inverted(0.01)),
     "m4a, one channel inverted": heard(encoded, "ipod", "aac", 48_000, 2, sound=inverted()),
+    # --- files that were joined (`cat`) ----------------------------------------------------------------------------
+    "two wavs joined": heard(lambda: wav() + wav(rate=44_100, channels=2, sound=sine(44_100, 2)), seconds=4.0),
+    "wavs with notes behind, joined": heard(lambda: 2 * wav(after=chunk(b"LIST", 501)) + wav(), seconds=6.0),
+    "wav and 24 bits joined": heard(lambda: wav() + encoded("wav", "pcm_s24le", 44_100, 2), seconds=4.0),
+    "rf64 joined": heard(lambda: 2 * encoded("wav", "pcm_s24le", options={"rf64": "always"}), seconds=4.0),
+    "aiff and aifc joined": heard(lambda: encoded("aiff", "pcm_s16be") + snd("AIFF", "FLOAT", 44_100), seconds=4.0),
+    "two flacs joined": heard(lambda: snd("FLAC", "PCM_16") + snd("FLAC", "PCM_24", 44_100, 2), seconds=4.0),
+    "two m4as joined": heard(
+        lambda: encoded("ipod", "aac", 44_100) + encoded("ipod", "alac", 48_000, 2), seconds=SECONDS + 2.02
+    ),
+    "fragments of mp4 joined": heard(
+        lambda: 2 * encoded("mp4", "aac", options={"movflags": "frag_keyframe+empty_moov"}), seconds=4.05
+    ),
+    "webm and a film joined": heard(
+        lambda: encoded("webm", "libopus") + encoded("webm", "libopus", picture="libvpx"), seconds=4.0
+    ),
+    "two films joined (avi)": heard(
+        lambda: encoded("avi", "libmp3lame", 44_100, picture="mpeg4") + encoded("avi", "ac3", 48_000, picture="mpeg4"),
+        seconds=2.04 + 2.016,
+    ),
+    "caf joined": heard(lambda: encoded("caf", "pcm_s16be") + encoded("caf", "alac"), seconds=4.0),
+    "w64 joined": heard(lambda: 2 * encoded("w64", "pcm_s16le"), seconds=4.0),
+    "au joined": heard(lambda: encoded("au", "pcm_s16be") + encoded("au", "pcm_mulaw", 8_000), seconds=4.0),
+    "voc joined": heard(lambda: 2 * encoded("voc", "pcm_u8", 8_000), seconds=4.0),
+    "nist sphere joined": heard(lambda: 2 * snd("NIST", "PCM_16", 16_000), seconds=4.0),
+    "tta joined": heard(lambda: 2 * encoded("tta", "tta"), seconds=4.0),
+    "flv joined": heard(lambda: 2 * encoded("flv", "libmp3lame", 44_100), seconds=2 * 2.04),
+    "wma joined": heard(lambda: 2 * encoded("asf", "wmav2", 44_100, 2, b="128k"), seconds=2 * 1.997),
+    "amr joined": heard(lambda: 2 * encoded("amr", "libopencore_amrnb", 8_000, b="12200"), seconds=4.04),
     # --- what holds no sound, or not all of it -------------------------------------------------------------------
     "nothing": refused("empty", lambda: b""),
     "web page": refused("web page", lambda: b"\n<!DOCTYPE html><html><body>Not found</body></html>" * 20),
@@ -264,6 +293,10 @@ KINDS = {
     "wav, no bits": refused("not a sound file|could not|damaged|zero length", lambda: wav(bits=0, align=0)),
     "half a wav": refused("truncated", lambda: cut(wav())),
     "half a flac": refused("truncated or damaged", lambda: cut(snd("FLAC", "PCM_16"))),
+    "a wav and half of one joined": refused("truncated", lambda: wav() + cut(wav())),
+    "a flac and half of one joined": refused(
+        "truncated or damaged", lambda: snd("FLAC", "PCM_16") + cut(snd("FLAC", "PCM_16"))
+    ),
     "big-endian wav": refused("big-endian", lambda: snd("WAV", "PCM_16", endian="BIG")),
     "damaged flac": refused("truncated or damaged", lambda: damaged(snd("FLAC", "PCM_16"), 0.5)),
     "half an ogg": refused("truncated", lambda: cut(snd("OGG", "VORBIS", channels=2), 0.7)),

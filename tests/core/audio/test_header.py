@@ -50,6 +50,7 @@ def test_full_scale(tmp_path):
 
 
 OTHERS = {
+    "two joined": lambda path: path.write_bytes(2 * encode(tone(1000))),
     "another rate": lambda path: write(path, 1000, rate=8000),
     "two channels": lambda path: write(path, 1000, channels=2),
     "24 bits": lambda path: write(path, 1000, subtype="PCM_24"),

@@ -1,5 +1,6 @@
 """Any sound comes out as 16 kHz mono float32, whole; what is damaged is one clear line, never half a clip."""
 
+import errno
 import io
 import os
 import re
@@ -14,10 +15,11 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.core.audio.real_files import encoded, sine
 from tests.core.sounds import encode, tone
 from triadbench.core.audio import decoder
 from triadbench.core.audio import io as audio
-from triadbench.core.audio.header import parse_header
+from triadbench.core.audio.header import FilePart, parse_header
 from triadbench.core.audio.io import (
     AudioError,
     check_header,
@@ -380,9 +382,68 @@ def test_folders_hold_what_phones_and_browsers_write(tmp_path):
 def test_a_place_outside_of_a_part_is_its_nearest_end(tmp_path):
     (tmp_path / "x").write_bytes(b"abcdefgh")
     with open(tmp_path / "x", "rb") as file:
-        part = decoder._Part(file, 2, 6)
+        part = FilePart(file, 2, 6)
         assert (part.read(3), part.tell(), part.read(9), part.read(1)) == (b"cde", 3, b"f", b"")
         assert [part.seek(*to) for to in ((-5,), (1,), (1, 1), (-1, 2), (1 << 62,), (3, 2))] == [0, 1, 2, 3, 4, 4]
+
+
+def test_a_clip_goes_on_where_another_file_was_joined():
+    first, second = encode(tone(16_000)), encode(tone(44_100, 44_100, channels=2), 44_100)
+    joined = np.concatenate([read_clip(first, None), read_clip(second, None)])
+    np.testing.assert_allclose(read_clip(first + second, None), joined, atol=1e-4)
+    for seconds in (0.5, 1.5, 3.0):
+        clip = read_clip(first + second, seconds)
+        np.testing.assert_allclose(clip, np.pad(joined, (0, 16_000))[: len(clip)], atol=1e-4)
+
+
+# --- files that cannot be read to their end ---------------------------------------------------------------------------
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that fails, or that is cut short by someone, in its midst."""
+
+    def __init__(self, data, is_cut):
+        super().__init__(data)
+        self.end, self.is_cut = len(data) // 2, is_cut
+
+    def read(self, size=-1):
+        left = self.end - self.tell()
+        if not self.is_cut and not 0 <= size <= left:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(max(0, min(size, left)))
+
+
+LONG = {
+    name: (lambda kind=kind: encode(tone(480_000, 48_000, 2), 48_000, *kind))
+    for name, kind in {
+        "16-bit wav": ("WAV", "PCM_16"),
+        "24-bit wav": ("WAV", "PCM_24"),
+        "flac": ("FLAC", "PCM_16"),
+        "ogg": ("OGG", "VORBIS"),
+        "mp3": ("MP3", "MPEG_LAYER_III"),
+    }.items()
+} | {
+    "m4a": lambda: encoded("ipod", "aac", sound=sine(seconds=10)),
+    "webm": lambda: encoded("webm", "libopus", sound=sine(seconds=10)),
+}
+
+
+@pytest.mark.parametrize("is_cut", [False, True], ids=["EIO", "shrinks"])
+@pytest.mark.parametrize("kind", LONG)
+def test_a_failing_disk_and_a_shrinking_file_are_one_line(kind, is_cut, tmp_path, monkeypatch, capfd):
+    data = LONG[kind]()
+    reason = "became shorter|truncated" if is_cut else "Input/output error"
+    readers = read_audio, lambda file: read_clip(file, None), lambda file: list(iter_blocks(file, note=[].append))
+    for read in readers:
+        with pytest.raises(AudioError, match=f"^this stream: .*({reason})") as caught:
+            read(Failing(data, is_cut))
+        assert "\n" not in str(caught.value)
+    monkeypatch.setattr(audio, "open", lambda *_: Failing(data, is_cut), raising=False)
+    (tmp_path / "x.wav").write_bytes(data)
+    for read in readers:
+        with pytest.raises(AudioError, match=f"^{re.escape(str(tmp_path))}/x.wav: .*({reason})"):
+            read(tmp_path / "x.wav")
+    assert capfd.readouterr() == ("", "")
 
 
 # --- named pipes -----------------------------------------------------------------------------------------------------
@@ -413,6 +474,11 @@ def test_a_pipe_whose_writer_comes_late_is_read(fifo):
 
 
 # --- channels that cancel each other out -----------------------------------------------------------------------------
+
+
+def test_channels_at_both_ends_of_infinity_are_an_error_without_a_warning():
+    with pytest.raises(AudioError, match="sample 7 is nan"):
+        read_audio(encode(np.where(np.arange(100)[:, None] == 7, [[np.inf, -np.inf]], 0), subtype="FLOAT"))
 
 
 def noted(data):
@@ -462,16 +528,20 @@ def test_what_is_left_out_is_told_or_an_error(monkeypatch):
                 raise decoder.av.error.InvalidDataError(1, "bad packet")
             return self.packet.decode()
 
-    frames = decoder.Decoder._frames
-
     class Container:
         def __init__(self, container):
-            self.container = container
+            self.container, self.close = container, container.close
 
         def demux(self, stream):
             return map(Packet, self.container.demux(stream))
 
-    monkeypatch.setattr(decoder.Decoder, "_frames", lambda self, c, s: frames(self, Container(c), s))
+    frames = decoder.Decoder._frames
+
+    def frames_of_packets(self):
+        self._container = Container(self._container)
+        return frames(self)
+
+    monkeypatch.setattr(decoder.Decoder, "_frames", frames_of_packets)
     monkeypatch.setattr(decoder, "mp3_promise", lambda _: (False, None))
     found, notes = noted(data)
     assert len(whole) - len(found) == pytest.approx(16_000, abs=1200)

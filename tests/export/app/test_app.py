@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from tests.export.app.conftest import start
 from tests.odd_files import BAD, SILENT, pcm
 from triadbench.bench import app_load
+from triadbench.core.audio.io import AUDIO_SUFFIXES
 from triadbench.core.files import pretrained_path
 from triadbench.export.app import EXAMPLES, example_sounds
 
@@ -89,6 +90,21 @@ def test_a_bad_file_gets_a_friendly_line(client, tmp_path, kind, api_name):
     make(path)
     line = refusal(client, path, api_name)
     assert message in line and "this file" in line
+
+
+def test_what_the_reader_has_to_say_is_in_the_answers(client, tmp_path):
+    sound = example_sounds.triad("D", "minor", 3, 4)
+    soundfile.write(tmp_path / "inverted.wav", np.stack([sound, -sound], axis=1), 16_000)
+    song, _ = client.predict(gradio_client.handle_file(str(tmp_path / "inverted.wav")), "", "", api_name="/timeline")
+    for answer in (name(client, tmp_path / "inverted.wav"), song):
+        assert answer["note"].startswith("this file: its channels cancel each other out")
+
+
+def test_the_file_picker_offers_all_sounds(app):
+    parts = httpx.get(f"{app.url}/config").json()["components"]
+    [types] = [part["props"]["file_types"] for part in parts if part["props"].get("elem_id") == "song-file"]
+    for suffix in AUDIO_SUFFIXES:
+        assert gradio_client.utils.is_valid_file(f"a song{suffix}", types)
 
 
 def test_too_long_for_a_clip(client, tmp_path):

@@ -11,8 +11,11 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from triadbench.core.audio.io import write_wav
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
 from triadbench.export.app import EXAMPLES, example_sounds, html, quiz
+from triadbench.export.app.predictors import Predictors
+from triadbench.export.app.recognition import Recogniser
 from triadbench.kernels import CHORD, ORIGINAL, mel_reference
 from triadbench.kernels.spec import MelSpec
 
@@ -35,6 +38,16 @@ def test_notes_by_hand():
     assert [html.printed(name) for name in ("Bbb", "G#", "B")] == ["B♭♭", "G♯", "B"]
     assert html.spoken("Bbb") == "B double flat"
     assert [html.printed(chord) for chord in ("Ebm", "Bdim", "Bb", "N")] == ["E♭m", "Bdim", "B♭", "N"]
+
+
+def test_what_the_reader_has_to_say_is_shown(tmp_path):
+    sound = example_sounds.triad("D", "minor", 3, 4)
+    write_wav(tmp_path / "x.wav", np.stack([sound, -sound], axis=1))
+    recogniser = Recogniser(Predictors(), tmp_path, 3, 0.5)
+    clip = html.render("clip", answer=recogniser.name_clip(str(tmp_path / "x.wav"), None, None), window_s=4.0)
+    song = html.render("song", answer=recogniser.name_song(str(tmp_path / "x.wav"), None, None), audio="x.wav")
+    for section in (clip, song):
+        assert "Note: this file: its channels cancel each other out" in section
 
 
 @pytest.mark.parametrize("root", [*ROOTS, None])
