@@ -2,7 +2,7 @@
 
 FFmpeg reads a file that was cut short without a word, passes over damaged pages of ogg, and stops where one file ends
 and another was joined to it. A label would then be learnt from half a clip, so all that is looked for here.
-Layouts: wav (RIFF, RF64), AIFF, FLAC (RFC 9639), Ogg pages (RFC 3533), boxes of mp4, the Xing/Info frame of mp3.
+Layouts: wav (RIFF), AIFF, FLAC (RFC 9639), Ogg pages (RFC 3533), boxes of mp4, the Xing/Info frame of mp3.
 """
 
 import io
@@ -102,7 +102,7 @@ class FilePart:
 
 def parse_header(prefix: bytes, size: int) -> AudioHeader | None:
     """Header of a wav or FLAC file of `size` bytes by its first bytes; None for others or where they do not reach."""
-    if prefix[:4] in (b"RIFF", b"RF64") and prefix[8:12] == b"WAVE":
+    if prefix[:4] == b"RIFF" and prefix[8:12] == b"WAVE":
         return _parse_wav(prefix, size)
     if prefix[:4] != b"fLaC" or len(prefix) < 42 or prefix[4] & 0x7F:
         return None
@@ -252,33 +252,29 @@ def read_plain_wav(source: object, sample_rate: int, limit: int) -> np.ndarray |
 
 
 def _parse_wav(prefix: bytes, size: int) -> AudioHeader | None:
-    position, data_size64, layout = 12, None, None
+    position, layout = 12, None
     while position + 8 <= len(prefix):
         tag, length = prefix[position : position + 4], struct.unpack_from("<I", prefix, position + 4)[0]
         body = prefix[position + 8 : position + 8 + length]
-        if tag == b"ds64" and len(body) >= 16:
-            data_size64 = struct.unpack_from("<Q", body, 8)[0]
-        elif tag == b"fmt " and len(body) >= 16:
+        if tag == b"fmt " and len(body) >= 16:
             layout = struct.unpack_from("<HHIIHH", body)
             if layout[0] == _EXTENSIBLE and len(body) >= 26:
                 layout = (struct.unpack_from("<H", body, 24)[0], *layout[1:])
         elif tag == b"data":
             if layout is None:
                 return None
-            start, streamed_ok = position + 8, prefix[:4] == b"RIFF"
-            if not streamed_ok and length == 0xFFFFFFFF:
-                length = size - start if data_size64 is None else data_size64
+            start = position + 8
             # Recorders write the sizes at the end; a crash leaves 0, and a RIFF size that stops before the sound.
             unfinished = length == 0 and struct.unpack_from("<I", prefix, 4)[0] + 8 < size
-            return _wav_header(layout, size - start if unfinished else length, start, size, streamed_ok)
+            return _wav_header(layout, size - start if unfinished else length, start, size)
         position += 8 + length + (length & 1)
     return None
 
 
-def _wav_header(layout: tuple, promised: int, start: int, size: int, streamed_ok: bool) -> AudioHeader | None:
+def _wav_header(layout: tuple, promised: int, start: int, size: int) -> AudioHeader | None:
     coding, channels, sample_rate, _, block_align, bits = layout
     cut, present = None, size - start
-    if streamed_ok and any(promised in sizes for sizes in _STREAMED):
+    if any(promised in sizes for sizes in _STREAMED):
         promised = present
     elif promised > present:
         cut = _missing(promised, present)
