@@ -37,7 +37,7 @@ _IFF = (b"RIFF", b"RF64", b"FORM")
 _REPEATED = {b"fLaC": 8, b"\x1aE\xdf\xa3": 8, b".snd": 8, b"NIST": 8, b"#!AM": 6, b"FLV\1": 9, b"TTA1": 10}
 _REPEATED |= {b"caff": 12, b"riff": 16, b"0&\xb2u": 16, b"Crea": 20}
 """Other kinds of file by their first four bytes: so many of its first bytes stand nowhere else in one."""
-_MOST_JOINED = 10_000
+_MOST_JOINED, _MOST_BOXES = 10_000, 1_000_000
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -150,7 +150,7 @@ def _later_starts(file: IO[bytes], head: bytes, size: int) -> Iterator[int]:
     """Where further files begin in a file of `size` bytes with these first bytes."""
     position = 0
     if head[:4] in _IFF:
-        while True:
+        for _ in range(_MOST_BOXES):
             length = int.from_bytes(head[4:8], "big" if head[:4] == b"FORM" else "little")
             if head[:4] == b"RF64" and length == 0xFFFFFFFF:
                 length = int.from_bytes(_read_at(file, position + 20, 8), "little")
@@ -163,12 +163,13 @@ def _later_starts(file: IO[bytes], head: bytes, size: int) -> Iterator[int]:
             if head[8:12] != b"AVIX":  # a long film goes on so
                 yield position
     if head[4:8] == b"ftyp":
-        while position < size and len(box := _read_at(file, position, 16)) >= 8:
+        for _ in range(_MOST_BOXES):
+            box = _read_at(file, min(position, size), 16)
             if position and box[4:8] == b"ftyp":
                 yield position
             length = int.from_bytes(box[:4], "big")
             length = int.from_bytes(box[8:], "big") if length == 1 else length
-            if length < 8:  # 0: to the end
+            if length < 8:  # 0: to the end of the file
                 return
             position += length
     if first := head[: _REPEATED.get(head[:4], 0)]:
