@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -255,11 +254,6 @@ def _outcome(code: int, ended: bool, path: Path, log: bytearray) -> dict:
     return {"status": "failed", "reason": told.get("reason") or f"exit code {code}: {last}"}
 
 
-def _stop(number: int, _: object) -> None:
-    """SIGTERM, as `timeout` sends it, leaves a summary and no process, as Ctrl-C does."""
-    sys.exit(128 + number)
-
-
 def run(
     folder: Path,
     seconds: float,
@@ -285,7 +279,6 @@ def run(
     except OSError as error:
         raise UserError(f"{folder}: cannot be used ({error.strerror}); choose another --out") from error
     gpu_run = Run(folder, seconds, rehearse, note)
-    before = signal.signal(signal.SIGTERM, _stop)
     try:
         gpu_run.stages(stages, prepare)
     except BaseException:
@@ -295,8 +288,6 @@ def run(
                 (folder / "records.jsonl").unlink()
                 folder.rmdir()
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
     gpu_run.write()
     result = {"folder": str(folder), "seconds": round(gpu_run.elapsed_s(), 1), "limit_s": seconds}
     result |= {

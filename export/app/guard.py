@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,28 +167,20 @@ def log_place(error: BaseException | None) -> None:
 
 class Connections:
     """Closes connections that are half open, and where there are too many, first such and then the oldest of the
-    address that has most."""
+    address that has most. uvicorn knows neither a time for a request to come in, nor a limit that spares the others."""
 
-    def __init__(self):
-        self._since: dict[Any, tuple[float, float | None]] = {}  # when each was first seen, and seen without a request
+    def __init__(self) -> None:
+        self._idle_since: dict[Any, float | None] = {}  # in the order in which they were first seen
 
-    def tidy(self, connections: Iterable, now: float | None = None) -> None:
+    def tidy(self, connections: set) -> None:
         """Call it about every second, with the protocols of uvicorn's `server_state.connections`."""
-        now = time.monotonic() if now is None else now
-        before, self._since = self._since, {}
-        for connection in connections:
-            first, idle = before.get(connection, (now, None))
-            is_idle = connection.cycle is None or connection.cycle.response_complete
-            self._since[connection] = first, (now if idle is None else idle) if is_idle else None
-        addresses = {connection: (connection.client or ("",))[0] for connection in self._since}
+        before, now = self._idle_since, time.monotonic()
+        order = [c for c in before if c in connections] + [c for c in connections if c not in before]
+        is_idle = {c: c.cycle is None or c.cycle.response_complete for c in order}
+        self._idle_since = {c: (before.get(c) or now) if is_idle[c] else None for c in order}
+        addresses = {c: (c.client or ("",))[0] for c in order}
         counts = Counter(addresses.values())
-
-        def precedence(connection) -> tuple:
-            first, idle = self._since[connection]
-            return idle is None, -counts[addresses[connection]], first
-
-        too_many = len(self._since) - _MAX_CONNECTIONS
-        for position, connection in enumerate(sorted(self._since, key=precedence)):
-            idle = self._since[connection][1]
-            if position < too_many or (idle is not None and idle <= now - _HALF_OPEN_S):
-                connection.loop.call_soon_threadsafe(connection.transport.abort)
+        order.sort(key=lambda c: (not is_idle[c], -counts[addresses[c]]))
+        too_many = order[: max(0, len(order) - _MAX_CONNECTIONS)]
+        for c in {*too_many, *(c for c, since in self._idle_since.items() if since and since <= now - _HALF_OPEN_S)}:
+            c.loop.call_soon_threadsafe(c.transport.abort)

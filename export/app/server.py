@@ -56,7 +56,7 @@ def serve(
         connections, most_bytes = guard.Connections(), round(20e6 * max_mb)
         for second in itertools.count(1):
             time.sleep(1)
-            connections.tidy(list(blocks.server.server_state.connections))
+            connections.tidy(set(blocks.server.server_state.connections))
             if second % _SWEEP_S == 0:
                 sweep(folder, guard.KEPT_S, examples, most_bytes=most_bytes)
 

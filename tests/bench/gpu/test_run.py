@@ -165,15 +165,16 @@ def test_what_a_stage_leaves_running_is_ended_and_half_a_record_is_left_out(stag
 def _start(stages_shares, out):
     """A run in a process of its own, once its stubborn stage runs: (process, the pids of that stage)."""
     script = (
-        "import sys; from pathlib import Path; from triadbench.bench.gpu import run\n"
-        "table = {'stubborn': run.Stage('fake_stubborn', 1), 'good': run.Stage('fake_good', 1)}\n"
-        "run.run(Path(sys.argv[1]), 600, True, table, None)"
+        "from triadbench import cli; from triadbench.bench.gpu import run\n"
+        "run.STAGES = {'stubborn': run.Stage('fake_stubborn', 1), 'good': run.Stage('fake_good', 1)}\n"
+        "run.PREPARE = None\n"
+        "cli.main()"
     )
     root = Path(commands.__file__).parents[1]
     path = os.pathsep.join([str(root), os.environ["PYTHONPATH"]])
     start = f"import runpy; runpy.run_path({str(root / 'cli.py')!r}, run_name='checkout'); {script}"
     process = subprocess.Popen(
-        [sys.executable, "-c", start, str(out)],
+        [sys.executable, "-c", start, *f"study --gpu --rehearse --seconds 600 --out {out}".split()],
         env={**os.environ, "PYTHONPATH": path},
         preexec_fn=commands.heed_interrupts,
     )
@@ -190,7 +191,7 @@ def test_the_stage_ends_with_the_run_and_a_summary_stays(stages, tmp_path, numbe
     process, pids = _start(stages, out)
     try:
         process.send_signal(number)
-        assert process.wait(60) != 0
+        assert process.wait(60) == (-number if number == signal.SIGKILL else 130)
         assert_gone(pids)
     finally:
         process.kill()

@@ -35,7 +35,7 @@ class App:
 
 def start(folder: Path, *options: str) -> App:
     temporary, log = folder / "temporary", folder / "log.txt"
-    temporary.mkdir()
+    temporary.mkdir(exist_ok=True)
     # GRADIO_SHARE is what a user may have set for another app: it must not open this one.
     environment = {**os.environ, "TMPDIR": str(temporary), "GRADIO_SHARE": "True", "GRADIO_SERVER_NAME": "0.0.0.0"}
     command = [sys.executable, "cli.py", "app", "--port", "0", "--no-browser", *options]

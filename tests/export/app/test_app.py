@@ -314,3 +314,22 @@ def test_ctrl_c_in_the_midst_of_a_song_waits_for_none(tmp_path):
         song.result(20)
     assert app.log.read_text().startswith("Ctrl-C ends") and "Traceback" not in app.log.read_text()
     assert list(app.temporary.glob("triadbench-*")) == []
+
+
+@pytest.mark.slow
+def test_twenty_killed_apps_leave_nothing_once_the_next_runs(tmp_path):
+    def upload(app):
+        content = np.random.default_rng(0).bytes(3_000_000)
+        httpx.post(f"{app.url}/gradio_api/upload", files={"files": ("x.wav", content)}).raise_for_status()
+
+    for _ in range(20):
+        app = start(tmp_path)
+        assert not list(app.temporary.rglob("x.wav")) and len(list(app.temporary.iterdir())) == 1
+        upload(app)
+        assert list(app.temporary.rglob("x.wav"))
+        assert app.stop(signal.SIGKILL) == -signal.SIGKILL
+    beside = start(tmp_path)
+    upload(beside)
+    app = start(tmp_path)
+    assert list(app.temporary.rglob("x.wav"))  # the other app lives, and so do its files
+    assert app.stop() == 130 and beside.stop() == 130 and list(app.temporary.iterdir()) == []

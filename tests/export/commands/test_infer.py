@@ -307,14 +307,15 @@ def test_closed_standard_files(sounds, closed):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("form", ["--jsonl", None])
-def test_ctrl_c_ends_at_once_and_keeps_what_is_done(sounds, form):
+def test_ctrl_c_ends_at_once_and_keeps_what_is_done(sounds, form, how):
     os.mkfifo(sounds / "endless")
     answered = 1 if form else 3  # lines
     with program("infer", *([form] if form else []), sounds / "c.wav", sounds / "endless", sounds / "c.wav") as process:
         lines = [process.stdout.readline() for _ in range(answered)]
         begin = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         try:
             rest, said = process.communicate(timeout=30)
         finally:
