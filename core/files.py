@@ -69,25 +69,22 @@ def only_one(folder: Path, option: str = "--run") -> contextlib.AbstractContextM
 
     `option` is the way out that the UserError names.
     """
-    busy = f"{folder}: another run is at work here"
-    return _hold(folder / "lock", f"{folder}: cannot be written", busy, option)
+    return _hold(folder / "lock", folder, "here", option)
 
 
 def only_writer(records_path: Path, option: str = "--records") -> contextlib.AbstractContextManager[None]:
     """Hold a record file for this process alone, by a file "NAME.lock" beside it; as `only_one`."""
-    busy = f"{records_path}: another run is at work with these records"
-    lock = records_path.with_name(f"{records_path.name}.lock")
-    return _hold(lock, f"{records_path}: cannot be written", busy, option)
+    return _hold(records_path.with_name(f"{records_path.name}.lock"), records_path, "with these records", option)
 
 
 @contextlib.contextmanager
-def _hold(lock: Path, refused: str, busy: str, option: str) -> Iterator[None]:
+def _hold(lock: Path, held: Path, where: str, option: str) -> Iterator[None]:
     try:
         is_new = not lock.parent.exists()
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = open(lock, "a")
     except OSError as error:
-        raise UserError(f"{refused} ({error.strerror}); choose another {option}") from error
+        raise UserError(f"{held}: cannot be written ({error.strerror}); choose another {option}") from error
     with file:
         try:
             import fcntl
@@ -95,10 +92,11 @@ def _hold(lock: Path, refused: str, busy: str, option: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 raise BlockingIOError  # its holder has just removed it, and the next may have made another
-        except ImportError:  # Windows: two runs in one folder are the user's to avoid
+        except (BlockingIOError, FileNotFoundError) as error:
+            way_out = f"wait for it or choose another {option}"
+            raise UserError(f"{held}: another run is at work {where}; {way_out}") from error
+        except (ImportError, OSError):  # no locks, on Windows or this disk: two runs are the user's to avoid
             pass
-        except OSError as error:
-            raise UserError(f"{busy}; wait for it or choose another {option}") from error
         try:
             yield
         finally:

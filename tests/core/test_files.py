@@ -1,5 +1,6 @@
 """Files appear whole or not at all; checksums are those of the bytes."""
 
+import errno
 import hashlib
 import os
 
@@ -91,6 +92,16 @@ def test_a_lock_that_was_removed_is_none(tmp_path):
         patch.setattr(fcntl, "flock", removed_meanwhile)
         with only_one(tmp_path):
             pytest.fail("held a lock that is not there")
+
+
+def test_a_disk_without_locks_refuses_no_run(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    with only_one(tmp_path / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
