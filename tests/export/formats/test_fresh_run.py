@@ -1,6 +1,10 @@
 """The promise: the outputs that the fresh process writes are those of the file, batch by batch, with what it says of itself."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 import warnings
 
 import numpy as np
@@ -33,3 +37,17 @@ def test_outputs_of_a_job(kind, tmp_path):
     if kind == "onnx":
         assert about["inputs"] == {"waveform": ["batch", "samples"]} and about["types"] == ["tensor(float)"]
         assert list(about["outputs"]) == predictor.info.output_names
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
+def test_it_ends_with_the_process_that_began_it(tmp_path):
+    os.mkfifo(tmp_path / "job")
+    child = [sys.executable, "-I", fresh_run.__file__, str(tmp_path / "job"), str(tmp_path / "result")]
+    parent = subprocess.Popen([sys.executable, "-c", f"import subprocess; subprocess.run({child!r})"])
+    with open(tmp_path / "job", "wb", buffering=0) as job:  # once the child reads
+        parent.kill()
+        parent.wait()
+        with pytest.raises(BrokenPipeError):
+            for _ in range(600):
+                job.write(b" ")
+                time.sleep(0.1)
