@@ -9,6 +9,7 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 import threading
 
 WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "shutil.rmtree"}
@@ -32,6 +33,7 @@ def main(cli: str, at: int, delay: float) -> None:
             if count == at:
                 threading.Timer(delay, die).start() if delay else die()
 
+    tempfile.gettempdir()  # Python itself tries with a file of four bytes whether it can write there
     sys.addaudithook(hook)
     atexit.register(lambda: print(count, file=sys.stderr))
     runpy.run_path(cli, run_name="__main__")
