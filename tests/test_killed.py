@@ -175,4 +175,4 @@ def test_a_signal_leaves_nothing_unfinished(command, how, group, tmp_path):
     folder = place(tmp_path / "place")
     code, errors = stop_in_the_midst(folder, COMMANDS[command], how, group)
     assert code == 130 and errors.count("Interrupted: ") == 1 and "Traceback" not in errors, errors
-    assert not unfinished(folder) and not any((folder / "temporary").iterdir())
+    assert not unfinished(folder) and not any(path.is_file() for path in (folder / "temporary").rglob("*"))
