@@ -93,7 +93,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 if message["status"] == 500 and scope["method"] == "POST":
-                    message["status"] = 400  # no answer was found to what was sent: see below
+                    message["status"] = 400  # mostly a body that is no form, or not the form that was expected
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
@@ -110,8 +110,7 @@ class Guard:
                 refusal = 408, "this came too slowly; try again"
             except Exception as error:
                 log_place(error)
-                # Mostly a body that is no form, or not the form that was expected.
-                refusal = 400 if scope["method"] == "POST" else 500, "this request cannot be answered"
+                refusal = 500, "this request cannot be answered"
         if not started:
             await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send_with_headers)
 
