@@ -28,7 +28,7 @@ def on_fake_gpu() -> dict[str, rivals.Rival]:
     return EVERY | {OURS: stand_in, OURS + GRAPH: rivals._graphed(stand_in)}
 
 
-def context(folder, seconds=60.0, device="cuda", rehearse=False) -> Context:
+def context(folder, seconds=600.0, device="cuda", rehearse=False) -> Context:
     return Context(device, rehearse, seconds, folder / "records.jsonl", folder)
 
 
