@@ -35,15 +35,15 @@ _log = logging.getLogger("triadbench.app")
 def is_local(host: str) -> bool:
     """Whether an address or name is one that only this computer can connect to."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        return host == "localhost" or ipaddress.ip_address(re.sub(r"^\[(.*:.*)\]$", r"\1", host)).is_loopback
     except ValueError:
         return False
 
 
-def from_this_computer(hosts: Sequence[str], origin: str) -> bool:
-    """Whether a request with these Host headers names this computer, and comes from no other site's page."""
+def from_this_computer(hosts: Sequence[str], origins: Sequence[str]) -> bool:
+    """Whether a request with these Host and Origin headers names this computer, and is of no other site's page."""
     match = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(:\d+)?", hosts[0]) if len(hosts) == 1 else None
-    return match is not None and is_local(match[1]) and origin in ("", f"http://{hosts[0]}")
+    return match is not None and is_local(match[1]) and set(origins) <= {f"http://{hosts[0]}"}
 
 
 class Quota:
@@ -116,24 +116,28 @@ class Guard:
 
     def _refusal(self, scope: dict[str, Any]) -> tuple[int, str] | None:
         """Status and reason where a request is turned away before its body is read."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        hosts = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
+        headers: dict[bytes, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, []).append(value.decode("latin-1").lower())
         path, method = scope["path"], scope["method"]
         if any(f"{kind}=http" in path.replace(":/", "").lower() for kind in ("file", "proxy")):
             return 403, "this server fetches nothing from elsewhere"
-        if self._local and not from_this_computer(hosts, headers.get("origin", "").lower()):
+        if self._local and not from_this_computer(headers.get(b"host", []), headers.get(b"origin", [])):
             return 403, "this server answers its own page, on its own computer"
         if method in ("GET", "HEAD"):
             return None
         if method != "POST" or not _POSTS.fullmatch(path):
             return 405, "this server takes no such request"
-        if not (length := headers.get("content-length", "")).isdigit():
+        lengths = headers.get(b"content-length", [])
+        # Beside a transfer encoding a stated length means nothing.
+        if b"transfer-encoding" in headers or len(lengths) != 1 or not lengths[0].isdigit():
             return 411, "the length of what is sent must be stated"
+        n_bytes = int(lengths[0])
         if path.rstrip("/") != _UPLOAD:
-            return (413, "this call is too long") if int(length) > _JSON_BYTES else None
-        if int(length) > self._max_bytes + _FORM_BYTES:
+            return (413, "this call is too long") if n_bytes > _JSON_BYTES else None
+        if n_bytes > self._max_bytes + _FORM_BYTES:
             return 413, f"this file is too large; at most {self._max_bytes / 1e6:g} MB are taken"
-        if not self._quota.take((scope.get("client") or ("",))[0], int(length)):
+        if not self._quota.take((scope.get("client") or ("",))[0], n_bytes):
             return 429, "no more files are taken now; come again in an hour"
         return None
 

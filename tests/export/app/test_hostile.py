@@ -108,7 +108,8 @@ FORM = f"multipart/form-data; boundary={BOUNDARY.decode()}"
 OWN_HOSTS = ["127.0.0.1", "127.0.0.1:7860", "127.9.9.9", "localhost", "LocalHost:80", "[::1]", "[::1]:7860"]
 OTHER_HOSTS = """127.evil.com 127.0.0.1.evil.com 127.0.0.1.evil.com:7860 localhost.evil.com evil.com evil.com:7860 [::2]
     [::1].evil.com [::1]evil.com 127.0.0.1@evil.com evil.com@127.0.0.1 127.0.0.1:80:80 127.0.0.1:evil 127 127.1 0x7f000001
-    2130706433 127.0.0.01 0.0.0.0 10.0.0.1 169.254.169.254 [::ffff:10.0.0.1] [fe80::1] 127.0.0.1. ::1 [] [::1 : .""".split()
+    2130706433 127.0.0.01 0.0.0.0 10.0.0.1 169.254.169.254 [::ffff:10.0.0.1] [fe80::1] 127.0.0.1. ::1 [] [::1 : .
+    [127.0.0.1] [[127.0.0.1]] 127.0.0.1] [localhost]""".split()
 
 
 @pytest.mark.parametrize("host", OWN_HOSTS)
@@ -128,7 +129,7 @@ def test_no_host_and_two(victim, lines):
     assert say(victim, request)[0] in (400, 403)
     assert say(victim, request.replace(b"HTTP/1.1", b"HTTP/1.0"))[0] in (400, 403)
     hosts = [line.removeprefix("Host: ") for line in lines]
-    assert not guard.from_this_computer(hosts, "")  # whatever the server before it lets pass
+    assert not guard.from_this_computer(hosts, [])  # whatever the server before it lets pass
 
 
 ORIGINS = """http://evil.com null https://127.0.0.1 http://127.0.0.1:1 http://127.0.0.1.evil.com http://localhost
@@ -141,6 +142,7 @@ def test_pages_of_other_sites(victim, origin):
         if request.startswith(b"POST"):
             request = request.replace(b"\r\n\r\n", f"\r\nOrigin: {origin}\r\n\r\n".encode(), 1)
         assert say(victim, request)[0] == 403
+    assert not guard.from_this_computer(["127.0.0.1"], [origin, "http://127.0.0.1"])
 
 
 def test_a_websocket_is_refused():
@@ -203,8 +205,11 @@ def test_300_mb_are_neither_kept_nor_logged(victim):
         connection.sendall(head)
         for _ in range(300):
             connection.sendall(block)
-    chunked = post(f"{API}/queue/join", b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
-    assert say(victim, chunked)[0] == 411
+    for path in ("queue/join", "upload"):
+        for beside in (b"", b"\r\nContent-Length: 2", b"\r\nContent-Length: 0\r\nContent-Length: 2"):
+            encoding = b"Transfer-Encoding: chunked" + beside
+            head = post(f"{API}/{path}", b"").replace(b"Content-Length: 0", encoding)
+            assert say(victim, head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(block), block))[0] in (400, 411)
     for length in ("-1", "1e3", "9" * 5000, "5, 6"):
         request = post(f"{API}/queue/join", b"").replace(b"Content-Length: 0", f"Content-Length: {length}".encode())
         assert say(victim, request)[0] in (400, 411, 413)
