@@ -3,6 +3,7 @@
 FFmpeg is kept from what a sound file has no business with: other files, addresses, and the pictures of a film.
 """
 
+import codecs
 import contextlib
 import io
 import itertools
@@ -18,8 +19,8 @@ from triadbench.core.audio.header import (
     AudioError,
     AudioHeader,
     FilePart,
-    asf_truncation,
     mp3_promise,
+    truncation,
 )
 
 _FORMATS = (
@@ -31,6 +32,7 @@ _STATED = {"wav", "w64", "aiff", "caf", "au", "flac", "ogg", "mov", "matroska", 
 """Formats whose length is no estimate (and mp3, where its first frame says so)."""
 _SLACK_S, _LOSSLESS_SLACK_S = 0.25, 0.002
 """How far a sound may fall short of the stated length: by a few packets, which encoders add and players cut off."""
+_MOST_HOLES = 1000
 _FOREIGN = {
     b"<": "it is a web page or XML; was it downloaded without signing in?",
     b"#extm3u": "it is a playlist; give the files that it names",
@@ -63,11 +65,12 @@ class Decoder:
         """`head`: first bytes of the file; `header`: what they say, None if that is not known; `label`: its name in
         messages; `stack` closes what is opened. AudioError: no sound, or the file does not hold what it promises."""
         self._file, self._label, self.lost_s = file, label, 0.0
-        start = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+        text = _text(head)
+        start = (head if text is None else text.encode()).lstrip(b"\xef\xbb\xbf \r\n\t").lower()
         if foreign := next((what for signature, what in _FOREIGN.items() if start.startswith(signature)), None):
             raise AudioError(f"{label}: not a sound file that can be read ({foreign})")
         size = file.seek(0, io.SEEK_END)
-        states_length, damage = False, asf_truncation(head, size)
+        states_length, damage = False, truncation(head, size)
         if head[:3] == b"ID3" or head[:1] == b"\xff":
             states_length, damage = mp3_promise(file)
         if damage:
@@ -79,12 +82,17 @@ class Decoder:
         if context.codec.lossless and not context.codec.lossy:
             self.slack_s = _LOSSLESS_SLACK_S
             context.options = {"err_detect": "crccheck+explode"}
-        seconds = None
+        if kind == "caf" and context.name == "alac":  # FFmpeg cuts off its padding twice, or counts it as sound
+            context.options |= {"flags2": "+skip_manual"}
+            self.slack_s = context.frame_size / context.sample_rate
+        seconds: Any = None
         if kind in _STATED or states_length:
             if stream.duration is not None:
                 seconds = stream.duration * stream.time_base
             elif container.duration is not None and len(container.streams) == 1:
                 seconds = container.duration / 1e6
+            if seconds is not None and kind in ("matroska", "asf"):  # they state when it ends
+                seconds -= max(0, stream.start_time or 0) * stream.time_base
         rate, frames = context.sample_rate, None if seconds is None else round(seconds * context.sample_rate)
         subtype = context.codec.canonical_name.upper()
         self.header = header or AudioHeader(rate, context.layout.nb_channels, frames, kind.upper(), subtype)
@@ -118,7 +126,8 @@ class Decoder:
             container = stack.enter_context(av.open(self._file, metadata_errors="replace", options=options))
             stream = container.streams.best("audio")
         except ERRORS as error:
-            what = "it is text" if _is_text(head) else f"{reason(error)}; {CONVERT}"
+            what = "it is text" if _text(head) is not None else f"{reason(error)}; {CONVERT}"
+            what = f"it ends after {len(head)} bytes" if len(head) < 12 else what
             raise self._file.failure or AudioError(f"{not_read} ({what})") from error
         if stream is None or stream.codec_context is None:
             kinds = " and ".join(sorted({each.type for each in container.streams})) or "nothing"
@@ -127,11 +136,23 @@ class Decoder:
         return container, stream
 
     def _frames(self) -> Iterator[Any]:
-        for packet in self._container.demux(self._stream):
+        end: Any = None
+        for holes in range(_MOST_HOLES):
             try:
-                yield from packet.decode()
-            except av.FFmpegError:  # players pass over it too
-                self.lost_s += float((packet.duration or 0) * packet.time_base) or _LOSSLESS_SLACK_S
+                for packet in self._container.demux(self._stream):
+                    length = packet.duration or 0
+                    if packet.pts is not None:
+                        if holes and end is not None:
+                            self.lost_s += float(max(0, packet.pts - end) * packet.time_base)
+                        end = packet.pts + length
+                    try:
+                        yield from packet.decode()
+                    except av.FFmpegError:  # players pass over it too
+                        self.lost_s += float(length * packet.time_base) or _LOSSLESS_SLACK_S
+                return
+            except BlockingIOError:  # a hole in a television stream: what follows is asked for again
+                continue
+        raise AudioError(f"{self._label}: damaged in more than {_MOST_HOLES} places; {CONVERT}")
 
 
 def reason(error: Exception) -> str:
@@ -159,5 +180,11 @@ def _samples(frame: Any) -> np.ndarray:
         return values.astype(np.float32, copy=False)
 
 
-def _is_text(head: bytes) -> bool:
-    return head[:512].isascii() and head[:512].decode("ascii").replace("\n", " ").isprintable()
+def _text(head: bytes) -> str | None:
+    """The first words of a file that is text, else None."""
+    coding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    try:
+        text = codecs.getincrementaldecoder(coding)().decode(head[:512])
+    except UnicodeDecodeError:
+        return None
+    return text if "".join(text.split()).replace("\ufeff", "").isprintable() else None

@@ -32,12 +32,34 @@ _XING_FRAMES, _XING_BYTES = 1, 2
 _TAG_BYTES = 4096
 """Of tags behind an mp3; where more follows, it may be sound."""
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_MATROSKA, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 _OGG_FIRST_PAGE = 2
 _IFF = (b"RIFF", b"RF64", b"FORM")
-_REPEATED = {b"fLaC": 8, b"\x1aE\xdf\xa3": 8, b".snd": 8, b"NIST": 8, b"#!AM": 6, b"FLV\1": 9, b"TTA1": 10}
+_REPEATED = {b"fLaC": 8, _MATROSKA: 8, b".snd": 8, b"NIST": 8, b"#!AM": 6, b"FLV\1": 9, b"TTA1": 10}
 _REPEATED |= {b"caff": 12, b"riff": 16, b"0&\xb2u": 16, b"Crea": 20}
 """Other kinds of file by their first four bytes: so many of its first bytes stand nowhere else in one."""
-_MOST_JOINED, _MOST_BOXES = 10_000, 1_000_000
+_CHUNK_NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_]{2}[A-Za-z0-9_ ]")
+_MP3 = b"ID3"
+_KINDS = {
+    b"WAVE": rb"(?:RIFF|RF64)....WAVE",
+    b"AVI ": rb"RIFF....AVI ",
+    b"AIF": rb"FORM....AIF[FC]",
+    b"fLaC": rb"fLaC[\0\x80]\0\0\x22",
+    b"OggS": rb"OggS\0\x02\0{4}",
+    b"ftyp": rb"\0\0\0.ftyp(?:M4|mp4|iso|qt|dash|3gp)",
+    b"caff": rb"caff\0\x01\0\0",
+    b"riff": rb"riff\x2e\x91\xcf\x11",
+    b"0&\xb2u": rb"0&\xb2u\x8ef\xcf\x11",
+    _MATROSKA: rb"\x1aE\xdf\xa3.{1,8}?\x42[\x82\x86\xf7]",
+    b".snd": rb"\.snd\0\0.{6}\0\0\0[\x01-\x1b]",
+    _MP3: rb"ID3[\x02-\x04]\0",
+}
+"""Kinds of files that people join: bytes that each holds, and how it begins."""
+_TAG_BETWEEN, _HEADER_WITHIN = (_MP3, _MP3), (_MATROSKA, b"fLaC")
+_FRAMES = re.compile(rb"\xff[\xf1-\xf3\xf9-\xfb][\x10-\xeb]|\x0b\x77")
+"""How mp3, aac and ac3 begin: too few bytes to look for, enough where a file ends."""
+_KIND_BYTES = 20
+_MOST_JOINED, _MOST_KINDS, _MOST_BOXES = 10_000, 100, 1_000_000
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -114,9 +136,7 @@ def parse_header(prefix: bytes, size: int) -> AudioHeader | None:
 
 def mp3_promise(file: IO[bytes] | FilePart) -> tuple[bool, str | None]:
     """Whether the first frame of an mp3 file states the length, and what is wrong with it, or None."""
-    size, head, start = file.seek(0, os.SEEK_END), _read_at(file, 0, 10), 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    size, start = file.seek(0, os.SEEK_END), _tag_bytes(_read_at(file, 0, 10))
     frame = _read_at(file, start, 200)
     at = max(frame.find(b"Xing"), frame.find(b"Info"))
     if frame[:1] != b"\xff" or at < 0 or len(frame) < at + 16:
@@ -128,22 +148,82 @@ def mp3_promise(file: IO[bytes] | FilePart) -> tuple[bool, str | None]:
     return is_whole, f"truncated: {_missing(promised, present)}" if promised > present else None
 
 
-def asf_truncation(head: bytes, size: int) -> str | None:
-    """How a wma file of `size` bytes with these first bytes falls short of its promise, or None."""
-    at = head.find(_ASF_PROPERTIES)
-    promised = int.from_bytes(head[at + 40 : at + 48], "little") if at >= 0 else 0
+def truncation(head: bytes, size: int) -> str | None:
+    """How a file of `size` bytes with these first bytes falls short of its promise, or None."""
+    promised = _promised(head)
     return f"truncated: {_missing(promised, size)}" if promised > size else None
 
 
+def _promised(head: bytes) -> int:
+    """Bytes that a wma, avi, w64, caf, webm or mkv file with these first bytes says it has, or 0."""
+    promised = 0
+    if (at := head.find(_ASF_PROPERTIES)) >= 0:
+        promised = int.from_bytes(head[at + 40 : at + 48], "little")
+    elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        promised = 8 + int.from_bytes(head[4:8], "little")
+        promised = 0 if any(promised - 8 in sizes for sizes in _STREAMED) else promised
+    elif head[:4] == b"riff":
+        promised = int.from_bytes(head[16:24], "little")
+    elif head[:4] == b"caff":
+        at = 8
+        while head[at : at + 4] not in (b"data", b"") and at < len(head):
+            at += 12 + int.from_bytes(head[at + 4 : at + 12], "big")
+        promised = at + 12 + int.from_bytes(head[at + 4 : at + 12], "big") if head[at : at + 4] else 0
+    elif head[:4] == _MATROSKA and (at := head.find(_SEGMENT)) >= 0:
+        length = 9 - head[at + 4].bit_length()  # of the size, whose first byte says how long it is; all ones: not known
+        body = int.from_bytes(head[at + 4 : at + 4 + length], "big") & ((1 << 7 * length) - 1)
+        promised = 0 if body == (1 << 7 * length) - 1 else at + 4 + length + body
+    return promised if promised < 1 << 62 else 0  # what is larger says that the writer did not know
+
+
 def joined_files(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
-    """First and last byte + 1 of each of the files of one kind that were joined into this one (most are a single one),
-    and what is wrong with it, or None."""
-    size, head = file.seek(0, os.SEEK_END), _read_at(file, 0, 20)
+    """First and last byte + 1 of each of the files that were joined into this one (most are a single one), and what is
+    wrong with it, or None."""
+    size, begin, parts = file.seek(0, os.SEEK_END), 0, list[tuple[int, int]]()
+    for _ in range(_MOST_KINDS):
+        rest = FilePart(file, begin, size)
+        links, damage = _links(rest, size - begin)
+        parts += [(begin + start, begin + end) for start, end in links]
+        if rest.failure:
+            raise rest.failure
+        if damage:
+            return parts, damage
+        # The last of one kind may be the first of another.
+        last, end = parts[-1]
+        if last > begin and _kind(_read_at(file, last, _KIND_BYTES)) != _kind(_read_at(file, begin, _KIND_BYTES)):
+            parts.pop()
+            begin = last
+        elif end < size and _kind(_read_at(file, end, _KIND_BYTES)):
+            begin = end
+        else:
+            return [part for part in parts if not _is_tag(file, *part)] or parts, None
+    return parts, f"files of more than {_MOST_KINDS} kinds were joined into it"
+
+
+def _links(file: FilePart, size: int) -> tuple[list[tuple[int, int]], str | None]:
+    """As `joined_files`, up to the first file of another kind."""
+    head = _read_at(file, 0, 20)
     if head[:4] == b"OggS":
         return _ogg_links(file)
     starts = [0, *itertools.islice(_later_starts(file, head, size), _MOST_JOINED)]
     damage = f"more than {_MOST_JOINED} files were joined into it" if len(starts) > _MOST_JOINED else None
     return list(zip(starts, [*starts[1:], size], strict=True)), damage
+
+
+def _kind(head: bytes) -> bytes:
+    """Which kind of sound file begins with these bytes; empty: none that is known."""
+    kind = next((kind for kind, pattern in _KINDS.items() if re.match(pattern, head, re.DOTALL)), b"")
+    return _MP3 if not kind and _FRAMES.match(head) else kind
+
+
+def _tag_bytes(head: bytes) -> int:
+    """Length of the ID3 tag that a file with these first ten bytes begins with, or 0."""
+    sizes = zip(head[6:10], (21, 14, 7, 0), strict=True) if head[:3] == b"ID3" and len(head) == 10 else None
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in sizes) if sizes else 0
+
+
+def _is_tag(file: IO[bytes], start: int, end: int) -> bool:
+    return 0 < end - start <= _tag_bytes(_read_at(file, start, 10))
 
 
 def _later_starts(file: IO[bytes], head: bytes, size: int) -> Iterator[int]:
@@ -155,10 +235,12 @@ def _later_starts(file: IO[bytes], head: bytes, size: int) -> Iterator[int]:
             if head[:4] == b"RF64" and length == 0xFFFFFFFF:
                 length = int.from_bytes(_read_at(file, position + 20, 8), "little")
             position += 8 + length
-            head = _read_at(file, min(position, size), 13)
-            if head[:4] not in _IFF:  # after an odd length comes a byte that some writers leave out
+            head = _read_at(file, min(position, size), _KIND_BYTES)
+            if head[:4] not in _IFF and not _kind(head):  # after an odd length comes a byte that some writers leave out
                 position, head = position + 1, head[1:]
             if head[:4] not in _IFF:
+                if _kind(head):
+                    yield position
                 return
             if head[8:12] != b"AVIX":  # a long film goes on so
                 yield position
@@ -167,18 +249,44 @@ def _later_starts(file: IO[bytes], head: bytes, size: int) -> Iterator[int]:
             box = _read_at(file, min(position, size), 16)
             if position and box[4:8] == b"ftyp":
                 yield position
+            elif position and _kind(box):
+                yield position
+                return
             length = int.from_bytes(box[:4], "big")
             length = int.from_bytes(box[8:], "big") if length == 1 else length
             if length < 8:  # 0: to the end of the file
                 return
             position += length
-    if first := head[: _REPEATED.get(head[:4], 0)]:
-        data, position = b"", file.seek(len(first))
-        while block := file.read(BLOCK_VALUES):
-            data += block
-            yield from (position + found.start() for found in re.finditer(re.escape(first), data))
-            position += len(data) - len(first) + 1
-            data = data[1 - len(first) :]
+        return
+    if head[:4] in _IFF:
+        return
+    first, own_kind, later = head[: _REPEATED.get(head[:4], 0)], _kind(head), 0
+    if not (own_kind or first):
+        return
+    while length := _promised(_read_at(file, later, HEADER_BYTES)):
+        later += length
+        if not (kind := _kind(_read_at(file, min(later, size), _KIND_BYTES))):
+            break
+        yield later
+        if kind != own_kind:
+            return
+    later += 1
+    data, position = b"", file.seek(later)
+    while block := file.read(BLOCK_VALUES):
+        data += block
+        # Between mp3s stand tags as well, and a film holds the header of its flac.
+        kinds = [kind for kind in _KINDS if kind in data and (own_kind, kind) not in (_TAG_BETWEEN, _HEADER_WITHIN)]
+        patterns = [_KINDS[kind] for kind in kinds]
+        patterns += [re.escape(first)] if first else []
+        places = {found.start() for pattern in patterns for found in re.finditer(pattern, data, re.DOTALL)}
+        for place in sorted(places):
+            if position + place >= later:  # blocks overlap
+                yield position + place
+                later = position + place + 1
+                if _kind(data[place : place + _KIND_BYTES]) != own_kind:
+                    return
+        position += len(data) - _KIND_BYTES + 1
+        data = data[1 - _KIND_BYTES :]
 
 
 def _ogg_links(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
@@ -245,7 +353,7 @@ def read_plain_wav(source: object, sample_rate: int, limit: int) -> np.ndarray |
         return None
     if (header.subtype, header.channels, header.sample_rate) != ("PCM_16", 1, sample_rate):
         return None
-    if data.find(b"RIFF", header.offset + 2 * header.frames) >= 0:  # another wav was joined to it
+    if len(data) > 8 + struct.unpack_from("<I", data, 4)[0]:  # another file may be joined to it
         return None
     waveform = np.frombuffer(data, "<i2", header.frames, header.offset).astype(np.float32)
     waveform *= 1 / 32768
@@ -265,8 +373,8 @@ def _parse_wav(prefix: bytes, size: int) -> AudioHeader | None:
             if layout is None:
                 return None
             start = position + 8
-            # Recorders write the sizes at the end; a crash leaves 0, and a RIFF size that stops before the sound.
-            unfinished = length == 0 and struct.unpack_from("<I", prefix, 4)[0] + 8 < size
+            # Recorders write the size at the end, and a crash leaves 0: it is true where the next chunk follows.
+            unfinished = length == 0 and not _CHUNK_NAME.match(prefix, start)
             return _wav_header(layout, size - start if unfinished else length, start, size)
         position += 8 + length + (length & 1)
     return None
@@ -279,6 +387,8 @@ def _wav_header(layout: tuple, promised: int, start: int, size: int) -> AudioHea
         promised = present
     elif promised > present:
         cut = _missing(promised, present)
+    if coding == _PCM and bits in range(17, 33) and block_align == 4 * channels:
+        bits = 32  # of fewer bits in four bytes, the upper ones
     if coding not in (_PCM, _FLOAT) or 0 in (channels, bits) or block_align != channels * ((bits + 7) // 8):
         # Compressed or odd: the decoder has to say how many frames it holds.
         return AudioHeader(sample_rate, channels, None, "WAV", None, cut) if cut else None

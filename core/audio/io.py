@@ -42,7 +42,8 @@ from triadbench.core.files import atomic_path, walk_files
 
 AUDIO_SUFFIXES = tuple(
     ".wav .flac .ogg .mp3 .m4a .opus .webm .aac .aif .aiff .aifc .caf .mp4 .mov .mkv .mka .wma .oga .amr .3gp .m4b .wv "
-    ".ape .au".split()
+    ".ape .au .avi .mpg .mpeg .m4v .ac3 .eac3 .mp2 .weba .ogv .flv .dts .w64 .wmv .m2ts .spx .3g2 .dsf .rm .tta "
+    ".tak .mpc .mpga .voc .rf64 .bwf .oma .thd .mlp .shn .qcp .sph .8svx".split()
 )
 SUFFIXES_SAID = f"{', '.join(AUDIO_SUFFIXES[:5])} and others"
 """For messages."""
@@ -55,8 +56,12 @@ _MARGIN_S = 1.0
 _SPOOL_BYTES = 64 << 20
 _HEAD_BYTES = 65_536
 _FIFO_WAIT_S = 10.0
-_CANCELLED = 0.01
-"""Share of the channels' power that is left in their average, below which they cancel each other out: -20 dB."""
+_CANCELLED = 0.25
+"""Channels cancel each other out where their sum has less than this share of the power that it would have if they were
+unrelated: two alike, at a correlation of -0.75. An inverted channel under noise at -6 dB stays below, and so does one
+in a hundred wide reverbs, whose average is as weak."""
+_SHORT_BLOCK = 4000
+"""Frames; a shorter block, as the last one of a file, is too little to tell by."""
 _LOUDEST = 1e10
 """32-bit integers stored as floats reach 2^31; what is louder still is no sound, and its power overflows float32."""
 Source = str | os.PathLike | bytes | IO[bytes]
@@ -73,11 +78,11 @@ class _Sound:
     sources: Iterable[Any]
     label: str
     note: Note | None
-    cancelled: bool = False
+    cancelled: bool | None = None
 
 
-class _Pcm16File:
-    """The sound of a wav file of 16 bits, as `Decoder` would give it."""
+class _PcmFile:
+    """The sound of a wav file of 16 or 32 bits, as `Decoder` would give it."""
 
     slack_s = lost_s = 0.0
 
@@ -88,9 +93,10 @@ class _Pcm16File:
         assert self.header.offset is not None and self.header.frames is not None  # a wav's header tells both
         self._file.seek(self.header.offset)
         channels, left = self.header.channels, min(self.header.frames, limit or self.header.frames)
-        while left > 0 and (data := self._file.read(2 * channels * min(left, max(1, BLOCK_VALUES // channels)))):
-            block = np.frombuffer(data, "<i2", len(data) // 2 // channels * channels).astype(np.float32)
-            block *= 1 / 32768
+        size = 2 if self.header.subtype == "PCM_16" else 4
+        while left > 0 and (data := self._file.read(size * channels * min(left, max(1, BLOCK_VALUES // channels)))):
+            block = np.frombuffer(data, f"<i{size}", len(data) // size // channels * channels).astype(np.float32)
+            block *= 2.0 ** (1 - 8 * size)
             left -= len(block) // channels
             yield self.header.sample_rate, block.reshape(-1, channels)
         if self._file.failure:
@@ -272,8 +278,8 @@ def _decoder(file: FilePart, label: str, stack: contextlib.ExitStack) -> Any:
         header = parse_header(head, size)
     if header is not None:
         _check_header(header, label)
-    if header is not None and (header.format, header.subtype) == ("WAV", "PCM_16"):
-        return _Pcm16File(file, header)
+    if header is not None and header.format == "WAV" and header.subtype in ("PCM_16", "PCM_32"):
+        return _PcmFile(file, header)
     from triadbench.core.audio.decoder import Decoder
 
     decoder = Decoder(file, head, header, label, stack)
@@ -291,6 +297,8 @@ def _as_file(source: Source, label: str, stack: contextlib.ExitStack) -> IO[byte
         mode = os.stat(source).st_mode
         if stat.S_ISDIR(mode):
             raise AudioError(f"{label} is a folder, not a sound file")
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # /dev/zero has no end
+            raise AudioError(f"{label} is a device, not a plain file")
         if stat.S_ISFIFO(mode):
             return _seekable(stack.enter_context(_open_fifo(source, label)), stack)
         file = stack.enter_context(open(source, "rb"))
@@ -383,12 +391,13 @@ def _mono(block: np.ndarray, sound: _Sound) -> np.ndarray:
     mono = block.T.astype(np.float64, order="C").mean(axis=0).astype(np.float32)
     every = slice(None, None, len(block) // 2_000 | 1)  # of a long block some samples show it as well
     powers = block[every].var(axis=0, dtype=np.float64)
-    if not mono[every].var(dtype=np.float64) < _CANCELLED * powers.mean():
-        return mono
-    if not sound.cancelled and sound.note is not None:
-        sound.note(f"{sound.label}: its channels cancel each other out (one is inverted); the loudest is heard alone")
-    sound.cancelled = True
-    return np.ascontiguousarray(block[:, int(powers.argmax())])
+    if sound.cancelled is None or len(block) >= _SHORT_BLOCK:
+        known, left = sound.cancelled, block.shape[1] * mono[every].var(dtype=np.float64)
+        sound.cancelled = bool(left < _CANCELLED * powers.mean())
+        if sound.cancelled and not known and sound.note is not None:
+            line = "its channels cancel each other out (one is inverted); the loudest is heard alone"
+            sound.note(f"{sound.label}: {line}")
+    return np.ascontiguousarray(block[:, int(powers.argmax())]) if sound.cancelled else mono
 
 
 def _resampled(blocks: Iterator[np.ndarray], rate: int, target_rate: int, label: str) -> Iterator[np.ndarray]:

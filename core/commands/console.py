@@ -70,7 +70,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(printable(" ".join(str(error).split()))) from error
         except ModuleNotFoundError as error:
             from triadbench.core import extras
 
@@ -177,7 +177,12 @@ def training_progress() -> Iterator[Callable[[dict], None]]:
 
 def note(text: str) -> None:
     """A line for the reader on stderr, which leaves stdout to the result."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
+
+
+def printable(text: str) -> str:
+    """A text with file names in it as one line that a terminal takes for text."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
 
 def list_skipped(files: Sequence[tuple[str, str]], most: int = 10) -> None:

@@ -220,5 +220,5 @@ def _finish(result: dict, as_json: bool, line: str) -> None:
     if as_json:
         console.print_json(result)
     else:
-        click.echo(line)
+        click.echo(console.printable(line))
         console.list_skipped(result.get("skipped", []))

@@ -316,7 +316,7 @@ def _csv_row(values: Iterable) -> str:
 
 def _table(results: Iterable[dict], files: Sequence[str], n_others: int) -> Iterator[str]:
     """For reading: the columns' widths are known beforehand, and a file that failed has no line."""
-    widths = [max(len("file"), *(len(_printable(file)) for file in files)), 5, 7, 7, 7, 7, 0]
+    widths = [max(len("file"), *(len(console.printable(file)) for file in files)), 5, 7, 7, 7, 7, 0]
 
     def row(texts: Sequence[str]) -> str:
         return "  ".join(map(str.ljust, texts, widths)).rstrip() + "\n"
@@ -327,14 +327,9 @@ def _table(results: Iterable[dict], files: Sequence[str], n_others: int) -> Iter
         if "error" not in result:
             others = [f"{other['chord']} {_percent(other['confidence'])}" for other in result["alternatives"]]
             shares = [_percent(result[key]) for key in ("type_confidence", "root_confidence", "agreement")]
-            named = [_printable(result["file"]), result["chord"], *shares, f"{result['duration_s']:.2f}"]
+            named = [console.printable(result["file"]), result["chord"], *shares, f"{result['duration_s']:.2f}"]
             yield head + row([*named, ", ".join(others[:n_others])])
             head = ""
-
-
-def _printable(name: str) -> str:
-    """A file name as one line that a terminal takes for text."""
-    return name if name.isprintable() else "".join(char if char.isprintable() else "?" for char in name)
 
 
 def _percent(share: float | None) -> str:

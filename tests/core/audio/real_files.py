@@ -308,5 +308,5 @@ KINDS = {
     ),
     "half an aiff": refused("truncated or damaged", lambda: cut(snd("AIFF", "PCM_16"))),
     "half a wma": refused("truncated", lambda: cut(encoded("asf", "wmav2", b="128k"))),
-    "half a webm": refused("truncated or damaged", lambda: cut(encoded("webm", "libopus"))),
+    "half a webm": refused("truncated: its header", lambda: cut(encoded("webm", "libopus"))),
 }

@@ -496,7 +496,7 @@ def test_an_inverted_channel_is_left_out(noise, seconds):
     np.testing.assert_array_equal(read_clip(encode(np.hstack([right, left])), None), found)  # nobody asks: no note
 
 
-@pytest.mark.parametrize("shares", [(1, 1), (1, 0), (1, -0.5), (0, 0), (1, 0, 0, 0, 0, 0, 0, 0)])
+@pytest.mark.parametrize("shares", [(1, 1), (1, 0), (1, -0.3), (0, 0), (1, 0, 0, 0, 0, 0, 0, 0)])
 def test_other_channels_are_averaged(shares):
     sound = tone(20_000) * shares
     found, notes = noted(encode(sound))
@@ -520,7 +520,8 @@ def test_what_is_left_out_is_told_or_an_error(monkeypatch):
 
     class Packet:
         def __init__(self, packet):
-            self.packet, self.duration, self.time_base = packet, packet.duration, packet.time_base
+            self.packet, self.pts = packet, packet.pts
+            self.duration, self.time_base = packet.duration, packet.time_base
 
         def decode(self):
             if 0.9 < float((self.packet.pts or 0) * self.time_base) < 1.9:
