@@ -226,7 +226,7 @@ def _is_tag(file: IO[bytes], start: int, end: int) -> bool:
     return 0 < end - start <= _tag_bytes(_read_at(file, start, 10))
 
 
-def _later_starts(file: IO[bytes], head: bytes, size: int) -> Iterator[int]:
+def _later_starts(file: IO[bytes] | FilePart, head: bytes, size: int) -> Iterator[int]:
     """Where further files begin in a file of `size` bytes with these first bytes."""
     position = 0
     if head[:4] in _IFF:
@@ -289,7 +289,7 @@ def _later_starts(file: IO[bytes], head: bytes, size: int) -> Iterator[int]:
         data = data[1 - _KIND_BYTES :]
 
 
-def _ogg_links(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
+def _ogg_links(file: IO[bytes] | FilePart) -> tuple[list[tuple[int, int]], str | None]:
     size, position, starts, was_first = file.seek(0, os.SEEK_END), 0, [0], True
     while len(page := _read_at(file, position, 27)) == 27 and page[:4] == b"OggS":
         page += file.read(page[26])

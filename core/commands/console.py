@@ -182,7 +182,7 @@ def note(text: str) -> None:
 
 def printable(text: str) -> str:
     """A text with file names in it as one line that a terminal takes for text."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def list_skipped(files: Sequence[tuple[str, str]], most: int = 10) -> None:

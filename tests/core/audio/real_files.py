@@ -20,8 +20,10 @@ def sine(rate=48_000, channels=1, seconds=SECONDS, pitch=PITCH):
     return np.repeat(wave[:, None], channels, axis=1).astype(np.float32)
 
 
-def encoded(container, codec, rate=48_000, channels=1, *, picture=None, sound=None, options=None, **codec_options):
-    """The bytes of a file that FFmpeg writes; `picture`: coding of a film's pictures, or None."""
+def encoded(
+    container, codec, rate=48_000, channels=1, *, picture=None, sound=None, late=0.0, options=None, **codec_options
+):
+    """The bytes of a file that FFmpeg writes; `picture`: coding of a film's pictures, or None; the sound is `late` seconds."""
     if "faststart" in (options or {}).get("movflags", ""):
         buffer: Any = tempfile.NamedTemporaryFile(suffix=".m4a")  # FFmpeg opens it a second time
         target = buffer.name
@@ -34,7 +36,7 @@ def encoded(container, codec, rate=48_000, channels=1, *, picture=None, sound=No
         stream = file.add_stream(codec, rate=rate, layout=layout, options={"strict": "-2", **codec_options})
         convert = av.AudioResampler(stream.codec_context.format, layout, rate, stream.codec_context.frame_size or 1024)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform.reshape(1, -1)), "flt", layout)
-        frame.sample_rate, frame.pts = rate, 0
+        frame.sample_rate, frame.pts = rate, round(late * rate)
         for number in range(round(10 * SECONDS) if video else 0):
             image = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number, np.uint8), "rgb24")
             file.mux(video.encode(image))
@@ -76,6 +78,16 @@ def wav(
     data = len(body) if data is None else data
     chunks = b"fmt " + struct.pack("<I", 16) + fmt + before + b"data" + struct.pack("<I", data) + body + after
     return b"RIFF" + struct.pack("<I", len(chunks) + 4 if riff is None else riff) + b"WAVE" + chunks
+
+
+def wav24_in_4(is_extensible=False):
+    """A wav of 24 bits, each sample in the upper three of four bytes."""
+    body = (np.int32(sine() * 2**23) << 8).astype("<i4").tobytes()
+    fmt = struct.pack("<HHIIHH", 0xFFFE if is_extensible else 1, 1, 48_000, 4 * 48_000, 4, 24)
+    if is_extensible:
+        fmt += struct.pack("<HHIH", 22, 24, 0, 1) + bytes.fromhex("000000001000800000aa00389b71")
+    chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WAVE" + chunks
 
 
 def chunk(name, size):
@@ -168,6 +180,10 @@ KINDS = {
     "flac in mp4": heard(encoded, "mp4", "flac"),
     "alac (Apple Lossless)": heard(encoded, "ipod", "alac", 44_100, 2),
     "alac in caf": heard(encoded, "caf", "alac"),
+    "alac in caf, the last packet nearly whole": heard(
+        encoded, "caf", "alac", 32_000, sound=sine(32_000, seconds=1.9), seconds=1.9
+    ),
+    "alac in caf, by libsndfile": heard(snd, "CAF", "ALAC_16", 16_000),
     "wavpack": heard(encoded, "wv", "wavpack"),
     "tta": heard(encoded, "tta", "tta"),
     # --- mp3 and mp2 ---------------------------------------------------------------------------------------------
@@ -206,6 +222,11 @@ KINDS = {
     "webm, film": heard(encoded, "webm", "libopus", picture="libvpx"),
     "mka, mp3": heard(encoded, "matroska", "libmp3lame", 44_100, seconds=2.02),
     "wma": heard(encoded, "asf", "wmav2", 44_100, 2, b="128k", seconds=1.997),
+    "webm that begins late (a call)": heard(encoded, "webm", "libopus", late=1.5),
+    "mka that begins late": heard(encoded, "matroska", "aac", late=0.6, seconds=2.04),
+    "mp4 that begins late": heard(encoded, "mp4", "aac", late=1.9, seconds=2.04),
+    "film, its sound begins late": heard(encoded, "matroska", "aac", picture="mpeg4", late=1.0, seconds=2.04),
+    "wma that begins late": heard(encoded, "asf", "wmav2", 44_100, 2, b="128k", late=1.0, seconds=1.997),
     "wma 1": heard(encoded, "asf", "wmav1", 44_100, b="64k", seconds=1.997),
     "ac3": heard(encoded, "ac3", "ac3", 48_000, 2, seconds=2.016),
     "eac3": heard(encoded, "eac3", "eac3", 48_000, 2, seconds=2.016),
@@ -223,6 +244,9 @@ KINDS = {
     # --- odd wavs ------------------------------------------------------------------------------------------------
     "wav of a recorder that crashed": heard(wav, riff=0, data=0),
     "wav of another that crashed": heard(wav, riff=36, data=0),
+    "wav of one that wrote the RIFF size alone": heard(wav, data=0),
+    "wav, 24 bits in four bytes": heard(wav24_in_4),
+    "wav, 24 bits in four bytes, extensible": heard(wav24_in_4, is_extensible=True),
     "wav, 24 bits, of one that crashed": heard(
         lambda: (
             encoded("wav", "pcm_s24le")
@@ -240,6 +264,7 @@ KINDS = {
     "wav, stereo, one channel silent": heard(wav, channels=2, sound=sine(channels=2) * [1, 0]),
     "wav, stereo, one channel inverted": heard(wav, channels=2, sound=inverted()),
     "flac, inverted, with noise": heard(snd, "FLAC", "PCM_16", channels=2, sound=inverted(0.01)),
+    "wav, inverted, with much noise": heard(wav, channels=2, sound=inverted(0.1)),
     "m4a, one channel inverted": heard(encoded, "ipod", "aac", 48_000, 2, sound=inverted()),
     # --- files that were joined (`cat`) ----------------------------------------------------------------------------
     "two wavs joined": heard(lambda: wav() + wav(rate=44_100, channels=2, sound=sine(44_100, 2)), seconds=4.0),
@@ -270,10 +295,28 @@ KINDS = {
     "flv joined": heard(lambda: 2 * encoded("flv", "libmp3lame", 44_100), seconds=2 * 2.04),
     "wma joined": heard(lambda: 2 * encoded("asf", "wmav2", 44_100, 2, b="128k"), seconds=2 * 1.997),
     "amr joined": heard(lambda: 2 * encoded("amr", "libopencore_amrnb", 8_000, b="12200"), seconds=4.04),
+    "wav and flac joined": heard(lambda: wav() + snd("FLAC", "PCM_16", 44_100), seconds=4.0),
+    "wav and mp3 joined": heard(lambda: wav() + mp3(), seconds=4.04),
+    "wav and a tagged mp3 joined": heard(lambda: wav() + id3(500) + mp3(xing=False), seconds=4.04),
+    "mp3 and wav joined": heard(lambda: mp3() + wav(), seconds=4.03),
+    "mp3 without Xing and opus joined": heard(lambda: mp3(xing=False) + encoded("ogg", "libopus"), seconds=4.04),
+    "opus and mp3 joined": heard(lambda: encoded("ogg", "libopus") + mp3(), seconds=4.03),
+    "flac and m4a joined": heard(lambda: snd("FLAC", "PCM_16") + encoded("ipod", "aac", 44_100), seconds=4.02),
+    "m4a and aac joined": heard(lambda: encoded("ipod", "aac", 44_100) + encoded("adts", "aac", 44_100), seconds=4.06),
+    "six kinds joined": heard(
+        lambda: wav() + snd("FLAC", "PCM_16") + 2 * encoded("webm", "libopus") + mp3() + wav() + snd("AIFF", "PCM_16"),
+        seconds=14.03,
+    ),
+    "wav, a tag of an mp3 behind": heard(lambda: wav() + id3(500)),
     # --- what holds no sound, or not all of it -------------------------------------------------------------------
     "nothing": refused("empty", lambda: b""),
     "web page": refused("web page", lambda: b"\n<!DOCTYPE html><html><body>Not found</body></html>" * 20),
     "text": refused("it is text", lambda: b"la la la\n" * 500),
+    "text with umlauts": refused("it is text", lambda: "Fehler: größer\r\n".encode() * 50),
+    "text of Windows": refused("it is text", lambda: "Fehler: größer\r\n".encode("utf-16") * 50),
+    "web page, UTF-16": refused("web page", lambda: "<html><body>größer</body></html>".encode("utf-16")),
+    "four bytes of a wav": refused("it ends after 4 bytes", lambda: wav()[:4]),
+    "four bytes of a flac": refused("it ends after 4 bytes", lambda: b"fLaC"),
     "playlist": refused("playlist", lambda: b"#EXTM3U\nfile:///etc/passwd\n" * 9),
     "live playlist": refused(
         "playlist", lambda: b"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1/a.ts\n"
@@ -307,6 +350,19 @@ KINDS = {
         "truncated or damaged", lambda: cut(encoded("ipod", "aac", options={"movflags": "faststart"}))
     ),
     "half an aiff": refused("truncated or damaged", lambda: cut(snd("AIFF", "PCM_16"))),
+    "half a caf": refused("truncated: its header", lambda: cut(encoded("caf", "pcm_s16be"))),
+    "half a caf, alac": refused("truncated: its header", lambda: cut(encoded("caf", "alac"))),
+    "half a w64": refused("truncated: its header", lambda: cut(encoded("w64", "pcm_s16le"))),
+    "half an avi": refused("truncated: its header", lambda: cut(encoded("avi", "pcm_s16le"), 0.6)),
+    "half a film (webm)": refused(
+        "truncated: its header", lambda: cut(encoded("webm", "libopus", picture="libvpx"), 0.6)
+    ),
+    "half a film (mkv)": refused(
+        "truncated: its header", lambda: cut(encoded("matroska", "ac3", picture="mpeg4"), 0.6)
+    ),
+    "a wav and half of a film joined": refused(
+        "truncated: its header", lambda: wav() + cut(encoded("matroska", "ac3", picture="mpeg4"), 0.6)
+    ),
     "half a wma": refused("truncated", lambda: cut(encoded("asf", "wmav2", b="128k"))),
     "half a webm": refused("truncated: its header", lambda: cut(encoded("webm", "libopus"))),
 }

@@ -373,7 +373,8 @@ def test_a_folder_that_cannot_be_read_is_reported(folder, monkeypatch):
 
 def test_folders_hold_what_phones_and_browsers_write(tmp_path):
     names = ["a.opus", "b.aiff", "c.caf", "d.m4a", "e.webm", "f.mp4", "g.wma", "h.aac", "i.AIF"]
-    for name in [*names, "x.txt", "y.pdf", "z.mid"]:
+    names += [f"j.{suffix}" for suffix in "ac3 dts eac3 flv m4v mp2 ogv spx tta voc w64 weba".split()]
+    for name in [*names, "x.txt", "x.ts", "y.pdf", "z.mid"]:
         (tmp_path / name).write_bytes(b"")
     assert [os.path.basename(file) for file in find_files([tmp_path])] == names
 
@@ -496,6 +497,48 @@ def test_an_inverted_channel_is_left_out(noise, seconds):
     np.testing.assert_array_equal(read_clip(encode(np.hstack([right, left])), None), found)  # nobody asks: no note
 
 
+@pytest.mark.parametrize("noises", [(0.09, 0), (0.18, 0), (0.06, 0.06), (0.16, 0.16)], ids=str)
+def test_noise_does_not_hide_that_a_channel_is_inverted(noises):
+    noise = np.random.default_rng(2).standard_normal((64_000, 2)) * noises
+    sound = (
+        tone(64_000) * [1, -1] + noise
+    )  # the tone's power is 0.08: noise at -10 and -4 dB in one, at -13 and -5 in both
+    found, notes = noted(encode(sound / 2))
+    assert any(np.abs(found - channel / 2).max() < 1e-4 for channel in sound.T)
+    assert len(notes) == 1
+
+
+def wide_stereo():
+    draw, seconds = np.random.default_rng(3), np.arange(64_000) / 16_000
+    decay = np.exp(-9 * seconds[:12_000, None])
+    chord = sum(np.sin(2 * np.pi * 220 * ratio * seconds) for ratio in (1, 5 / 4, 3 / 2, 2, 5 / 2, 3)) / 12
+    wet = [np.convolve(chord, decay[:, 0] * draw.standard_normal(12_000))[:64_000] for _ in range(2)]
+    return {
+        "unrelated noise": 0.1 * draw.standard_normal((64_000, 2)),
+        "six unrelated channels": 0.1 * draw.standard_normal((64_000, 6)),
+        "two players": np.stack([np.sin(2 * np.pi * pitch * seconds) / 3 for pitch in (220, 277)], axis=1),
+        "a quarter of a wave apart": np.stack([np.sin(1400 * seconds), np.cos(1400 * seconds)], axis=1) / 3,
+        "a third of a wave apart": np.stack([np.sin(1400 * seconds), np.sin(1400 * seconds + 2.09)], axis=1) / 3,
+        "reverb of two rooms": np.stack(wet, axis=1) / 30,
+        "the right one 10 ms later": np.stack([chord, np.roll(chord, 160)], axis=1),
+    }
+
+
+@pytest.mark.parametrize("kind", wide_stereo())
+def test_wide_stereo_is_averaged(kind):
+    sound = wide_stereo()[kind]
+    found, notes = noted(encode(sound))
+    np.testing.assert_allclose(found, sound.mean(axis=1), atol=1e-4)
+    assert notes == []
+
+
+def test_the_last_samples_of_a_file_are_too_few_to_tell_by():
+    sound = np.vstack([tone(524_288, channels=2), tone(100) * [1, -1]])  # the first are a block of their own
+    found, notes = noted(encode(sound))
+    np.testing.assert_allclose(found, sound.mean(axis=1), atol=1e-4)
+    assert notes == []
+
+
 @pytest.mark.parametrize("shares", [(1, 1), (1, 0), (1, -0.3), (0, 0), (1, 0, 0, 0, 0, 0, 0, 0)])
 def test_other_channels_are_averaged(shares):
     sound = tone(20_000) * shares
@@ -549,6 +592,22 @@ def test_what_is_left_out_is_told_or_an_error(monkeypatch):
     assert re.fullmatch(r"these bytes: damaged: [01]\.\d\d s of it could not be decoded and were left out", line)
     with pytest.raises(AudioError, match=r"damaged: [01]\.\d\d s of it could not be decoded; .*ffmpeg -i"):
         read_audio(data)
+
+
+def test_a_hole_in_a_television_stream_is_passed_over():
+    stream = encoded("mpegts", "mp2", sound=sine(seconds=20), b="192k")
+    hole = slice(len(stream) // 4, len(stream) // 2)
+    found, notes = noted(stream[: hole.start] + bytes(hole.stop - hole.start) + stream[hole.stop :])
+    [line] = notes
+    lost = float(re.fullmatch(r"these bytes: damaged: (.*) s of it could not be decoded and were left out", line)[1])
+    assert 14 < len(found) / 16_000 < 16 and len(found) / 16_000 + lost == pytest.approx(20, abs=0.2)
+
+
+def test_a_device_has_no_end():
+    for path in ("/dev/zero", "/dev/null"):
+        if os.path.exists(path):
+            with pytest.raises(AudioError, match=f"^{path} is a device, not a plain file"):
+                read_audio(path)
 
 
 def test_files_that_a_sound_names_are_not_opened(tmp_path, monkeypatch):

@@ -1,10 +1,13 @@
 """The commands `data ...` from end to end on small sets: results, JSON alone on stdout, one line for a mistake."""
 
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
 
+from tests.commands import assert_one_line
+from tests.commands import run as cli_run
 from tests.core.sounds import NAMES, encode, make_folder, tone
 from triadbench.core.commands import data as commands
 from triadbench.core.data import fetch as source
@@ -31,6 +34,19 @@ def test_commands_that_make_a_set_of_another(command, clips, tmp_path):
     assert answer["n"] == 2 and answer["path"] == str(tmp_path / "out") and len(open_dataset(tmp_path / "out")) == 2
     plain = run(command, clips, tmp_path / "again")
     assert plain.stdout.startswith(f"2 clips in {tmp_path / 'again'}") and "notes.txt" in plain.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs such names")
+def test_names_cannot_break_a_line_or_speak_to_the_terminal(tmp_path):
+    files = {NAMES[0]: encode(tone(64_000, 16_000)), "two\nlines.wav": b"", "\x1b[31mred.wav": b""}
+    folder = make_folder(tmp_path / "set", files)
+    for command, *out in (("info",), ("pack", tmp_path / "a\nb.pack")):
+        done = cli_run("data", command, folder, *out)
+        lines = [line for line in done.output.splitlines() if "skipped" in line and ".wav" in line]
+        assert [line.partition(":")[0] for line in lines] == [r"skipped \x1b[31mred.wav", r"skipped two\nlines.wav"]
+        assert done.output.replace("\n", "").isprintable()
+    assert "1 clips in" in done.stdout and done.stdout.count("\n") == 1
+    assert_one_line(cli_run("data", "info", tmp_path / "\x1b[31mno\nset", code=1), r"/\x1b[31mno set does not exist")
 
 
 def test_info_counts_and_draws(clips, tmp_path):
