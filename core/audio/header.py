@@ -52,7 +52,7 @@ _KINDS = {
     b"0&\xb2u": rb"0&\xb2u\x8ef\xcf\x11",
     _MATROSKA: rb"\x1aE\xdf\xa3.{1,8}?\x42[\x82\x86\xf7]",
     b".snd": rb"\.snd\0\0.{6}\0\0\0[\x01-\x1b]",
-    _MP3: rb"ID3[\x02-\x04]\0",
+    _MP3: rb"ID3[\x02-\x04]\0[\0@\x80\xc0][\0-\7][\0-\x7f]{3}",
 }
 """Kinds of files that people join: bytes that each holds, and how it begins."""
 _TAG_BETWEEN, _HEADER_WITHIN = (_MP3, _MP3), (_MATROSKA, b"fLaC")
@@ -222,6 +222,19 @@ def _tag_bytes(head: bytes) -> int:
     return 10 + sum((byte & 0x7F) << shift for byte, shift in sizes) if sizes else 0
 
 
+def _opening_bytes(file: IO[bytes] | FilePart, head: bytes) -> int:
+    """Length of the tags that an mp3 or FLAC file begins with: pictures and headers in them are no files."""
+    position, is_last = _tag_bytes(head[:10]), head[:4] != b"fLaC"
+    for _ in range(_MOST_BOXES):
+        if is_last:
+            break
+        position = position or 4
+        block = _read_at(file, position, 4)
+        position += 4 + int.from_bytes(block[1:], "big")
+        is_last = len(block) < 4 or block[0] >= 0x80
+    return position
+
+
 def _is_tag(file: IO[bytes], start: int, end: int) -> bool:
     return 0 < end - start <= _tag_bytes(_read_at(file, start, 10))
 
@@ -270,7 +283,7 @@ def _later_starts(file: IO[bytes] | FilePart, head: bytes, size: int) -> Iterato
         yield later
         if kind != own_kind:
             return
-    later += 1
+    later = max(later + 1, _opening_bytes(file, head))
     data, position = b"", file.seek(later)
     while block := file.read(BLOCK_VALUES):
         data += block

@@ -94,9 +94,15 @@ def chunk(name, size):
     return name + struct.pack("<I", size) + bytes(size)
 
 
-def id3(size):
+def id3(size, picture=b""):
     """A tag that stands before an mp3, as large as one with a picture is."""
-    return b"ID3\3\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + bytes(size)
+    return b"ID3\3\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + picture.ljust(size, b"\0")
+
+
+def flac_with(kind, content):
+    """A FLAC file with a block of metadata (2: of a program, 6: a picture)."""
+    data = snd("FLAC", "PCM_16")
+    return data[:42] + bytes([kind]) + len(content).to_bytes(3, "big") + content + data[42:]
 
 
 def mp3(rate=44_100, channels=1, xing=True, **options):
@@ -175,6 +181,11 @@ KINDS = {
     "flac": heard(snd, "FLAC", "PCM_16", 44_100, 2),
     "flac, 24 bits": heard(snd, "FLAC", "PCM_24", 96_000),
     "flac from a pipe, no length": heard(encoded, "flac", "flac", 48_000),
+    "flac that keeps the header of its wav": heard(lambda: flac_with(2, b"riff" + wav()[:44])),
+    "flac whose picture looks like sound": heard(lambda: flac_with(6, bytes(32) + id3(9) + snd("FLAC", "PCM_16")[:80])),
+    "mp3 whose picture looks like sound": heard(
+        lambda: id3(5000, bytes(99) + wav()[:44] + id3(9)) + mp3(), seconds=2.0
+    ),
     "flac in ogg": heard(encoded, "ogg", "flac"),
     "flac in mkv": heard(encoded, "matroska", "flac"),
     "flac in mp4": heard(encoded, "mp4", "flac"),
