@@ -13,10 +13,11 @@ import re
 from dataclasses import dataclass
 
 from triadbench.core.errors import UserError
+from triadbench.core.models.vocabulary import QUALITIES
 
 TYPES = ("major", "minor", "diminished", "augmented")
 TYPE_CODES = ("j", "n", "d", "a")
-TYPE_INTERVALS = ((0, 4, 7), (0, 3, 7), (0, 3, 6), (0, 4, 8))
+TYPE_INTERVALS = tuple(quality.semitones for quality in QUALITIES[: len(TYPES)])
 TYPE_SYMBOLS = ("", "m", "dim", "aug")
 
 ROOTS = ("Ab", "A", "Bb", "B", "C", "Db", "D", "Eb", "E", "F", "Gb", "G")

@@ -1,0 +1,66 @@
+"""The chord qualities that have names: one table, from which spelling, labels and templates follow. Needs no numpy."""
+
+from typing import NamedTuple
+
+_DEGREES = (0, 2, 4, -1, 1, 3, 5)
+"""Fifths from a tonic up to each degree of its major scale."""
+
+
+def degree_fifths(degree: str) -> int:
+    """How many fifths above the root a degree in Harte's syntax ("b3", "#5", "bb7", "9") lies; -3 is a minor third."""
+    number = degree.lstrip("b#")
+    return _DEGREES[(int(number) - 1) % 7] + 7 * (degree.count("#") - degree.count("b"))
+
+
+class Quality(NamedTuple):
+    """A chord without its root.
+
+    Attributes:
+        harte: name in Harte's syntax (`C:min7`). suffix: what follows the root where people read it (`Cm7`).
+        numeral: what follows a Roman numeral; a minor third makes its letters small. words: as read aloud.
+        degrees: its notes as Harte counts them, root first.
+        triad: index in `core.models.chords.TYPES` of what MIREX reduces it to; None where that is no triad.
+    """
+
+    harte: str
+    suffix: str
+    numeral: str
+    words: str
+    degrees: tuple[str, ...]
+    triad: int | None
+
+    @property
+    def fifths(self) -> tuple[int, ...]:
+        """The notes as fifths above the root."""
+        return tuple(map(degree_fifths, self.degrees))
+
+    @property
+    def semitones(self) -> tuple[int, ...]:
+        """The notes as semitones above the root, 0-11."""
+        return tuple(7 * fifths % 12 for fifths in self.fifths)
+
+
+def _quality(harte: str, suffix: str, numeral: str, words: str, degrees: str, triad: int | None) -> Quality:
+    return Quality(harte, suffix, numeral, words, tuple(degrees.split()), triad)
+
+
+QUALITIES = (
+    _quality("maj", "", "", "major", "1 3 5", 0),
+    _quality("min", "m", "", "minor", "1 b3 5", 1),
+    _quality("dim", "dim", "°", "diminished", "1 b3 b5", 2),
+    _quality("aug", "aug", "+", "augmented", "1 3 #5", 3),
+    _quality("7", "7", "7", "seventh", "1 3 5 b7", 0),
+    _quality("maj7", "maj7", "maj7", "major seventh", "1 3 5 7", 0),
+    _quality("min7", "m7", "7", "minor seventh", "1 b3 5 b7", 1),
+    _quality("hdim7", "m7b5", "ø7", "half-diminished seventh", "1 b3 b5 b7", 2),
+    _quality("dim7", "dim7", "°7", "diminished seventh", "1 b3 b5 bb7", 2),
+    _quality("minmaj7", "mM7", "maj7", "minor, major seventh", "1 b3 5 7", 1),
+    _quality("maj6", "6", "add6", "sixth", "1 3 5 6", 0),
+    _quality("min6", "m6", "add6", "minor sixth", "1 b3 5 6", 1),
+    _quality("sus2", "sus2", "sus2", "suspended second", "1 2 5", None),
+    _quality("sus4", "sus4", "sus4", "suspended fourth", "1 4 5", None),
+    _quality("maj(9)", "add9", "add9", "added ninth", "1 3 5 9", 0),
+    _quality("5", "5", "5", "power chord", "1 5", None),
+    _quality("1", " (note)", "", "single note", "1", None),
+)
+"""The first four are `core.models.chords.TYPES`, in their order."""
