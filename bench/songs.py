@@ -16,12 +16,11 @@ import numpy as np
 from triadbench.bench import machine, records
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.models.chords import TYPES
+from triadbench.core.models.spelling import harte, read_chord
 from triadbench.core.render.note_banks import NoteBank, bank_for
 from triadbench.core.render.progressions import Progression, plan_progression, render_progression, truth
 from triadbench.core.render.rooms import degrade_song
 from triadbench.export.predict.predictor import ChordPredictor
-from triadbench.export.songs.files import mirex_label
-from triadbench.export.songs.harmony import parse_chord
 from triadbench.export.songs.timeline import Timeline, find_timeline
 
 HEADERS = "instrument|songs|triads %|majmin %|root %|segmentation %|changes in 150 ms %|off by ms".split("|")
@@ -86,19 +85,20 @@ def compare(intervals: np.ndarray, symbols: Sequence[str], timeline: Timeline) -
     true change from the nearest change of the timeline, and "hits", {type: (right, all)} points of time."""
     import mir_eval.chord
 
-    chords = [segment.chord for segment in timeline.segments]
+    names = [segment.chord for segment in timeline.segments]
+    chords = [read_chord(name) for name in names]
     bounds = np.array([[segment.start_s, segment.end_s] for segment in timeline.segments])
-    labels = [[mirex_label(symbol) for symbol in row] for row in (symbols, chords)]
+    labels = [[harte(name) for name in row] for row in (symbols, names)]
     scores = mir_eval.chord.evaluate(intervals, labels[0], bounds, labels[1])
     starts = bounds[:, 0]
     errors = [float(np.abs(starts[1:] - change).min()) if len(starts) > 1 else 9.0 for change in intervals[1:, 0]]
     hits: dict[str, tuple[int, int]] = {}
     for (start, end), symbol in zip(intervals, symbols, strict=True):
         grid = np.arange(start, end, _GRID_S)
-        chord = parse_chord(symbol)
+        chord = read_chord(symbol)
         kind = "no chord" if chord is None else TYPES[chord[1]]
         right, n = hits.get(kind, (0, 0))
-        right += sum(chords[k] == symbol for k in np.searchsorted(starts, grid, "right") - 1)
+        right += sum(chords[k] == chord for k in np.searchsorted(starts, grid, "right") - 1)
         hits[kind] = right, n + len(grid)
     recalls = {name: float(scores[key]) for name, key in _RECALLS.items()}
     return {"duration_s": float(intervals[-1, 1]), **recalls, "change_errors_s": errors, "hits": hits}

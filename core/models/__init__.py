@@ -1,1 +1,1 @@
-"""Chord labels, networks, checkpoints and the PyTorch predictor."""
+"""Chord labels and their spelling, networks, checkpoints and the PyTorch predictor."""

@@ -18,7 +18,6 @@ from triadbench.core.models.vocabulary import QUALITIES
 TYPES = ("major", "minor", "diminished", "augmented")
 TYPE_CODES = ("j", "n", "d", "a")
 TYPE_INTERVALS = tuple(quality.semitones for quality in QUALITIES[: len(TYPES)])
-TYPE_SYMBOLS = ("", "m", "dim", "aug")
 
 ROOTS = ("Ab", "A", "Bb", "B", "C", "Db", "D", "Eb", "E", "F", "Gb", "G")
 ROOT_CODES = ("Af", "An", "Bf", "Bn", "Cn", "Df", "Dn", "Ef", "En", "Fn", "Gf", "Gn")
@@ -46,11 +45,6 @@ def root_pitch_class(root: int) -> int:
 def root_index(pitch_class: int) -> int:
     """Class index of a pitch class given in semitones above C (any integer)."""
     return (pitch_class - FIRST_ROOT_PITCH_CLASS) % 12
-
-
-def chord_symbol(root: int, chord_type: int) -> str:
-    """Short chord name, as `Ab`, `Cm`, `Bdim` or `Faug`."""
-    return ROOTS[root] + TYPE_SYMBOLS[chord_type]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES, chord_symbol
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES
+from triadbench.core.models.spelling import chord_name
 
 SILENCE_PEAK = 1e-4
 """Below this deviation from the mean (80 dB under full scale) nothing sounds."""
@@ -54,19 +55,20 @@ def name_chord(joint: np.ndarray, alternatives: int = 3) -> dict:
     """The likeliest chord of joint probabilities (12, 4), its parts, their confidences, and the next chords.
 
     The chord is the largest joint probability; type and root are its own, so the three never contradict one another.
+    "chord" is spelled as people write it ("F#m"), "root" is the name of its class ("Gb").
     """
     joint = joint / joint.sum()  # float32 sums stray from 1, and a confidence must not exceed it
     types, roots = np.minimum(joint.sum(axis=0), 1.0), np.minimum(joint.sum(axis=1), 1.0)
     ranked = [divmod(int(k), len(TYPES)) for k in np.argsort(-joint, axis=None)[: alternatives + 1]]
     root, chord_type = ranked[0]
     return {
-        "chord": chord_symbol(root, chord_type),
+        "chord": chord_name(root, chord_type),
         "type": TYPES[chord_type],
         "root": ROOTS[root],
         "confidence": float(joint[root, chord_type]),
         "type_confidence": float(types[chord_type]),
         "root_confidence": float(roots[root]),
-        "alternatives": [{"chord": chord_symbol(r, t), "confidence": float(joint[r, t])} for r, t in ranked[1:]],
+        "alternatives": [{"chord": chord_name(r, t), "confidence": float(joint[r, t])} for r, t in ranked[1:]],
     }
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import NO_CHORD, VOICINGS, chord_symbol, root_index
+from triadbench.core.models.chords import NO_CHORD, VOICINGS, root_index
+from triadbench.core.models.spelling import chord_name, key_name
 from triadbench.core.render.chords import chord_notes
 from triadbench.core.render.note_banks import NoteBank, mix_note
 
@@ -64,8 +65,8 @@ class PlannedChord:
 
     @property
     def symbol(self) -> str:
-        """As `Ab`, `Cm`, `Bdim`, `Faug`, or N."""
-        return NO_CHORD if self.root is None or self.type is None else chord_symbol(self.root, self.type)
+        """As `Ab`, `F#m`, `Bdim`, `Faug`, or N."""
+        return NO_CHORD if self.root is None or self.type is None else chord_name(self.root, self.type)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def plan_progression(
     tail = float(rng.uniform(*silence_s))
     if tail > 0:
         chords.append(PlannedChord(time, time + tail))
-    key = f"{chord_symbol(root_index(tonic), 0)} {kind}" if degrees else None
+    key = key_name(root_index(tonic), kind) if degrees else None
     return Progression(tuple(chords), tempo, pattern, key, seed)
 
 

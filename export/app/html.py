@@ -7,16 +7,16 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
+from triadbench.core.models.chords import ROOTS, root_pitch_class
+from triadbench.core.models.spelling import chord_root, chord_words, note_names, printed, read_chord, spoken
+from triadbench.core.models.vocabulary import QUALITIES
 from triadbench.export.app import FOLDER
 from triadbench.export.app.quiz import Score
 from triadbench.export.app.recognition import clock
 from triadbench.kernels import mel_reference
 from triadbench.kernels.spec import MelSpec
 
-_NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}  # semitones above C
-_LETTERS = "".join(_NATURALS)
-_SPOKEN = {"": "", "b": " flat", "bb": " double flat", "#": " sharp"}
+_NATURALS = (0, 2, 4, 5, 7, 9, 11)  # semitones of white keys above C
 _COLOURS = "#000004 #1c1044 #4f127b #812581 #b5367a #e55064 #fb8761 #fec287 #fcfdbf".split()
 """Dark to light with even steps of lightness, so that the picture reads in grey as well."""
 _RANGE_DB = 80.0
@@ -27,34 +27,13 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
-def notes(root: str | None, chord_type: str | None) -> list[tuple[str, int]]:
-    """(name as "Eb", semitones above the first C) of a triad in root position, spelled in thirds; [] for no chord."""
-    if root is None or chord_type is None:
+def notes(chord: str) -> list[tuple[str, int]]:
+    """(name as "Eb", semitones above the first C) of a chord's notes in root position; [] for "N"."""
+    parts = read_chord(chord)
+    if parts is None:
         return []
-    letter, lowest = _LETTERS.index(root[0]), root_pitch_class(ROOTS.index(root))
-    spelled = []
-    for step, interval in zip((0, 2, 4), TYPE_INTERVALS[TYPES.index(chord_type)], strict=True):
-        octave, degree = divmod(letter + step, 7)
-        accidental = lowest + interval - (_NATURALS[_LETTERS[degree]] + 12 * octave)
-        name = _LETTERS[degree] + ("b" * -accidental if accidental < 0 else "#" * accidental)
-        spelled.append((name, lowest + interval))
-    return spelled
-
-
-def printed(name: str) -> str:
-    """A note's or a chord's name, or a key's, with signs: "E♭", "E♭m", "E♭ minor"."""
-    accidentals = len(name) - 1 - len(name[1:].lstrip("b#"))
-    return name[0] + name[1 : 1 + accidentals].replace("b", "♭").replace("#", "♯") + name[1 + accidentals :]
-
-
-def spoken(name: str) -> str:
-    """A note's name as it is read aloud: "E flat"."""
-    return name[0] + _SPOKEN[name[1:]]
-
-
-def chord_words(root: str | None, chord_type: str | None) -> str:
-    """As "E♭ minor", or "no chord"."""
-    return f"{printed(root)} {chord_type}" if root and chord_type else "no chord"
+    lowest, steps = root_pitch_class(parts[0]), QUALITIES[parts[1]].semitones
+    return list(zip(note_names(chord), (lowest + step for step in steps), strict=True))
 
 
 def render(template: str, **values: object) -> Markup:
@@ -72,16 +51,19 @@ def mistake(line: str) -> Markup:
     return render("mistake", line=line)
 
 
-def verdict(is_right: bool, words: str, root: str, chord_type: str, score: Score) -> Markup:
+def verdict(is_right: bool, words: str, chord: str, score: Score) -> Markup:
     """Of an answer in ear training or practice, with the keys of a chord and the score."""
-    return render("verdict", is_right=is_right, words=words, root=root, chord_type=chord_type, score=score)
+    return render("verdict", is_right=is_right, words=words, chord=chord, score=score)
 
 
-def keyboard(root: str | None, chord_type: str | None) -> Markup:
-    """An SVG of two octaves from C, the triad's keys marked and named; no key is marked without a chord."""
-    names = {semitone: name for name, semitone in notes(root, chord_type)}
-    words = f"{spoken(root)} {chord_type}: {', '.join(map(spoken, names.values()))}" if root else "No chord"
-    return render("keyboard", names=names, naturals=list(_NATURALS.values()), words=words)
+def keyboard(chord: str) -> Markup:
+    """An SVG of two octaves from C, the chord's keys marked and named; no key is marked for "N"."""
+    names = {semitone: name for name, semitone in notes(chord)}
+    words = "No chord"
+    if (parts := read_chord(chord)) is not None:
+        spoken_notes = [*map(spoken, names.values())]
+        words = f"{spoken_notes[0]} {QUALITIES[parts[1]].words}: {', '.join(spoken_notes)}"
+    return render("keyboard", names=names, naturals=_NATURALS, words=words)
 
 
 def spectrogram(waveform: np.ndarray, spec: MelSpec, start_s: float = 0.0) -> Markup:
@@ -134,4 +116,4 @@ def _percent(share: float) -> str:
 
 _TEMPLATES.filters |= {"percent": _percent, "clock": clock, "printed": printed}
 _TEMPLATES.globals |= {"keyboard": keyboard, "spectrogram": spectrogram, "roots": ROOTS}
-_TEMPLATES.globals |= {"notes": notes, "chord_words": chord_words}
+_TEMPLATES.globals |= {"notes": notes, "chord_words": chord_words, "chord_root": chord_root}

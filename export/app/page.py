@@ -8,6 +8,7 @@ import gradio as gr
 
 from triadbench.core.audio.io import AUDIO_SUFFIXES, write_wav
 from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.models.spelling import chord_words, printed, root_names
 from triadbench.export.app import FOLDER, example_sounds, html, quiz
 from triadbench.export.app.recognition import Recogniser, visitor_message
 from triadbench.export.predict.bulk import WINDOW_S
@@ -159,7 +160,7 @@ def _draw_ear_training(recogniser: Recogniser) -> None:
             )
         with gr.Column(scale=3, min_width=300):
             type_choice = gr.Radio(list(TYPES), label="Type", elem_id="ear-type")
-            roots = [(html.printed(root), root) for root in ROOTS]
+            roots = [(" / ".join(map(printed, root_names(i))), root) for i, root in enumerate(ROOTS)]
             root_choice = gr.Radio(roots, label="Root", elem_id="ear-root", visible=False)
             check = gr.Button("Check", elem_id="ear-check", interactive=False)
             page = gr.HTML(html.hint(_EAR_HINT), elem_id="ear-answer")
@@ -181,10 +182,10 @@ def _draw_ear_training(recogniser: Recogniser) -> None:
             return chord, total, html.hint("This chord has been answered; play another."), gr.Button()
         is_right = chord.is_right(kind, root, type_only)
         total = total.counted(is_right)
-        answer = kind if type_only else html.chord_words(root, kind)
-        solution = f"it was {html.chord_words(chord.root, chord.type)}"
+        answer = kind if type_only else chord_words(quiz.named(root, kind))
+        solution = f"it was {chord_words(chord.chord)}"
         words = f"Right: {solution}" if is_right else f"Not {answer}: {solution}"
-        page = html.verdict(is_right, words, chord.root, chord.type, total)
+        page = html.verdict(is_right, words, chord.chord, total)
         return dataclasses.replace(chord, answered=True), total, page, gr.Button(interactive=False)
 
     quick = {"show_progress": "hidden", **_PRIVATE, **_event_limits(recogniser, "game")}
@@ -219,13 +220,13 @@ def _draw_practice(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
             answer = recogniser.name_clip(audio, model, provider).chord
         except Exception as error:
             return total, html.mistake(visitor_message(error))
-        root, kind = answer["root"], answer["type"]
-        if root is None:
+        if answer["root"] is None:
             return total, html.mistake("I heard no chord; come nearer to the microphone and play again")
-        is_right = chord.is_right(kind, root)
+        is_right = chord.is_right(answer["type"], answer["root"])
         total = total.counted(is_right)
-        verdict = "Right" if is_right else f"I heard {html.chord_words(root, kind)}"
-        return total, html.verdict(is_right, f"{verdict} ({100 * answer['confidence']:.0f} % sure)", root, kind, total)
+        verdict = "Right" if is_right else f"I heard {chord_words(answer['chord'])}"
+        words = f"{verdict} ({100 * answer['confidence']:.0f} % sure)"
+        return total, html.verdict(is_right, words, answer["chord"], total)
 
     outputs = [question, target, audio, page]
     new.click(new_question, question, outputs, show_progress="hidden", **_PRIVATE, **_event_limits(recogniser, "game"))

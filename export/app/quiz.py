@@ -6,20 +6,31 @@ import secrets
 from dataclasses import dataclass
 
 from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.models.spelling import chord_name
 
 _random = secrets.SystemRandom()
 """Not seeded: a visitor must not be able to tell the next chord from the last."""
 
 
+def named(root: str, chord_type: str) -> str:
+    """The name, as people write it, of the chord of these classes."""
+    return chord_name(ROOTS.index(root), TYPES.index(chord_type))
+
+
 @dataclass(frozen=True)
 class Question:
-    """A chord that was played or asked for, by the names of `core.models.chords`."""
+    """A chord that was played or asked for, by the names of its classes in `core.models.chords`."""
 
     root: str
     type: str
     octave: int  # of the root
     instrument: int  # seed of our synthesiser
     answered: bool = False  # whether it has counted already
+
+    @property
+    def chord(self) -> str:
+        """Its name as people write it: "D#dim", which has simpler notes than "Ebdim"."""
+        return named(self.root, self.type)
 
     def is_right(self, chord_type: str | None, root: str | None, type_only: bool = False) -> bool:
         """Whether an answer is this chord. Any note of an augmented triad is its root to the ear."""

@@ -21,8 +21,9 @@ import numpy as np
 from triadbench.core.audio.io import STDIN, SUFFIXES_SAID, Note, iter_blocks
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import TYPES, chord_symbol
+from triadbench.core.models.chords import TYPES
 from triadbench.core.models.prediction import Scores, name_chord, no_chord
+from triadbench.core.models.spelling import chord_name
 
 if TYPE_CHECKING:
     from triadbench.export.predict.predictor import ChordPredictor
@@ -270,7 +271,7 @@ class WindowVotes:
         if not silent:
             self._total += share * joint
             self._weight += share
-            chord = chord_symbol(*divmod(int(joint.argmax()), len(TYPES)))
+            chord = chord_name(*divmod(int(joint.argmax()), len(TYPES)))
             self._votes[chord] = self._votes.get(chord, 0.0) + share
 
     def result(self, alternatives: int) -> dict:

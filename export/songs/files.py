@@ -12,27 +12,18 @@ from triadbench.core.constants import TIMELINE_FORMATS as FORMATS
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
-from triadbench.export.songs.harmony import parse_chord
+from triadbench.core.models.spelling import chord_name, chord_root, harte
 from triadbench.export.songs.timeline import Segment, Timeline
 
 if TYPE_CHECKING:
     import mido
     import plotly.graph_objects as go
 
-_MIREX_TYPES = ("maj", "min", "dim", "aug")
 _TICKS, _ASSUMED_BPM, _VELOCITY = 480, 120.0, 72  # of MIDI
 _BASS_MIDI, _LOWEST_MIDI = 36, 55  # the root sounds below C3, the triad from G3 up
-_MIDI_MINOR_KEYS = {"Db": "C#", "Gb": "F#"}
-"""Minor keys that MIDI spells otherwise."""
 _COLOURS = dict(zip((*TYPES, None), ("#0b63b0", "#b3420f", "#6d3aa8", "#1a7a4c", "#666c76"), strict=True))
 _SHOWN_S, _NAMED_S = 40.0, 0.9
 """Seconds of the plot shown at first; the shortest segment that has room for its name then."""
-
-
-def mirex_label(symbol: str) -> str:
-    """A chord symbol in MIREX syntax (Harte, 2010): C:maj, Ab:min, B:dim, F:aug, N."""
-    chord = parse_chord(symbol)
-    return NO_CHORD if chord is None else f"{ROOTS[chord[0]]}:{_MIREX_TYPES[chord[1]]}"
 
 
 def _csv(timeline: Timeline) -> str:
@@ -94,8 +85,7 @@ def midi(timeline: Timeline) -> mido.MidiFile:
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm))])
     if timeline.key is not None:
         tonic, mode = timeline.key.split()
-        signature = _MIDI_MINOR_KEYS.get(tonic, tonic) + "m" if mode == "minor" else tonic
-        track.append(mido.MetaMessage("key_signature", key=signature))
+        track.append(mido.MetaMessage("key_signature", key=tonic + "m" if mode == "minor" else tonic))
     now = 0
 
     def add(message: type, seconds: float, **fields: object) -> None:
@@ -119,8 +109,10 @@ def figure(timeline: Timeline) -> go.Figure:
     """A plotly figure: chords over time, one row a root (around the circle of fifths), one colour a type."""
     import plotly.graph_objects as go
 
-    circle = [ROOTS[(ROOTS.index("C") + 7 * k) % 12] for k in range(12)]
-    rows = [*circle, NO_CHORD] if any(s.root is None for s in timeline.segments) else circle
+    circle = [(ROOTS.index("C") + 7 * k) % 12 for k in range(12)]
+    row_of: dict[str | None, str] = {ROOTS[root]: _row_name(root, timeline) for root in circle}
+    if any(s.root is None for s in timeline.segments):
+        row_of[None] = NO_CHORD
     plot = go.Figure()
     for kind, colour in _COLOURS.items():
         bars = [(s, r) for s, r in zip(timeline.segments, timeline.roman, strict=True) if s.type == kind]
@@ -129,7 +121,7 @@ def figure(timeline: Timeline) -> go.Figure:
         plot.add_bar(
             base=[s.start_s for s, _ in bars],
             x=[s.end_s - s.start_s for s, _ in bars],
-            y=[s.root or NO_CHORD for s, _ in bars],
+            y=[row_of[s.root] for s, _ in bars],
             orientation="h",
             name=kind or "no chord",
             marker={"color": colour, "line": {"width": 0}},
@@ -143,7 +135,7 @@ def figure(timeline: Timeline) -> go.Figure:
         )
     # The names are a trace of their own: plotly misplaces texts inside bars that have a base.
     named = [s for s in timeline.segments if s.end_s - s.start_s >= _NAMED_S]
-    places = {"x": [(s.start_s + s.end_s) / 2 for s in named], "y": [s.root or NO_CHORD for s in named]}
+    places = {"x": [(s.start_s + s.end_s) / 2 for s in named], "y": [row_of[s.root] for s in named]}
     style = {"mode": "text", "textfont": {"color": "white", "size": 12}, "hoverinfo": "skip", "showlegend": False}
     plot.add_scatter(**places, text=[s.chord for s in named], **style)
     title = "Chords" if timeline.key is None else f"Chords in {timeline.key}"
@@ -152,8 +144,15 @@ def figure(timeline: Timeline) -> go.Figure:
     plot.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"})
     seconds = [0, min(timeline.duration_s, _SHOWN_S)]
     plot.update_xaxes(title={"text": "seconds"}, range=seconds, rangeslider={"visible": True, "thickness": 0.08})
-    plot.update_yaxes(categoryorder="array", categoryarray=rows[::-1], title={"text": "root"}, fixedrange=True)
+    rows = list(row_of.values())[::-1]
+    plot.update_yaxes(categoryorder="array", categoryarray=rows, title={"text": "root"}, fixedrange=True)
     return plot
+
+
+def _row_name(root: int, timeline: Timeline) -> str:
+    """A root as most of the song's chords spell it, or as a major triad there would be."""
+    names = [str(chord_root(segment.chord)) for segment in timeline.segments if segment.root == ROOTS[root]]
+    return max(names, key=names.count) if names else chord_name(root, TYPES.index("major"), timeline.key)
 
 
 def format_of(path: str | Path) -> str:
@@ -186,6 +185,6 @@ def write(timeline: Timeline, path: str | Path, format: str | None = None) -> No
             elif format == "csv":
                 content = _csv(timeline)
             else:  # start and end in seconds, chord
-                rows = ((f"{s.start_s:.3f}", f"{s.end_s:.3f}", mirex_label(s.chord)) for s in timeline.segments)
+                rows = ((f"{s.start_s:.3f}", f"{s.end_s:.3f}", harte(s.chord)) for s in timeline.segments)
                 content = "".join("\t".join(row) + "\n" for row in rows)
             temporary.write_text(content, encoding="utf-8", newline="\n")

@@ -1,13 +1,13 @@
-"""Key, Roman numerals and common progressions of a sequence of chords."""
+"""Key and common progressions of a sequence of chords."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES, chord_symbol
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES
+from triadbench.core.models.spelling import MODES, key_name, read_chord
 
-MODES = ("major", "minor")
 # How well each of the twelve notes fits a key, from its tonic up, as listeners rated it (Krumhansl and Kessler, 1982).
 _PROFILES = np.array(
     [
@@ -20,32 +20,17 @@ _OWN = (
     {(0, 0), (2, 1), (4, 1), (5, 0), (7, 0), (9, 1), (11, 2)},
     {(0, 1), (2, 2), (3, 0), (5, 1), (7, 1), (7, 0), (8, 0), (10, 0), (11, 2), (3, 3)},
 )
-_NUMERALS = (
-    ("I", "bII", "II", "bIII", "III", "IV", "#IV", "V", "bVI", "VI", "bVII", "VII"),
-    ("I", "bII", "II", "III", "#III", "IV", "#IV", "V", "VI", "#VI", "VII", "#VII"),
-)
-_SUFFIXES = ("", "", "°", "+")
 _CERTAINTY = 8.0
 """Scales scores of keys, of about -1 to 3, to log likelihoods: a song of one progression gets 0.5 to 0.95."""
-_BY_SYMBOL = {chord_symbol(*chord): chord for chord in np.ndindex(len(ROOTS), len(TYPES))}
-
-
-def parse_chord(symbol: str) -> tuple[int, int] | None:
-    """(root, type) class indices of a chord symbol; None for "N". Raises ValueError for anything else."""
-    if symbol == NO_CHORD:
-        return None
-    if symbol not in _BY_SYMBOL:
-        raise ValueError(f"chord {symbol!r}: expected one such as Ab, Cm, Bdim, Faug or {NO_CHORD}")
-    return _BY_SYMBOL[symbol]
 
 
 def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | None]:
-    """The likeliest of 24 keys, as "C major", and its probability among them; (None, None) where there is no chord.
+    """The likeliest of 24 keys, as "F# minor", and its probability among them; (None, None) where there is no chord.
 
     A key scores high if its profile correlates with the time that each note sounds, if the chords ((symbol, seconds)
     in order) are its own, and if its tonic triad sounds for long, first or last.
     """
-    timed_chords = [(*chord, seconds) for symbol, seconds in chords if (chord := parse_chord(symbol)) and seconds > 0]
+    timed_chords = [(*chord, seconds) for symbol, seconds in chords if (chord := read_chord(symbol)) and seconds > 0]
     if not timed_chords:
         return None, None
     shares = np.zeros((len(ROOTS), len(TYPES)))  # of the time that chords sound
@@ -63,20 +48,7 @@ def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | N
         scores[mode, tonic] = fit + own + 0.3 * degrees[0, mode] + 0.1 * ends
     likelihood = np.exp(_CERTAINTY * (scores - scores.max()))
     mode, tonic = divmod(int(scores.argmax()), 12)
-    return f"{ROOTS[tonic]} {MODES[mode]}", float(likelihood.max() / likelihood.sum())
-
-
-def roman_numeral(symbol: str, key: str | None) -> str | None:
-    """The chord's step in the key: V, ii, bVII, vii°, III+; None for "N" or without a key."""
-    parsed = parse_chord(symbol)
-    if parsed is None or key is None:
-        return None
-    (root, kind), (tonic, mode) = parsed, key.split()
-    numeral = _NUMERALS[MODES.index(mode)][(root - ROOTS.index(tonic)) % 12]
-    if TYPES[kind] in ("minor", "diminished"):
-        letters = numeral.lstrip("b#")
-        numeral = numeral[: len(numeral) - len(letters)] + letters.lower()
-    return numeral + _SUFFIXES[kind]
+    return key_name(tonic, MODES[mode]), float(likelihood.max() / likelihood.sum())
 
 
 def find_progressions(

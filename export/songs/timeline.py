@@ -18,9 +18,10 @@ import numpy as np
 from triadbench.core.audio.io import Note, Source, iter_blocks, read_header
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES, chord_symbol
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES
+from triadbench.core.models.spelling import chord_name, in_key, roman_numeral
 from triadbench.export.predict.predictor import ChordPredictor
-from triadbench.export.songs.harmony import find_key, find_progressions, roman_numeral
+from triadbench.export.songs.harmony import find_key, find_progressions
 from triadbench.export.songs.onsets import OnsetCurve, Onsets, onsets, tempo
 
 Progress = Callable[[float, float | None], None]
@@ -59,8 +60,8 @@ class Segment:
 
     start_s: float  # from the start of the recording
     end_s: float
-    chord: str  # as `core.models.chords.chord_symbol`, or "N"
-    root: str | None  # None for "N", as `type`
+    chord: str  # spelled for the key, as "F#m"; or "N"
+    root: str | None  # the name of the class, as "Gb"; None for "N", as `type`
     type: str | None
     confidence: float | None  # mean probability of the chord in the windows of the stretch; None for "N"
 
@@ -71,7 +72,7 @@ class Timeline:
 
     segments: list[Segment]
     duration_s: float
-    key: str | None  # as "C major"; None where there is no chord
+    key: str | None  # as "F# minor"; None where there is no chord
     key_confidence: float | None  # 0-1, against the other 23 keys; None without a key
     tempo_bpm: float | None  # beats a minute; None where no beat is heard
     roman: list[str | None]  # Roman numeral of each segment in the key; None for "N"
@@ -116,8 +117,9 @@ def find_timeline(
     note_onsets = onsets(curve)
     path = viterbi(_log_likelihoods(frames, settings), _change_costs(len(frames.silent), note_onsets, settings))
     segments = _segments(path, frames, note_onsets, duration_s, settings)
-    chords = [segment.chord for segment in segments]
     key, confidence = find_key([(s.chord, s.end_s - s.start_s) for s in segments])
+    segments = [dataclasses.replace(s, chord=in_key(s.chord, key)) for s in segments]
+    chords = [segment.chord for segment in segments]
     roman = [roman_numeral(chord, key) for chord in chords]
     bpm = tempo(curve) if key is not None else None
     progressions = find_progressions(chords, roman)
@@ -259,7 +261,7 @@ def _segments(
     path: np.ndarray, frames: _Frames, note_onsets: Onsets, duration_s: float, settings: Settings
 ) -> list[Segment]:
     """The segments of a path of states (frames,); those too short to hear, such as the zeros after the last whole
-    frame, belong to the one before."""
+    frame, belong to the one before. Chords are spelled without a key."""
     changes = (np.flatnonzero(np.diff(path)) + 1).tolist()
     bounds = [0.0]
     for start, change in zip([0, *changes], changes, strict=False):
@@ -279,7 +281,7 @@ def _segments(
         else:
             root, kind = divmod(state, len(TYPES))
             confidence = min(1.0, float(frames.joint[start:end, state].astype(np.float64).mean()))
-            segments.append(Segment(start_s, end_s, chord_symbol(root, kind), ROOTS[root], TYPES[kind], confidence))
+            segments.append(Segment(start_s, end_s, chord_name(root, kind), ROOTS[root], TYPES[kind], confidence))
     return segments
 
 

@@ -28,6 +28,13 @@ def test_perfect():
     assert set(score["hits"]) == {"no chord", "major", "diminished", "augmented"}
 
 
+def test_spelling_does_not_count():
+    truth = np.array([[0.0, 2.0], [2.0, 4.0]]), ["Gbm", "C#"]
+    score = songs.compare(*truth, timeline([(0, 2, "F#m"), (2, 4, "Db")]))
+    assert score["triads"] == pytest.approx(1) and score["segmentation"] == pytest.approx(1)
+    assert all(right == n for right, n in score["hits"].values())
+
+
 def test_diminished_and_augmented_count():
     score = songs.compare(*TRUTH, timeline([(0, 1, "N"), (1, 3, "C"), (3, 5, "Am"), (5, 6, "F")]))
     assert score["triads"] == pytest.approx(3 / 6) and score["root"] == pytest.approx(1)

@@ -10,9 +10,10 @@ from tests.core.toys import all_names, chord, save_original, save_template, smal
 from triadbench.core.errors import UserError
 from triadbench.core.models import predictor as predict
 from triadbench.core.models.checkpoint import Checkpoint, load
-from triadbench.core.models.chords import ROOTS, TYPES, chord_symbol
+from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.prediction import name_chord, no_chord
 from triadbench.core.models.predictor import Predictor
+from triadbench.core.models.spelling import chord_name, read_chord
 from triadbench.kernels.spec import CHORD
 
 RNG = np.random.default_rng(0)
@@ -175,11 +176,10 @@ def test_without_the_shipped_model_the_message_says_what_to_do(tmp_path, monkeyp
 
 
 def joint_of(**shares):
-    """Joint probabilities with these chords, by symbol ("C", "Am"), and the rest spread thin."""
-    symbols = {chord_symbol(root, kind): (root, kind) for root in range(12) for kind in range(4)}
+    """Joint probabilities with these chords, by name ("C", "Am"), and the rest spread thin."""
     joint = np.full((12, 4), (1 - sum(shares.values())) / (48 - len(shares)), dtype=np.float32)
     for symbol, share in shares.items():
-        joint[symbols[symbol]] = share
+        joint[read_chord(symbol)] = share
     return joint
 
 
@@ -214,5 +214,12 @@ def test_no_chord_has_the_same_words():
 def test_labels_of_the_words():
     for root in range(12):
         for kind in range(4):
-            named = name_chord(joint_of(**{chord_symbol(root, kind): 0.9}))
+            named = name_chord(joint_of(**{chord_name(root, kind): 0.9}))
             assert (named["type"], named["root"]) == (TYPES[kind], ROOTS[root])
+            assert named["chord"] == chord_name(root, kind)
+
+
+def test_a_chord_is_spelled_and_a_root_is_a_class():
+    named = name_chord(joint_of(**{"F#m": 0.6, "D#dim": 0.3, "C#m": 0.05}))
+    assert (named["chord"], named["type"], named["root"]) == ("F#m", "minor", "Gb")
+    assert [other["chord"] for other in named["alternatives"][:2]] == ["D#dim", "C#m"]

@@ -5,7 +5,8 @@ import pytest
 
 from tests.core.toys import RATE, sine_bank
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, root_pitch_class
+from triadbench.core.models.chords import TYPE_INTERVALS, root_pitch_class
+from triadbench.core.models.spelling import read_chord
 from triadbench.core.render import progressions
 from triadbench.core.render.progressions import PATTERNS, plan_progression, render_progression, truth
 from triadbench.core.render.rooms import degrade_song
@@ -47,7 +48,7 @@ def test_notes_are_the_chords_and_inversions_occur():
 def test_a_song_in_a_key_goes_round_a_common_progression():
     plan = plan_progression(3, kind="minor", bars=24, rest_probability=0)
     played = [c for c in plan.chords if c.root is not None]
-    tonic = root_pitch_class(ROOTS.index(plan.key.split()[0]))
+    tonic = root_pitch_class(read_chord(plan.key.split()[0])[0])
     steps = [((root_pitch_class(c.root) - tonic) % 12, c.type) for c in played]
     assert plan.key.endswith(" minor")
     assert any(all(steps[k] == row[k % len(row)] for k in range(len(steps))) for row in progressions.COMMON["minor"])

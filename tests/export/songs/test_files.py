@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import ROOTS, TYPE_SYMBOLS, TYPES
+from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.models.spelling import chord_name, harte, key_name
 from triadbench.export.songs import files
-from triadbench.export.songs.files import FORMATS, chord_midi, clock, format_of, mirex_label, text, write
+from triadbench.export.songs.files import FORMATS, chord_midi, clock, format_of, text, write
 from triadbench.export.songs.timeline import Segment, Timeline
 
 
@@ -67,7 +68,7 @@ def test_lab_is_read_by_mir_eval(song, tmp_path):
 
 def test_mir_eval_tells_all_four_types_apart():
     chord = pytest.importorskip("mir_eval").chord
-    labels = [mirex_label(f"C{symbol}") for symbol in TYPE_SYMBOLS]
+    labels = [harte(chord_name(ROOTS.index("C"), kind)) for kind in range(4)]
     for k, label in enumerate(labels):
         assert chord.triads([label] * 4, labels).tolist() == [float(k == other) for other in range(4)]
 
@@ -122,13 +123,47 @@ def test_midi_sounds_the_chords_at_their_times(bpm, tmp_path):
 
 
 def test_midi_of_all_chords_and_keys(tmp_path):
-    for root in ROOTS:
-        for kind, symbol in zip(TYPES, TYPE_SYMBOLS, strict=True):
-            notes = chord_midi(Segment(0, 1, root + symbol, root, kind, 1.0))
-            assert notes[0] % 12 == (8 + ROOTS.index(root)) % 12 and notes == sorted(set(notes)) and notes[-1] < 72
+    signatures = set()
+    for root, name in enumerate(ROOTS):
+        for kind, type_name in enumerate(TYPES):
+            notes = chord_midi(Segment(0, 1, chord_name(root, kind), name, type_name, 1.0))
+            assert notes[0] % 12 == (8 + root) % 12 and notes == sorted(set(notes)) and notes[-1] < 72
         for mode in ("major", "minor"):
-            write(timeline([(0.0, 1.0, root, root, "major", 1.0)], key=f"{root} {mode}"), tmp_path / "x.mid")
+            key = key_name(root, mode)
+            write(timeline([(0.0, 1.0, name, name, "major", 1.0)], key=key), tmp_path / "x.mid")
             assert sounding(tmp_path / "x.mid")[0]
+            signatures |= {(key, m.key) for m in mido.MidiFile(tmp_path / "x.mid") if m.type == "key_signature"}
+    assert len(signatures) == 24 and {("F# minor", "F#m"), ("Eb minor", "Ebm"), ("Gb major", "Gb")} < signatures
+
+
+A_MAJOR = (
+    (0.0, 2.0, "A", "A", "major", 0.9),
+    (2.0, 4.0, "F#m", "Gb", "minor", 0.9),
+    (4.0, 6.0, "D", "D", "major", 0.9),
+    (6.0, 8.0, "C#m", "Db", "minor", 0.9),
+)
+
+
+def test_every_file_spells_for_the_key(tmp_path):
+    song = timeline(A_MAJOR, key="A major", roman=["I", "vi", "IV", "iii"])
+    for name in FORMATS:
+        write(song, tmp_path / f"x.{name}")
+    assert [line.split()[2] for line in (tmp_path / "x.lab").read_text().splitlines()] == [
+        "A:maj",
+        "F#:min",
+        "D:maj",
+        "C#:min",
+    ]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))
+    assert [(row["chord"], row["root"]) for row in rows] == [("A", "A"), ("F#m", "Gb"), ("D", "D"), ("C#m", "Db")]
+    segments = json.loads((tmp_path / "x.json").read_text())["segments"]
+    assert [(s["chord"], s["root"]) for s in segments] == [(row["chord"], row["root"]) for row in rows]
+    markers = [m.text for m in mido.MidiFile(tmp_path / "x.mid") if m.type == "marker"]
+    assert markers == ["A", "F#m", "D", "C#m"]
+    shown = files.figure(song)
+    assert " ".join(shown.layout.yaxis.categoryarray[::-1]) == "C G D A E B F# C# G# Eb Bb F"
+    assert {row for bar in shown.data for row in bar.y} == {"A", "F#", "D", "C#"}
+    assert all(name not in text(song) for name in ("Gb", "Db"))
 
 
 def test_plot_fetches_nothing_and_names_every_chord(song, tmp_path):

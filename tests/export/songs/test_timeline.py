@@ -10,8 +10,9 @@ import soundfile
 from tests.export.instruments import small_piano
 from triadbench.core.audio.io import AudioError
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import ROOTS
+from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.prediction import Scores
+from triadbench.core.models.spelling import in_key, read_chord
 from triadbench.core.render.progressions import plan_progression, render_progression, truth
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs import timeline
@@ -72,7 +73,7 @@ def recall(result, plan):
     starts = [s.start_s for s in result.segments]
     named = [result.segments[k].chord for k in np.searchsorted(starts, grid, "right") - 1]
     truth_chords = [symbols[k] for k in np.searchsorted(intervals[:, 0], grid, "right") - 1]
-    return np.mean([a == b for a, b in zip(named, truth_chords, strict=True)])
+    return np.mean([read_chord(a) == read_chord(b) for a, b in zip(named, truth_chords, strict=True)])
 
 
 def test_a_song_comes_back(predictor, song):
@@ -96,6 +97,22 @@ def test_what_a_timeline_promises(predictor, song):
         assert segment.chord == "N" or 0 < segment.confidence <= 1
     assert result.tempo_bpm and (60 < result.tempo_bpm < 200)
     assert result.as_dict()["segments"][0]["roman"] is None and result.settings["window_s"] == 0.5
+
+
+@pytest.mark.parametrize(("key", "relative", "named"), [("A major", "F# minor", "F#m"), ("Db major", "Bb minor", "Gb")])
+def test_a_song_is_spelled_for_its_key(predictor, key, relative, named):
+    plans = (plan_progression(seed, kind="major", pattern="held", bars=12, rest_probability=0) for seed in range(1000))
+    plan = next(
+        plan for plan in plans if plan.key == key and in_key(named, key) in {in_key(c.symbol, key) for c in plan.chords}
+    )
+    result = find_timeline(wav(render_progression(plan, small_piano())), predictor)
+    assert result.key in (key, relative) and recall(result, plan) >= 0.9
+    assert named in {segment.chord for segment in result.segments}
+    for segment in result.segments:
+        assert segment.chord == in_key(segment.chord, result.key)
+        parts = None if segment.root is None else (ROOTS.index(segment.root), TYPES.index(segment.type))
+        assert read_chord(segment.chord) == parts
+    assert {chord for entry in result.progressions for chord in entry["chords"]} <= {s.chord for s in result.segments}
 
 
 @pytest.mark.parametrize("gain", [0.003, 1.4])
