@@ -202,7 +202,7 @@ def joined_files(file: IO[bytes]) -> tuple[list[tuple[int, int]], str | None]:
 
 def _links(file: FilePart, size: int) -> tuple[list[tuple[int, int]], str | None]:
     """As `joined_files`, up to the first file of another kind."""
-    head = _read_at(file, 0, 20)
+    head = _read_at(file, 0, _KIND_BYTES)
     if head[:4] == b"OggS":
         return _ogg_links(file)
     starts = [0, *itertools.islice(_later_starts(file, head, size), _MOST_JOINED)]
@@ -257,6 +257,7 @@ def _later_starts(file: IO[bytes] | FilePart, head: bytes, size: int) -> Iterato
                 return
             if head[8:12] != b"AVIX":  # a long film goes on so
                 yield position
+        return
     if head[4:8] == b"ftyp":
         for _ in range(_MOST_BOXES):
             box = _read_at(file, min(position, size), 16)
@@ -270,8 +271,6 @@ def _later_starts(file: IO[bytes] | FilePart, head: bytes, size: int) -> Iterato
             if length < 8:  # 0: to the end of the file
                 return
             position += length
-        return
-    if head[:4] in _IFF:
         return
     first, own_kind, later = head[: _REPEATED.get(head[:4], 0)], _kind(head), 0
     if not (own_kind or first):
