@@ -96,7 +96,7 @@ def compare(intervals: np.ndarray, symbols: Sequence[str], timeline: Timeline) -
     for (start, end), symbol in zip(intervals, symbols, strict=True):
         grid = np.arange(start, end, _GRID_S)
         chord = read_chord(symbol)
-        kind = "no chord" if chord is None else TYPES[chord[1]]
+        kind = "no chord" if chord is None else TYPES[chord.quality]
         right, n = hits.get(kind, (0, 0))
         right += sum(chords[k] == chord for k in np.searchsorted(starts, grid, "right") - 1)
         hits[kind] = right, n + len(grid)

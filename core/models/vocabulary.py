@@ -1,9 +1,23 @@
 """The chord qualities that have names: one table, from which spelling, labels and templates follow. Needs no numpy."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _DEGREES = (0, 2, 4, -1, 1, 3, 5)
 """Fifths from a tonic up to each degree of its major scale."""
+
+
+class Chord(NamedTuple):
+    """A chord by numbers.
+
+    Attributes:
+        root: class index of `core.models.chords.ROOTS`. quality: index in `QUALITIES`.
+        bass: class index of the lowest note; None where it is the root.
+    """
+
+    root: int
+    quality: int
+    bass: int | None = None
 
 
 def degree_fifths(degree: str) -> int:
@@ -64,3 +78,34 @@ QUALITIES = (
     _quality("1", " (note)", "", "single note", "1", None),
 )
 """The first four are `core.models.chords.TYPES`, in their order."""
+
+N_CLASSES = 12 * len(QUALITIES) + 1
+"""Of a model that names them all: `root * len(QUALITIES) + quality`, and no chord as the last."""
+
+
+def nearest_quality(semitones: Iterable[int], base: int | None = None) -> int:
+    """The quality whose notes differ least from these, semitones above the root: a ninth becomes its seventh, a
+    seventh without its fifth stays one. Of several that differ as much, `base`, or else the first in the table."""
+    notes = {step % 12 for step in semitones}
+    differences = [len(notes.symmetric_difference(quality.semitones)) for quality in QUALITIES]
+    return min(range(len(QUALITIES)), key=lambda index: (differences[index], index != base, index))
+
+
+def equivalents(chord: Chord) -> list[Chord]:
+    """All chords of the same notes, without their bass: three augmented, four diminished sevenths, C6 and Am7.
+
+    The bass decides: where it is the root of one of them, as it is without a bass, that one is the only one.
+    """
+    notes = _notes(chord)
+    alike = [
+        other
+        for root in range(12)
+        for quality in range(len(QUALITIES))
+        if _notes(other := Chord(root, quality)) == notes
+    ]
+    lowest = chord.root if chord.bass is None else chord.bass
+    return [other for other in alike if other.root == lowest] or alike
+
+
+def _notes(chord: Chord) -> set[int]:
+    return {(chord.root + step) % 12 for step in QUALITIES[chord.quality].semitones}

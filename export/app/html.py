@@ -32,7 +32,7 @@ def notes(chord: str) -> list[tuple[str, int]]:
     parts = read_chord(chord)
     if parts is None:
         return []
-    lowest, steps = root_pitch_class(parts[0]), QUALITIES[parts[1]].semitones
+    lowest, steps = root_pitch_class(parts.root), QUALITIES[parts.quality].semitones
     return list(zip(note_names(chord), (lowest + step for step in steps), strict=True))
 
 
@@ -62,7 +62,7 @@ def keyboard(chord: str) -> Markup:
     words = "No chord"
     if (parts := read_chord(chord)) is not None:
         spoken_notes = [*map(spoken, names.values())]
-        words = f"{spoken_notes[0]} {QUALITIES[parts[1]].words}: {', '.join(spoken_notes)}"
+        words = f"{spoken_notes[0]} {QUALITIES[parts.quality].words}: {', '.join(spoken_notes)}"
     return render("keyboard", names=names, naturals=_NATURALS, words=words)
 
 

@@ -30,7 +30,11 @@ def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | N
     A key scores high if its profile correlates with the time that each note sounds, if the chords ((symbol, seconds)
     in order) are its own, and if its tonic triad sounds for long, first or last.
     """
-    timed_chords = [(*chord, seconds) for symbol, seconds in chords if (chord := read_chord(symbol)) and seconds > 0]
+    timed_chords = [
+        (chord.root, chord.quality, seconds)
+        for symbol, seconds in chords
+        if (chord := read_chord(symbol)) and seconds > 0
+    ]
     if not timed_chords:
         return None, None
     shares = np.zeros((len(ROOTS), len(TYPES)))  # of the time that chords sound

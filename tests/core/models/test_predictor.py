@@ -179,7 +179,7 @@ def joint_of(**shares):
     """Joint probabilities with these chords, by name ("C", "Am"), and the rest spread thin."""
     joint = np.full((12, 4), (1 - sum(shares.values())) / (48 - len(shares)), dtype=np.float32)
     for symbol, share in shares.items():
-        joint[read_chord(symbol)] = share
+        joint[read_chord(symbol)[:2]] = share
     return joint
 
 

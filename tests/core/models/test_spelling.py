@@ -1,6 +1,7 @@
 """Keys, chords, notes and numerals are written as in any harmony book, in all 24 keys."""
 
 import itertools
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from triadbench.core.models.chords import ROOTS, root_index, root_pitch_class
 from triadbench.core.models.spelling import (
     MODES,
+    UNKNOWN,
     chord_name,
     chord_root,
     chord_words,
@@ -18,6 +20,7 @@ from triadbench.core.models.spelling import (
     note_names,
     printed,
     read_chord,
+    read_harte,
     roman_numeral,
     root_names,
     spoken,
@@ -73,7 +76,7 @@ def test_the_24_keys():
 @pytest.mark.parametrize("key", DIATONIC)
 def test_the_chords_of_a_key_and_their_numerals(key):
     chords = DIATONIC[key].split()
-    assert [chord_name(*read_chord(chord), key) for chord in chords] == chords
+    assert [in_key(chord, key) for chord in chords] == chords
     assert [roman_numeral(chord, key) for chord in chords] == NUMERALS[key.split()[1]].split()
 
 
@@ -81,7 +84,7 @@ def test_the_chords_of_a_key_and_their_numerals(key):
 def test_no_chord_is_lost_and_no_root_has_a_double_accidental(key):
     for root, quality in ALL:
         name = chord_name(root, quality, key)
-        assert read_chord(name) == (root, quality)
+        assert read_chord(name) == (root, quality, None)
         assert len(chord_root(name)) <= 2 and pitch_class(chord_root(name)) == root_pitch_class(root)
 
 
@@ -227,13 +230,102 @@ def test_mir_eval_reads_the_labels(root):
     assert harte("N") == chord.NO_CHORD
 
 
+BASSES = list(itertools.product(range(12), range(len(QUALITIES)), [None, *range(12)]))
+
+
+@pytest.mark.parametrize("key", [None, "A major", "G# minor", "Gb major"])
+def test_names_and_labels_of_chords_with_a_bass_are_read_back(key):
+    for root, quality, bass in BASSES:
+        name = chord_name(root, quality, key, bass)
+        chord = (root, quality, None if bass == root else bass)
+        assert read_chord(name) == read_harte(harte(name)) == chord
+        assert in_key(name, key) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "numeral"),
+    [
+        ("C/E", "C:maj/3", "I/3"),
+        ("C/G", "C:maj/5", "I/5"),
+        ("Am7/G", "A:min7/b7", "vi7/b7"),
+        ("G7/B", "G:7/3", "V7/3"),
+        ("F#dim7/A", "F#:dim7/b3", "#iv°7/b3"),
+        ("F#dim7/Eb", "F#:dim7/bb7", "#iv°7/bb7"),
+        ("C/D", "C:maj/2", "I/2"),
+        ("F/B", "F:maj/#4", "IV/#4"),
+        ("Fm/Ab", "F:min/b3", "iv/b3"),
+        ("E7/G#", "E:7/3", "III7/3"),
+        ("Cdim7/A", "C:dim7/bb7", "i°7/bb7"),
+    ],
+)
+def test_basses_by_hand(name, label, numeral):
+    chord = read_harte(label)
+    assert chord == read_chord(name) and chord_name(chord.root, chord.quality, "C major", chord.bass) == name
+    assert harte(name) == label and roman_numeral(name, "C major") == numeral
+    assert chord_words("Fm/Ab") == "F minor over A♭" and printed("Fm/Ab") == "Fm/A♭"
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("C", "C"),
+        ("F#/5", "F#/C#"),
+        ("A:9", "A7"),
+        ("A:13", "A7"),
+        ("A:min11", "Am7"),
+        ("A:maj9", "Amaj7"),
+        ("A:7(#9)", "A7"),
+        ("A:7(*5)", "A7"),
+        ("A:7(b13)/b7", "A7/G"),
+        ("A:min(9)", "Am"),
+        ("A:maj(9)", "Aadd9"),
+        ("A:maj(*3)", "A5"),
+        ("A:(1,5)", "A5"),
+        ("A:(3,5)", "A"),
+        ("A:(1,3)", "A"),
+        ("A:(b3,b7)", "Am7"),
+        ("A:sus4(b7)", "Asus4"),
+        ("A:7sus4", "Asus4"),
+        ("A:9sus4", "Asus4"),
+        ("A:aug7", "Aaug"),
+        ("A:maj6(9)", "A6"),
+        ("A:1", "A (note)"),
+        ("N", None),
+    ],
+)
+def test_labels_that_other_sets_use(label, name):
+    assert read_harte(label) == (name and read_chord(name))
+
+
+def test_reductions_are_those_of_mirex():
+    chord = pytest.importorskip("mir_eval").chord
+    for shorthand, (base, degrees) in chord.EXTENDED_QUALITY_REDUX.items():
+        label = f"{base}({','.join(degrees)})" if shorthand == "minmaj7" else base
+        assert read_harte(f"C:{shorthand}") == read_harte(f"C:{label}")
+    for root, quality, bass in BASSES[::7]:
+        label = harte(chord_name(root, quality, None, bass))
+        read_root, _, lowest = chord.encode(label)
+        assert (read_root, (read_root + lowest) % 12) == (
+            root_pitch_class(root),
+            root_pitch_class(root if bass is None else bass),
+        )
+
+
+@pytest.mark.parametrize(
+    "label", [UNKNOWN, "", "H:maj", "C:foo", "C:maj(", "C:maj(x)", "C:", "C:maj/H", "C:maj/0", "c", "n"]
+)
+def test_what_is_no_label_is_an_error(label):
+    with pytest.raises(ValueError, match=f"label {re.escape(repr(label))}: expected one in Harte's syntax"):
+        read_harte(label)
+
+
 def test_names_of_roots():
     assert root_names(ROOTS.index("Gb")) == ["F#", "Gb"] and root_names(ROOTS.index("C")) == ["C"]
     assert chord_root("F#m7") == "F#" and chord_root("N") is None
 
 
 def test_any_spelling_is_read():
-    assert read_chord("F#m") == read_chord("Gbm") == (ROOTS.index("Gb"), 1)
+    assert read_chord("F#m") == read_chord("Gbm") == (ROOTS.index("Gb"), 1, None)
     assert read_chord("E#dim") == read_chord("Fdim") and read_chord("Cb") == read_chord("B") and read_chord("N") is None
     assert in_key("Gbm", "A major") == "F#m" and in_key("C#", "F minor") == "Db" and in_key("N", "F minor") == "N"
 

@@ -2,8 +2,15 @@
 
 import pytest
 
-from triadbench.core.models.chords import TYPE_INTERVALS, TYPES
-from triadbench.core.models.vocabulary import QUALITIES, degree_fifths
+from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES
+from triadbench.core.models.vocabulary import (
+    N_CLASSES,
+    QUALITIES,
+    Chord,
+    degree_fifths,
+    equivalents,
+    nearest_quality,
+)
 
 BY_HARTE = {quality.harte: quality for quality in QUALITIES}
 MIREX_TRIADS = ("maj", "min", "dim", "aug")
@@ -71,3 +78,49 @@ def test_mir_eval_reads_the_same_notes_and_reduces_to_the_same_triad(quality):
     assert root == 0 and set(bitmap.nonzero()[0]) == set(quality.semitones)
     alike = [chord.triads([f"C:{quality.harte}"], [f"C:{triad}"])[0] == 1 for triad in MIREX_TRIADS]
     assert alike == [quality.triad == k for k in range(4)]
+
+
+def test_there_are_205_classes():
+    assert N_CLASSES == 205
+
+
+@pytest.mark.parametrize("quality", range(len(QUALITIES)))
+def test_a_quality_is_its_own_nearest(quality):
+    assert nearest_quality(QUALITIES[quality].semitones) == quality
+
+
+@pytest.mark.parametrize(
+    ("notes", "base", "nearest"),
+    [
+        ((0, 4), None, "maj"),
+        ((0, 3), None, "min"),
+        ((0, 4, 10), None, "7"),
+        ((0, 3, 10), None, "min7"),
+        ((0, 4, 7, 10, 14), None, "7"),
+        ((0, 5, 7, 10), None, "sus4"),
+        ((0, 2, 5, 7, 10), None, "sus2"),
+        ((0, 2, 5, 7, 10), "sus4", "sus4"),
+        ((0, 4, 8, 10), "7", "aug"),
+        ((0, 10), None, "1"),
+    ],
+)
+def test_other_chords_become_the_nearest(notes, base, nearest):
+    index = None if base is None else [quality.harte for quality in QUALITIES].index(base)
+    assert QUALITIES[nearest_quality(notes, index)].harte == nearest
+
+
+def alike(root, harte, bass=None):
+    index = [quality.harte for quality in QUALITIES].index(harte)
+    chord = Chord(ROOTS.index(root), index, None if bass is None else ROOTS.index(bass))
+    return {(ROOTS[other.root], QUALITIES[other.quality].harte) for other in equivalents(chord)}
+
+
+def test_the_bass_decides_between_chords_of_the_same_notes():
+    assert alike("C", "aug") == {("C", "aug")} and alike("C", "aug", "E") == {("E", "aug")}
+    assert alike("C", "dim7", "Gb") == {("Gb", "dim7")}
+    assert alike("C", "maj6") == {("C", "maj6")} and alike("C", "maj6", "A") == {("A", "min7")}
+    assert alike("C", "maj6", "E") == alike("A", "min7", "G") == {("C", "maj6"), ("A", "min7")}
+    assert alike("C", "min6", "Eb") == {("C", "min6"), ("A", "hdim7")}
+    assert alike("C", "sus2", "D") == {("C", "sus2"), ("G", "sus4")}
+    assert alike("C", "maj", "E") == {("C", "maj")}
+    assert len(alike("C", "aug", "D")) == 3 and len(alike("C", "dim7", "D")) == 4

@@ -110,7 +110,7 @@ def test_a_song_is_spelled_for_its_key(predictor, key, relative, named):
     assert named in {segment.chord for segment in result.segments}
     for segment in result.segments:
         assert segment.chord == in_key(segment.chord, result.key)
-        parts = None if segment.root is None else (ROOTS.index(segment.root), TYPES.index(segment.type))
+        parts = None if segment.root is None else (ROOTS.index(segment.root), TYPES.index(segment.type), None)
         assert read_chord(segment.chord) == parts
     assert {chord for entry in result.progressions for chord in entry["chords"]} <= {s.chord for s in result.segments}
 
