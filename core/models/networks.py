@@ -6,12 +6,18 @@ all transpositions alike; what it learns of one root it knows of all twelve.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from triadbench.core.models.chords import ROOTS, TYPES, root_pitch_class
+from triadbench.core.models.targets import N_QUALITIES, NO_TRIAD, REDUCTION
+from triadbench.core.models.vocabulary import QUALITIES
 from triadbench.kernels.spec import CHORD, ORIGINAL, MelSpec
+
+TRIAD_WEIGHT, BASS_WEIGHT, NOTES_WEIGHT = 0.5, 0.3, 0.1
+"""Weights of the loss's terms beside the chord's own."""
 
 
 class OriginalNet(nn.Module):
@@ -66,6 +72,19 @@ class PitchAxis(nn.Module):
         return torch.matmul(self.matrix, log_mel)
 
 
+class Heads(NamedTuple):
+    """What our network computes.
+
+    Attributes:
+        chords: logits (batch, 205) of the classes of `core.models.targets`. bass: logits (batch, 12) of the lowest note's
+            pitch class, in root order. notes: a logit (batch, 12) for each pitch class that sounds; a target of training.
+    """
+
+    chords: Tensor
+    bass: Tensor
+    notes: Tensor
+
+
 class ChordNet(nn.Module):
     """Our network: log mel spectrogram in, type and root of the chord out.
 
@@ -101,15 +120,15 @@ class ChordNet(nn.Module):
         self.mix1, self.mix2 = (_conv2d(2 * width, 2 * width, kernel=(3, 3), padding=(1, 1)) for _ in range(2))
         self.attention = nn.Conv1d(2 * width, 1, kernel_size=3, padding=1)
         self.around = nn.Sequential(*_conv1d(4 * width, hidden, 25, 12), *_conv1d(hidden, hidden, 13, 6))
-        self.circle = nn.Sequential(
-            *_conv1d(2 * hidden, hidden, 12), nn.Dropout(dropout), nn.Conv1d(hidden, len(TYPES), kernel_size=1)
-        )
+        self.circle = nn.Sequential(*_conv1d(2 * hidden, hidden, 12), nn.Dropout(dropout))
+        self.at_root = nn.Conv1d(hidden, N_QUALITIES + 2, kernel_size=1)
+        self.no_chord = nn.Linear(2 * hidden, 1)
         # The pitch axis starts at LOW_MIDI; this is where each root of the label order lies on the folded circle.
         order = [(root_pitch_class(root) - self.LOW_MIDI) % 12 for root in range(len(ROOTS))]
         self.register_buffer("root_order", torch.tensor(order), persistent=False)
 
-    def joint(self, log_mel: Tensor) -> Tensor:
-        """Logits (batch, 12 roots, 4 types) of every chord, from a log mel spectrogram (batch, n_mels, n_frames)."""
+    def heads(self, log_mel: Tensor) -> Heads:
+        """Logits of chords, bass and notes, from a log mel spectrogram (batch, n_mels, n_frames)."""
         loudest = log_mel.amax(dim=(1, 2), keepdim=True)
         x = (log_mel - loudest).clamp(min=-self.RANGE_NATS) * (2 / self.RANGE_NATS) + 1
         x = self.stem(self.pitch_axis(x).unsqueeze(1))
@@ -124,7 +143,16 @@ class ChordNet(nn.Module):
         x = x.reshape(x.shape[0], x.shape[1], self.OCTAVES, 12)  # -1 fails for an empty batch
         x = torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
         x = self.circle(torch.cat([x, x[..., :11]], dim=-1))
-        return x.index_select(-1, self.root_order).transpose(1, 2)
+        at_root = self.at_root(x).index_select(-1, self.root_order).transpose(1, 2)
+        no_chord = self.no_chord(torch.cat([x.amax(dim=-1), x.mean(dim=-1)], dim=1))
+        chords, bass, notes = at_root.split([N_QUALITIES, 1, 1], dim=2)
+        return Heads(torch.cat([chords.flatten(1), no_chord], dim=1), bass.squeeze(2), notes.squeeze(2))
+
+    def joint(self, log_mel: Tensor) -> Tensor:
+        """Logits (batch, 12 roots, 4 types) of the triads; a chord without one, and no chord, favours none of them."""
+        triads = triad_log_probabilities(self.heads(log_mel).chords)
+        spread = triads[:, NO_TRIAD:] - math.log(NO_TRIAD)
+        return torch.logaddexp(triads[:, :NO_TRIAD], spread).reshape(-1, len(ROOTS), len(TYPES))
 
     def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of type (batch, 4) and root (batch, 12); their softmax are the probabilities."""
@@ -140,18 +168,37 @@ def _conv1d(n_in: int, n_out: int, kernel: int, padding: int = 0) -> tuple[nn.Mo
     return nn.Conv1d(n_in, n_out, kernel, padding=padding), nn.BatchNorm1d(n_out), nn.ReLU()
 
 
-def chord_loss(joint: Tensor, types: Tensor, roots: Tensor, root_defined: Tensor) -> Tensor:
-    """Negative log likelihood of the true chords (batch,), averaged, from joint logits (batch, 12, 4).
+def triad_log_probabilities(chords: Tensor) -> Tensor:
+    """Log probabilities (batch, 49) of the 48 triads and of none, from logits (batch, 205) of the chords."""
+    triad = chords[:, :-1].reshape(-1, len(ROOTS), N_QUALITIES)
+    members = [[k for k, quality in enumerate(QUALITIES) if quality.triad == t] for t in (*range(len(TYPES)), None)]
+    *types, rest = (triad[:, :, columns].logsumexp(2) for columns in members)
+    none = torch.logaddexp(rest.logsumexp(1), chords[:, -1])
+    summed = torch.cat([torch.stack(types, dim=2).flatten(1), none.unsqueeze(1)], dim=1)
+    return summed - chords.logsumexp(dim=1, keepdim=True)
 
-    Where the root is undefined (an inverted augmented triad), any of the three roots that spell the same notes is
-    true: their probabilities are summed.
+
+def chord_loss(heads: Heads, allowed: Tensor, bass: Tensor, notes: Tensor) -> Tensor:
+    """The loss (batch,) of every clip: negative log likelihoods of chord, triad, bass and notes, weighted.
+
+    Chords of the same notes may all be right (`core.models.targets.allowed_classes`): their probabilities are summed,
+    and so are those of their triads. The triads' own term keeps a plain triad as sure as among triads alone.
+
+    Args:
+        allowed: classes that are right, bool (batch, 205).
+        bass: index of the lowest note in root order (batch,), or -1. notes: those that sound, float (batch, 12) in root
+            order; NaN where they are not known.
     """
-    log_p = torch.log_softmax(joint.flatten(1), dim=1).reshape(joint.shape)
-    rows = torch.arange(len(types), device=joint.device)
-    exact = log_p[rows, roots, types]
-    # Roots in label order rise by semitones, so the roots of the same augmented triad lie four classes apart.
-    same_notes = torch.stack([log_p[rows, (roots + 4 * k) % 12, types] for k in range(3)])
-    return -torch.where(root_defined, exact, torch.logsumexp(same_notes, dim=0)).mean()
+    log_p = torch.log_softmax(heads.chords, dim=1)
+    chord = log_p.masked_fill(~allowed, -torch.inf).logsumexp(dim=1)
+    reduction = torch.from_numpy(REDUCTION).to(allowed.device).expand(len(allowed), -1)
+    triads = torch.zeros(len(allowed), NO_TRIAD + 1, device=allowed.device).scatter_add_(1, reduction, allowed.float())
+    triad = triad_log_probabilities(heads.chords).masked_fill(triads == 0, -torch.inf).logsumexp(dim=1)
+    lowest = nn.functional.cross_entropy(heads.bass, bass.clamp(min=0), reduction="none") * (bass >= 0)
+    known = ~notes.isnan()
+    each = nn.functional.binary_cross_entropy_with_logits(heads.notes, notes.nan_to_num(), reduction="none")
+    sounding = (each * known).mean(dim=1)
+    return -chord - TRIAD_WEIGHT * triad + BASS_WEIGHT * lowest + NOTES_WEIGHT * sounding
 
 
 def original_loss(probabilities: Tensor, labels: Tensor) -> Tensor:

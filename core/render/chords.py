@@ -197,8 +197,12 @@ class Renderer:
         # The hands belong to the recording, and all its variants share them; the rest belongs to the clip.
         hands = np.random.default_rng([self.seed, 1, planned.recording])
         rng = np.random.default_rng([self.seed, 2, planned.index])
-        waveform = self._play(bank, planned.name, hands, rng)
-        if rng.random() < style.amp_probability:
+        return self.record(self._play(bank, planned.name, hands, rng), rng, style.amp_probability)
+
+    def record(self, waveform: np.ndarray, rng: np.random.Generator, amp_probability: float) -> np.ndarray:
+        """What was played (64000,), as amplifier, room, microphone, noise and level of the style make it, in [-1, 1]."""
+        style = self.style
+        if rng.random() < amp_probability:
             waveform = amplify(waveform, SAMPLE_RATE, random_settings(rng))
         waveform = self._record(waveform, rng)
         if rng.random() < style.noise_probability:
@@ -224,7 +228,20 @@ class Renderer:
             notes = [note + shift for note in notes]
             if notes[0] < bank.low or notes[-1] > bank.high:
                 notes = chord_notes(name.root, name.type, name.octave, "root", hands)  # `plan` saw to it that this fits
-        out = np.zeros(CLIP_SAMPLES, dtype=np.float32)
+        return self.strike(bank, notes, _VOLUME_VELOCITY[name.volume], hands, rng)[0]
+
+    def strike(
+        self,
+        bank: NoteBank,
+        notes: Sequence[int],
+        velocity: float,
+        hands: np.random.Generator,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, float, float]:
+        """Notes played together once, as the style says: float32 (64000,), and when they begin and are released, in
+        seconds. `velocity` is MIDI's, varied by the hands; `rng` draws what belongs to the clip and not to the hands.
+        """
+        style, out = self.style, np.zeros(CLIP_SAMPLES, dtype=np.float32)
         start = rng.uniform(*style.onset_ms) * SAMPLE_RATE / 1000
         if rng.random() < style.late_probability:
             start = -rng.uniform(*style.late_ms) * SAMPLE_RATE / 1000
@@ -236,13 +253,13 @@ class Renderer:
         hold = hands.uniform(*style.hold_s) * SAMPLE_RATE
         decay = np.exp(-1 / (hands.uniform(0.02, 0.12) * SAMPLE_RATE))
         tuning = hands.uniform(*style.tuning_cents)
-        velocity = _VOLUME_VELOCITY[name.volume] + hands.uniform(-17, 17)
+        velocity = velocity + hands.uniform(-17, 17)
         for note, delay in zip(notes, delays, strict=True):
             layer, gain = bank.stroke(note, np.clip(velocity + hands.normal(0, 7), 5, 127))
             step = 2 ** ((tuning + hands.normal(0, style.note_cents)) / 1200)
             sound = bank.notes[note - bank.first, layer]
             mix_note(out, sound, gain, start + delay * SAMPLE_RATE / 1000, step, start + hold, decay)
-        return out
+        return out, start / SAMPLE_RATE, (start + hold) / SAMPLE_RATE
 
     def _record(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         draw, pick, room = rng.random(), int(rng.integers(_FILTERS)), self.style.room_probability
