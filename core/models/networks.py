@@ -76,8 +76,9 @@ class Heads(NamedTuple):
     """What our network computes.
 
     Attributes:
-        chords: logits (batch, 205) of the classes of `core.models.targets`. bass: logits (batch, 12) of the lowest note's
-            pitch class, in root order. notes: a logit (batch, 12) for each pitch class that sounds; a target of training.
+        chords: logits (batch, 205) of the classes of `core.models.targets`.
+        bass: logits (batch, 12) of the lowest note's pitch class, in root order.
+        notes: a logit (batch, 12) for each pitch class that sounds; needed in training alone.
     """
 
     chords: Tensor

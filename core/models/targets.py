@@ -1,7 +1,7 @@
 """The classes of our network, and what it is trained to answer for them.
 
-Class `root * 17 + quality` is a chord, with the root in label order (`core.models.chords.ROOTS`) and the quality a row of
-`core.models.vocabulary.QUALITIES`; the last class is N, no chord. `REDUCTION` says which triad a class has.
+Class `root * 17 + quality` is a chord, with the root in label order (`core.models.chords.ROOTS`) and the quality a row
+of `core.models.vocabulary.QUALITIES`; the last class is N, no chord. `REDUCTION` says which triad a class has.
 """
 
 import numpy as np

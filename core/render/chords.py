@@ -200,7 +200,7 @@ class Renderer:
         return self.record(self._play(bank, planned.name, hands, rng), rng, style.amp_probability)
 
     def record(self, waveform: np.ndarray, rng: np.random.Generator, amp_probability: float) -> np.ndarray:
-        """What was played (64000,), as amplifier, room, microphone, noise and level of the style make it, in [-1, 1]."""
+        """What was played (64000,) as the style's amplifier, room, noise and level make it, in [-1, 1]."""
         style = self.style
         if rng.random() < amp_probability:
             waveform = amplify(waveform, SAMPLE_RATE, random_settings(rng))
@@ -212,7 +212,7 @@ class Renderer:
         return waveform * np.float32(level / peak) if peak > 0 else waveform
 
     def _play(self, bank: NoteBank, name: ClipName, hands: np.random.Generator, rng: np.random.Generator) -> np.ndarray:
-        style, voicing = self.style, name.voicing
+        voicing = name.voicing
         assert name.octave is not None and name.volume is not None  # every planned clip states both
         if voicing == "doubled" and bank.family in ("guitar", "plucked") and hands.random() < 0.7:
             voicing = "guitar"
