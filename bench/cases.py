@@ -91,7 +91,8 @@ def torchaudio_mel(spec: MelSpec) -> torch.nn.Module:
 
 def make_networks() -> list[Network]:
     """The original type network and ours, with seeded random weights: a weight's value does not change its cost."""
-    from triadbench.core.models.networks import ChordNet, OriginalNet, chord_loss, original_loss
+    from triadbench.core.models.networks import ChordNet, Heads, OriginalNet, chord_loss, original_loss
+    from triadbench.core.models.targets import N_CLASSES, N_QUALITIES
     from triadbench.kernels import CHORD, ORIGINAL, MelSpectrogram
 
     original_mel, chord_mel = MelSpectrogram.from_spec(ORIGINAL), MelSpectrogram.from_spec(CHORD, log=True)
@@ -106,11 +107,12 @@ def make_networks() -> list[Network]:
     def type_loss(answer: torch.Tensor, types: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
         return original_loss(answer, types)
 
-    def joint_loss(joint: torch.Tensor, types: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
-        return chord_loss(joint, types, roots, torch.ones_like(types, dtype=torch.bool))
+    def heads_loss(heads: Heads, types: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
+        allowed = torch.nn.functional.one_hot(roots * N_QUALITIES + types, N_CLASSES).bool()
+        return chord_loss(heads, allowed, roots, torch.zeros_like(heads.notes))
 
     rates = {recipe: defaults.learning_rate for recipe, defaults in RECIPE_DEFAULTS.items()}
     return [
         Network("OriginalNet", "ORIGINAL", original, original_front_end, original, type_loss, rates["original"]),
-        Network("ChordNet", "CHORD", chord, chord_mel, chord.joint, joint_loss, rates["ours"]),
+        Network("ChordNet", "CHORD", chord, chord_mel, chord.heads, heads_loss, rates["ours"]),
     ]

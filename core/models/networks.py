@@ -180,7 +180,7 @@ def triad_log_probabilities(chords: Tensor) -> Tensor:
 
 
 def chord_loss(heads: Heads, allowed: Tensor, bass: Tensor, notes: Tensor) -> Tensor:
-    """The loss (batch,) of every clip: negative log likelihoods of chord, triad, bass and notes, weighted.
+    """The clips' mean loss: negative log likelihoods of chord, triad, bass and notes, weighted.
 
     Chords of the same notes may all be right (`core.models.targets.allowed_classes`): their probabilities are summed,
     and so are those of their triads. The triads' own term keeps a plain triad as sure as among triads alone.
@@ -199,7 +199,7 @@ def chord_loss(heads: Heads, allowed: Tensor, bass: Tensor, notes: Tensor) -> Te
     known = ~notes.isnan()
     each = nn.functional.binary_cross_entropy_with_logits(heads.notes, notes.nan_to_num(), reduction="none")
     sounding = (each * known).mean(dim=1)
-    return -chord - TRIAD_WEIGHT * triad + BASS_WEIGHT * lowest + NOTES_WEIGHT * sounding
+    return (BASS_WEIGHT * lowest + NOTES_WEIGHT * sounding - chord - TRIAD_WEIGHT * triad).mean()
 
 
 def original_loss(probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ of `core.models.vocabulary.QUALITIES`; the last class is N, no chord. `REDUCTION
 
 import numpy as np
 
-from triadbench.core.models.chords import ROOTS, TYPES, root_index, root_pitch_class
+from triadbench.core.models.chords import ROOTS, TYPES, ClipName, root_index, root_pitch_class
 from triadbench.core.models.vocabulary import QUALITIES, degree_fifths
 
 N_QUALITIES = len(QUALITIES)
@@ -63,3 +63,20 @@ def allowed_classes(label: str) -> np.ndarray:
     if index == NO_CHORD_CLASS or bass == root_pitch_class(index // N_QUALITIES):
         return np.arange(N_CLASSES) == index
     return SAME_NOTES[index]
+
+
+def label_of(name: ClipName) -> str:
+    """Label of a clip of the data set by its file name: a triad, and its bass where the voicing tells."""
+    quality = QUALITIES[name.type]
+    degree = {"inv1": quality.degrees[1], "inv2": quality.degrees[2]}.get(name.voicing)
+    return f"{ROOTS[name.root]}:{quality.harte}" + (f"/{degree}" if degree else "")
+
+
+def sounding(label: str) -> np.ndarray:
+    """Pitch classes that sound in root order, float32 (12,): 1 or 0; none of them without a chord."""
+    index, _ = parse_label(label)
+    notes = np.zeros(len(ROOTS), dtype=np.float32)
+    if index != NO_CHORD_CLASS:
+        root, quality = divmod(index, N_QUALITIES)
+        notes[[(root + step) % 12 for step in QUALITIES[quality].semitones]] = 1
+    return notes

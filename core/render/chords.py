@@ -237,9 +237,11 @@ class Renderer:
         velocity: float,
         hands: np.random.Generator,
         rng: np.random.Generator,
+        uneven_db: float = 0.0,
     ) -> tuple[np.ndarray, float, float]:
         """Notes played together once, as the style says: float32 (64000,), and when they begin and are released, in
         seconds. `velocity` is MIDI's, varied by the hands; `rng` draws what belongs to the clip and not to the hands.
+        `uneven_db` is the standard deviation of the notes' levels beside that.
         """
         style, out = self.style, np.zeros(CLIP_SAMPLES, dtype=np.float32)
         start = rng.uniform(*style.onset_ms) * SAMPLE_RATE / 1000
@@ -257,6 +259,8 @@ class Renderer:
         for note, delay in zip(notes, delays, strict=True):
             layer, gain = bank.stroke(note, np.clip(velocity + hands.normal(0, 7), 5, 127))
             step = 2 ** ((tuning + hands.normal(0, style.note_cents)) / 1200)
+            if uneven_db:
+                gain = gain * 10 ** (min(hands.normal(0, uneven_db), 2 * uneven_db) / 20)
             sound = bank.notes[note - bank.first, layer]
             mix_note(out, sound, gain, start + delay * SAMPLE_RATE / 1000, step, start + hold, decay)
         return out, start / SAMPLE_RATE, (start + hold) / SAMPLE_RATE

@@ -150,7 +150,10 @@ class MixtureRenderer:
         if planned.kind == "negative":
             return RenderedSound(self._renderer.record(self._negative(rng), rng, 0.0), 0.0, CLIP_SECONDS)
         velocity = float(rng.choice((45, 80, 115)))
-        waveform, start, end = self._renderer.strike(self.banks[planned.bank], planned.notes, velocity, rng, rng)
+        bank = self.banks[planned.bank]
+        # A strum catches some strings more than others; keys are more even.
+        uneven_db = rng.uniform(0, 6 if bank.family in _STRINGED else 3)
+        waveform, start, end = self._renderer.strike(bank, planned.notes, velocity, rng, rng, uneven_db)
         waveform = self._beside(waveform, rng)
         amp = 0.5 if planned.kind == "fifth" else 0.1 if planned.kind == "guitar" else 0.06
         return RenderedSound(self._renderer.record(waveform, rng, amp), max(start, 0.0), min(end, CLIP_SECONDS))
@@ -193,4 +196,4 @@ class MixtureRenderer:
         return out
 
 
-_NEGATIVES = np.array((0.22, 0.18, 0.12, 0.12, 0.12, 0.06, 0.12, 0.06))
+_NEGATIVES = np.array((0.2, 0.16, 0.1, 0.2, 0.12, 0.06, 0.1, 0.06))

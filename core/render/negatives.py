@@ -106,9 +106,11 @@ def hum(rng: np.random.Generator, samples: int) -> np.ndarray:
     t = np.arange(samples) / SAMPLE_RATE
     first = rng.choice((50.0, 60.0)) * rng.uniform(0.99, 1.01)
     out = rng.standard_normal(samples) * 10 ** rng.uniform(-4, -0.7)
+    fall, odd = rng.uniform(0, 1.5), rng.uniform(0.2, 1)
     for k in range(1, 25):
-        if rng.random() < (0.9 if k % 2 == 1 or k == 2 else 0.5):
-            out += rng.uniform(0, 1) / k ** rng.uniform(0, 1.5) * np.sin(2 * np.pi * (first * k * t + rng.random()))
+        if rng.random() < (0.8 if k % 2 == 1 or k == 2 else odd):
+            phase = 2 * np.pi * (first * k * t + rng.random())
+            out += rng.uniform(0, 1) / k**fall * np.sin(phase)
     return _scaled(out)
 
 

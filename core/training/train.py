@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ from triadbench.core.extras import importable
 from triadbench.core.files import atomic_path
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
-from triadbench.core.models.networks import ChordNet, chord_loss
+from triadbench.core.models.chords import TYPES, root_index
+from triadbench.core.models.networks import ChordNet, chord_loss, triad_log_probabilities
+from triadbench.core.models.targets import (
+    NO_TRIAD,
+    REDUCTION,
+    allowed_classes,
+    label_of,
+    parse_label,
+    sounding,
+)
 from triadbench.core.training.batches import features_of, in_batches
 from triadbench.core.training.epoch import OriginalRun
 from triadbench.core.training.settings import (
@@ -35,8 +44,8 @@ from triadbench.core.training.settings import (
 LAST, BEST, FINAL, HISTORY = "last.safetensors", "best.safetensors", "final.safetensors", "history.json"
 _TEST_BATCH = 128
 _REPORT_EVERY = 10  # steps
-Labels = tuple[Tensor, Tensor, Tensor]
-"""Types, roots, and whether the root is defined, of some clips."""
+Targets = tuple[Tensor, Tensor, Tensor]
+"""Of some clips: classes that are right, bass and notes, as `core.models.networks.chord_loss` takes them."""
 
 
 class ChordRun:
@@ -59,8 +68,8 @@ class ChordRun:
         if device.type == "cpu":  # the same sums in another order: convolutions take half the time
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.optimizer: torch.optim.Optimizer = make_optimizer(model, config.learning_rate)
-        types, roots = map(torch.from_numpy, dataset.labels())
-        self.labels = types, roots, torch.tensor([clip.name.root_is_defined for clip in dataset.clips])
+        labels = [label_of(clip.name) for clip in dataset.clips]
+        self.targets = targets_of(labels)
 
     def _features_of(self, dataset: Dataset, report: Report) -> np.ndarray:
         recipe, cache = RECIPES[self.config.recipe], Path(self.config.out) / "cache"
@@ -100,7 +109,7 @@ class ChordRun:
         return loss.detach()
 
     def _training_loss(self, rows: np.ndarray, augmentation: tuple[Tensor, Tensor]) -> Tensor:
-        return chord_loss(self.model.joint(augment(self._inputs(rows), *augmentation)), *self._labels_of(rows))
+        return chord_loss(self.model.heads(augment(self._inputs(rows), *augmentation)), *self._targets_of(rows))
 
     def _update(self) -> None:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -109,9 +118,9 @@ class ChordRun:
     def _inputs(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(self.features[rows], dtype=np.float32)).to(self.device)
 
-    def _labels_of(self, rows: np.ndarray) -> Labels:
-        types, roots, defined = (labels[torch.from_numpy(rows)].to(self.device) for labels in self.labels)
-        return types, roots, defined
+    def _targets_of(self, rows: np.ndarray) -> Targets:
+        allowed, bass, notes = (target[torch.from_numpy(rows)].to(self.device) for target in self.targets)
+        return allowed, bass, notes
 
     def test(self) -> dict[str, float]:
         """Loss and accuracies on clips that training does not see."""
@@ -124,9 +133,9 @@ class ChordRun:
         self.model.eval()
         totals = np.zeros(3)
         for batch in in_batches(rows, _TEST_BATCH):
-            joint, labels = self.model.joint(self._inputs(batch)), self._labels_of(batch)
-            hits = [float(right.sum()) for right in right_answers(joint, *labels)]
-            totals += [float(chord_loss(joint, *labels)) * len(batch), *hits]
+            heads, targets = self.model.heads(self._inputs(batch)), self._targets_of(batch)
+            hits = [float(right.sum()) for right in right_answers(heads.chords, targets[0])]
+            totals += [float(chord_loss(heads, *targets)) * len(batch), *hits]
         return totals.tolist()
 
 
@@ -147,10 +156,26 @@ def schedule(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warm) / (1 - warm)))
 
 
-def right_answers(joint: Tensor, types: Tensor, roots: Tensor, defined: Tensor) -> tuple[Tensor, Tensor]:
-    """(types, roots) that are right in logits `joint` (batch, types, roots); where a root is undefined, any is."""
-    right_types = torch.logsumexp(joint, dim=1).argmax(1) == types
-    return right_types, (torch.logsumexp(joint, dim=2).argmax(1) == roots) | ~defined
+def targets_of(labels: Sequence[str]) -> Targets:
+    """What `chord_loss` needs to know of labels in Harte's syntax: bool (n, 205), int (n,), float (n, 12)."""
+    rows = {label: k for k, label in enumerate(dict.fromkeys(labels))}
+    distinct = [(allowed_classes(label), parse_label(label)[1], sounding(label)) for label in rows]
+    allowed, basses, notes = zip(*distinct, strict=True)
+    bass = torch.tensor([-1 if pitch_class is None else root_index(pitch_class) for pitch_class in basses])
+    order = torch.tensor([rows[label] for label in labels])
+    return torch.from_numpy(np.stack(allowed))[order], bass[order], torch.from_numpy(np.stack(notes))[order]
+
+
+def right_answers(chords: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    """(types, roots) that are right, bool (batch,), in logits `chords` (batch, 205): those of the likeliest triad, or
+    none, are those of a class that is `allowed`."""
+    answered = triad_log_probabilities(chords).argmax(1, keepdim=True)
+    triads = torch.from_numpy(REDUCTION).to(chords.device)
+    right_types = (
+        (triads % len(TYPES) == answered % len(TYPES)) & ((triads == NO_TRIAD) == (answered == NO_TRIAD))
+    ) & allowed
+    right_roots = ((triads // len(TYPES)) == (answered // len(TYPES))) & allowed
+    return right_types.any(1), right_roots.any(1)
 
 
 def augmentation(n: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

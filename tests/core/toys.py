@@ -160,7 +160,7 @@ def template_net() -> ChordNet:
 
     Every stage passes one channel on: the stem takes the semitone less half of its neighbours (leakage of the log mel),
     `around` adds a channel that is bright only where the octave below is dark, the bass; the circle adds up the notes
-    of each type, less the others, and half of the bass at the root.
+    of each triad, less the others, and half of the bass at the root. All other chords are out of reach.
     """
     net = ChordNet(width=1, hidden=4, dropout=0.0)
     with torch.no_grad():
@@ -180,8 +180,9 @@ def template_net() -> ChordNet:
             template[kind, 0] = -1
             template[kind, 0, list(steps)] = 1
             template[kind, 1, 0] = 0.5
-            net.circle[4].weight[kind, kind, 0] = 10
+            net.at_root.weight[kind, kind, 0] = 10
         net.circle[0].bias.fill_(5)  # above the ReLU
+        net.at_root.bias[len(TYPE_INTERVALS) : -2] = net.no_chord.bias[0] = -1000
     return net.eval()
 
 

@@ -8,15 +8,22 @@ import torch
 from torch.nn import functional as F
 
 from tests.core.toys import all_names, chord, frequency, small_net, template_net
-from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
+from triadbench.core.models import networks
+from triadbench.core.models.chords import root_index
 from triadbench.core.models.networks import (
+    BASS_WEIGHT,
+    NOTES_WEIGHT,
+    TRIAD_WEIGHT,
     ChordNet,
+    Heads,
     OriginalNet,
     PitchAxis,
     chord_loss,
     original_loss,
     original_loss_floor,
+    triad_log_probabilities,
 )
+from triadbench.core.models.targets import N_CLASSES, NO_TRIAD, REDUCTION, allowed_classes, parse_label
 from triadbench.kernels import MelSpectrogram
 from triadbench.kernels.spec import CHORD, ORIGINAL
 
@@ -153,8 +160,10 @@ def test_a_transposed_chord_is_the_same_answer_at_other_roots(bare, semitones):
     axis[:, 3 * 30 : 3 * 40] = torch.rand(2, 30, 17, generator=generator) * 14 - 7
     axis[:, 100, 5] = 7
     with torch.inference_mode():
-        one, moved = net.joint(axis), net.joint(axis.roll(3 * semitones, dims=1))
-    over_roots = float(one.std(dim=1).min())  # the answer does depend on the root
+        first, second = net.heads(axis), net.heads(axis.roll(3 * semitones, dims=1))
+    assert torch.allclose(first.chords[:, -1], second.chords[:, -1], atol=1e-4)
+    one, moved = (torch.cat([h.chords[:, :-1].reshape(2, 12, -1), h.bass[..., None]], dim=2) for h in (first, second))
+    over_roots = float(one.std(dim=1).mean())  # the answer does depend on the root
     assert over_roots > 0.01
     assert float((one.roll(semitones, dims=1) - moved).abs().max()) < 1e-3 * over_roots
 
@@ -220,46 +229,104 @@ def test_dropout_is_for_training_alone():
     assert not torch.equal(net.joint(mel), net.joint(mel))
 
 
-# --- loss of ours ----------------------------------------------------------------------------------------------------
-
-AUGMENTED = TYPES.index("augmented")
+# --- heads and loss of ours ------------------------------------------------------------------------------------------
 
 
-def loss(joint, root, kind, defined=True):
-    return float(chord_loss(joint, torch.tensor([kind]), torch.tensor([root]), torch.tensor([defined])))
+def heads_of(chords, bass=None, notes=None):
+    rows = len(chords)
+    return Heads(chords, *(torch.zeros(rows, 12) if part is None else part for part in (bass, notes)))
 
 
-def test_loss_is_the_likelihood_of_the_true_chord():
-    joint = torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(0))
-    for root, kind in ((0, 0), (7, 2), (11, 3)):
-        wanted = -torch.log_softmax(joint.flatten(), 0)[root * 4 + kind]
-        assert loss(joint, root, kind) == pytest.approx(float(wanted), abs=1e-6)
+def random_chords(rows=1, seed=0):
+    return torch.randn(rows, N_CLASSES, generator=torch.Generator().manual_seed(seed)) * 2
 
 
-def test_where_the_root_is_undefined_any_of_the_three_will_do():
-    joint = torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(0))
-    of_each = [loss(joint, (2 + 4 * k) % 12, AUGMENTED, False) for k in range(3)]
-    assert of_each == pytest.approx([of_each[0]] * 3, abs=1e-6)
-    wanted = sum(math.exp(-loss(joint, (2 + 4 * k) % 12, AUGMENTED, True)) for k in range(3))
-    assert math.exp(-of_each[0]) == pytest.approx(wanted, rel=1e-5)
-    spelt = [{(root_pitch_class((2 + 4 * k) % 12) + step) % 12 for step in TYPE_INTERVALS[AUGMENTED]} for k in range(3)]
-    assert spelt[0] == spelt[1] == spelt[2]
-    assert of_each[0] < min(loss(joint, (2 + 4 * k) % 12, AUGMENTED) for k in range(3))
+def loss(heads, label, weights=(0, 0, 0), bass=-1, notes=None):
+    """Of one clip, by terms: its weights are those of triad, bass and notes."""
+    notes = torch.full((1, 12), math.nan) if notes is None else notes
+    with pytest.MonkeyPatch.context() as patch:
+        for name, weight in zip(("TRIAD_WEIGHT", "BASS_WEIGHT", "NOTES_WEIGHT"), weights, strict=True):
+            patch.setattr(networks, name, weight)
+        allowed = torch.from_numpy(allowed_classes(label))[None]
+        return float(chord_loss(heads, allowed, torch.tensor([bass]), notes))
+
+
+def test_chords_bass_and_notes_stand_in_root_order(net):
+    mel = torch.randn(2, CHORD.n_mels, 20, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        heads = net.heads(mel)
+    assert (heads.chords.shape, heads.bass.shape, heads.notes.shape) == ((2, N_CLASSES), (2, 12), (2, 12))
+
+
+def test_a_triads_probability_is_that_of_its_chords():
+    chords = random_chords(3)
+    p, triads = torch.softmax(chords, 1), triad_log_probabilities(chords).exp()
+    for triad in range(NO_TRIAD + 1):
+        assert torch.allclose(triads[:, triad], p[:, torch.from_numpy(REDUCTION == triad)].sum(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("label", ["C:7", "A:min6", "N", "G:sus4", "D:1"])
+def test_loss_is_the_likelihood_of_the_true_chord(label):
+    chords = random_chords()
+    wanted = -torch.log_softmax(chords[0], 0)[parse_label(label)[0]]
+    assert loss(heads_of(chords), label) == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_the_triads_term_is_the_likelihood_of_the_triad():
+    chords = random_chords()
+    for label, triad in (("C:maj7", 4 * root_index(0)), ("G:sus4", NO_TRIAD), ("N", NO_TRIAD)):
+        both, chord = loss(heads_of(chords), label, (1, 0, 0)), loss(heads_of(chords), label)
+        wanted = -float(triad_log_probabilities(chords)[0, triad])
+        assert both - chord == pytest.approx(wanted, abs=1e-5)
+
+
+def test_where_the_bass_leaves_the_root_open_every_chord_of_the_notes_will_do():
+    chords = random_chords()
+    wanted = sum(math.exp(-loss(heads_of(chords), label)) for label in ("A:min7", "C:maj6"))
+    assert math.exp(-loss(heads_of(chords), "A:min7/b3")) == pytest.approx(wanted, rel=1e-5)
+    triads = triad_log_probabilities(chords)[0].exp()
+    wanted = float(triads[4 * root_index(9) + 1] + triads[4 * root_index(0)])
+    term = loss(heads_of(chords), "A:min7/b3", (1, 0, 0)) - loss(heads_of(chords), "A:min7/b3")
+    assert math.exp(-term) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_bass_and_notes_count_where_they_are_known():
+    chords, bass = random_chords(), torch.randn(1, 12, generator=torch.Generator().manual_seed(4))
+    heads = heads_of(chords, bass, 2 * bass)
+    alone, notes = loss(heads, "C:maj"), (bass > 0).float()
+    assert loss(heads, "C:maj", (0, 1, 1)) == pytest.approx(alone, abs=1e-6)
+    known = loss(heads, "C:maj", (0, 1, 0), bass=5) - alone
+    assert known == pytest.approx(-float(torch.log_softmax(bass[0], 0)[5]), abs=1e-5)
+    known = loss(heads, "C:maj", (0, 0, 1), notes=notes) - alone
+    assert known == pytest.approx(float(F.binary_cross_entropy_with_logits(2 * bass, notes)), abs=1e-5)
 
 
 def test_a_batch_is_averaged():
-    joint = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
-    both = chord_loss(joint, torch.tensor([1, 3]), torch.tensor([5, 6]), torch.tensor([True, False]))
-    assert float(both) == pytest.approx((loss(joint[:1], 5, 1) + loss(joint[1:], 6, 3, False)) / 2, abs=1e-6)
+    chords = random_chords(2)
+    allowed = torch.from_numpy(np.stack([allowed_classes("C:maj"), allowed_classes("N")]))
+    both = chord_loss(heads_of(chords), allowed, torch.tensor([3, -1]), torch.zeros(2, 12))
+    weights = TRIAD_WEIGHT, BASS_WEIGHT, NOTES_WEIGHT
+    silent = torch.zeros(1, 12)
+    one = loss(heads_of(chords[:1]), "C:maj", weights, 3, silent), loss(heads_of(chords[1:]), "N", weights, -1, silent)
+    assert float(both) == pytest.approx(sum(one) / 2, abs=1e-5)
 
 
-@pytest.mark.parametrize("defined", [True, False])
-def test_gradient_reaches_every_weight(defined):
+def test_without_a_triad_type_and_root_are_unsure():
+    net = template_net()
+    with torch.no_grad():
+        net.no_chord.bias[0] = 1000
+        types, roots = net(torch.zeros(1, CHORD.n_mels, 9))
+    assert torch.allclose(torch.softmax(types, 1), torch.full((1, 4), 1 / 4))
+    assert torch.allclose(torch.softmax(roots, 1), torch.full((1, 12), 1 / 12))
+
+
+def test_gradient_reaches_every_weight():
     net = small_net(2, width=4, hidden=16).train()
-    mel = torch.randn(8, CHORD.n_mels, 33, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(1)
-    types, roots = torch.randint(4, (8,), generator=generator), torch.randint(len(ROOTS), (8,), generator=generator)
-    chord_loss(net.joint(mel), types, roots, torch.full((8,), defined)).backward()
+    generator = torch.Generator().manual_seed(0)
+    mel = torch.randn(8, CHORD.n_mels, 33, generator=generator)
+    labels = ["C:maj", "D:min7/b3", "N", "E:5", "F:sus4", "G:7", "A:1", "B:dim7/b3"]
+    allowed = torch.from_numpy(np.stack([allowed_classes(label) for label in labels]))
+    chord_loss(net.heads(mel), allowed, torch.arange(8) - 1, torch.rand(8, 12, generator=generator).round()).backward()
     for name, parameter in net.named_parameters():
         assert torch.isfinite(parameter.grad).all(), name
         # A softmax over the frames takes away the bias that all of them share.

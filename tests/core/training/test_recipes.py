@@ -6,13 +6,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.core.runs import Killed, original, ours
-from tests.core.toys import template_net, write_pack, write_set
+from tests.core.toys import write_pack, write_set
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.splits import grouped_split, random_split
 from triadbench.core.errors import UserError
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.chords import ClipName
 from triadbench.core.models.networks import ChordNet, original_loss_floor
+from triadbench.core.models.targets import N_CLASSES, allowed_classes, parse_label, sounding
 from triadbench.core.training.batches import CachedSource
 from triadbench.core.training.epoch import OriginalRun
 from triadbench.core.training.settings import ORIGINAL_PIPELINE, RECIPES, TrainConfig, fast_pipeline
@@ -24,6 +25,7 @@ from triadbench.core.training.train import (
     make_optimizer,
     right_answers,
     schedule,
+    targets_of,
     train,
     train_tasks,
 )
@@ -166,26 +168,42 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(pack, tmp_path, monkeypat
     assert not all(torch.equal(best[key], last[key]) for key in best)
 
 
-def test_where_the_root_is_undefined_any_root_counts_as_right():
-    types, roots, defined = torch.tensor([3, 3, 0]), torch.tensor([0, 0, 1]), torch.tensor([False, True, True])
-    net = template_net()
-    with torch.no_grad():
-        net.circle[4].bias[:] = torch.tensor([9.0, 0, 0, 0])  # nothing is heard: every answer is wrong that can be
-    right_types, right_roots = right_answers(net.joint(torch.zeros(3, 192, 9)), types, roots, defined)
-    assert right_types.tolist() == [False, False, True]
-    answered = int(torch.logsumexp(net.joint(torch.zeros(1, 192, 9)), dim=2).argmax())
-    assert right_roots.tolist() == [True, answered == 0, answered == 1]
+@pytest.mark.parametrize(
+    ("label", "answer", "right"),
+    [
+        ("C:maj", "C:7", (True, True)),
+        ("C:maj", "E:maj", (True, False)),
+        ("C:maj", "C:min7", (False, True)),
+        ("C:maj", "N", (False, False)),
+        ("C:maj", "C:5", (False, False)),
+        ("C:sus4", "G:5", (True, True)),  # neither has a triad
+        ("N", "C:1", (True, True)),
+        ("N", "C:maj", (False, False)),
+        ("E:aug/3", "Ab:aug", (True, True)),
+        ("E:aug", "Ab:aug", (True, False)),
+        ("A:min7/b3", "C:maj", (True, True)),
+    ],
+)
+def test_an_answer_is_right_in_type_and_root_by_its_triad(label, answer, right):
+    chords = torch.zeros(1, N_CLASSES)
+    chords[0, parse_label(answer)[0]] = 20
+    types, roots = right_answers(chords, targets_of([label])[0])
+    assert (types.tolist(), roots.tolist()) == ([right[0]], [right[1]])
 
 
-def test_whether_a_root_is_defined_comes_from_the_clips_name(tmp_path):
+def test_labels_come_from_the_clips_names(tmp_path):
     names = [ClipName(0, 3, 5, "m", voicing="inv1"), ClipName(0, 3, 5, "m", voicing="root"), ClipName(1, 0, 5, "m")]
     data = open_dataset(write_set(tmp_path / "set", names))
     order = [data.clips.index(clip) for name in names for clip in data.clips if clip.name.voicing == name.voicing]
     config = TrainConfig("data", tmp_path / "out").resolved()
     rows = np.array(order[:2]), np.array(order[2:])
     run = ChordRun(config, ChordNet(width=2, hidden=8), data, rows, torch.device("cpu"), lambda event: None)
-    assert run._labels_of(np.arange(3))[2].tolist() == [clip.name.root_is_defined for clip in data.clips]
-    assert sorted(run.labels[2].tolist()) == [False, True, True]
+    allowed, bass, notes = run._targets_of(np.arange(3))
+    wanted = {"inv1": ("Ab:aug/3", 4), "root": ("Ab:aug", 0)}
+    for row, clip in enumerate(data.clips):
+        label, lowest = wanted[clip.name.voicing] if clip.name.type == 3 else ("A:maj", 1)
+        assert allowed[row].tolist() == allowed_classes(label).tolist() and int(bass[row]) == lowest
+        assert notes[row].tolist() == sounding(label).tolist() and notes[row].sum() == 3
 
 
 # --- augmentation ----------------------------------------------------------------------------------------------------
