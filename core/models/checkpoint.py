@@ -20,9 +20,13 @@ from triadbench.core.files import StrPath, atomic_path, check_model_file
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.networks import ChordNet, OriginalNet
 from triadbench.core.models.tensor_file import read_tensors, write_tensors
+from triadbench.core.models.vocabulary import QUALITIES
 from triadbench.kernels.spec import CHORD, ORIGINAL, MelSpec
 
-FORMAT = "triadbench-checkpoint-1"
+FORMAT = "triadbench-checkpoint-2"
+_TRIADS_ONLY = "triadbench-checkpoint-1"
+"""The format before our network knew more than triads; networks of the original study are the same in both."""
+_QUALITIES = tuple(quality.harte for quality in QUALITIES)
 _OPTIMIZER = "optimizer."
 _N_CLASSES = {"type": len(TYPES), "root": len(ROOTS)}
 
@@ -76,7 +80,7 @@ def save(checkpoint: Checkpoint, path: StrPath) -> None:
         "task": checkpoint.task,
         "config": getattr(checkpoint.model, "config", {}),
         "spec": checkpoint.spec.to_dict(),
-        "labels": {"types": TYPES, "roots": ROOTS},
+        "labels": {"types": TYPES, "roots": ROOTS, "qualities": _QUALITIES},
         "training": checkpoint.training,
     }
     tensors = {**checkpoint.model.state_dict(), **{_OPTIMIZER + key: value for key, value in checkpoint.state.items()}}
@@ -104,9 +108,13 @@ def load(path: StrPath, *, device: str | torch.device = "cpu") -> Checkpoint:
         described = json.loads(metadata["triadbench"])
         if len(metadata) > 1:  # the seal of a damaged file may bear another name
             raise UserError(f"a damaged or foreign model file (metadata {', '.join(metadata)})")
-        if described["format"] != FORMAT:
+        if described["format"] == _TRIADS_ONLY and described["architecture"] == "chordnet":
+            raise UserError("a network that knows triads alone, of an earlier version; train it again")
+        if described["format"] not in (FORMAT, _TRIADS_ONLY):
             raise UserError(f"format {described['format']!r}; this program reads {FORMAT!r}")
-        if tuple(described["labels"]["types"]) != TYPES or tuple(described["labels"]["roots"]) != ROOTS:
+        labels = described["labels"]
+        qualities = labels.get("qualities", _QUALITIES)
+        if (tuple(labels["types"]), tuple(labels["roots"]), tuple(qualities)) != (TYPES, ROOTS, _QUALITIES):
             raise UserError("its labels are not this program's")
         spec = MelSpec.from_dict(described["spec"])
         model = build_model(described["architecture"], described["task"], spec, described["config"])

@@ -105,6 +105,8 @@ class ChordNet(nn.Module):
     """
 
     root_order: Tensor
+    prior: Tensor
+    temperature: Tensor
     LOW_MIDI, OCTAVES, BINS = 35, 6, 3
     RANGE_NATS = 14.0
     # In semitones: the second to eighth partial, and an octave below to tell a note from its own overtones.
@@ -127,6 +129,9 @@ class ChordNet(nn.Module):
         # The pitch axis starts at LOW_MIDI; this is where each root of the label order lies on the folded circle.
         order = [(root_pitch_class(root) - self.LOW_MIDI) % 12 for root in range(len(ROOTS))]
         self.register_buffer("root_order", torch.tensor(order), persistent=False)
+        # Calibration, set after training: what is added to the logits of each quality and of N, and what divides them.
+        self.register_buffer("prior", torch.zeros(N_QUALITIES + 1))
+        self.register_buffer("temperature", torch.ones(()))
 
     def heads(self, log_mel: Tensor) -> Heads:
         """Logits of chords, bass and notes, from a log mel spectrogram (batch, n_mels, n_frames)."""
@@ -149,11 +154,14 @@ class ChordNet(nn.Module):
         chords, bass, notes = at_root.split([N_QUALITIES, 1, 1], dim=2)
         return Heads(torch.cat([chords.flatten(1), no_chord], dim=1), bass.squeeze(2), notes.squeeze(2))
 
+    def calibrated(self, chords: Tensor) -> Tensor:
+        """Logits (batch, 205) of `heads` with prior and temperature; their softmax are the probabilities."""
+        prior = torch.cat([self.prior[:-1].repeat(len(ROOTS)), self.prior[-1:]])
+        return (chords + prior) / self.temperature
+
     def joint(self, log_mel: Tensor) -> Tensor:
         """Logits (batch, 12 roots, 4 types) of the triads; a chord without one, and no chord, favours none of them."""
-        triads = triad_log_probabilities(self.heads(log_mel).chords)
-        spread = triads[:, NO_TRIAD:] - math.log(NO_TRIAD)
-        return torch.logaddexp(triads[:, :NO_TRIAD], spread).reshape(-1, len(ROOTS), len(TYPES))
+        return joint_of(self.calibrated(self.heads(log_mel).chords))
 
     def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of type (batch, 4) and root (batch, 12); their softmax are the probabilities."""
@@ -177,6 +185,14 @@ def triad_log_probabilities(chords: Tensor) -> Tensor:
     none = torch.logaddexp(rest.logsumexp(1), chords[:, -1])
     summed = torch.cat([torch.stack(types, dim=2).flatten(1), none.unsqueeze(1)], dim=1)
     return summed - chords.logsumexp(dim=1, keepdim=True)
+
+
+def joint_of(chords: Tensor) -> Tensor:
+    """Logits (batch, 12 roots, 4 types) of the triads from logits (batch, 205) of the chords. What has no triad is
+    spread evenly over all of them, so that their softmax is unsure of type and root."""
+    triads = triad_log_probabilities(chords)
+    spread = triads[:, NO_TRIAD:] - math.log(NO_TRIAD)
+    return torch.logaddexp(triads[:, :NO_TRIAD], spread).reshape(-1, len(ROOTS), len(TYPES))
 
 
 def chord_loss(heads: Heads, allowed: Tensor, bass: Tensor, notes: Tensor) -> Tensor:

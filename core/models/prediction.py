@@ -19,13 +19,16 @@ class Scores:
     """Probabilities for a batch, float32; None for what the model was not trained to name.
 
     Attributes:
-        types: (batch, 4). roots: (batch, 12). joint: (batch, 12, 4), of every chord. silent: bool (batch,).
+        types: (batch, 4). roots: (batch, 12). joint: (batch, 12, 4), of every triad. silent: bool (batch,).
+        chords: (batch, 205), of the classes of `core.models.targets`. bass: (batch, 12), of the lowest note.
     """
 
     types: np.ndarray | None
     roots: np.ndarray | None
     joint: np.ndarray | None
     silent: np.ndarray
+    chords: np.ndarray | None = None
+    bass: np.ndarray | None = None
 
 
 def is_silent(waveforms: np.ndarray) -> np.ndarray:

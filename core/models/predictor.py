@@ -13,7 +13,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import pretrained_path
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
-from triadbench.core.models.networks import ChordNet
+from triadbench.core.models.networks import ChordNet, joint_of
 from triadbench.core.models.prediction import Scores, is_silent
 from triadbench.kernels import MelSpectrogram
 
@@ -55,9 +55,12 @@ class Predictor:
         silent = is_silent(waveforms)
         mel = self.mel(torch.from_numpy(waveforms).to(self.device))
         if isinstance(self.model, ChordNet):
-            logits = self.model.joint(mel)
+            heads = self.model.heads(mel)
+            chords = self.model.calibrated(heads.chords)
+            logits = joint_of(chords)
             joint = torch.softmax(logits.flatten(1), dim=1).reshape(logits.shape).cpu().numpy()
-            return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent)
+            full = torch.softmax(chords, dim=1).cpu().numpy(), torch.softmax(heads.bass, dim=1).cpu().numpy()
+            return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent, *full)
         probabilities = self.model(mel.unsqueeze(1)).cpu().numpy()
         types, roots = (probabilities, None) if self.checkpoint.task == "type" else (None, probabilities)
         return Scores(types, roots, None, silent)

@@ -18,7 +18,7 @@ from triadbench.core.render.chords import STYLES, Renderer, chord_notes
 from triadbench.core.render.fretboard import fingerings
 from triadbench.core.render.note_banks import NoteBank
 
-KINDS = {"triad": 12, "chord": 14, "guitar": 8, "fifth": 2, "note": 2, "negative": 4}
+KINDS = {"triad": 12, "chord": 14, "guitar": 8, "fifth": 2, "note": 3, "negative": 5}
 """Kinds of clips, and how often each is drawn, relative to the others."""
 _HARTE = [quality.harte for quality in QUALITIES]
 _MAJ, _MIN, _DIM, _AUG, _7, _MAJ7, _MIN7 = range(7)
@@ -68,8 +68,8 @@ def plan_mixture(
         if kind == "negative":
             clips.append(PlannedSound(index, kind, "N", 0))
             continue
-        # Guitars play what is fingered, and most fifths; everything plays the rest.
-        chosen = odds * stringed if kind == "guitar" or (kind == "fifth" and rng.random() < 0.7) else odds
+        # Guitars play what is fingered, most fifths and half of the notes; everything plays the rest.
+        chosen = odds * stringed if rng.random() < {"guitar": 1, "fifth": 0.7, "note": 0.5}.get(kind, 0) else odds
         if not chosen.any():
             chosen = odds
         while True:  # until the drawn instrument has the drawn notes
@@ -196,4 +196,4 @@ class MixtureRenderer:
         return out
 
 
-_NEGATIVES = np.array((0.2, 0.16, 0.1, 0.2, 0.12, 0.06, 0.1, 0.06))
+_NEGATIVES = np.array((0.16, 0.14, 0.1, 0.28, 0.12, 0.05, 0.1, 0.05))

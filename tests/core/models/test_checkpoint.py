@@ -33,6 +33,8 @@ def path(tmp_path):
 
 def test_round_trip(tmp_path):
     net = small_net(3, width=3, hidden=10)
+    net.prior.normal_()
+    net.temperature.fill_(0.8)
     made = Checkpoint(
         net, "chordnet", "both", CHORD, {"seed": 7, "curves": [{"epoch": 1}]}, {"0.step": torch.tensor(3.0)}
     )
@@ -204,6 +206,8 @@ def rewrite(path, change, change_tensors=lambda tensors: None):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda d: d.update(format="triadbench-checkpoint-1"), "knows triads alone, of an earlier version"),
+        (lambda d: d["labels"].update(qualities=["maj", "min"]), "its labels are not this program's"),
         (lambda d: d.update(format="triadbench-checkpoint-9"), "format 'triadbench-checkpoint-9'; this program reads"),
         (lambda d: d["labels"].update(roots=sorted(ROOTS)), "its labels are not this program's"),
         (lambda d: d["labels"].update(types=TYPES[:3]), "its labels are not this program's"),

@@ -14,6 +14,7 @@ from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.prediction import name_chord, no_chord
 from triadbench.core.models.predictor import Predictor
 from triadbench.core.models.spelling import chord_name, read_chord
+from triadbench.core.models.targets import N_CLASSES, N_QUALITIES, NO_TRIAD, REDUCTION
 from triadbench.kernels.spec import CHORD
 
 RNG = np.random.default_rng(0)
@@ -45,6 +46,24 @@ def test_probabilities_marginalise():
     assert scores.joint.shape == (2, 12, 4) and scores.joint.dtype == np.float32
     assert np.allclose(scores.joint.sum(axis=(1, 2)), 1, atol=1e-5) and scores.joint.max() < 0.95
     assert np.allclose(scores.types, scores.joint.sum(axis=1)) and np.allclose(scores.roots, scores.joint.sum(axis=2))
+    assert scores.chords.shape == (2, N_CLASSES) and scores.bass.shape == (2, 12)
+    assert np.allclose(scores.chords.sum(axis=1), 1, atol=1e-5) and np.allclose(scores.bass.sum(axis=1), 1, atol=1e-5)
+    without = scores.chords[:, REDUCTION == NO_TRIAD].sum(axis=1)
+    for triad in range(NO_TRIAD):
+        share = scores.chords[:, REDUCTION == triad].sum(axis=1) + without / NO_TRIAD
+        assert np.allclose(scores.joint.reshape(2, -1)[:, triad], share, atol=1e-6)
+
+
+def test_prior_and_temperature_change_the_probabilities_and_not_the_network():
+    net, waveform = small_net(), chord(1, 1)[None]
+    predictor = Predictor(Checkpoint(net, "chordnet", "both", CHORD))
+    before = predictor(waveform).chords[0]
+    net.prior[4], net.prior[-1] = 1.5, -2.0
+    net.temperature.fill_(0.5)
+    wanted = before.astype(np.float64) ** 2
+    wanted[4:-1:N_QUALITIES] *= np.exp(3.0)
+    wanted[-1] *= np.exp(-4.0)
+    assert np.allclose(predictor(waveform).chords[0], wanted / wanted.sum(), rtol=1e-3)
 
 
 def test_the_original_answers_its_own_task_alone(one_task):
