@@ -85,7 +85,7 @@ def compare(intervals: np.ndarray, symbols: Sequence[str], timeline: Timeline) -
     true change from the nearest change of the timeline, and "hits", {type: (right, all)} points of time."""
     import mir_eval.chord
 
-    names = [segment.chord for segment in timeline.segments]
+    names = [segment.name for segment in timeline.segments]
     chords = [read_chord(name) for name in names]
     bounds = np.array([[segment.start_s, segment.end_s] for segment in timeline.segments])
     labels = [[harte(name) for name in row] for row in (symbols, names)]

@@ -62,9 +62,9 @@ def _command(context: Context) -> tuple[str, bool]:
     if context.device != "cpu" and (reason := why_unavailable(context.device)):
         context.add(COMMAND, parameters, reason=reason)
         return f"{command} is unproven: {reason}", False
-    joint = Predictor.load()(open_dataset(wavs).read_many([0])).joint
-    assert joint is not None, "the shipped model names chords"
-    expected, seconds = name_chord(joint[0])["chord"], []
+    chords = Predictor.load()(open_dataset(wavs).read_many([0])).chords
+    assert chords is not None, "the shipped model names chords"
+    expected, seconds = name_chord(chords[0])["chord"], []
     process = [sys.executable, str(PACKAGE / "cli.py"), "infer", str(path), "--provider", context.device, "--json"]
     try:
         for _ in range(1 if context.rehearse else _PROCESSES):

@@ -16,7 +16,7 @@ from triadbench.core import timing
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
-from triadbench.core.models.prediction import name_chord
+from triadbench.core.models.prediction import chords_of_triads, name_chord, softmax
 from triadbench.export.predict.bulk import infer_files
 from triadbench.export.predict.predictor import ChordPredictor
 
@@ -68,8 +68,8 @@ def files(
         chords = []
         for path in wavs:
             waveform, _ = soundfile.read(path, dtype="float32")
-            logits = torch.from_numpy(eager(waveform[None])["logits"][0])
-            chords.append(name_chord(torch.softmax(logits.flatten(), 0).reshape(logits.shape).numpy(), 3)["chord"])
+            (named,) = chords_of_triads(softmax(eager(waveform[None])["logits"]))
+            chords.append(name_chord(named)["chord"])
         return chords
 
     def settle(way: str) -> None:

@@ -29,8 +29,8 @@ from triadbench.bench.roofs import torch_threads
 from triadbench.core import timing
 from triadbench.core.device import available_bytes
 from triadbench.core.errors import UserError
-from triadbench.core.models.prediction import name_chord
 from triadbench.core.models.predictor import SHIPPED, Predictor
+from triadbench.core.models.spelling import chord_name
 from triadbench.kernels.scratch import scratch_folder
 
 MODEL = "chordnet.onnx"
@@ -258,9 +258,8 @@ class _Benchmark:
             self.note(f"not measured: whole processes, which answer with the shipped {MODEL}")
             return
         wav = end_to_end.write_wavs(self.clips[:1], self.scratch)[0]
-        joint = np.zeros((12, 4))
-        joint[divmod(int(self._reference["labels"][0]), 4)] = 1.0
-        waits = end_to_end.processes(wav, name_chord(joint)["chord"], self.effort.processes, self._step)
+        chord = chord_name(*divmod(int(self._reference["labels"][0]), 4))
+        waits = end_to_end.processes(wav, chord, self.effort.processes, self._step)
         for command in waits.samples_s:
             error = None if command == "--help" else {"reference": "PyTorch", "other_labels": 0}
             self._add_waits("process", waits, command, {"command": command}, error)

@@ -27,6 +27,7 @@ FORMAT = "triadbench-checkpoint-2"
 _TRIADS_ONLY = "triadbench-checkpoint-1"
 """The format before our network knew more than triads; networks of the original study are the same in both."""
 _QUALITIES = tuple(quality.harte for quality in QUALITIES)
+_IMPOSSIBLE = -1e4  # a logit; fp16 holds it
 _OPTIMIZER = "optimizer."
 _N_CLASSES = {"type": len(TYPES), "root": len(ROOTS)}
 
@@ -108,8 +109,6 @@ def load(path: StrPath, *, device: str | torch.device = "cpu") -> Checkpoint:
         described = json.loads(metadata["triadbench"])
         if len(metadata) > 1:  # the seal of a damaged file may bear another name
             raise UserError(f"a damaged or foreign model file (metadata {', '.join(metadata)})")
-        if described["format"] == _TRIADS_ONLY and described["architecture"] == "chordnet":
-            raise UserError("a network that knows triads alone, of an earlier version; train it again")
         if described["format"] not in (FORMAT, _TRIADS_ONLY):
             raise UserError(f"format {described['format']!r}; this program reads {FORMAT!r}")
         labels = described["labels"]
@@ -119,6 +118,10 @@ def load(path: StrPath, *, device: str | torch.device = "cpu") -> Checkpoint:
         spec = MelSpec.from_dict(described["spec"])
         model = build_model(described["architecture"], described["task"], spec, described["config"])
         weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OPTIMIZER)}
+        if described["format"] == _TRIADS_ONLY and described["architecture"] == "chordnet":
+            if len(weights) < len(tensors):
+                raise UserError("an unfinished training of an earlier version, which knew triads alone; train it again")
+            weights = _with_all_chords(weights)
         model.load_state_dict(weights)
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
             raise UserError("a damaged model file (its weights are not finite)")
@@ -130,6 +133,22 @@ def load(path: StrPath, *, device: str | torch.device = "cpu") -> Checkpoint:
     state = {name.removeprefix(_OPTIMIZER): t for name, t in tensors.items() if name.startswith(_OPTIMIZER)}
     architecture, task, training = described["architecture"], described["task"], described["training"]
     return Checkpoint(model.to(device).eval(), architecture, task, spec, training, state)
+
+
+def _with_all_chords(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a network that knew triads alone, as those of one that gives no other chord any probability."""
+    weight, bias = weights["circle.4.weight"], weights["circle.4.bias"]
+    hidden, others = weight.shape[1], len(QUALITIES) - len(TYPES)
+    impossible = torch.full((others,), _IMPOSSIBLE)
+    head = {
+        "at_root.weight": torch.cat([weight, weight.new_zeros(others + 2, hidden, 1)]),
+        "at_root.bias": torch.cat([bias, impossible, bias.new_zeros(2)]),
+        "no_chord.weight": weight.new_zeros(1, 2 * hidden),
+        "no_chord.bias": impossible[:1],
+        "prior": torch.zeros(len(QUALITIES) + 1),
+        "temperature": torch.ones(()),
+    }
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("circle.4.")} | head
 
 
 def _load_torch(path: Path) -> dict:

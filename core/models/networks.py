@@ -182,9 +182,14 @@ def triad_log_probabilities(chords: Tensor) -> Tensor:
     triad = chords[:, :-1].reshape(-1, len(ROOTS), N_QUALITIES)
     members = [[k for k, quality in enumerate(QUALITIES) if quality.triad == t] for t in (*range(len(TYPES)), None)]
     *types, rest = (triad[:, :, columns].logsumexp(2) for columns in members)
-    none = torch.logaddexp(rest.logsumexp(1), chords[:, -1])
+    none = _logaddexp(rest.logsumexp(1), chords[:, -1])
     summed = torch.cat([torch.stack(types, dim=2).flatten(1), none.unsqueeze(1)], dim=1)
     return summed - chords.logsumexp(dim=1, keepdim=True)
+
+
+def _logaddexp(one: Tensor, other: Tensor) -> Tensor:
+    """torch.logaddexp is exported to ONNX as exponentials, their sum and its logarithm, which is infinite too soon."""
+    return torch.stack(torch.broadcast_tensors(one, other)).logsumexp(dim=0)
 
 
 def joint_of(chords: Tensor) -> Tensor:
@@ -192,7 +197,7 @@ def joint_of(chords: Tensor) -> Tensor:
     spread evenly over all of them, so that their softmax is unsure of type and root."""
     triads = triad_log_probabilities(chords)
     spread = triads[:, NO_TRIAD:] - math.log(NO_TRIAD)
-    return torch.logaddexp(triads[:, :NO_TRIAD], spread).reshape(-1, len(ROOTS), len(TYPES))
+    return _logaddexp(triads[:, :NO_TRIAD], spread).reshape(-1, len(ROOTS), len(TYPES))
 
 
 def chord_loss(heads: Heads, allowed: Tensor, bass: Tensor, notes: Tensor) -> Tensor:

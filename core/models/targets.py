@@ -7,11 +7,11 @@ of `core.models.vocabulary.QUALITIES`; the last class is N, no chord. `REDUCTION
 import numpy as np
 
 from triadbench.core.models.chords import ROOTS, TYPES, ClipName, root_index, root_pitch_class
-from triadbench.core.models.vocabulary import QUALITIES, degree_fifths
+from triadbench.core.models.spelling import read_harte
+from triadbench.core.models.vocabulary import N_CLASSES, QUALITIES
 
 N_QUALITIES = len(QUALITIES)
-NO_CHORD_CLASS = len(ROOTS) * N_QUALITIES
-N_CLASSES = NO_CHORD_CLASS + 1
+NO_CHORD_CLASS = N_CLASSES - 1
 NO_TRIAD = len(ROOTS) * len(TYPES)
 """Index of "none" behind the 48 triads, each root * 4 + type."""
 
@@ -32,11 +32,9 @@ REDUCTION = _reduction()
 
 
 def _same_notes() -> np.ndarray:
-    notes = [
-        frozenset((root_pitch_class(r) + s) % 12 for s in q.semitones) for r in range(len(ROOTS)) for q in QUALITIES
-    ]
-    same = np.array([[a == b for b in notes] for a in notes])
-    return np.pad(same, ((0, 1), (0, 1))) | np.eye(N_CLASSES, dtype=bool)
+    steps = [quality.semitones for quality in QUALITIES]
+    notes = np.array([sum(1 << (r + s) % 12 for s in chord) for r in range(len(ROOTS)) for chord in steps] + [0])
+    return notes[:, None] == notes
 
 
 SAME_NOTES = _same_notes()
@@ -45,15 +43,13 @@ sixths and the sevenths that they invert, suspensions."""
 
 
 def parse_label(label: str) -> tuple[int, int | None]:
-    """Class of a chord in Harte's syntax as the renderer writes it, and pitch class of its bass (None without one)."""
-    if label == "N":
+    """Class of a chord in Harte's syntax, and pitch class of its bass (None without one); ValueError as
+    `core.models.spelling.read_harte`."""
+    chord = read_harte(label)
+    if chord is None:
         return NO_CHORD_CLASS, None
-    root, _, rest = label.partition(":")
-    name, _, degree = rest.partition("/")
-    pitch_class = "C Db D Eb E F Gb G Ab A Bb B".split().index(root)
-    quality = [quality.harte for quality in QUALITIES].index(name)
-    bass = pitch_class + (7 * degree_fifths(degree) if degree else 0)
-    return chord_class(pitch_class, quality), bass % 12
+    bass = chord.root if chord.bass is None else chord.bass
+    return chord.root * N_QUALITIES + chord.quality, root_pitch_class(bass)
 
 
 def allowed_classes(label: str) -> np.ndarray:

@@ -7,7 +7,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from triadbench.core.models.chords import ROOTS, root_pitch_class
+from triadbench.core.models.chords import root_pitch_class
 from triadbench.core.models.spelling import chord_root, chord_words, note_names, printed, read_chord, spoken
 from triadbench.core.models.vocabulary import QUALITIES
 from triadbench.export.app import FOLDER
@@ -110,10 +110,16 @@ def _png(shades: np.ndarray) -> bytes:
     return out.getvalue()
 
 
+def _hue_of(chord: str) -> int | None:
+    """Degrees of the colour circle, by the circle of fifths; None for "N"."""
+    parts = read_chord(chord)
+    return None if parts is None else 30 * (7 * parts.root % 12)
+
+
 def _percent(share: float) -> str:
     return "under 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 _TEMPLATES.filters |= {"percent": _percent, "clock": clock, "printed": printed}
-_TEMPLATES.globals |= {"keyboard": keyboard, "spectrogram": spectrogram, "roots": ROOTS}
+_TEMPLATES.globals |= {"keyboard": keyboard, "spectrogram": spectrogram, "hue_of": _hue_of}
 _TEMPLATES.globals |= {"notes": notes, "chord_words": chord_words, "chord_root": chord_root}

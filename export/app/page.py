@@ -7,7 +7,7 @@ from typing import Any, Literal
 import gradio as gr
 
 from triadbench.core.audio.io import AUDIO_SUFFIXES, write_wav
-from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES
 from triadbench.core.models.spelling import chord_words, printed, root_names
 from triadbench.export.app import FOLDER, example_sounds, html, quiz
 from triadbench.export.app.recognition import Recogniser, visitor_message
@@ -38,10 +38,11 @@ def build(recogniser: Recogniser) -> gr.Blocks:
     """The app, not yet served."""
     with gr.Blocks(title="triadbench", analytics_enabled=False) as blocks:
         gr.Markdown(_TITLE)
-        with gr.Accordion("Model and provider", open=False), gr.Row():
+        with gr.Accordion("Model, provider and chords", open=False), gr.Row():
             entries = {
                 "Model": recogniser.predictors.models,
                 "Provider (what computes)": recogniser.predictors.providers,
+                "Chords": recogniser.predictors.chords,
             }
             menus = [
                 gr.Dropdown(names, value=names[0], label=label, elem_id=label.split()[0].lower(), filterable=False)
@@ -98,11 +99,11 @@ def _draw_clip(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
         with gr.Column(scale=3, min_width=300):
             page = gr.HTML(html.hint(_CLIP_HINT), elem_id="clip-answer")
 
-    def name_clip(audio, model, provider):
+    def name_clip(audio, *menus):
         if not audio:
             return html.hint(_CLIP_HINT)
         try:
-            answer = recogniser.name_clip(audio, model, provider)
+            answer = recogniser.name_clip(audio, *menus)
         except Exception as error:  # the visitor gets a line, whatever it was
             return html.mistake(visitor_message(error))
         return html.render("clip", answer=answer, window_s=WINDOW_S)
@@ -125,7 +126,7 @@ def _draw_song(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
         with gr.Column(scale=5, min_width=300):
             page = gr.HTML(html.hint(_SONG_HINT), elem_id="song-answer")
 
-    def name_song(song, model, provider, progress=gr.Progress()):  # noqa: B008  (Gradio's way to ask for it)
+    def name_song(song, model, provider, chords, progress=gr.Progress()):  # noqa: B008  (Gradio's way to ask for it)
         no_files = gr.File(value=None, visible=False)
         if not song:
             return html.hint(_SONG_HINT), no_files
@@ -137,7 +138,7 @@ def _draw_song(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
             progress(0, desc="One song before yours" if place == 1 else f"{place} songs before yours")
 
         try:
-            answer = recogniser.name_song(song, model, provider, report, report_place)
+            answer = recogniser.name_song(song, model, provider, report, report_place, chords)
         except Exception as error:
             return html.mistake(visitor_message(error)), no_files
         section = html.render("song", answer=answer, audio=song)
@@ -211,22 +212,22 @@ def _draw_practice(recogniser: Recogniser, menus: list[gr.Dropdown]) -> None:
         chord = quiz.ask(before)
         return chord, html.render("practice_question", question=chord), None, ""
 
-    def listen(chord, total, audio, model, provider):
+    def listen(chord, total, audio, *menus):
         if not audio:
             return total, gr.skip()
         if chord is None:
             return total, html.mistake("press “Ask me for a chord” first")
         try:
-            answer = recogniser.name_clip(audio, model, provider).chord
+            answer = recogniser.name_clip(audio, *menus).chord
         except Exception as error:
             return total, html.mistake(visitor_message(error))
-        if answer["root"] is None:
+        if answer["name"] == NO_CHORD:
             return total, html.mistake("I heard no chord; come nearer to the microphone and play again")
         is_right = chord.is_right(answer["type"], answer["root"])
         total = total.counted(is_right)
-        verdict = "Right" if is_right else f"I heard {chord_words(answer['chord'])}"
+        verdict = "Right" if is_right else f"I heard {chord_words(answer['name'])}"
         words = f"{verdict} ({100 * answer['confidence']:.0f} % sure)"
-        return total, html.verdict(is_right, words, answer["chord"], total)
+        return total, html.verdict(is_right, words, answer["name"], total)
 
     outputs = [question, target, audio, page]
     new.click(new_question, question, outputs, show_progress="hidden", **_PRIVATE, **_event_limits(recogniser, "game"))

@@ -10,8 +10,9 @@ from triadbench.core.files import pretrained_path
 from triadbench.export.predict.predictor import ChordPredictor, file_name
 
 _SHIPPED = {"shipped model": "fp32", "shipped model, int8": "int8", "shipped model, fp16": "fp16"}
+_CHORDS = ["all chords", "triads alone"]
 _MAX_LOADED = 6
-"""Loaded pairs of model and provider; one more takes the place of the one that was asked for longest ago."""
+"""Loaded predictors; one more takes the place of the one that was asked for longest ago."""
 
 
 class Predictors:
@@ -23,13 +24,13 @@ class Predictors:
         threads: of the CPU for one answer.
 
     Attributes:
-        models, providers: the menus, in order; the app begins with the first entries.
+        models, providers, chords: the menus, in order; the app begins with the first entries.
     """
 
     def __init__(self, model: str | Path | None = None, provider: str = "cpu", threads: int = 1):
-        self.threads, self._lock = threads, threading.Lock()
-        self._loaded: dict[tuple[str, str], ChordPredictor] = {}
-        self._loading: dict[tuple[str, str], threading.Lock] = {}
+        self.threads, self._lock, self.chords = threads, threading.Lock(), _CHORDS
+        self._loaded: dict[tuple[str, str, str], ChordPredictor] = {}
+        self._loading: dict[tuple[str, str, str], threading.Lock] = {}
         self._own = {} if model is None else {Path(model).name: Path(model)}
         self.models = list(self._own)
         for name, precision in _SHIPPED.items():
@@ -41,19 +42,20 @@ class Predictors:
         self.providers = list(dict.fromkeys([provider, *offered]))
         self.get()
 
-    def get(self, model: str | None = None, provider: str | None = None) -> ChordPredictor:
-        """The predictor of two menu entries; None or "" is the menu's first.
+    def get(self, model: str | None = None, provider: str | None = None, chords: str | None = None) -> ChordPredictor:
+        """The predictor of an entry of each menu; None or "" is the menu's first.
 
         Raises:
             UserError: not in the menu, or cannot be had on this machine.
         """
-        key = (_entry("model", model, self.models), _entry("provider", provider, self.providers))
+        pair = _entry("model", model, self.models), _entry("provider", provider, self.providers)
+        key = *pair, _entry("chords", chords, self.chords)
         with self._lock:
             if key in self._loaded:
                 self._loaded[key] = self._loaded.pop(key)  # the latest goes last
                 return self._loaded[key]
             loading = self._loading.setdefault(key, threading.Lock())
-        with loading:  # requests for the same pair wait; the others go on
+        with loading:  # requests for the same one wait; the others go on
             if key not in self._loaded:
                 predictor = self._load(*key)
                 with self._lock:
@@ -62,9 +64,9 @@ class Predictors:
                         self._loaded.pop(next(iter(self._loaded)))
             return self._loaded.get(key) or self.get(*key)
 
-    def _load(self, model: str, provider: str) -> ChordPredictor:
-        precision = _SHIPPED.get(model, "fp32")
-        predictor = ChordPredictor(self._own.get(model), provider, precision=precision, threads=self.threads)
+    def _load(self, model: str, provider: str, chords: str) -> ChordPredictor:
+        options: dict = {"precision": _SHIPPED.get(model, "fp32"), "triads": chords == _CHORDS[1]}
+        predictor = ChordPredictor(self._own.get(model), provider, threads=self.threads, **options)
         if predictor.info.task != "both":
             only = f"{predictor.path.name} answers for the {predictor.info.task} only"
             raise UserError(f"{only}; naming a chord needs both")

@@ -170,13 +170,15 @@ class Recogniser:
         self.at_once = max(2, usable_cores() // predictors.threads)
         self.songs = SongQueue()
 
-    def name_clip(self, audio: str | None, model: str | None, provider: str | None) -> ClipAnswer:
+    def name_clip(
+        self, audio: str | None, model: str | None, provider: str | None, chords: str | None = None
+    ) -> ClipAnswer:
         """The chord of a clip of at most a minute; one longer than 4 s is cut into windows, as by `infer`.
 
         Raises:
             UserError: as `check_upload`, or the sound is damaged.
         """
-        predictor = self.predictors.get(model, provider)
+        predictor = self.predictors.get(model, provider, chords)
         begin = time.perf_counter()
         path = check_upload(audio, self.max_mb, _CLIP)
         votes, clips = WindowVotes(), []
@@ -186,9 +188,8 @@ class Recogniser:
             clips.append(window)
         batch, read = np.stack(clips), time.perf_counter()
         levels, scores = loudness(batch), predictor(batch)
-        assert scores.joint is not None  # `Predictors` offers no other models
-        for joint, level, silent in zip(scores.joint, levels, scores.silent, strict=True):
-            votes.add(joint, float(level), bool(silent))
+        for row, level in enumerate(levels):
+            votes.add(scores, row, float(level))
         chord = votes.result(_ALTERNATIVES)
         model_ms, loudest = 1e3 * (time.perf_counter() - read), int(levels.argmax())
         return ClipAnswer(chord, predictor, batch[loudest], loudest * HOP_S, 1e3 * (read - begin), model_ms)
@@ -200,13 +201,14 @@ class Recogniser:
         provider: str | None,
         progress: Callable[[float, float | None], None] | None = None,
         report_place: Callable[[int], None] | None = None,
+        chords: str | None = None,
     ) -> SongAnswer:
         """The chords of a song over time, when it is its turn (see `SongQueue.turn` for `report_place`).
 
         Raises:
             UserError: as `check_upload`, `SongQueue.turn` and `find_timeline`.
         """
-        predictor = self.predictors.get(model, provider)
+        predictor = self.predictors.get(model, provider, chords)
         path = check_upload(audio, self.max_mb, self._song_limit)
 
         def go_on(done_s: float, total_s: float | None) -> None:

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _SPOOL_BYTES = 1 << 20
-_COLUMNS = "file chord type root confidence type_confidence root_confidence agreement duration_s windows error".split()
+_COLUMNS = (
+    "file chord type root confidence type_confidence root_confidence agreement duration_s windows"
+    " name label bass label_confidence error"
+).split()
+
+_SHARES = "label_confidence", "type_confidence", "root_confidence", "agreement"  # in the table
 
 
 def _refuse_device(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -46,6 +51,7 @@ def _refuse_device(context: click.Context, parameter: click.Parameter, value: st
 @click.option("--model", type=_PATH, help="Exported model or checkpoint.  [default: the shipped model]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: one a core]")
 @click.option("--alternatives", type=click.IntRange(0, 47), help="Next likely chords.  [default: 3; 2 in the table]")
+@click.option("--triads", is_flag=True, help="Triads alone: every chord is answered with one, and only silence with N.")
 @click.option("--device", hidden=True, expose_value=False, callback=_refuse_device)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, each file's as soon as it is done.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print a JSON object a line, each as soon as it is done.")
@@ -71,6 +77,7 @@ def infer(
     model: Path | None,
     threads: int | None,
     alternatives: int | None,
+    triads: bool,
     as_csv: bool,
     as_jsonl: bool,
     timeline: bool,
@@ -81,8 +88,9 @@ def infer(
     """Name the chord in FILES: sound or film of any kind, rate, length and channel count, folders with all below them,
     or - for standard input.
 
-    A long file is cut into windows of 4 s; "agree" is the share of its sound that says the same chord. Silence is
-    answered N, no chord. A file that cannot be read is reported, the rest goes on, and the exit code is 1.
+    A chord has its full name ("Am7", "C/E") with how sure it is, and how sure type and root of its triad are. A long
+    file is cut into windows of 4 s; "agree" is the share of its sound that says the same chord. Silence, and what is
+    no chord, is answered N. A file that cannot be read is reported, the rest goes on, and the exit code is 1.
 
     With --timeline, a song of any length is cut into windows of half a second, and each chord is printed with its
     times. Without FILES, the chords of the shipped examples are named.
@@ -117,7 +125,7 @@ def infer(
     threads = threads or usable_cores()
     # On a CPU each thread answers for files of its own, all alone: that wastes less than several for one answer.
     alone = provider == "cpu" and len(paths) > 1 and not timeline
-    predictor = ChordPredictor(model, provider, precision=precision, threads=1 if alone else threads)
+    predictor = ChordPredictor(model, provider, precision=precision, threads=1 if alone else threads, triads=triads)
     if note:
         console.note(note)
     if timeline:
@@ -303,7 +311,7 @@ def _csv_lines(results: Iterable[dict], with_alternatives: bool) -> Iterator[str
         if n == 0:
             yield _csv_row(columns)
         others = result.get("alternatives", [])
-        row = result | {"alternatives": " ".join(f"{o['chord']}:{o['confidence']:.6f}" for o in others)}
+        row = result | {"alternatives": " ".join(f"{o['name'].replace(' ', '')}:{o['confidence']:.6f}" for o in others)}
         yield _csv_row(row.get(column) for column in columns)
 
 
@@ -316,18 +324,18 @@ def _csv_row(values: Iterable) -> str:
 
 def _table(results: Iterable[dict], files: Sequence[str], n_others: int) -> Iterator[str]:
     """For reading: the columns' widths are known beforehand, and a file that failed has no line."""
-    widths = [max(len("file"), *(len(console.printable(file)) for file in files)), 5, 7, 7, 7, 7, 0]
+    widths = [max(len("file"), *(len(console.printable(file)) for file in files)), 8, 7, 7, 7, 7, 7, 0]
 
     def row(texts: Sequence[str]) -> str:
         return "  ".join(map(str.ljust, texts, widths)).rstrip() + "\n"
 
-    head = row(["file", "chord", "type", "root", "agree", "seconds", "or" if n_others else ""])
+    head = row(["file", "chord", "sure", "type", "root", "agree", "seconds", "or" if n_others else ""])
     head += row([*("-" * width for width in widths[:-1]), "-" * 12 * n_others])
     for result in results:
         if "error" not in result:
-            others = [f"{other['chord']} {_percent(other['confidence'])}" for other in result["alternatives"]]
-            shares = [_percent(result[key]) for key in ("type_confidence", "root_confidence", "agreement")]
-            named = [console.printable(result["file"]), result["chord"], *shares, f"{result['duration_s']:.2f}"]
+            others = [f"{other['name']} {_percent(other['confidence'])}" for other in result["alternatives"]]
+            shares = [_percent(result[key]) for key in _SHARES]
+            named = [console.printable(result["file"]), result["name"], *shares, f"{result['duration_s']:.2f}"]
             yield head + row([*named, ", ".join(others[:n_others])])
             head = ""
 

@@ -21,6 +21,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 from triadbench.core.models.checkpoint import Checkpoint
+from triadbench.core.models.networks import joint_of
 from triadbench.export.formats.mel_graph import IR_VERSION, OPSET, mel_graph
 from triadbench.export.predict.metadata import ExportInfo
 from triadbench.export.predict.providers import load_onnxruntime
@@ -39,9 +40,11 @@ class NetworkWithProbabilities(nn.Module):
 
     def forward(self, mel: Tensor) -> tuple[Tensor, ...]:
         if self.both:
-            logits = self.model.joint(mel)
+            heads = self.model.heads(mel)
+            chords = self.model.calibrated(heads.chords)
+            logits = joint_of(chords)
             joint = torch.softmax(logits.flatten(1), dim=1).reshape(logits.shape)
-            return joint.sum(dim=1), joint.sum(dim=2), logits
+            return joint.sum(dim=1), joint.sum(dim=2), logits, chords, torch.softmax(heads.bass, dim=1)
         x = mel.unsqueeze(1)
         x = self.model.conv4(self.model.conv3(self.model.conv2(self.model.conv1(x))))
         logits = self.model.linear(self.model.flatten(x))
@@ -127,7 +130,7 @@ def describe(model: onnx.ModelProto, info: ExportInfo) -> None:
     helper.set_model_props(model, info.metadata())
     model.producer_name, model.producer_version = "triadbench", info.version
     model.graph.name = f"{info.architecture}_{info.task}"
-    model.doc_string = "Names the chord (4 triad types x 12 roots) of a waveform; see the metadata."
+    model.doc_string = "Names the chord of a waveform, its triad (4 types x 12 roots) and its bass; see the metadata."
 
 
 @contextlib.contextmanager
@@ -186,10 +189,10 @@ def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelP
 
 
 def kept_in_float32(network: onnx.ModelProto) -> list[str]:
-    """Names of the nodes before the first convolution and behind the logits, and of every Softmax: ONNX Runtime had
-    none in fp16 before 1.17, and put operators of another opset in its place."""
+    """Names of the nodes before the first convolution and behind the first logits, and of every Softmax: ONNX Runtime
+    had none in fp16 before 1.17, and put operators of another opset in its place."""
     nodes = list(network.graph.node)
-    before, behind = {next(node for node in nodes if node.op_type == "Conv").input[0]}, {"logits"}
+    before, behind = {next(node for node in nodes if node.op_type == "Conv").input[0]}, {"logits", "chord_logits"}
     kept = {node.name for node in nodes if node.op_type == "Softmax"}
     for node in reversed(nodes):  # each stands behind those that make its inputs
         if before & set(node.output):
@@ -204,7 +207,11 @@ def kept_in_float32(network: onnx.ModelProto) -> list[str]:
 
 def _without_detours(model: onnx.ModelProto) -> None:
     """Take out casts to fp16 and straight back: the converter sends even the input through them, which would round the
-    mel spectrogram that is to stay float32."""
+    mel spectrogram that is to stay float32; and casts that it makes again for each reader of the same tensor."""
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    for i, node in enumerate(casts):
+        if any(node.output == other.output for other in casts[:i]):
+            model.graph.node.remove(node)
     makers = {output: node for node in model.graph.node for output in node.output}
 
     def before_cast(tensor: str | None, dtype: int) -> str | None:

@@ -31,6 +31,7 @@ from triadbench.core.audio.io import to_int16
 from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.errors import UserError
 from triadbench.core.models.checkpoint import Checkpoint
+from triadbench.core.models.prediction import softmax, triads_of
 from triadbench.core.models.predictor import Predictor
 from triadbench.core.render.chords import STYLES, Renderer, plan
 from triadbench.core.render.note_banks import NoteBank, build_banks
@@ -175,7 +176,8 @@ class Reference:
     def _add(self, name: str, files: tuple, start: int, waveforms: np.ndarray, comparable: bool = True) -> np.ndarray:
         """Append a case, and return its mel spectrograms."""
         mel, scores = self.mel(waveforms), self.predictor(waveforms)
-        expected = tuple(values for values in (scores.types, scores.roots, scores.joint) if values is not None)
+        answers = (scores.types, scores.roots, scores.joint, scores.chords, scores.bass)
+        expected = tuple(values for values in answers if values is not None)
         rows = start, start + len(waveforms)
         self.cases.append(Case(name, files[0], files[1], rows, expected, comparable, self._slack(mel)))
         return mel
@@ -283,8 +285,10 @@ def compare(outputs: list[tuple], info: ExportInfo, reference: Reference) -> Rep
         probabilities = _probabilities(values, case, info)
         if case.name == "clips":
             clips.append(probabilities)
+            label = 2 if info.task == "both" else 0  # the triad, or the task's one
             labels = [
-                values.reshape(len(values), -1).argmax(axis=1) for values in (probabilities[-1], case.expected[-1])
+                values[label].reshape(len(values[label]), -1).argmax(axis=1)
+                for values in (probabilities, case.expected)
             ]
             same += int((labels[0] == labels[1]).sum())
         if case.comparable:
@@ -313,23 +317,27 @@ def hold(report: Report, info: ExportInfo, reference: Reference) -> None:
 
 
 def _probabilities(outputs: tuple, case: Case, info: ExportInfo) -> tuple[np.ndarray, ...]:
-    """The outputs' probabilities, and of a model of both tasks those that its logits give to every chord."""
+    """The outputs' probabilities, and of a model of both tasks those that its logits give, as `Case.expected`."""
     require = functools.partial(_require, info=info, case=f", {case.name}")
-    (*probabilities, logits), both = outputs, info.task == "both"
-    expected = [values.shape for values in case.expected]
-    shapes = [values.shape for values in probabilities] + ([logits.shape] if both else [])
+    n, expected = len(case.expected), [values.shape for values in case.expected]
+    shapes = [values.shape for values in outputs[:n]]
     is_float32 = all(values.dtype == np.float32 for values in outputs)
     require(shapes == expected and is_float32, otherwise=f"outputs {shapes}, expected float32 {expected}")
     require(all(np.isfinite(values).all() for values in outputs), otherwise="outputs that are not finite")
-    sums = [np.abs(values.sum(axis=1) - 1).max() for values in probabilities]
+    named = zip(info.output_names, outputs, strict=True)
+    probabilities = [softmax(values.astype(np.float64)) if "logits" in name else values for name, values in named]
+    sums = [np.abs(values.reshape(len(values), -1).sum(axis=1) - 1).max() for values in probabilities]
     require(max(sums) <= 1e-3, otherwise="probabilities that do not sum to 1")
-    flat = logits.reshape(len(logits), -1).astype(np.float64)
-    joint = np.exp(flat - flat.max(axis=1, keepdims=True))
-    joint = (joint / joint.sum(axis=1, keepdims=True)).reshape(logits.shape)
-    of_logits = (joint.sum(axis=1), joint.sum(axis=2)) if both else (joint,)
-    apart = [np.abs(a - b).max() for a, b in zip(of_logits, probabilities, strict=True)]
-    require(max(apart) <= 1e-3, otherwise="logits that are not those of the probabilities")
-    return (*probabilities, joint) if both else tuple(probabilities)
+    if info.task == "both":
+        types, roots, joint, chords, _ = probabilities
+        triads = triads_of(chords)  # what has none is spread over all of them
+        spread = (triads[:, :-1] + triads[:, -1:] / (triads.shape[1] - 1)).reshape(joint.shape)
+        pairs = [(joint.sum(axis=1), types), (joint.sum(axis=2), roots), (spread, joint)]
+    else:
+        pairs = [(probabilities[0], probabilities[1])]
+    apart = max(np.abs(one - other).max() for one, other in pairs)
+    require(apart <= 1e-3, otherwise="logits that are not those of the probabilities")
+    return tuple(probabilities[:n])
 
 
 def _check_about(about: dict, info: ExportInfo) -> None:

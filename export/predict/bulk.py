@@ -21,9 +21,9 @@ import numpy as np
 from triadbench.core.audio.io import STDIN, SUFFIXES_SAID, Note, iter_blocks
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import TYPES
-from triadbench.core.models.prediction import Scores, name_chord, no_chord
-from triadbench.core.models.spelling import chord_name
+from triadbench.core.models.chords import ROOTS
+from triadbench.core.models.prediction import Scores, likeliest_class, name_chord, no_chord
+from triadbench.core.models.vocabulary import N_CLASSES
 
 if TYPE_CHECKING:
     from triadbench.export.predict.predictor import ChordPredictor
@@ -116,9 +116,9 @@ def _name_group(
         if waiting:
             stacked = np.stack([window for window, _ in waiting])
             scores = predict(stacked)
-            assert scores.joint is not None  # the predictor names both, type and root
-            for (_, votes), *vote in zip(waiting, scores.joint, loudness(stacked), scores.silent, strict=True):
-                votes.add(*vote)
+            shares = loudness(stacked)
+            for row, (_, votes) in enumerate(waiting):
+                votes.add(scores, row, shares[row])
             waiting.clear()
         for number, file, votes in complete:
             yield number, {"file": file, **votes.result(alternatives)}
@@ -255,8 +255,8 @@ class WindowVotes:
 
     def __init__(self) -> None:
         self.samples = self.windows = 0
-        self._total, self._weight = np.zeros((12, 4)), 0.0
-        self._votes: dict[str, float] = {}
+        self._chords, self._bass, self._weight = np.zeros(N_CLASSES), np.zeros(len(ROOTS)), 0.0
+        self._votes = np.zeros(N_CLASSES)
         self.notes: list[str] = []
 
     def counted(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -265,14 +265,15 @@ class WindowVotes:
             self.samples += len(block)
             yield block
 
-    def add(self, joint: np.ndarray, share: float, silent: bool) -> None:
-        """Probabilities (12, 4) of the next window, its loudness, and whether there is nothing to name in it."""
+    def add(self, scores: Scores, row: int, share: float) -> None:
+        """Row `row` of a batch's scores, for the next window, and its loudness; silence counts for nothing."""
         self.windows += 1
-        if not silent:
-            self._total += share * joint
+        if scores.chords is not None and not scores.silent[row]:
+            self._chords += share * scores.chords[row]
             self._weight += share
-            chord = chord_name(*divmod(int(joint.argmax()), len(TYPES)))
-            self._votes[chord] = self._votes.get(chord, 0.0) + share
+            self._votes[likeliest_class(scores.chords[row])] += share
+            if scores.bass is not None:
+                self._bass += share * scores.bass[row]
 
     def result(self, alternatives: int) -> dict:
         """{"duration_s", "windows", "agreement", "chord", ...}, "note" if there is one. `agreement` is the share of
@@ -282,5 +283,6 @@ class WindowVotes:
             length["note"] = "; ".join(self.notes)
         if self._weight == 0:
             return {**length, "agreement": None, **no_chord()}
-        named = name_chord(self._total / self._weight, alternatives)
-        return {**length, "agreement": float(self._votes.get(named["chord"], 0.0) / self._weight), **named}
+        chords = self._chords / self._weight
+        agreement = float(self._votes[likeliest_class(chords)] / self._weight)
+        return {**length, "agreement": agreement, **name_chord(chords, self._bass / self._weight, alternatives)}

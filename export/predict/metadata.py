@@ -13,12 +13,15 @@ from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS, VERSION
 from triadbench.core.errors import UserError
 from triadbench.core.files import file_digest
 from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.models.vocabulary import QUALITIES
 
 if TYPE_CHECKING:
     from triadbench.core.models.checkpoint import Checkpoint
     from triadbench.kernels.spec import MelSpec
 
-FORMAT = "triadbench-export-1"
+FORMAT = "triadbench-export-2"
+_TRIADS_ONLY = "triadbench-export-1"
+"""The format before our network knew more than triads."""
 KEY = "triadbench"  # of the JSON object; the other keys repeat it for people
 SEAL = "sha256"
 _SEAL_HEAD = b"\x72\x4a\x0a\x06" + SEAL.encode() + b"\x12\x40"
@@ -26,6 +29,7 @@ _SEAL_HEAD = b"\x72\x4a\x0a\x06" + SEAL.encode() + b"\x12\x40"
 OLDEST_RUNTIME = "1.15"  # of ONNX Runtime, that runs every ONNX file; tested
 _ZIP_SEAL_HEAD = b"sha256:"
 FRONT_ENDS = ("each", "batch", "stft", "none")
+_VOCABULARY = [quality.harte for quality in QUALITIES]
 _LABELS = {"types": list(TYPES), "roots": list(ROOTS)}
 _AGAIN = "make it again with `export`"
 
@@ -43,6 +47,7 @@ class ExportInfo:
         checkpoint_sha256: of the file that was exported.
         accuracies: what was measured when it was verified: {"set", "n", "type_accuracy", "root_accuracy", ...}.
         training: from the checkpoint's record, the settings that made it.
+        vocabulary: qualities that it names at every root, in Harte's syntax; empty: the types alone.
     """
 
     architecture: str
@@ -56,6 +61,7 @@ class ExportInfo:
     checkpoint_sha256: str
     accuracies: dict = dataclasses.field(default_factory=dict)
     training: dict = dataclasses.field(default_factory=dict)
+    vocabulary: list[str] = dataclasses.field(default_factory=list)
     version: str = VERSION
     licence: str = "MIT"
 
@@ -76,9 +82,11 @@ class ExportInfo:
 
     @property
     def output_names(self) -> list[str]:
-        """Probabilities (batch, 4) and (batch, 12) and logits: (batch, 12, 4) of every chord, or of the one task."""
+        """Probabilities (batch, 4) and (batch, 12) and logits: (batch, 12, 4) of every triad, or of the one task; and
+        with a vocabulary logits of all chords (batch, 205), and probabilities of the bass (batch, 12)."""
         tasks = ("type", "root") if self.task == "both" else (self.task,)
-        return [*(f"{task}_probabilities" for task in tasks), "logits"]
+        more = ["chord_logits", "bass_probabilities"] if self.vocabulary else []
+        return [*(f"{task}_probabilities" for task in tasks), "logits", *more]
 
     @property
     def sample_rate(self) -> int:
@@ -95,6 +103,7 @@ class ExportInfo:
         described = dataclasses.asdict(self) | {"format": FORMAT, "labels": _LABELS}
         described |= {"sample_rate": self.sample_rate, "min_samples": self.min_samples}
         described["spec"] = described.pop("mel_settings")
+        vocabulary = {"vocabulary": ",".join(self.vocabulary)} if self.vocabulary else {}
         needs = {"needs": f"ONNX Runtime {OLDEST_RUNTIME} or later"} if self.kind == "onnx" else {}
         return {
             KEY: json.dumps(described, sort_keys=True, allow_nan=False),
@@ -105,6 +114,7 @@ class ExportInfo:
             "accuracies": json.dumps(self.accuracies, sort_keys=True, allow_nan=False),
             "version": self.version,
             "licence": self.licence,
+            **vocabulary,
             **needs,
         }
 
@@ -114,7 +124,7 @@ class ExportInfo:
         ours, spec = checkpoint.architecture == "chordnet", checkpoint.spec.to_dict()
         samples, digest = None if ours else CLIP_SAMPLES, file_digest(path)
         head = checkpoint.architecture, checkpoint.task, kind, front_end, "fp32"
-        return cls(*head, spec, ours, samples, digest, training=training)
+        return cls(*head, spec, ours, samples, digest, training=training, vocabulary=_VOCABULARY if ours else [])
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], name: str) -> ExportInfo:
@@ -124,9 +134,11 @@ class ExportInfo:
             raise UserError(f"{name}: no model of triadbench (its metadata lack {KEY!r}); make one with `export`")
         try:
             described = json.loads(metadata[KEY])
+            if described["format"] == _TRIADS_ONLY:
+                described |= {"format": FORMAT, "vocabulary": []}
             if described["format"] != FORMAT:
                 raise UserError(f"{name}: format {described['format']!r}, this version reads {FORMAT!r}; {_AGAIN}")
-            if described["labels"] != _LABELS:
+            if described["labels"] != _LABELS or described["vocabulary"] not in ([], _VOCABULARY):
                 raise UserError(f"{name}: other labels than this version's; {_AGAIN}")
             described["mel_settings"] = described["spec"]
             info = cls(**{field.name: described[field.name] for field in dataclasses.fields(cls)})

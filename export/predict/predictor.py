@@ -9,6 +9,7 @@ With provider="cpu" and front_end="graph" it imports neither torch nor numba nor
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import threading
@@ -56,11 +57,12 @@ class ChordPredictor:
             alone from the file beside it whose name says .mel), or "auto": the graph, and the kernel from the moment
             that `warm_kernel` has loaded it and found it faster.
         device: of providers "torchscript" and "torch": "cpu" or "cuda".
+        triads: answer with triads alone: every chord counts as its triad, and only silence is no chord.
         options, engine_cache: of the provider; see `export.predict.providers.OnnxModel`.
 
     Attributes:
         path, info: of the file, and what it says of itself.
-        provider: as asked for, and checked.
+        provider, triads: as asked for, and checked.
         note: None, or why the kernel is not used though it was asked for with `warm_kernel`: one line.
         seconds_a_clip: of "graph" and "kernel", once both are measured here.
 
@@ -77,6 +79,7 @@ class ChordPredictor:
         threads: int | None = None,
         front_end: str = "auto",
         device: str = "cpu",
+        triads: bool = False,
         options: dict[str, str] | None = None,
         engine_cache: str | Path | None = None,
     ):
@@ -84,7 +87,7 @@ class ChordPredictor:
         check_choice("precision", precision, PRECISIONS)
         check_choice("front_end", front_end, ("auto", "graph", "kernel"))
         _check_settings(provider, device, options, engine_cache)
-        self.provider = provider
+        self.provider, self.triads = provider, triads
         self.note: str | None = None
         self.seconds_a_clip: dict[str, float] = {}
         self._asked, self._warming = front_end, threading.Lock()
@@ -125,11 +128,11 @@ class ChordPredictor:
             scores = list(self._pool.map(model.scores, parts))
         else:
             scores = [model.scores(part) for part in parts]
-        if len(scores) == 1 and n:
-            return scores[0]
-        columns = ([getattr(part, name) for part in scores] for name in ("types", "roots", "joint", "silent"))
-        joined: list = [None if column[0] is None else np.concatenate(column)[:n] for column in columns]
-        return Scores(*joined)
+        if len(scores) > 1 or not n:
+            columns = ([getattr(part, field.name) for part in scores] for field in dataclasses.fields(Scores))
+            joined: list = [None if column[0] is None else np.concatenate(column)[:n] for column in columns]
+            scores = [Scores(*joined)]
+        return scores[0].of_triads() if self.triads else scores[0]
 
     def name(self, waveform: np.ndarray, alternatives: int = 3, sample_rate: int = SAMPLE_RATE) -> dict:
         """The chord of one waveform (samples,): `core.models.prediction.name_chord`, or `no_chord` for silence. Raises
@@ -141,8 +144,9 @@ class ChordPredictor:
         if self.info.task != "both":
             raise UserError(f"this model answers for the {self.info.task} only; naming a chord needs one for both")
         scores = self(waveform[None], sample_rate)
-        joint = None if scores.silent[0] else scores.joint
-        return no_chord() if joint is None else name_chord(joint[0], alternatives)
+        if scores.chords is None or scores.silent[0]:
+            return no_chord()
+        return name_chord(scores.chords[0], None if scores.bass is None else scores.bass[0], alternatives)
 
     def check(self, waveforms: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         """The waveforms as float32, contiguous; raises UserError where the model does not take them, as `__call__`."""

@@ -26,7 +26,9 @@ import numpy as np
 from triadbench.core.constants import CLIP_SAMPLES, ONNX_PROVIDERS, usable_cores
 from triadbench.core.errors import UserError
 from triadbench.core.files import check_model_file
-from triadbench.core.models.prediction import Scores, is_silent
+from triadbench.core.models.chords import ROOTS, TYPES
+from triadbench.core.models.prediction import Scores, is_silent, softmax
+from triadbench.core.models.vocabulary import N_CLASSES
 from triadbench.export.predict.metadata import ExportInfo, check_seal
 
 _WAY_OUT = "use --provider cpu"
@@ -55,18 +57,26 @@ class Model:
         """Of waveforms (batch, samples) float32, contiguous. Raises UserError: as `run`; or it answers with another
         shape or with numbers that are not finite."""
         outputs, n, task, silent = self.run(waveforms), len(waveforms), self.info.task, is_silent(waveforms)
-        shapes = {"both": (n, 12, 4), "type": (n, 4), "root": (n, 12)}
-        values = np.asarray(outputs["logits" if task == "both" else f"{task}_probabilities"], np.float32)
-        what = "" if np.isfinite(values).all() else "numbers that are not finite"
-        if values.shape != shapes[task]:
-            what = f"shape {values.shape}, not {shapes[task]}"
-        if what:
-            raise UserError(f"{self.path.name}: a damaged model file (its answer has {what}); {_ANEW}")
-        if task != "both":
-            return Scores(values, None, None, silent) if task == "type" else Scores(None, values, None, silent)
-        joint = np.exp(values - values.max(axis=(1, 2), keepdims=True))
-        joint /= joint.sum(axis=(1, 2), keepdims=True)
-        return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent)
+
+        def output(name: str, *shape: int) -> np.ndarray:
+            values = np.asarray(outputs[name], np.float32)
+            what = "" if np.isfinite(values).all() else "numbers that are not finite"
+            if values.shape != (n, *shape):
+                what = f"shape {values.shape}, not {(n, *shape)}"
+            if what:
+                raise UserError(f"{self.path.name}: a damaged model file (its answer has {what}); {_ANEW}")
+            return values
+
+        if task == "type":
+            return Scores(output("type_probabilities", len(TYPES)), None, None, silent)
+        if task == "root":
+            return Scores(None, output("root_probabilities", len(ROOTS)), None, silent)
+        joint = softmax(output("logits", len(ROOTS), len(TYPES)))
+        chords = bass = None
+        if self.info.vocabulary:
+            chords = softmax(output("chord_logits", N_CLASSES))
+            bass = output("bass_probabilities", len(ROOTS))
+        return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent, chords, bass)
 
 
 class OnnxModel(Model):

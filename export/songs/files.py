@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from triadbench.core.constants import TIMELINE_FORMATS as FORMATS
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
-from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
-from triadbench.core.models.spelling import chord_name, chord_root, harte
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES, root_pitch_class
+from triadbench.core.models.spelling import chord_name, chord_root, read_chord
+from triadbench.core.models.vocabulary import QUALITIES
 from triadbench.export.songs.timeline import Segment, Timeline
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _TICKS, _ASSUMED_BPM, _VELOCITY = 480, 120.0, 72  # of MIDI
-_BASS_MIDI, _LOWEST_MIDI = 36, 55  # the root sounds below C3, the triad from G3 up
-_COLOURS = dict(zip((*TYPES, None), ("#0b63b0", "#b3420f", "#6d3aa8", "#1a7a4c", "#666c76"), strict=True))
+_BASS_MIDI, _LOWEST_MIDI = 36, 55  # the bass sounds below C3, the chord from G3 up
+_COLOURS = "#0b63b0", "#b3420f", "#6d3aa8", "#1a7a4c", "#7a6a00", "#666c76"  # of `TYPES`, no triad, no chord
 _SHOWN_S, _NAMED_S = 40.0, 0.9
 """Seconds of the plot shown at first; the shortest segment that has room for its name then."""
 
@@ -30,10 +31,11 @@ def _csv(timeline: Timeline) -> str:
     """A row a segment, with a header."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow("start_s end_s chord root type roman confidence".split())
+    writer.writerow("start_s end_s chord root type roman confidence name label bass label_confidence".split())
     for s, numeral in zip(timeline.segments, timeline.roman, strict=True):
-        confidence = "" if s.confidence is None else f"{s.confidence:.4f}"
-        writer.writerow([f"{s.start_s:.3f}", f"{s.end_s:.3f}", s.chord, s.root, s.type, numeral, confidence])
+        shares = ("" if share is None else f"{share:.4f}" for share in (s.confidence, s.label_confidence))
+        times = f"{s.start_s:.3f}", f"{s.end_s:.3f}"
+        writer.writerow([*times, s.chord, s.root, s.type, numeral, next(shares), s.name, s.label, s.bass, *shares])
     return out.getvalue()
 
 
@@ -41,8 +43,8 @@ def text(timeline: Timeline) -> str:
     """A table to read, with key, tempo and the common progressions below it."""
     rows = [("start", "end", "chord", "roman", "confidence"), ("-----", "---", "-----", "-----", "----------")]
     for s, numeral in zip(timeline.segments, timeline.roman, strict=True):
-        confidence = "" if s.confidence is None else f"{100 * s.confidence:.1f} %"
-        rows.append((clock(s.start_s), clock(s.end_s), s.chord, numeral or "", confidence))
+        confidence = "" if s.label_confidence is None else f"{100 * s.label_confidence:.1f} %"
+        rows.append((clock(s.start_s), clock(s.end_s), s.name, numeral or "", confidence))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, ">><<>", widths, strict=True)).rstrip()
@@ -67,14 +69,14 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest}" if minutes >= 60 else f"{minutes}:{rest}"
 
 
-def chord_midi(segment: Segment) -> list[int]:
-    """MIDI numbers that sound a segment: the root in the bass, and the triad close above G3; none for "N"."""
-    if segment.root is None or segment.type is None:
+def chord_midi(name: str) -> list[int]:
+    """MIDI numbers that sound a chord: its bass, and its notes close above G3; none for "N"."""
+    chord = read_chord(name)
+    if chord is None:
         return []
-    pitch_class = root_pitch_class(ROOTS.index(segment.root))
-    steps = TYPE_INTERVALS[TYPES.index(segment.type)]
-    close = sorted(_LOWEST_MIDI + (pitch_class + step - _LOWEST_MIDI) % 12 for step in steps)
-    return [_BASS_MIDI + pitch_class, *close]
+    root, bass = (root_pitch_class(chord.root if k is None else k) for k in (chord.root, chord.bass))
+    close = sorted(_LOWEST_MIDI + (root + step - _LOWEST_MIDI) % 12 for step in QUALITIES[chord.quality].semitones)
+    return [_BASS_MIDI + bass, *close]
 
 
 def midi(timeline: Timeline) -> mido.MidiFile:
@@ -94,9 +96,9 @@ def midi(timeline: Timeline) -> mido.MidiFile:
         track.append(message(time=tick - now, **fields))
         now = tick
 
-    for segment in (s for s in timeline.segments if s.root is not None):
-        notes = chord_midi(segment)
-        add(mido.MetaMessage, segment.start_s, type="marker", text=segment.chord)
+    for segment in (s for s in timeline.segments if s.name != NO_CHORD):
+        notes = chord_midi(segment.name)
+        add(mido.MetaMessage, segment.start_s, type="marker", text=segment.name)
         for note in notes:
             add(mido.Message, segment.start_s, type="note_on", note=note, velocity=_VELOCITY)
         for note in notes:
@@ -106,38 +108,43 @@ def midi(timeline: Timeline) -> mido.MidiFile:
 
 
 def figure(timeline: Timeline) -> go.Figure:
-    """A plotly figure: chords over time, one row a root (around the circle of fifths), one colour a type."""
+    """A plotly figure: chords over time, one row a root (around the circle of fifths), one colour a type of triad."""
     import plotly.graph_objects as go
 
     circle = [(ROOTS.index("C") + 7 * k) % 12 for k in range(12)]
-    row_of: dict[str | None, str] = {ROOTS[root]: _row_name(root, timeline) for root in circle}
-    if any(s.root is None for s in timeline.segments):
+    row_of: dict[int | None, str] = {root: _row_name(root, timeline) for root in circle}
+    roots = {s: None if (chord := read_chord(s.name)) is None else chord.root for s in timeline.segments}
+    if None in roots.values():
         row_of[None] = NO_CHORD
     plot = go.Figure()
-    for kind, colour in _COLOURS.items():
-        bars = [(s, r) for s, r in zip(timeline.segments, timeline.roman, strict=True) if s.type == kind]
+    for kind, colour in zip((*TYPES, "no triad", "no chord"), _COLOURS, strict=True):
+        bars = [(s, r) for s, r in zip(timeline.segments, timeline.roman, strict=True) if _kind(s) == kind]
         if not bars:
             continue
         plot.add_bar(
             base=[s.start_s for s, _ in bars],
             x=[s.end_s - s.start_s for s, _ in bars],
-            y=[row_of[s.root] for s, _ in bars],
+            y=[row_of[roots[s]] for s, _ in bars],
             orientation="h",
-            name=kind or "no chord",
+            name=kind,
             marker={"color": colour, "line": {"width": 0}},
             width=0.85,
-            hovertext=[s.chord for s, _ in bars],
+            hovertext=[s.name for s, _ in bars],
             customdata=[
-                (f"{clock(s.start_s)} to {clock(s.end_s)}", r, "" if s.confidence is None else f"{s.confidence:.1%}")
+                (
+                    f"{clock(s.start_s)} to {clock(s.end_s)}",
+                    r,
+                    "" if s.label_confidence is None else f"{s.label_confidence:.1%}",
+                )
                 for s, r in bars
             ],
             hovertemplate="<b>%{hovertext}</b> %{customdata[1]}<br>%{customdata[0]}<br>%{customdata[2]}<extra></extra>",
         )
     # The names are a trace of their own: plotly misplaces texts inside bars that have a base.
     named = [s for s in timeline.segments if s.end_s - s.start_s >= _NAMED_S]
-    places = {"x": [(s.start_s + s.end_s) / 2 for s in named], "y": [row_of[s.root] for s in named]}
+    places = {"x": [(s.start_s + s.end_s) / 2 for s in named], "y": [row_of[roots[s]] for s in named]}
     style = {"mode": "text", "textfont": {"color": "white", "size": 12}, "hoverinfo": "skip", "showlegend": False}
-    plot.add_scatter(**places, text=[s.chord for s in named], **style)
+    plot.add_scatter(**places, text=[s.name for s in named], **style)
     title = "Chords" if timeline.key is None else f"Chords in {timeline.key}"
     plot.update_layout(title={"text": title}, template="plotly_white", barmode="overlay", height=560)
     plot.update_layout(margin={"l": 50, "r": 20, "t": 70, "b": 40})
@@ -149,9 +156,13 @@ def figure(timeline: Timeline) -> go.Figure:
     return plot
 
 
+def _kind(segment: Segment) -> str:
+    return segment.type or ("no chord" if segment.name == NO_CHORD else "no triad")
+
+
 def _row_name(root: int, timeline: Timeline) -> str:
     """A root as most of the song's chords spell it, or as a major triad there would be."""
-    names = [str(chord_root(segment.chord)) for segment in timeline.segments if segment.root == ROOTS[root]]
+    names = [str(chord_root(s.name)) for s in timeline.segments if (c := read_chord(s.name)) and c.root == root]
     return max(names, key=names.count) if names else chord_name(root, TYPES.index("major"), timeline.key)
 
 
@@ -185,6 +196,6 @@ def write(timeline: Timeline, path: str | Path, format: str | None = None) -> No
             elif format == "csv":
                 content = _csv(timeline)
             else:  # start and end in seconds, chord
-                rows = ((f"{s.start_s:.3f}", f"{s.end_s:.3f}", harte(s.chord)) for s in timeline.segments)
+                rows = ((f"{s.start_s:.3f}", f"{s.end_s:.3f}", s.label) for s in timeline.segments)
                 content = "".join("\t".join(row) + "\n" for row in rows)
             temporary.write_text(content, encoding="utf-8", newline="\n")

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPE_INTERVALS, TYPES
+from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES
 from triadbench.core.models.spelling import MODES, key_name, read_chord
+from triadbench.core.models.vocabulary import QUALITIES
 
 # How well each of the twelve notes fits a key, from its tonic up, as listeners rated it (Krumhansl and Kessler, 1982).
 _PROFILES = np.array(
@@ -30,24 +31,22 @@ def find_key(chords: Sequence[tuple[str, float]]) -> tuple[str | None, float | N
     A key scores high if its profile correlates with the time that each note sounds, if the chords ((symbol, seconds)
     in order) are its own, and if its tonic triad sounds for long, first or last.
     """
-    timed_chords = [
-        (chord.root, chord.quality, seconds)
-        for symbol, seconds in chords
-        if (chord := read_chord(symbol)) and seconds > 0
-    ]
+    timed_chords = [(chord, seconds) for symbol, seconds in chords if (chord := read_chord(symbol)) and seconds > 0]
     if not timed_chords:
         return None, None
-    shares = np.zeros((len(ROOTS), len(TYPES)))  # of the time that chords sound
-    for root, kind, seconds in timed_chords:
-        shares[root, kind] += seconds
-    shares /= shares.sum()
-    intervals = [(kind, step) for kind, steps in enumerate(TYPE_INTERVALS) for step in steps]
-    notes = np.sum([np.roll(shares[:, kind], step) for kind, step in intervals], axis=0)
+    shares, notes = np.zeros((len(ROOTS), len(TYPES))), np.zeros(len(ROOTS))  # of the time that triads, notes sound
+    total_s = sum(seconds for _, seconds in timed_chords)
+    for chord, seconds in timed_chords:
+        quality = QUALITIES[chord.quality]
+        if quality.triad is not None:
+            shares[chord.root, quality.triad] += seconds / total_s
+        notes[[(chord.root + step) % len(ROOTS) for step in quality.semitones]] += seconds / total_s
+    first_and_last = timed_chords[0][0], timed_chords[-1][0]
     scores = np.empty((2, 12))
     for mode, tonic in np.ndindex(2, 12):
         degrees = np.roll(shares, -tonic, axis=0)
         own = sum(degrees[degree] for degree in _OWN[mode])
-        ends = sum(chord[:2] == (tonic, mode) for chord in (timed_chords[0], timed_chords[-1]))
+        ends = sum((chord.root, QUALITIES[chord.quality].triad) == (tonic, mode) for chord in first_and_last)
         fit = np.corrcoef(np.roll(_PROFILES[mode], tonic), notes)[0, 1] if notes.std() > 0 else 0.0
         scores[mode, tonic] = fit + own + 0.3 * degrees[0, mode] + 0.1 * ends
     likelihood = np.exp(_CERTAINTY * (scores - scores.max()))

@@ -1,13 +1,14 @@
 """The chords of a recording of any length, over time.
 
 The recording is read in blocks and cut into windows: half a second long, ten a second, and one second long, five a
-second. The predictor scores them in batches. A Viterbi search over 48 chords and "no chord" finds the likeliest
+second. The predictor scores them in batches. A Viterbi search over all chords and "no chord" finds the likeliest
 sequence, in which a change is cheap where a note begins (`export.songs.onsets`); each change is then moved to the onset
-beside it. About 300 bytes are kept of each frame, so an hour takes 11 MB more than a minute.
+beside it. About 700 bytes are kept of each frame, so an hour takes 25 MB more than a minute.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,14 +19,19 @@ import numpy as np
 from triadbench.core.audio.io import Note, Source, iter_blocks, read_header
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
-from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES
-from triadbench.core.models.spelling import chord_name, in_key, roman_numeral
+from triadbench.core.models.chords import ROOTS
+from triadbench.core.models.prediction import chord_of, describe, triads_of
+from triadbench.core.models.spelling import read_chord, roman_numeral
+from triadbench.core.models.targets import NO_CHORD_CLASS, REDUCTION
+from triadbench.core.models.vocabulary import QUALITIES
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs.harmony import find_key, find_progressions
 from triadbench.export.songs.onsets import OnsetCurve, Onsets, onsets, tempo
 
 Progress = Callable[[float, float | None], None]
-_N_CHORDS = len(ROOTS) * len(TYPES)
+_NOTES = np.append(np.tile([quality.harte == "1" for quality in QUALITIES], len(ROOTS)), False)
+"""Classes of single notes, bool (205,): in songs they are no chord."""
+_FRAMES_AT_ONCE = 1024
 _BLOCK_S = 30.0
 _SILENCE_PENALTY = 30.0  # taken from the log likelihood of every chord where nothing sounds
 _TINY = 1e-9
@@ -46,7 +52,8 @@ class Settings:
     change_cost: float = 30.0  # of a change of chord, in nats
     onset_discount: float = 18.0  # how much of `change_cost` an onset of full strength saves, in nats
     snap_s: float = 0.15  # farthest that a change is moved to an onset
-    no_chord: float = 0.15  # likelihood of "no chord" in quiet frames
+    no_chord_bias: float = -4.0  # added to the log probability of "no chord"
+    no_chord: float = 0.15  # least likelihood of "no chord" in quiet frames
     no_chord_loud: float = 0.02  # the same in loud frames
     quiet_db: tuple[float, float] = (-22.0, -14.0)  # from quiet to loud, relative to the loud parts of this recording
     silence_db: float = -46.0  # below this level, relative to the loud parts, nothing is left to name
@@ -56,14 +63,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one chord."""
+    """A stretch of one chord, as `core.models.prediction.describe` has it, spelled for the key."""
 
     start_s: float  # from the start of the recording
     end_s: float
-    chord: str  # spelled for the key, as "F#m"; or "N"
-    root: str | None  # the name of the class, as "Gb"; None for "N", as `type`
+    chord: str | None  # its triad, as "F#m", or "N"; None where the chord has none
+    root: str | None  # the name of the class, as "Gb"; None for "N" and without a triad, as `type`
     type: str | None
-    confidence: float | None  # mean probability of the chord in the windows of the stretch; None for "N"
+    confidence: float | None  # mean probability of the triad, or of there being none, in its windows; None for "N"
+    name: str  # of the chord itself, as "F#m7/E"
+    label: str  # the same in Harte's syntax
+    bass: str | None  # the name of the class, where it is another note than the root
+    label_confidence: float | None  # mean probability of the chord, whatever its bass; None for "N"
 
 
 @dataclass
@@ -115,11 +126,12 @@ def find_timeline(
     frames = _score_frames(source, predictor, progress, name, note, settings)
     duration_s, curve = frames.onset_curve.samples / SAMPLE_RATE, frames.onset_curve.curve()
     note_onsets = onsets(curve)
-    path = viterbi(_log_likelihoods(frames, settings), _change_costs(len(frames.silent), note_onsets, settings))
+    scores = itertools.chain.from_iterable(_log_likelihoods(frames, settings))
+    path = viterbi(scores, _change_costs(len(frames.silent), note_onsets, settings))
     segments = _segments(path, frames, note_onsets, duration_s, settings)
-    key, confidence = find_key([(s.chord, s.end_s - s.start_s) for s in segments])
-    segments = [dataclasses.replace(s, chord=in_key(s.chord, key)) for s in segments]
-    chords = [segment.chord for segment in segments]
+    key, confidence = find_key([(s.name, s.end_s - s.start_s) for s in segments])
+    segments = [dataclasses.replace(s, **describe(read_chord(s.name), key)) for s in segments]
+    chords = [segment.name for segment in segments]
     roman = [roman_numeral(chord, key) for chord in chords]
     bpm = tempo(curve) if key is not None else None
     progressions = find_progressions(chords, roman)
@@ -130,8 +142,10 @@ class _Frames(NamedTuple):
     """What is kept of each frame (hop) of a recording."""
 
     onset_curve: OnsetCurve
-    joint: np.ndarray  # probabilities in its short window, float16 (frames, 48)
-    joint_long: np.ndarray  # the same in its long window
+    chords: np.ndarray  # probabilities in its short window, float16 (frames, 205)
+    chords_long: np.ndarray  # the same in the long windows
+    bass: np.ndarray  # in its short window, float16 (frames, 12); zeros where the model does not name it
+    long_rows: np.ndarray  # which of these is the frame's
     silent: np.ndarray  # bool (frames,)
     levels_db: np.ndarray  # of the frame itself, (frames,)
 
@@ -145,7 +159,7 @@ def _score_frames(
     settings: Settings,
 ) -> _Frames:
     total_s = _length_s(source) if progress is not None else None
-    curve, n_frames = OnsetCurve(), 0
+    curve, n_frames, n_long = OnsetCurve(), 0, 0
     parts: list[tuple[np.ndarray, ...]] = []
 
     def blocks() -> Iterator[np.ndarray]:
@@ -153,21 +167,21 @@ def _score_frames(
             curve.add(block)
             yield block
 
-    def probabilities(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scores = predictor(np.ascontiguousarray(windows))
-        assert scores.joint is not None  # models of one task are refused
-        return scores.joint.reshape(-1, _N_CHORDS).astype(np.float16), scores.silent
-
     lengths_s = (settings.window_s, settings.hop_s, settings.long_window_s, settings.lead_s)
     window, hop, long_window, lead = (round(seconds * SAMPLE_RATE) for seconds in lengths_s)
     for batch in _windows(blocks(), long_window, hop, lead, settings.batch):
         n_frames += len(batch)
-        joint, silent = probabilities(batch[:, :window])
+        short = predictor(np.ascontiguousarray(batch[:, :window]))
         # Every other one: the sound of a second changes little in a tenth.
-        joint_long = probabilities(batch[::2])[0].repeat(2, axis=0)[: len(batch)]
+        long = predictor(np.ascontiguousarray(batch[::2]))
+        assert short.chords is not None and long.chords is not None  # models of one task are refused
+        bass = np.zeros((len(batch), len(ROOTS))) if short.bass is None else short.bass
+        answers = (values.astype(np.float16) for values in (short.chords, long.chords, bass))
+        long_rows = n_long + np.arange(len(batch)) // 2
+        n_long += len(long.chords)
         frame = batch[:, lead - hop // 2 : lead - hop // 2 + hop]
         power = np.square(frame - frame.mean(axis=1, keepdims=True)).mean(axis=1)
-        parts.append((joint, joint_long, silent, 10 * np.log10(power + _TINY**2)))
+        parts.append((*answers, long_rows, short.silent, 10 * np.log10(power + _TINY**2)))
         if len(parts) == 2:
             predictor.warm_kernel()  # a long recording: the faster front end pays
         if progress is not None:
@@ -207,21 +221,30 @@ def _windows(blocks: Iterable[np.ndarray], window: int, hop: int, lead: int, bat
     yield from batches(left)
 
 
-def _log_likelihoods(frames: _Frames, settings: Settings) -> np.ndarray:
-    """float32 (frames, 49): of 48 chords, and of "no chord" in the last column."""
-    scores = np.empty((len(frames.silent), _N_CHORDS + 1), np.float32)
-    np.log(frames.joint.astype(np.float32) + settings.floor, out=scores[:, :-1])
-    scores[:, :-1] *= 1 - settings.long_weight
-    scores[:, :-1] += settings.long_weight * np.log(frames.joint_long.astype(np.float32) + settings.floor)
-    level = frames.levels_db - float(np.percentile(frames.levels_db, 95))
+def _log_likelihoods(frames: _Frames, settings: Settings) -> Iterator[np.ndarray]:
+    """float32 (some frames, 205) after one another: of all chords, and of "no chord" in the last column."""
+    levels = frames.levels_db - float(np.percentile(frames.levels_db, 95))
     low, high = settings.quiet_db
-    loudness = np.clip((level - low) / (high - low), 0, 1)
     quiet, loud = np.log(settings.no_chord), np.log(settings.no_chord_loud)
-    scores[:, -1] = quiet + (loud - quiet) * loudness
-    nothing = frames.silent | (level < settings.silence_db) | (frames.levels_db < -80)
-    scores[nothing, -1] = 0.0
-    scores[nothing, :-1] -= _SILENCE_PENALTY
-    return scores
+    for start in range(0, len(levels), _FRAMES_AT_ONCE):
+        part = slice(start, start + _FRAMES_AT_ONCE)
+        scores = (1 - settings.long_weight) * _logs(frames.chords[part], settings)
+        scores += settings.long_weight * _logs(frames.chords_long[frames.long_rows[part]], settings)
+        loudness = np.clip((levels[part] - low) / (high - low), 0, 1)
+        scores[:, -1] = np.maximum(scores[:, -1] + settings.no_chord_bias, quiet + (loud - quiet) * loudness)
+        silent = frames.silent[part] | (levels[part] < settings.silence_db) | (frames.levels_db[part] < -80)
+        scores[silent, -1] = 0.0
+        scores[silent, :-1] -= _SILENCE_PENALTY
+        yield scores
+
+
+def _logs(chords: np.ndarray, settings: Settings) -> np.ndarray:
+    """Log probabilities, float32, of chords (frames, 205); single notes are no chord."""
+    chords = chords.astype(np.float32)
+    chords[:, -1] += chords[:, _NOTES].sum(axis=1)
+    logs = np.log(chords + settings.floor)
+    logs[:, _NOTES] = -_SILENCE_PENALTY
+    return logs
 
 
 def _change_costs(n_frames: int, note_onsets: Onsets, settings: Settings) -> np.ndarray:
@@ -235,25 +258,26 @@ def _change_costs(n_frames: int, note_onsets: Onsets, settings: Settings) -> np.
     return settings.change_cost - settings.onset_discount * strongest
 
 
-def viterbi(scores: np.ndarray, change_cost: np.ndarray) -> np.ndarray:
-    """The states (frames,) of the best path through log likelihoods (frames, states).
+def viterbi(scores: Iterable[np.ndarray], change_cost: np.ndarray) -> np.ndarray:
+    """The states (frames,) of the best path through log likelihoods (states,) of each frame.
 
     A change between the frame before and this one costs `change_cost` (frames,), whatever the states are, so a frame
     needs one maximum and not a table of all pairs.
     """
-    n, states = scores.shape
-    stays = np.ones((n, states), dtype=bool)
+    n, rows = len(change_cost), iter(scores)
+    total = next(rows).astype(np.float64)
+    stays = np.zeros((n, -(-len(total) // 8)), dtype=np.uint8)  # a bit a state
     origin = np.zeros(n, dtype=np.int16)
-    total = scores[0].astype(np.float64)
-    for k in range(1, n):
+    for k, row in enumerate(rows, 1):
         origin[k] = total.argmax()
         after_change = total[origin[k]] - change_cost[k]
-        stays[k] = total >= after_change
-        total = np.maximum(total, after_change) + scores[k]
+        stays[k] = np.packbits(total >= after_change)
+        total = np.maximum(total, after_change) + row
     path = np.empty(n, dtype=np.int16)
     path[-1] = total.argmax()
     for k in range(n - 1, 0, -1):
-        path[k - 1] = path[k] if stays[k, path[k]] else origin[k]
+        byte, bit = divmod(int(path[k]), 8)
+        path[k - 1] = path[k] if stays[k, byte] & (0x80 >> bit) else origin[k]
     return path
 
 
@@ -265,7 +289,7 @@ def _segments(
     changes = (np.flatnonzero(np.diff(path)) + 1).tolist()
     bounds = [0.0]
     for start, change in zip([0, *changes], changes, strict=False):
-        if path[change] == _N_CHORDS:
+        if path[change] == NO_CHORD_CLASS:
             time = _release(change, start, frames.levels_db, settings)
         else:
             time = _snap(change * settings.hop_s, note_onsets, bounds[-1], settings)
@@ -276,12 +300,15 @@ def _segments(
         state = int(path[start])
         if segments and end_s - start_s < _SLIVER_S:
             segments[-1] = dataclasses.replace(segments[-1], end_s=end_s)
-        elif state == _N_CHORDS:
-            segments.append(Segment(start_s, end_s, NO_CHORD, None, None, None))
+        elif state == NO_CHORD_CLASS:
+            segments.append(Segment(start_s, end_s, **describe(None), confidence=None, label_confidence=None))
         else:
-            root, kind = divmod(state, len(TYPES))
-            confidence = min(1.0, float(frames.joint[start:end, state].astype(np.float64).mean()))
-            segments.append(Segment(start_s, end_s, chord_name(root, kind), ROOTS[root], TYPES[kind], confidence))
+            mean = frames.chords[start:end].mean(axis=0, dtype=np.float64)
+            described = describe(chord_of(state, frames.bass[start:end].mean(axis=0, dtype=np.float64)))
+            confidence, label_confidence = triads_of(mean)[REDUCTION[state]], mean[state]
+            shares = {"confidence": confidence, "label_confidence": label_confidence}
+            shares = {key: min(1.0, float(share)) for key, share in shares.items()}
+            segments.append(Segment(start_s, end_s, **described, **shares))
     return segments
 
 
