@@ -161,11 +161,14 @@ def to_fp16(network: onnx.ModelProto) -> onnx.ModelProto:
 
 def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelProto:
     """The network with its convolutions in int8 (weights by channel, of 7 bits: pairs of 8-bit products overflow the
-    16-bit sums of CPUs without VNNI), scaled by what it sees in `mels`, batches (batch, n_mels, n_frames) float32."""
+    16-bit sums of CPUs without VNNI), scaled by what it sees in `mels`, batches (batch, n_mels, n_frames) float32. The
+    small one that ends in logits of unlike ranges stays float32."""
     load_onnxruntime()
     from onnxruntime import quantization
 
     inputs = ({"mel": batch} for batch in mels)
+    is_ours = any(output.name == "chord_logits" for output in network.graph.output)
+    last = [node.name for node in network.graph.node if node.op_type == "Conv"][-1:] if is_ours else []
 
     class Inputs(quantization.CalibrationDataReader):
         def get_next(self) -> dict | None:
@@ -183,17 +186,18 @@ def to_int8(network: onnx.ModelProto, mels: Iterable[np.ndarray]) -> onnx.ModelP
             per_channel=True,
             reduce_range=True,
             op_types_to_quantize=["Conv"],
+            nodes_to_exclude=last,
             calibrate_method=quantization.CalibrationMethod.MinMax,
         )
         return _restored(onnx.load(out), network)
 
 
 def kept_in_float32(network: onnx.ModelProto) -> list[str]:
-    """Names of the nodes before the first convolution and behind the first logits, and of every Softmax: ONNX Runtime
-    had none in fp16 before 1.17, and put operators of another opset in its place."""
+    """Names of the nodes before the first convolution and behind the first logits; of those that ask for a
+    shape; and of every Softmax: ONNX Runtime had none in fp16 before 1.17, and put operators of another opset there."""
     nodes = list(network.graph.node)
     before, behind = {next(node for node in nodes if node.op_type == "Conv").input[0]}, {"logits", "chord_logits"}
-    kept = {node.name for node in nodes if node.op_type == "Softmax"}
+    kept = {node.name for node in nodes if node.op_type in ("Softmax", "Shape")}
     for node in reversed(nodes):  # each stands behind those that make its inputs
         if before & set(node.output):
             kept.add(node.name)

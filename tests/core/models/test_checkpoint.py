@@ -203,10 +203,41 @@ def rewrite(path, change, change_tensors=lambda tensors: None):
     save_file(tensors, path, metadata={"triadbench": text if isinstance(text, str) else json.dumps(described)})
 
 
+def as_before(path, net, state=None):
+    """The file that the version before wrote for the triads of a network."""
+    save(Checkpoint(net, "chordnet", "both", CHORD, {}, state or {}), path)
+    described = json.loads(safe_open(path, framework="pt").metadata()["triadbench"])
+    described["format"] = "triadbench-checkpoint-1"
+    described["labels"].pop("qualities")
+    tensors = load_file(path)
+    weight, bias = tensors.pop("at_root.weight"), tensors.pop("at_root.bias")
+    for name in ("no_chord.weight", "no_chord.bias", "prior", "temperature"):
+        tensors.pop(name)
+    tensors |= {"circle.4.weight": weight[:4].contiguous(), "circle.4.bias": bias[:4].contiguous()}
+    save_file(tensors, path, metadata={"triadbench": json.dumps(described)})
+
+
+def test_a_network_that_knew_triads_alone_gives_no_other_chord_any_probability(tmp_path):
+    net = small_net(3, width=3, hidden=10)
+    as_before(tmp_path / "m.safetensors", net)
+    back, mel = load(tmp_path / "m.safetensors").model, torch.randn(2, CHORD.n_mels, 20)
+    with torch.inference_mode():
+        wanted = net.heads(mel).chords[:, :-1].reshape(2, 12, 17)[..., :4].flatten(1).softmax(1)
+        chords = back.calibrated(back.heads(mel).chords).softmax(1)
+        assert torch.allclose(chords[:, :-1].reshape(2, 12, 17)[..., :4].flatten(1), wanted, atol=1e-6)
+        assert chords.sum() == pytest.approx(2) and torch.allclose(back.joint(mel).flatten(1).softmax(1), wanted)
+
+
+def test_a_training_of_triads_alone_does_not_go_on(tmp_path):
+    as_before(tmp_path / "m.safetensors", small_net(3), {"0.step": torch.tensor(3.0)})
+    with pytest.raises(UserError, match="an unfinished training of an earlier version.*train it again"):
+        load(tmp_path / "m.safetensors")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(format="triadbench-checkpoint-1"), "knows triads alone, of an earlier version"),
+        (lambda d: d.update(format="triadbench-checkpoint-1"), "a damaged or foreign model file .*circle.4.weight"),
         (lambda d: d["labels"].update(qualities=["maj", "min"]), "its labels are not this program's"),
         (lambda d: d.update(format="triadbench-checkpoint-9"), "format 'triadbench-checkpoint-9'; this program reads"),
         (lambda d: d["labels"].update(roots=sorted(ROOTS)), "its labels are not this program's"),

@@ -11,10 +11,11 @@ from triadbench.core.errors import UserError
 from triadbench.core.models import predictor as predict
 from triadbench.core.models.checkpoint import Checkpoint, load
 from triadbench.core.models.chords import ROOTS, TYPES
-from triadbench.core.models.prediction import name_chord, no_chord
+from triadbench.core.models.prediction import Scores, chords_of_triads, describe, name_chord, no_chord
 from triadbench.core.models.predictor import Predictor
 from triadbench.core.models.spelling import chord_name, read_chord
-from triadbench.core.models.targets import N_CLASSES, N_QUALITIES, NO_TRIAD, REDUCTION
+from triadbench.core.models.targets import N_CLASSES, N_QUALITIES, NO_TRIAD, REDUCTION, parse_label
+from triadbench.core.models.vocabulary import Chord
 from triadbench.kernels.spec import CHORD
 
 RNG = np.random.default_rng(0)
@@ -118,7 +119,7 @@ def test_silence(predictor, waveform, silent):
 
 
 def test_a_quiet_chord_on_dc_is_still_named(predictor):
-    assert name_chord(predictor(0.5 + 0.05 * chord(4, 0)[None]).joint[0])["chord"] == "C"
+    assert name_chord(predictor(0.5 + 0.05 * chord(4, 0)[None]).of_triads().chords[0])["chord"] == "C"
 
 
 # --- what it takes ---------------------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ def test_a_quiet_chord_on_dc_is_still_named(predictor):
 @pytest.mark.parametrize("samples", [4096, 5000, 64_000, 100_001])
 def test_ours_takes_any_length(predictor, samples):
     scores = predictor(chord(7, 1, seconds=samples / 16_000)[None])
-    assert name_chord(scores.joint[0])["chord"] == "Ebm"
+    assert name_chord(scores.of_triads().chords[0])["chord"] == "Ebm"
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
@@ -194,16 +195,16 @@ def test_without_the_shipped_model_the_message_says_what_to_do(tmp_path, monkeyp
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def joint_of(**shares):
-    """Joint probabilities with these chords, by name ("C", "Am"), and the rest spread thin."""
+def triads_of(**shares):
+    """Probabilities (205,) with these triads, by name ("C", "Am"), and the rest spread thin over all triads."""
     joint = np.full((12, 4), (1 - sum(shares.values())) / (48 - len(shares)), dtype=np.float32)
     for symbol, share in shares.items():
         joint[read_chord(symbol)[:2]] = share
-    return joint
+    return chords_of_triads(joint[None])[0]
 
 
 def test_words():
-    named = name_chord(joint_of(Cm=0.6, Eb=0.2, Ab=0.1, Cdim=0.05), alternatives=2)
+    named = name_chord(triads_of(Cm=0.6, Eb=0.2, Ab=0.1, Cdim=0.05), alternatives=2)
     assert (named["chord"], named["type"], named["root"]) == ("Cm", "minor", "C")
     assert named["confidence"] == pytest.approx(0.6, abs=1e-6)
     rest = 0.05 / 44
@@ -215,30 +216,115 @@ def test_words():
 
 def test_alternatives_never_repeat_the_answer():
     # Type by type and root by root the answer would be B minor, which is less likely than B flat minor.
-    joint = joint_of(Bbm=0.3, B=0.25, Bm=0.2, Bdim=0.15)
-    named = name_chord(joint, alternatives=3)
+    chords = triads_of(Bbm=0.3, B=0.25, Bm=0.2, Bdim=0.15)
+    named = name_chord(chords, alternatives=3)
     assert (named["chord"], named["type"], named["root"]) == ("Bbm", "minor", "Bb")
     assert [other["chord"] for other in named["alternatives"]] == ["B", "Bm", "Bdim"]
-    assert len(name_chord(joint, alternatives=0)["alternatives"]) == 0
-    assert len(name_chord(joint, alternatives=47)["alternatives"]) == 47
+    assert len(name_chord(chords, alternatives=0)["alternatives"]) == 0
+    assert len(name_chord(chords, alternatives=47)["alternatives"]) == 47
 
 
 def test_no_chord_has_the_same_words():
     nothing = no_chord()
-    assert nothing.keys() == name_chord(joint_of(C=0.9)).keys()
+    assert nothing.keys() == name_chord(triads_of(C=0.9)).keys()
     assert nothing["chord"] == "N" and nothing["alternatives"] == []
-    assert all(nothing[key] is None for key in nothing.keys() - {"chord", "alternatives"})
+    assert nothing["name"] == nothing["label"] == "N"
+    assert all(nothing[key] is None for key in nothing.keys() - {"chord", "name", "label", "alternatives"})
 
 
 def test_labels_of_the_words():
     for root in range(12):
         for kind in range(4):
-            named = name_chord(joint_of(**{chord_name(root, kind): 0.9}))
+            named = name_chord(triads_of(**{chord_name(root, kind): 0.9}))
             assert (named["type"], named["root"]) == (TYPES[kind], ROOTS[root])
             assert named["chord"] == chord_name(root, kind)
 
 
 def test_a_chord_is_spelled_and_a_root_is_a_class():
-    named = name_chord(joint_of(**{"F#m": 0.6, "D#dim": 0.3, "C#m": 0.05}))
+    named = name_chord(triads_of(**{"F#m": 0.6, "D#dim": 0.3, "C#m": 0.05}))
     assert (named["chord"], named["type"], named["root"]) == ("F#m", "minor", "Gb")
     assert [other["chord"] for other in named["alternatives"][:2]] == ["D#dim", "C#m"]
+
+
+def chords_of(**shares):
+    """Probabilities (205,) of these chords, by label in Harte's syntax with _ for its colon; NO is no chord."""
+    chords = np.zeros(N_CLASSES, np.float32)
+    for label, share in shares.items():
+        chords[parse_label(label.replace("_", ":", 1).replace("NO", "N"))[0]] = share
+    return chords
+
+
+def bass_of(root, share):
+    bass = np.full(12, (1 - share) / 11, np.float32)
+    bass[ROOTS.index(root)] = share
+    return bass
+
+
+@pytest.mark.parametrize(
+    ("chords", "bass", "chord", "label", "name"),
+    [
+        # The triad is likelier than any other, though C major by itself is the likeliest chord.
+        (dict(C_maj=0.4, A_min7=0.35, A_min=0.25), None, "Am", "A:min7", "Am7"),
+        (dict(C_7=0.6, C_maj=0.4), None, "C", "C:7", "C7"),
+        (dict(C_maj=0.9, NO=0.1), ("E", 0.6), "C", "C:maj/3", "C/E"),
+        (dict(C_maj=0.9, NO=0.1), ("E", 0.4), "C", "C:maj", "C"),
+        (dict(C_maj=0.9, NO=0.1), ("D", 0.9), "C", "C:maj", "C"),  # no note of the chord
+        (dict(C_maj=0.9, NO=0.1), ("C", 0.9), "C", "C:maj", "C"),
+        (dict(C_7=0.9), ("Bb", 0.9), "C", "C:7/b7", "C7/Bb"),
+        (dict(C_sus4=0.5, C_5=0.3, C_maj=0.2), None, None, "C:sus4", "Csus4"),
+        (dict(C_1=0.5, NO=0.2, C_maj=0.3), None, None, "C:1", "C (note)"),
+        (dict(C_1=0.2, NO=0.4, C_maj=0.4), None, "N", "N", "N"),
+        (dict(Gb_min7=1.0), ("E", 0.9), "F#m", "F#:min7/b7", "F#m7/E"),
+    ],
+)
+def test_the_triad_is_named_first_then_the_chord_and_its_bass(chords, bass, chord, label, name):
+    named = name_chord(chords_of(**chords), None if bass is None else bass_of(*bass), alternatives=0)
+    assert (named["chord"], named["label"], named["name"]) == (chord, label, name)
+    assert (named["type"] is None) == (named["root"] is None) == (chord in (None, "N"))
+    assert named["bass"] == (bass[0] if "/" in name else None)
+
+
+def test_confidences_of_the_triad_and_of_the_chord():
+    named = name_chord(chords_of(A_min7=0.5, A_min=0.2, C_maj=0.2, C_sus4=0.1))
+    shares = {key: round(named[key], 5) for key in named if key.endswith("confidence")}
+    assert shares == {"confidence": 0.7, "type_confidence": 0.7, "root_confidence": 0.7, "label_confidence": 0.5}
+    assert [(o["name"], o["chord"]) for o in named["alternatives"]] == [("Am", "Am"), ("C", "C"), ("Csus4", None)]
+    unsure = name_chord(chords_of(C_sus4=0.4, NO=0.25, C_maj=0.35))
+    assert (unsure["confidence"], unsure["label_confidence"]) == pytest.approx((0.65, 0.4))
+    assert unsure["type_confidence"] is None and unsure["root_confidence"] is None
+
+
+def test_a_chord_is_described_in_its_key():
+    assert describe(read_chord("Gbm7/E"), "A major") == {
+        "chord": "F#m",
+        "type": "minor",
+        "root": "Gb",
+        "name": "F#m7/E",
+        "label": "F#:min7/b7",
+        "bass": "E",
+    }
+    for quality in range(N_QUALITIES):
+        for root in range(12):
+            described = describe(Chord(root, quality))
+            assert described["chord"] is None or described["name"].startswith(described["chord"].rstrip("dimaug"))
+
+
+def test_scores_of_triads_alone():
+    full = chords_of(C_7=0.3, C_maj=0.1, C_sus4=0.35, NO=0.25)[None]
+    joint = np.full((1, 12, 4), 1 / 48, np.float32)
+    silent = np.zeros(1, bool)
+    alone = Scores(joint.sum(1), joint.sum(2), joint, silent, full, bass_of("E", 0.9)[None]).of_triads()
+    assert name_chord(alone.chords[0])["label"] == "C:maj" and name_chord(alone.chords[0])["confidence"] == 1
+    assert alone.bass is None and alone.joint[0, ROOTS.index("C"), 0] == alone.roots.max() == alone.types.max() == 1
+    # Where nothing speaks for a triad, all are as likely; a model of one task has none.
+    nothing = Scores(None, None, joint, silent, chords_of(NO=1.0)[None]).of_triads()
+    assert np.allclose(nothing.joint, 1 / 48)
+    assert Scores(alone.types, None, None, silent).of_triads().chords is None
+
+
+def test_a_model_of_triads_gives_no_other_chord_any_probability():
+    joint = np.random.default_rng(0).dirichlet(np.ones(48), 3).reshape(3, 12, 4).astype(np.float32)
+    scores = Scores(joint.sum(1), joint.sum(2), joint, np.zeros(3, bool))
+    assert scores.chords.shape == (3, N_CLASSES) and scores.bass is None
+    assert np.array_equal(scores.chords[:, :-1].reshape(3, 12, N_QUALITIES)[..., :4], joint)
+    assert np.allclose(scores.chords.sum(axis=1), 1) and np.allclose(scores.of_triads().joint, joint)

@@ -115,11 +115,13 @@ def test_it_answers_as_the_model_for_any_batch_and_length(small, module):
     predictor = Predictor(small)
     for batch, samples in ((1, 64_000), (3, 4096), (2, 70_001)):
         waveforms = noise(batch, samples)
-        types, roots, logits = module(torch.from_numpy(waveforms))
+        types, roots, logits, chords, bass = module(torch.from_numpy(waveforms))
         wanted = predictor(waveforms)
         assert np.abs(types.numpy() - wanted.types).max() < 1e-5 and np.abs(roots.numpy() - wanted.roots).max() < 1e-5
         joint = torch.softmax(logits.flatten(1), 1).reshape(-1, 12, 4)
         assert np.abs(joint.numpy() - wanted.joint).max() < 1e-5
+        assert np.abs(torch.softmax(chords, 1).numpy() - wanted.chords).max() < 1e-5
+        assert np.abs(bass.numpy() - wanted.bass).max() < 1e-5
 
 
 @pytest.mark.parametrize("name", SPECS)

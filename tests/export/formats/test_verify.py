@@ -11,6 +11,7 @@ from tests.core.toys import sine_bank, write_bank
 from tests.export.exports import info_of, network, sealed_bytes, sine_clips, write
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.networks import OriginalNet
+from triadbench.core.models.prediction import chords_of_triads
 from triadbench.core.render.chords import plan
 from triadbench.core.render.note_banks import TRAINING
 from triadbench.export.formats import verify
@@ -211,18 +212,60 @@ def test_limits(precision, found, held, reference):
             hold(report(reference, **found), info, reference)
 
 
+def logits_for(expected):
+    """Outputs whose probabilities are those expected."""
+    types, roots, joint, chords, bass = expected
+    return types, roots, *(np.log(np.maximum(p, 1e-30)).astype(np.float32) for p in (joint, chords)), bass
+
+
+SEVENTHS_FOR_TRIADS = np.arange(205)
+for triad, seventh in ((0, 4), (1, 6), (2, 8)):  # no triad's probability tells
+    SEVENTHS_FOR_TRIADS[triad:204:17], SEVENTHS_FOR_TRIADS[seventh:204:17] = (
+        np.arange(seventh, 204, 17),
+        np.arange(triad, 204, 17),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda chords: np.roll(chords, 17, axis=1), "logits that are not those of the probabilities"),  # other roots
+        (lambda chords: chords[:, :204], "outputs"),
+        (lambda chords: chords + np.inf, "not finite"),
+        (lambda chords: chords[:, SEVENTHS_FOR_TRIADS], None),
+    ],
+    ids=["other roots", "no N", "infinite", "sevenths"],
+)
+def test_logits_of_chords_are_compared_too(change, words, reference):
+    info = info_of(network())
+    outputs = [logits_for(case.expected) for case in reference.cases]
+    *before, chords, bass = outputs[0]
+    outputs[0] = (*before, change(chords), bass)
+    if words is None:
+        assert compare(outputs, info, reference).worst_difference > 0.5
+        return
+    with pytest.raises(VerificationError, match=words):
+        compare(outputs, info, reference)
+
+
+def test_a_bass_is_compared_too(reference):
+    outputs = [logits_for(case.expected) for case in reference.cases]
+    outputs[0] = (*outputs[0][:-1], np.eye(12, dtype=np.float32)[: len(outputs[0][0])])
+    assert compare(outputs, info_of(network()), reference).worst_difference > 0.9
+
+
 def test_noise_beside_a_constant_is_not_compared_but_must_be_finite(reference):
     info = info_of(network())
     outputs, _ = [], None
     for case in reference.cases:
-        joint = case.expected[-1]
-        outputs.append((*case.expected[:-1], np.log(np.maximum(joint, 1e-30)).astype(np.float32)))
+        outputs.append(logits_for(case.expected))
     assert compare(outputs, info, reference).worst_difference < 1e-6
     at = [case.name for case in reference.cases].index("constant")
     uniform = np.full((1, 12, 4), 1 / 48, np.float32)
-    outputs[at] = (uniform.sum(1), uniform.sum(2), np.log(uniform))
+    chords = chords_of_triads(uniform)
+    outputs[at] = logits_for((uniform.sum(1), uniform.sum(2), uniform, chords, np.full((1, 12), 1 / 12, np.float32)))
     assert compare(outputs, info, reference).worst_difference < 1e-6
-    outputs[at] = (uniform.sum(1), uniform.sum(2), np.log(uniform) * np.nan)
+    outputs[at] = tuple(values * np.nan for values in outputs[at])
     with pytest.raises(VerificationError, match="constant: outputs that are not finite"):
         compare(outputs, info, reference)
 

@@ -60,9 +60,13 @@ def test_result(hear):
         "chord",
         "type",
         "root",
+        "name",
+        "label",
+        "bass",
         "confidence",
         "type_confidence",
         "root_confidence",
+        "label_confidence",
         "alternatives",
     ]
     assert (result["chord"], result["type"], result["root"]) == ("Cm", "minor", "C")

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triadbench.core.constants import CLIP_SAMPLES
+from triadbench.core.models.prediction import Scores
 from triadbench.export.predict.bulk import WindowVotes, loudness, windows
 
 HOP = CLIP_SAMPLES // 2
@@ -49,9 +50,9 @@ def joint(**chances):
 def test_the_loud_windows_decide_and_silent_ones_do_not_count():
     votes = WindowVotes()
     list(votes.counted([np.zeros(40_000), np.zeros(8_000)]))
-    votes.add(joint(Am=0.9), 1.0, False)
-    votes.add(joint(C=0.9), 3.0, False)
-    votes.add(joint(Cm=0.9), 100.0, True)
+    scores = Scores(None, None, np.stack([joint(Am=0.9), joint(C=0.9), joint(Cm=0.9)]), np.array([False, False, True]))
+    for row, share in enumerate((1.0, 3.0, 100.0)):
+        votes.add(scores, row, share)
     answer = votes.result(2)
     assert (answer["chord"], answer["windows"], answer["duration_s"]) == ("C", 3, 3.0)
     assert answer["agreement"] == pytest.approx(0.75) and answer["alternatives"][0]["chord"] == "Am"
@@ -59,5 +60,21 @@ def test_the_loud_windows_decide_and_silent_ones_do_not_count():
 
 def test_nothing_but_silence():
     votes = WindowVotes()
-    votes.add(joint(C=0.9), 0.0, True)
+    votes.add(Scores(None, None, joint(C=0.9)[None], np.array([True])), 0, 0.0)
     assert votes.result(3)["chord"] == "N" and votes.result(3)["agreement"] is None
+
+
+def test_windows_vote_for_whole_chords_and_their_bass():
+    chords, bass = np.zeros((3, 205), np.float32), np.zeros((3, 12), np.float32)
+    c, seventh, e = 4 * 17, 4, 8
+    chords[0, c + seventh], chords[1, c], chords[2, -1] = 1, 1, 1
+    bass[:2, e] = 1
+    votes = WindowVotes()
+    scores = Scores(None, None, None, np.zeros(3, bool), chords, bass)
+    for row, share in enumerate((3.0, 2.0, 1.0)):
+        votes.add(scores, row, share)
+    answer = votes.result(2)
+    assert (answer["chord"], answer["label"], answer["name"], answer["bass"]) == ("C", "C:7/3", "C7/E", "E")
+    assert (answer["agreement"], answer["label_confidence"]) == pytest.approx((0.5, 0.5))
+    assert answer["confidence"] == pytest.approx(5 / 6)
+    assert [other["label"] for other in answer["alternatives"]] == ["C:maj", "N"]

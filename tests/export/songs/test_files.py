@@ -1,6 +1,7 @@
 """Every format says the same: read back by other programs' rules (MIREX, RFC 4180, MIDI), and whole or not at all."""
 
 import csv
+import dataclasses
 import io
 import json
 import subprocess
@@ -12,14 +13,16 @@ import pytest
 
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
-from triadbench.core.models.spelling import chord_name, harte, key_name
+from triadbench.core.models.prediction import describe
+from triadbench.core.models.spelling import chord_name, harte, key_name, read_chord
+from triadbench.core.models.vocabulary import QUALITIES
 from triadbench.export.songs import files
 from triadbench.export.songs.files import FORMATS, chord_midi, clock, format_of, text, write
 from triadbench.export.songs.timeline import Segment, Timeline
 
 
 def timeline(rows, duration=None, key="C major", tempo=120.0, roman=None):
-    segments = [Segment(*row) for row in rows]
+    segments = [Segment(*row, row[2], harte(row[2]), None, row[-1]) for row in rows]
     return Timeline(
         segments,
         duration or segments[-1].end_s,
@@ -84,6 +87,10 @@ def test_json(song, tmp_path):
         "root": "C",
         "type": "major",
         "confidence": 0.99,
+        "name": "C",
+        "label": "C:maj",
+        "bass": None,
+        "label_confidence": 0.99,
         "roman": "I",
     }
     assert read["progressions"][0]["count"] == 3 and read["settings"] == {"window_s": 0.5}
@@ -94,6 +101,70 @@ def test_csv(song, tmp_path):
     rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))
     assert [row["chord"] for row in rows] == [row[2] for row in ROWS]
     assert rows[0]["root"] == rows[0]["confidence"] == "" and rows[1]["confidence"] == "0.9900"
+
+
+FULL = ("N", "Cmaj7/E", "Dm7", "Gsus4", "G7", "C5")
+HARTE = ["N", "C:maj7/3", "D:min7", "G:sus4", "G:7", "C:5"]
+
+
+@pytest.fixture
+def full():
+    chords = [read_chord(name) for name in FULL]
+    times = [{"start_s": float(k), "end_s": k + 1.0} for k in range(len(chords))]
+    shares = [{"confidence": c and 0.9, "label_confidence": c and 0.6} for c in chords]
+    segments = [Segment(**t, **describe(c, "C major"), **s) for t, c, s in zip(times, chords, shares, strict=True)]
+    return dataclasses.replace(timeline(ROWS), segments=segments, roman=[None, "Imaj7/3", "ii7", "Vsus4", "V7", "I5"])
+
+
+def test_every_file_has_the_whole_chord(full, tmp_path):
+    for name in FORMATS:
+        write(full, tmp_path / f"x.{name}")
+    lab = [line.split("\t")[2] for line in (tmp_path / "x.lab").read_text().splitlines()]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))
+    read = json.loads((tmp_path / "x.json").read_text())["segments"]
+    assert lab == [row["label"] for row in rows] == [segment["label"] for segment in read] == HARTE
+    assert [row["name"] for row in rows] == [segment["name"] for segment in read] == list(FULL)
+    assert [row["chord"] for row in rows] == ["N", "C", "Dm", "", "G", ""]
+    assert [(s["chord"], s["type"], s["bass"]) for s in read[1:4]] == [
+        ("C", "major", "E"),
+        ("Dm", "minor", None),
+        (None, None, None),
+    ]
+    assert rows[1]["confidence"] == "0.9000" and rows[1]["label_confidence"] == "0.6000"
+    assert [m.text for m in mido.MidiFile(tmp_path / "x.mid") if m.type == "marker"] == list(FULL[1:])
+    html = (tmp_path / "x.html").read_text().replace("\\u002f", "/")
+    assert all(f'"{name}"' in html for name in (*FULL, "no triad", "no chord"))
+    assert "Cmaj7/E" in text(full) and "60.0 %" in text(full)
+
+
+def test_the_rows_of_a_plot_are_roots_with_or_without_a_triad(full):
+    plot = files.figure(full)
+    bars = {bar.name: dict(zip(bar.hovertext, bar.y, strict=True)) for bar in plot.data if bar.type == "bar"}
+    assert bars["no triad"] == {"Gsus4": "G", "C5": "C"} and bars["no chord"] == {"N": "N"}
+    assert bars["major"] == {"Cmaj7/E": "C", "G7": "G"}
+
+
+def test_mir_eval_reads_every_label():
+    chord = pytest.importorskip("mir_eval").chord
+    for quality in range(len(QUALITIES)):
+        for root in range(12):
+            for bass in [None, *((root + step) % 12 for step in QUALITIES[quality].semitones[1:])]:
+                chord.encode(harte(chord_name(root, quality, None, bass)))
+
+
+@pytest.mark.parametrize(
+    ("name", "notes"),
+    [
+        ("C", [36, 55, 60, 64]),
+        ("C/E", [40, 55, 60, 64]),
+        ("Cmaj7/E", [40, 55, 59, 60, 64]),
+        ("Gsus4", [43, 55, 60, 62]),
+        ("C5", [36, 55, 60]),
+        ("N", []),
+    ],
+)
+def test_midi_notes_of_a_chord(name, notes):
+    assert chord_midi(name) == notes
 
 
 def sounding(path):
@@ -125,8 +196,8 @@ def test_midi_sounds_the_chords_at_their_times(bpm, tmp_path):
 def test_midi_of_all_chords_and_keys(tmp_path):
     signatures = set()
     for root, name in enumerate(ROOTS):
-        for kind, type_name in enumerate(TYPES):
-            notes = chord_midi(Segment(0, 1, chord_name(root, kind), name, type_name, 1.0))
+        for kind in range(len(TYPES)):
+            notes = chord_midi(chord_name(root, kind))
             assert notes[0] % 12 == (8 + root) % 12 and notes == sorted(set(notes)) and notes[-1] < 72
         for mode in ("major", "minor"):
             key = key_name(root, mode)
