@@ -85,10 +85,9 @@ def compare(intervals: np.ndarray, symbols: Sequence[str], timeline: Timeline) -
     true change from the nearest change of the timeline, and "hits", {type: (right, all)} points of time."""
     import mir_eval.chord
 
-    names = [segment.name for segment in timeline.segments]
-    chords = [read_chord(name) for name in names]
+    triads = [segment.chord and read_chord(segment.chord) for segment in timeline.segments]
     bounds = np.array([[segment.start_s, segment.end_s] for segment in timeline.segments])
-    labels = [[harte(name) for name in row] for row in (symbols, names)]
+    labels = [harte(symbol) for symbol in symbols], [segment.label for segment in timeline.segments]
     scores = mir_eval.chord.evaluate(intervals, labels[0], bounds, labels[1])
     starts = bounds[:, 0]
     errors = [float(np.abs(starts[1:] - change).min()) if len(starts) > 1 else 9.0 for change in intervals[1:, 0]]
@@ -98,7 +97,7 @@ def compare(intervals: np.ndarray, symbols: Sequence[str], timeline: Timeline) -
         chord = read_chord(symbol)
         kind = "no chord" if chord is None else TYPES[chord.quality]
         right, n = hits.get(kind, (0, 0))
-        right += sum(chords[k] == chord for k in np.searchsorted(starts, grid, "right") - 1)
+        right += sum(triads[k] == chord for k in np.searchsorted(starts, grid, "right") - 1)
         hits[kind] = right, n + len(grid)
     recalls = {name: float(scores[key]) for name, key in _RECALLS.items()}
     return {"duration_s": float(intervals[-1, 1]), **recalls, "change_errors_s": errors, "hits": hits}

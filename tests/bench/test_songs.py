@@ -6,6 +6,7 @@ import pytest
 from tests.commands import assert_one_line, run, run_json
 from tests.export.instruments import small_piano
 from triadbench.bench import records, songs
+from triadbench.core.models.spelling import harte
 from triadbench.core.render.progressions import plan_progression, truth
 from triadbench.export.songs.timeline import Segment, Timeline
 
@@ -13,7 +14,7 @@ pytest.importorskip("mir_eval")
 
 
 def timeline(rows):
-    segments = [Segment(a, b, chord, None, None, None) for a, b, chord in rows]
+    segments = [Segment(a, b, chord, None, None, None, chord, harte(chord), None, None) for a, b, chord in rows]
     return Timeline(segments, segments[-1].end_s, None, None, None, [None] * len(segments), [], {})
 
 

@@ -125,7 +125,7 @@ def test_the_original_network(tmp_path):
 def test_a_precision_that_does_not_hold_leaves_no_file(tmp_path, monkeypatch):
     def deaf(network, mels):
         for each in network.graph.initializer:
-            if each.name == "model.circle.4.weight":
+            if each.name == "model.at_root.weight":
                 each.raw_data = bytes(len(each.raw_data))
         return network
 
@@ -150,8 +150,8 @@ def test_an_export_that_differs_fails_and_changes_no_file(old, monkeypatch):
     def wrong(*_):
         model = network()
         for each in model.graph.initializer:
-            if each.name == "model.circle.4.bias":
-                each.raw_data = np.arange(4, dtype=np.float32).tobytes()
+            if each.name == "model.at_root.bias":
+                each.raw_data = np.arange(19, dtype=np.float32).tobytes()
         return model
 
     monkeypatch.setattr(onnx_model, "network_model", wrong)

@@ -14,14 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from click.testing import CliRunner
 
 from tests.commands import assert_one_line, heed_interrupts, run, run_json
-from tests.core.toys import chord, save_original, save_template
+from tests.core.toys import chord, save_original, save_template, template_net
 from tests.odd_files import A_MINOR, BAD, C_MAJOR, ODD, SILENT, pcm
 from triadbench import cli
 from triadbench.core.files import pretrained_path
+from triadbench.core.models.checkpoint import Checkpoint, load, save
+from triadbench.core.models.chords import ROOTS
 from triadbench.export.predict import predictor as runtime
+from triadbench.kernels.spec import CHORD
 
 ROOT = Path(cli.__file__).parent
 SHIPPED = pretrained_path("chordnet.onnx")
@@ -47,10 +51,10 @@ def sounds(tmp_path):
 
 def test_infer_table(model, sounds):
     lines = run("infer", "--provider", "torch", "--model", model, sounds).stdout.splitlines()
-    assert lines[0].split() == ["file", "chord", "type", "root", "agree", "seconds", "or"] and len(lines) == 5
+    assert lines[0].split() == ["file", "chord", "sure", "type", "root", "agree", "seconds", "or"] and len(lines) == 5
     cells = [line.replace(str(sounds) + "/", "").replace("deep, ", "").split() for line in lines[2:]]
     assert [row[:2] for row in cells] == [["c.wav", "C"], ["am.flac", "Am"], ["nothing.wav", "N"]]
-    assert "100.0 %" in lines[2] and cells[2][2:6] == ["—", "—", "—", "1.00"]
+    assert "100.0 %" in lines[2] and cells[2][2:7] == ["—", "—", "—", "—", "1.00"]
 
 
 def test_infer_json(model, sounds):
@@ -76,12 +80,55 @@ def test_infer_csv(model, sounds):
         "agreement",
         "duration_s",
         "windows",
+        "name",
+        "label",
+        "bass",
+        "label_confidence",
         "error",
     ]
     by_name = {Path(row["file"]).name: row for row in rows}
     assert by_name["deep, am.flac"]["chord"] == "Am" and float(by_name["c.wav"]["confidence"]) > 0.9
     assert by_name["nothing.wav"]["chord"] == "N" and by_name["nothing.wav"]["confidence"] == ""
     assert by_name["bad.wav"]["chord"] == "" and "not a sound file" in by_name["bad.wav"]["error"]
+
+
+@pytest.fixture
+def seventh(tmp_path):
+    """A model that hears a seventh chord on every root, whatever sounds."""
+    net = template_net()
+    with torch.no_grad():
+        for parameter in (*net.at_root.parameters(), *net.no_chord.parameters()):
+            parameter.zero_()
+        net.at_root.bias[4] = 9
+    save(Checkpoint(net, "chordnet", "both", CHORD), tmp_path / "seventh.safetensors")
+    return tmp_path / "seventh.safetensors"
+
+
+def test_infer_names_whole_chords_and_with_triads_their_triads(sounds, seventh):
+    full = ("infer", "--provider", "torch", "--model", seventh, sounds / "c.wav")
+    (row,) = run_json(*full)[0]["results"]
+    # Every root is as likely as the others.
+    assert (row["chord"], row["label"], row["name"], row["type"]) == ("Ab", "Ab:7", "Ab7", "major")
+    assert row["label_confidence"] < row["confidence"] < 0.09 and row["type_confidence"] > 0.99
+    line = run(*full, "--alternatives", 2).stdout.splitlines()[2]
+    assert "Ab7" in line and "A7 8.3 %" in line
+    rows = list(csv.DictReader(io.StringIO(run(*full, "--csv", "--alternatives", 1).stdout)))
+    assert (rows[0]["chord"], rows[0]["name"], rows[0]["label"]) == ("Ab", "Ab7", "Ab:7")
+    assert rows[0]["alternatives"].startswith("A7:0.08")
+    (row,) = run_json(*full, "--triads", "--alternatives", 47)[0]["results"]
+    assert row["name"] == row["chord"] in ROOTS and row["label"] == f"{row['root']}:maj"
+    assert all(other["name"] == other["chord"] for other in row["alternatives"]) and len(row["alternatives"]) == 47
+
+
+def test_a_name_with_a_space_is_one_entry_of_the_csv(sounds, seventh):
+    net = load(seventh).model
+    with torch.no_grad():
+        net.at_root.bias[4], net.at_root.bias[16] = 0, 9
+    save(Checkpoint(net, "chordnet", "both", CHORD), seventh)
+    done = run("infer", "--provider", "torch", "--model", seventh, sounds / "c.wav", "--csv", "--alternatives", 2)
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    assert (row["chord"], row["type"], row["root"], row["name"]) == ("", "", "", "Ab (note)")
+    assert [entry.partition(":")[0] for entry in row["alternatives"].split(" ")] == ["A(note)", "Bb(note)"]
 
 
 def test_infer_jsonl(sounds):

@@ -12,7 +12,8 @@ from triadbench.core.audio.io import AudioError
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.prediction import Scores
-from triadbench.core.models.spelling import in_key, read_chord
+from triadbench.core.models.spelling import harte, in_key, read_chord
+from triadbench.core.models.targets import parse_label
 from triadbench.core.render.progressions import plan_progression, render_progression, truth
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs import timeline
@@ -95,6 +96,8 @@ def test_what_a_timeline_promises(predictor, song):
         parts = (segment.root, segment.type, segment.confidence, numeral)
         assert (segment.chord == "N") == (parts == (None,) * 4)
         assert segment.chord == "N" or 0 < segment.confidence <= 1
+        assert segment.name == segment.chord and segment.label == harte(segment.name) and segment.bass is None
+        assert segment.label_confidence == segment.confidence
     assert result.tempo_bpm and (60 < result.tempo_bpm < 200)
     assert result.as_dict()["segments"][0]["roman"] is None and result.settings["window_s"] == 0.5
 
@@ -176,6 +179,76 @@ def test_silence_in_the_middle_is_found_at_its_time():
     assert [s.start_s for s in result.segments[1:]] == pytest.approx([2, 3], abs=0.11)
 
 
+# --- all chords ------------------------------------------------------------------------------------------------------
+
+
+class Scripted(Fake):
+    """Hears what a window's first half says by how loud it is: chord and bass of `script`, by amplitude in tenths."""
+
+    def __init__(self, *script):
+        super().__init__()
+        self.script = dict(enumerate(script, 2))
+
+    def __call__(self, waveforms):
+        loud = np.rint(10 * np.median(np.abs(waveforms[:, :4000]), axis=1)).astype(int)
+        chords, bass = np.full((len(loud), 205), 0.05 / 204, np.float32), np.full((len(loud), 12), 1 / 12, np.float32)
+        for row, tenths in enumerate(loud):
+            label, *lowest = self.script.get(tenths, ("N",))
+            chords[row, parse_label(label)[0]] = 0.95
+            for name in lowest:
+                bass[row] = 0.9 * np.eye(12)[ROOTS.index(name)]
+        joint = np.full((len(loud), 12, 4), 1 / 48, np.float32)
+        return Scores(None, None, joint, np.zeros(len(loud), bool), chords, bass)
+
+
+def square(n, seconds=3):
+    """As many stretches as a script has entries, of amplitudes 0.2, 0.3, ..."""
+    t = np.arange(seconds * RATE) / RATE
+    return np.concatenate([k / 10 * np.sign(np.sin(2 * np.pi * 200 * t + 1e-3)) for k in range(2, n + 2)])
+
+
+def test_sevenths_suspensions_and_basses_are_named():
+    script = ("C:maj", "E"), ("A:min7",), ("D:sus4",), ("G:7", "F"), ("G:5", "C"), ("C:maj7", "D")
+    result = find_timeline(wav(square(6)), Scripted(*script))
+    assert [s.name for s in result.segments] == ["C/E", "Am7", "Dsus4", "G7/F", "G5", "Cmaj7"]
+    assert [s.label for s in result.segments] == ["C:maj/3", "A:min7", "D:sus4", "G:7/b7", "G:5", "C:maj7"]
+    assert [s.chord for s in result.segments] == ["C", "Am", None, "G", None, "C"]
+    assert [s.bass for s in result.segments] == ["E", None, None, "F", None, None]
+    assert [s.start_s for s in result.segments] == pytest.approx([0, 3, 6, 9, 12, 15], abs=0.3)
+    assert result.key == "C major" and result.roman == ["I/3", "vi7", "IIsus4", "V7/b7", "V5", "Imaj7"]
+    for segment in result.segments:
+        assert 0.8 < segment.label_confidence <= segment.confidence <= 1
+        assert (segment.type is None) == (segment.root is None) == (segment.chord is None)
+
+
+def test_notes_and_what_is_no_chord_are_n():
+    result = find_timeline(wav(square(4)), Scripted(("C:maj",), ("C:1",), ("F:maj",), ("N",)))
+    assert [s.name for s in result.segments] == ["C", "N", "F", "N"]
+    assert all(
+        (s.chord, s.label, s.confidence, s.label_confidence) == ("N", "N", None, None) for s in result.segments[1::2]
+    )
+    both = Scripted(("C:maj",), ("C:1",))
+    heard = both(np.full((1, 8000), 0.3, np.float32))
+    heard.chords[:] = 0
+    heard.chords[0, [parse_label(label)[0] for label in ("C:1", "G:1", "N")]] = 0.3  # none of them beats C alone
+    heard.chords[0, parse_label("C:maj")[0]] = 0.1
+    logs = timeline._logs(heard.chords, Settings())
+    assert logs[0].argmax() == 204 and logs[0, 204] == pytest.approx(np.log(0.9 + 1e-3))
+
+
+def test_triads_alone_have_no_other_names(predictor, song):
+    result = find_timeline(wav(song[1]), ChordPredictor(threads=1, triads=True))
+    assert result == find_timeline(wav(song[1]), predictor)
+
+
+def test_what_is_kept_of_a_frame_is_bounded():
+    frames = timeline._score_frames(wav(square(4, 10)), Scripted(("C:maj",)), None, None, None, Settings())
+    kept = sum(values.nbytes for values in frames if isinstance(values, np.ndarray))
+    assert len(frames.silent) == 400 and kept / 400 < 680
+    blocks = list(timeline._log_likelihoods(frames._replace(levels_db=np.zeros(400)), Settings()))
+    assert sum(map(len, blocks)) == 400 and max(map(len, blocks)) <= timeline._FRAMES_AT_ONCE
+
+
 # --- streams ---------------------------------------------------------------------------------------------------------
 
 
@@ -238,16 +311,17 @@ def test_nothing_begins_in_silence():
     assert tempo(np.zeros(10, np.float32)) is None and ONSET_RATE == 100
 
 
-def test_viterbi_is_the_best_of_all_paths():
+@pytest.mark.parametrize(("frames", "states"), [(6, 3), (3, 8), (3, 9), (3, 17)])
+def test_viterbi_is_the_best_of_all_paths(frames, states):
     rng = np.random.default_rng(0)
     for _ in range(20):
-        scores, costs = rng.normal(size=(6, 3)), rng.uniform(0, 2, 6)
+        scores, costs = rng.normal(size=(frames, states)), rng.uniform(0, 2, frames)
 
         def value(path, scores=scores, costs=costs):
-            changed = sum(costs[k] for k in range(1, 6) if path[k] != path[k - 1])
+            changed = sum(costs[k] for k in range(1, frames) if path[k] != path[k - 1])
             return sum(scores[k, s] for k, s in enumerate(path)) - changed
 
-        best = max(itertools.product(range(3), repeat=6), key=value)
+        best = max(itertools.product(range(states), repeat=frames), key=value)
         assert viterbi(scores, costs).tolist() == list(best)
 
 
