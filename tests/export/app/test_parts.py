@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from triadbench.core.audio.io import write_wav
+from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
+from triadbench.core.models.prediction import Scores
 from triadbench.core.models.spelling import chord_name, note_names, printed, spoken
+from triadbench.core.models.targets import parse_label
 from triadbench.export.app import EXAMPLES, example_sounds, html, quiz
 from triadbench.export.app.predictors import Predictors
 from triadbench.export.app.recognition import Recogniser
@@ -39,6 +42,56 @@ def test_what_the_reader_has_to_say_is_shown(tmp_path):
     song = html.render("song", answer=recogniser.name_song(str(tmp_path / "x.wav"), None, None), audio="x.wav")
     for section in (clip, song):
         assert "Note: this file: its channels cancel each other out" in section
+
+
+class Hears:
+    """Every window is Cmaj7 over E, or Gsus4, and no triad for sure."""
+
+    provider, path = "cpu", "fake.onnx"
+
+    def __init__(self, label, bass):
+        self.label, self.bass = label, bass
+        self.info = type("info", (), {"task": "both", "samples": None, "spec": CHORD})
+
+    def warm_kernel(self):
+        pass
+
+    def __call__(self, waveforms):
+        n = len(waveforms)
+        chords, bass = np.zeros((n, 205), np.float32), np.zeros((n, 12), np.float32)
+        chords[:, parse_label(self.label)[0]], bass[:, ROOTS.index(self.bass)] = 1, 1
+        return Scores(None, None, np.full((n, 12, 4), 1 / 48, np.float32), np.zeros(n, bool), chords, bass)
+
+
+@pytest.mark.parametrize(
+    ("label", "bass", "name", "words"),
+    [
+        ("C:maj7", "E", "Cmaj7/E", "C major seventh over E"),
+        ("G:sus4", "G", "Gsus4", "G suspended fourth"),
+        ("N", "C", "N", ""),
+    ],
+)
+def test_the_page_shows_whole_chords(label, bass, name, words, tmp_path):
+    write_wav(tmp_path / "x.wav", example_sounds.triad("D", "minor", 3, 4))
+    recogniser = Recogniser(Predictors(), tmp_path, 3, 0.5)
+    recogniser.predictors.get = lambda *_: Hears(label, bass)
+    answer = recogniser.name_clip(str(tmp_path / "x.wav"), None, None)
+    answer = answer._replace(
+        predictor=type("p", (), {"info": answer.predictor.info, "provider": "cpu", "path": tmp_path})
+    )
+    clip = html.render("clip", answer=answer, window_s=4.0)
+    assert f'<p class="tb-chord">{printed(name)}</p>' in clip and words in clip
+    assert ("Type: " in clip) == (label == "C:maj7") and ("No chord" in clip) == (name == "N")
+    song = html.render("song", answer=recogniser.name_song(str(tmp_path / "x.wav"), None, None), audio="x.wav")
+    assert f"<b>{printed(name)}</b>" in song and ("--hue" in song) == (name != "N")
+
+
+def test_the_menu_has_triads_alone():
+    predictors = Predictors()
+    assert predictors.chords == ["all chords", "triads alone"]
+    assert not predictors.get().triads and predictors.get(chords="triads alone").triads
+    with pytest.raises(UserError, match="chords='none' is not in the menu"):
+        predictors.get(chords="none")
 
 
 @pytest.mark.parametrize("chord", ["N", *(chord_name(root, 1) for root in range(12))])
