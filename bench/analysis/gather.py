@@ -29,6 +29,8 @@ _BY_THREADS = ("ladder", "experiment batch-size", "experiment data-size", "pipel
 """Of these, what was measured with other threads is another case, though their parameters do not say them."""
 _MEL_RUN = ("mel", "mel left out", "mel roof", "mel warm start", "mel cuda static")
 _ORIGINAL_RECIPE = "original recipe"
+_ACCURACIES = (_ORIGINAL_RECIPE, "songs")
+"""Records of what is right, which depends on no machine."""
 
 
 @dataclass
@@ -106,8 +108,8 @@ def gather(paths: Sequence[Path] | None = None) -> Gathered:
         if paths is None and not good and not results:
             gathered.passed_over.append(path.name)
             continue
-        timings += [record for record in good if record["name"] != _ORIGINAL_RECIPE]
-        accuracies += [*results, *(record for record in good if record["name"] == _ORIGINAL_RECIPE)]
+        timings += [record for record in good if record["name"] not in _ACCURACIES]
+        accuracies += [*results, *(record for record in good if record["name"] in _ACCURACIES)]
         gathered.problems += problems
         gathered.files[path.name] = gathered.files.get(path.name, 0) + len(good) + len(results)
     if not timings and not accuracies:
@@ -175,7 +177,8 @@ def _accuracies(path: Path, problems: list[str]) -> tuple[list[dict], list[str]]
             entry = json.loads(lines[number - 1])
         except (ValueError, RecursionError):
             entry = None
-        if isinstance(entry, dict) and ("type_accuracy" in entry or entry.get("name") == _ORIGINAL_RECIPE):
+        is_evaluation = isinstance(entry, dict) and ("type_accuracy" in entry or "by_quality" in entry)
+        if is_evaluation or (isinstance(entry, dict) and entry.get("name") == _ORIGINAL_RECIPE):
             results.append(entry)
         else:
             remaining.append(problem)

