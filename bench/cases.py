@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class Network(NamedTuple):
     spec_name: str  # in `kernels.SPECS`, of its mel
     module: torch.nn.Module  # float32 on the CPU, seeded weights
     front_end: Callable[[torch.Tensor], torch.Tensor]  # waveform (batch, 64000) -> what `module` takes
-    forward: Callable[[torch.Tensor], torch.Tensor]  # `module`'s input -> its answer, as its recipe trains it
+    forward: Callable[[torch.Tensor], Any]  # `module`'s input -> its answer, as its recipe trains it
     answer_loss: Callable[..., torch.Tensor]  # (answer, types (batch,), roots (batch,)) -> scalar
     learning_rate: float  # of Adam
 

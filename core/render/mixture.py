@@ -4,13 +4,14 @@
 number of the clip); `MixtureRenderer.clip` plays and records it in the style "wild".
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from triadbench.core.constants import CLIP_SAMPLES, CLIP_SECONDS
+from triadbench.core.constants import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
 from triadbench.core.models.chords import VOICINGS, root_index
 from triadbench.core.models.vocabulary import QUALITIES
 from triadbench.core.render import negatives
@@ -27,6 +28,15 @@ _QUALITY_WEIGHTS = np.array([3 if q < 2 else 4 if _7 <= q <= _MIN7 else 1 for q 
 _NOTE_NAMES = "C Db D Eb E F Gb G Ab A Bb B".split()
 _DEGREES = ("", "b9", "9", "b3", "3", "4", "b5", "5", "#5", "6", "b7", "7")
 _STRINGED = ("guitar", "plucked")
+_NEGATIVES = {"drums": 16, "speech": 14, "sung": 10, "hum": 28, "hiss": 12, "clicks": 5, "melody": 10, "cluster": 5}
+_MAKERS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "drums": negatives.drums,
+    "speech": negatives.voice,
+    "sung": functools.partial(negatives.voice, sung=True),
+    "hum": negatives.hum,
+    "hiss": negatives.hiss,
+    "clicks": negatives.clicks,
+}
 
 
 def harte_label(root: int, quality: int, bass: int) -> str:
@@ -108,8 +118,8 @@ def _draw(kind: str, bank: NoteBank, rng: np.random.Generator) -> tuple[str, lis
         if kind == "guitar":
             ways = fingerings(root, steps, optional)
             rooted = [way for way in ways if way[0] % 12 == root]
-            ways = rooted if rooted and rng.random() < 0.8 else ways
-            notes = list(ways[rng.integers(len(ways))])
+            chosen = rooted if rooted and rng.random() < 0.8 else ways
+            notes = list(chosen[rng.integers(len(chosen))])
         else:
             notes = _voiced(root, [step for step in steps if step not in optional], rng)
     return harte_label(root, quality, min(notes) % 12), notes
@@ -159,7 +169,7 @@ class MixtureRenderer:
         return RenderedSound(self._renderer.record(waveform, rng, amp), max(start, 0.0), min(end, CLIP_SECONDS))
 
     def _beside(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One chord in six sounds beside drums or a voice, at most as loud as they are."""
+        """One chord in six sounds beside drums or a voice, which are at most as loud as it is."""
         if rng.random() < 1 / 6:
             other = negatives.drums(rng, CLIP_SAMPLES) if rng.random() < 0.7 else negatives.voice(rng, CLIP_SAMPLES)
             level = np.sqrt(np.mean(waveform**2) / max(np.mean(other**2), 1e-9)) * 10 ** (-rng.uniform(0, 15) / 20)
@@ -168,32 +178,25 @@ class MixtureRenderer:
 
     def _negative(self, rng: np.random.Generator) -> np.ndarray:
         """Sound that is no chord."""
-        kind = rng.choice(("drums", "speech", "sung", "hum", "hiss", "clicks", "melody", "cluster"), p=_NEGATIVES)
-        if kind in ("melody", "cluster"):
-            return self._notes(str(kind), rng)
-        make = {"speech": negatives.voice, "sung": lambda r, n: negatives.voice(r, n, sung=True)}
-        return make.get(str(kind), getattr(negatives, str(kind), None))(rng, CLIP_SAMPLES)
+        kind = str(rng.choice(list(_NEGATIVES), p=np.array(list(_NEGATIVES.values())) / sum(_NEGATIVES.values())))
+        return _MAKERS[kind](rng, CLIP_SAMPLES) if kind in _MAKERS else self._notes(kind, rng)
 
     def _notes(self, kind: str, rng: np.random.Generator) -> np.ndarray:
         """A line of single notes that moves by steps, or neighbouring semitones together."""
         bank = self.banks[int(rng.integers(len(self.banks)))]
         low, high = max(bank.low, 45), min(bank.high, 88)
         if kind == "cluster":
-            bottom = int(rng.integers(low, high - 8))
-            return self._renderer.strike(bank, range(bottom, bottom + int(rng.integers(4, 8))), 80, rng, rng)[0]
+            bottom, size = int(rng.integers(low, high - 7)), int(rng.integers(4, 8))
+            return self._renderer.strike(bank, range(bottom, bottom + size), 80, rng, rng)[0]
         out = np.zeros(CLIP_SAMPLES, dtype=np.float32)
-        note, at = int(rng.integers(low + 5, high - 5)), 0
+        note, at = int(rng.integers(low, high)), 0
         while at < CLIP_SAMPLES:
-            length = int(rng.uniform(0.12, 0.6) * 16000)
-            part = self._renderer.strike(bank, [note], 80, rng, rng)[0]
-            first = int(np.argmax(np.abs(part) > 1e-4))
-            piece = part[first : first + length] * np.minimum(
-                1, np.arange(length, 0, -1)[: len(part[first : first + length])] / 400
-            )
-            out[at : at + len(piece)] += piece[: CLIP_SAMPLES - at]
-            note = int(np.clip(note + rng.choice((-2, -1, 1, 2, 3, -3)), low, high))
+            length = int(rng.uniform(0.12, 0.6) * SAMPLE_RATE)
+            played = self._renderer.strike(bank, [note], 80, rng, rng)[0]
+            first = int(np.argmax(np.abs(played) > 1e-4))
+            piece = played[first : first + min(length, CLIP_SAMPLES - at)]
+            fade = np.minimum(1, np.arange(len(piece), 0, -1) / 400)
+            out[at : at + len(piece)] += (piece * fade).astype(np.float32)
+            note = int(np.clip(note + rng.choice((-3, -2, -1, 1, 2, 3)), low, high))
             at += length
         return out
-
-
-_NEGATIVES = np.array((0.16, 0.14, 0.1, 0.28, 0.12, 0.05, 0.1, 0.05))
