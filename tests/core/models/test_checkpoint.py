@@ -110,6 +110,14 @@ def test_a_published_state_dict_goes_to_the_device_asked_for(tmp_path):
     assert next(load(tmp_path / "p.pt", device="meta").model.parameters()).device.type == "meta"
 
 
+def test_a_network_of_the_original_in_the_earlier_format_is_read(tmp_path):
+    path = save_original(tmp_path / "m.safetensors")
+    wanted = load(path).model.state_dict()
+    rewrite(path, lambda d: d.update(format="triadbench-checkpoint-1", labels={"types": TYPES, "roots": ROOTS}))
+    back = load(path).model.state_dict()
+    assert back.keys() == wanted.keys() and all(torch.equal(back[name], wanted[name]) for name in wanted)
+
+
 @pytest.mark.parametrize(
     "change",
     [
