@@ -43,13 +43,11 @@ sixths and the sevenths that they invert, suspensions."""
 
 
 def parse_label(label: str) -> tuple[int, int | None]:
-    """Class of a chord in Harte's syntax, and pitch class of its bass (None without one); ValueError as
-    `core.models.spelling.read_harte`."""
+    """Class of a chord in Harte's syntax, and pitch class of its bass (None for N); errors as `spelling.read_harte`."""
     chord = read_harte(label)
     if chord is None:
         return NO_CHORD_CLASS, None
-    bass = chord.root if chord.bass is None else chord.bass
-    return chord.root * N_QUALITIES + chord.quality, root_pitch_class(bass)
+    return chord.root * N_QUALITIES + chord.quality, root_pitch_class(chord.root if chord.bass is None else chord.bass)
 
 
 def allowed_classes(label: str) -> np.ndarray:

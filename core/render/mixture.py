@@ -13,6 +13,7 @@ import numpy as np
 
 from triadbench.core.constants import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
 from triadbench.core.models.chords import VOICINGS, root_index
+from triadbench.core.models.spelling import chord_name, harte
 from triadbench.core.models.vocabulary import QUALITIES
 from triadbench.core.render import negatives
 from triadbench.core.render.chords import STYLES, Renderer, chord_notes
@@ -25,8 +26,6 @@ _HARTE = [quality.harte for quality in QUALITIES]
 _MAJ, _MIN, _DIM, _AUG, _7, _MAJ7, _MIN7 = range(7)
 _FIFTH, _NOTE = _HARTE.index("5"), _HARTE.index("1")
 _QUALITY_WEIGHTS = np.array([3 if q < 2 else 4 if _7 <= q <= _MIN7 else 1 for q in range(_FIFTH)], dtype=float)
-_NOTE_NAMES = "C Db D Eb E F Gb G Ab A Bb B".split()
-_DEGREES = ("", "b9", "9", "b3", "3", "4", "b5", "5", "#5", "6", "b7", "7")
 _STRINGED = ("guitar", "plucked")
 _NEGATIVES = {"drums": 16, "speech": 14, "sung": 10, "hum": 28, "hiss": 12, "clicks": 5, "melody": 10, "cluster": 5}
 _MAKERS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
@@ -41,8 +40,7 @@ _MAKERS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 
 def harte_label(root: int, quality: int, bass: int) -> str:
     """Label in Harte's syntax of a chord on pitch class `root` with pitch class `bass` below."""
-    degree = _DEGREES[(bass - root) % 12]
-    return f"{_NOTE_NAMES[root]}:{_HARTE[quality]}" + (f"/{degree}" if degree else "")
+    return harte(chord_name(root_index(root), quality, bass=root_index(bass)))
 
 
 @dataclass(frozen=True)
