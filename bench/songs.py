@@ -39,7 +39,7 @@ from triadbench.core.training.name_evaluation import (
     template_label,
 )
 from triadbench.export.predict.predictor import ChordPredictor
-from triadbench.export.songs.timeline import Segment, find_timeline
+from triadbench.export.songs.timeline import find_timeline
 
 HEADERS = "songs by|songs|triads %|majmin %|sevenths %|mirex %|root %|segmentation %|no chord %".split("|")
 HEADERS += ["changes in 150 ms %", "off by ms"]

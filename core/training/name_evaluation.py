@@ -90,7 +90,9 @@ def evaluate_names(
 
 def _named(scores: Scores, row: int) -> dict:
     """The answer for one sound of a batch, as `infer` gives it."""
-    return no_chord() if scores.silent[row] or scores.joint is None else name_chord(scores.joint[row], 0)
+    if scores.silent[row] or scores.chords is None:
+        return no_chord()
+    return name_chord(scores.chords[row], None if scores.bass is None else scores.bass[row], 0)
 
 
 def template_label(waveform: np.ndarray) -> str:
