@@ -77,7 +77,10 @@ def recordings(tmp_path, monkeypatch):
     for name, text in (("a", "0 2 C:maj7\n2 4 N\n"), ("b", "C:min")):
         (tmp_path / f"{name}.lab").write_text(text)
         soundfile.write(tmp_path / f"{name}.wav", np.concatenate([chord(4, 0, seconds=2.0), np.zeros(32_000)]), 16_000)
-    heard = [Segment(0, 2, "C", "C", "major", 0.8), Segment(2, 4, "N", None, None, None)]
+    heard = [
+        Segment(0, 2, "C", "C", "major", 0.8, "C", "C:maj", None, 0.7),
+        Segment(2, 4, "N", None, None, None, "N", "N", None, None),
+    ]
     made = Timeline(heard, 4.0, None, None, None, [None] * 2, [], {})
     monkeypatch.setattr(songs, "find_timeline", lambda file, predictor, name: made)
     monkeypatch.setattr(songs.machine, "environment", lambda: {"cpu": "any"})

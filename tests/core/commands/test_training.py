@@ -141,7 +141,7 @@ def test_train_and_use_the_model(pack, tmp_path):
     assert list(result) == ["both"] and result["both"]["best_epoch"] == 1
     soundfile.write(tmp_path / "c.wav", chord(*C_MAJOR), 16_000)
     answer, _ = run_json("infer", "--model", out / "best.safetensors", tmp_path / "c.wav")
-    assert answer["results"][0]["root"] is not None
+    assert answer["results"][0]["label"] is not None  # after an epoch it may be none of the triads
 
 
 def test_two_trainings_into_one_folder(pack, tmp_path):

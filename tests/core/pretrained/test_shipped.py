@@ -79,7 +79,7 @@ def test_silence_and_short_sounds(predictor):
 
 def test_gain_does_not_change_the_answer(predictor, bank):
     clip = Renderer([bank], STYLES["clean"], 7).clip(plan(1, [bank], seed=7)[0])
-    named = [name_chord(predictor(gain * clip[None]).joint[0]) for gain in (0.01, 0.3, 1.0)]
+    named = [name_chord(predictor(gain * clip[None]).chords[0]) for gain in (0.01, 0.3, 1.0)]
     assert len({words["chord"] for words in named}) == 1
     assert named[0]["type"] in TYPES and named[0]["root"] in ROOTS
     assert np.ptp([words["confidence"] for words in named]) < 1e-2
