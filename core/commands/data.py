@@ -1,5 +1,6 @@
 """The commands `data fetch`, `render`, `amp`, `degrade`, `pack` and `info`. Each imports what it needs in its body."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ from triadbench.core.constants import usable_cores
 from triadbench.core.models.chords import VOICINGS
 
 _PATH = click.Path(path_type=Path)
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_MIXTURE_ONLY = ("songs", "midi", "chords", "midi_rows", "without")
+_NOT_OF_MIXTURE = ("training_instruments", "style", "voicings", "octaves", "variants", "pack")
 _source = click.argument("source", type=_PATH)
 _out = click.argument("out", type=_PATH)
 _seed = click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same bytes.")
@@ -80,26 +85,54 @@ def fetch(out: Path, unpack: bool, retries: int, as_json: bool) -> None:
 @click.option("--variants", type=click.IntRange(1), default=1, help="Clips of each recording, as the original's ten.")
 @_seed
 @click.option("--pack", is_flag=True, help="Write a pack (see data pack) and not wav files.")
+@click.option("--mixture", is_flag=True, help="A set to train on: sounds of every kind, and songs; see below.")
+@click.option("--songs", type=click.IntRange(0), default=0, help="Rows of songs of ours.")
+@click.option("--midi", type=_FOLDER, help="Folder of MIDI songs, each beside its .lab, or POP909.")
+@click.option("--chords", type=_FOLDER, help="Folder of POP909-CL's scores, for the chords of POP909.")
+@click.option("--midi-rows", type=click.IntRange(0), default=0, help="Rows of the MIDI songs.")
+@click.option("--without", type=_FILE, help="Text with names of MIDI songs to leave out.")
 @click.option("--banks", "cache", type=_PATH, default=Path("data/banks"), help="Folder that keeps the recorded notes.")
 @_jobs
 @console.json_option
 def render(
-    out: Path, sources: tuple[str, ...], training_instruments: bool, jobs: int | None, as_json: bool, **options: Any
+    out: Path,
+    sources: tuple[str, ...],
+    training_instruments: bool,
+    jobs: int | None,
+    as_json: bool,
+    mixture: bool,
+    **options: Any,
 ) -> None:
     """Render a labelled set into the new folder OUT: chords mixed from notes, with the data set's protocol and names.
 
     Every note of an instrument is recorded once, by our own piano synthesiser, from a SoundFont (needs the program
     fluidsynth) or from a folder of note recordings (A4.wav, Fs3.flac, ...); any chord is then mixed from them.
 
+    With --mixture, OUT is a set to train on, in rows of 4 s: --clips rows of single sounds (chords of all kinds on all
+    training instruments, guitars, notes, noises), --songs rows of songs of ours, --midi-rows of those in --midi. After
+    an interruption, the same command goes on.
+
     \b
     Examples:
       python cli.py data render data/set -n 4320
       python cli.py data render data/hard -n 1000 --style room --voicing inv1 --voicing open
       python cli.py data render data/piano.pack --pack -n 864 -i font:FluidR3_GM.sf2:0
+      python cli.py data render data/train --mixture -n 42000 --songs 10000 --seed 1
     """
     from triadbench.core.data.render_set import RenderConfig, render_dataset
     from triadbench.core.render.note_banks import TRAINING
 
+    context = click.get_current_context()
+    flags = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
+    for name in _NOT_OF_MIXTURE if mixture else _MIXTURE_ONLY:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"{flags[name]} {'does not go with' if mixture else 'needs'} --mixture")
+    if mixture:
+        of_mixture = {name: options[name] for name in (*_MIXTURE_ONLY, "seed", "cache")}
+        _render_mixture(
+            out, options["n"], [(source, 1.0) for source in sources] or TRAINING, jobs, as_json, **of_mixture
+        )
+        return
     if training_instruments and sources:
         raise click.UsageError("--training-instruments is a list of its own; leave out --instrument")
     voicings = options.pop("voicings") or ("root",)
@@ -115,6 +148,19 @@ def render(
         result = render_dataset(config, bank_progress=notes, progress=progress)
     line = f"{result['n']} clips of {result['recordings']} recordings, {len(result['instruments'])} instruments"
     _finish(result, as_json, f"{line}, in {result['path']}")
+
+
+def _render_mixture(
+    out: Path, clips: int, instruments: Sequence[tuple[str, float]], jobs: int | None, as_json: bool, **options: Any
+) -> None:
+    from triadbench.core.data.render_excerpts import ExcerptsConfig, render_excerpts
+
+    config = ExcerptsConfig(out, clips, instruments=instruments, workers=jobs or usable_cores(), **options)
+    console.resume_hint("finished parts and note banks are kept; the same command goes on")
+    with console.progress("notes", "instruments") as notes, console.progress("render", "parts") as progress:
+        result = render_excerpts(config, bank_progress=notes, progress=progress)
+    rows = ", ".join(f"{n} {kind}" for kind, n in result["rows"].items() if n)
+    _finish(result, as_json, f"rows: {rows}; {result['parts']} parts in {result['path']}")
 
 
 @data.command()

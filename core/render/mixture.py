@@ -20,14 +20,14 @@ from triadbench.core.render.chords import STYLES, Renderer, chord_notes
 from triadbench.core.render.fretboard import fingerings
 from triadbench.core.render.note_banks import NoteBank
 
-KINDS = {"triad": 12, "chord": 14, "guitar": 8, "fifth": 2, "note": 3, "negative": 5}
+KINDS = {"triad": 14, "chord": 14, "guitar": 9, "fifth": 2, "note": 3, "negative": 6}
 """Kinds of clips, and how often each is drawn, relative to the others."""
 _HARTE = [quality.harte for quality in QUALITIES]
 _MAJ, _MIN, _DIM, _AUG, _7, _MAJ7, _MIN7 = range(7)
 _FIFTH, _NOTE = _HARTE.index("5"), _HARTE.index("1")
-_QUALITY_WEIGHTS = np.array([3 if q < 2 else 4 if _7 <= q <= _MIN7 else 1 for q in range(_FIFTH)], dtype=float)
-_STRINGED = ("guitar", "plucked")
-_NEGATIVES = {"drums": 16, "speech": 14, "sung": 10, "hum": 28, "hiss": 12, "clicks": 5, "melody": 10, "cluster": 5}
+QUALITY_WEIGHTS = np.array([3 if q < 2 else 4 if _7 <= q <= _MIN7 else 1 for q in range(_FIFTH)], dtype=float)
+STRINGED = ("guitar", "plucked")
+_NEGATIVES = {"drums": 16, "speech": 14, "sung": 10, "hum": 36, "hiss": 12, "clicks": 5, "melody": 10, "cluster": 5}
 _MAKERS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "drums": negatives.drums,
     "speech": negatives.voice,
@@ -63,14 +63,14 @@ class RenderedSound(NamedTuple):
 
 
 def plan_mixture(
-    n: int, banks: Sequence[NoteBank], weights: Sequence[float] | None = None, *, seed: int
+    n: int, banks: Sequence[NoteBank], weights: Sequence[float] | None = None, *, seed: int, first: int = 0
 ) -> list[PlannedSound]:
-    """`n` clips of all kinds; `weights` of the instruments as in `core.render.chords.plan`."""
+    """Clips `first` to `first + n` of all kinds; `weights` of the instruments as in `core.render.chords.plan`."""
     odds = np.ones(len(banks)) if weights is None else np.asarray(weights, dtype=float)
-    stringed = np.array([bank.family in _STRINGED for bank in banks])
+    stringed = np.array([bank.family in STRINGED for bank in banks])
     kinds, shares = list(KINDS), np.array(list(KINDS.values())) / sum(KINDS.values())
     clips = []
-    for index in range(n):
+    for index in range(first, first + n):
         rng = np.random.default_rng([seed, 0xC0, index])
         kind = kinds[rng.choice(len(kinds), p=shares)]
         if kind == "negative":
@@ -110,7 +110,7 @@ def _draw(kind: str, bank: NoteBank, rng: np.random.Generator) -> tuple[str, lis
             *([low + 19] if rng.random() < 0.15 else []),
         ]
     else:
-        quality = int(rng.choice(len(_QUALITY_WEIGHTS), p=_QUALITY_WEIGHTS / _QUALITY_WEIGHTS.sum()))
+        quality = int(rng.choice(len(QUALITY_WEIGHTS), p=QUALITY_WEIGHTS / QUALITY_WEIGHTS.sum()))
         steps = QUALITIES[quality].semitones
         optional = (7,) if len(steps) > 3 and 7 in steps and rng.random() < 0.15 else ()
         if kind == "guitar":
@@ -119,11 +119,11 @@ def _draw(kind: str, bank: NoteBank, rng: np.random.Generator) -> tuple[str, lis
             chosen = rooted if rooted and rng.random() < 0.8 else ways
             notes = list(chosen[rng.integers(len(chosen))])
         else:
-            notes = _voiced(root, [step for step in steps if step not in optional], rng)
+            notes = voiced(root, [step for step in steps if step not in optional], rng)
     return harte_label(root, quality, min(notes) % 12), notes
 
 
-def _voiced(root: int, steps: Sequence[int], rng: np.random.Generator) -> list[int]:
+def voiced(root: int, steps: Sequence[int], rng: np.random.Generator) -> list[int]:
     """Notes of a chord on a keyboard: close or spread, inverted, with the root doubled below, or notes above."""
     low = 12 * int(rng.integers(3, 6)) + root + (12 if rng.random() < 0.5 else 0)
     notes = [low + step for step in steps]
@@ -160,7 +160,7 @@ class MixtureRenderer:
         velocity = float(rng.choice((45, 80, 115)))
         bank = self.banks[planned.bank]
         # A strum catches some strings more than others; keys are more even.
-        uneven_db = rng.uniform(0, 6 if bank.family in _STRINGED else 3)
+        uneven_db = rng.uniform(0, 8 if bank.family in STRINGED else 3)
         waveform, start, end = self._renderer.strike(bank, planned.notes, velocity, rng, rng, uneven_db)
         waveform = self._beside(waveform, rng)
         amp = 0.5 if planned.kind == "fifth" else 0.1 if planned.kind == "guitar" else 0.06

@@ -38,18 +38,23 @@ def _hit(rng: np.random.Generator, kind: str) -> np.ndarray:
     return _scaled(hiss)
 
 
-def drums(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """A drum pattern: a kit of five, 60 to 180 beats a minute, one bar of sixteenths repeated with small changes."""
+def drums(rng: np.random.Generator, samples: int, sixteenths: np.ndarray | None = None, a_bar: int = 16) -> np.ndarray:
+    """A drum pattern: a kit of five, one bar repeated with small changes.
+
+    Args:
+        sixteenths: when they are, in samples, from the start of a bar on; by default 60 to 180 beats a minute.
+        a_bar: sixteenths in a bar, 16 at most.
+    """
     kit = {kind: _hit(rng, kind) for kind in ("kick", "tom", "snare", "hat", "cymbal")}
     step = 60 / rng.uniform(60, 180) / 4 * SAMPLE_RATE
     chance = {kind: rng.random(16) < density for kind, density in zip(kit, (0.2, 0.06, 0.12, 0.5, 0.04), strict=True)}
     chance["kick"][0] = chance["snare"][4] = chance["snare"][12] = True
     gain = {kind: rng.uniform(0.3, 1.0) for kind in kit}
     out = np.zeros(samples, dtype=np.float32)
-    for k in range(int(samples / step) + 1):
+    starts = np.arange(0, samples, step) if sixteenths is None else sixteenths
+    for k, start in enumerate(starts.astype(int)):
         for kind, hit in kit.items():
-            if chance[kind][k % 16] != (rng.random() < 0.05):
-                start = int(k * step)
+            if chance[kind][k % a_bar] != (rng.random() < 0.05) and 0 <= start < samples:
                 part = hit[: samples - start]
                 out[start : start + len(part)] += part * np.float32(gain[kind] * rng.uniform(0.5, 1))
     return _scaled(out)
