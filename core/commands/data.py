@@ -1,6 +1,5 @@
 """The commands `data fetch`, `render`, `amp`, `degrade`, `pack` and `info`. Each imports what it needs in its body."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +126,11 @@ def render(
     for name in _NOT_OF_MIXTURE if mixture else _MIXTURE_ONLY:
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             raise click.UsageError(f"{flags[name]} {'does not go with' if mixture else 'needs'} --mixture")
+    of_mixture = {name: options.pop(name) for name in _MIXTURE_ONLY}
     if mixture:
-        of_mixture = {name: options[name] for name in (*_MIXTURE_ONLY, "seed", "cache")}
-        _render_mixture(
-            out, options["n"], [(source, 1.0) for source in sources] or TRAINING, jobs, as_json, **of_mixture
-        )
+        instruments = [(source, 1.0) for source in sources] or TRAINING
+        of_mixture |= {"clips": options["n"], "seed": options["seed"], "cache": options["cache"]}
+        _render_mixture(as_json, out=out, instruments=instruments, workers=jobs or usable_cores(), **of_mixture)
         return
     if training_instruments and sources:
         raise click.UsageError("--training-instruments is a list of its own; leave out --instrument")
@@ -150,15 +149,12 @@ def render(
     _finish(result, as_json, f"{line}, in {result['path']}")
 
 
-def _render_mixture(
-    out: Path, clips: int, instruments: Sequence[tuple[str, float]], jobs: int | None, as_json: bool, **options: Any
-) -> None:
+def _render_mixture(as_json: bool, **options: Any) -> None:
     from triadbench.core.data.render_excerpts import ExcerptsConfig, render_excerpts
 
-    config = ExcerptsConfig(out, clips, instruments=instruments, workers=jobs or usable_cores(), **options)
     console.resume_hint("finished parts and note banks are kept; the same command goes on")
     with console.progress("notes", "instruments") as notes, console.progress("render", "parts") as progress:
-        result = render_excerpts(config, bank_progress=notes, progress=progress)
+        result = render_excerpts(ExcerptsConfig(**options), bank_progress=notes, progress=progress)
     rows = ", ".join(f"{n} {kind}" for kind, n in result["rows"].items() if n)
     _finish(result, as_json, f"rows: {rows}; {result['parts']} parts in {result['path']}")
 

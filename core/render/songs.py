@@ -244,7 +244,7 @@ class SongRenderer:
         """The band, float32 (samples,) of `SECONDS`, as it sounds before it is recorded."""
         tuning, role = rng.uniform(*STYLES["wild"].tuning_cents), "guitar" if "guitar" in song.tracks else "comping"
         out = self._play(song.tracks.get(role, []), role, tuning, rng)
-        level, parts = max(_rms(out), 1e-5), list[tuple[np.ndarray, float, float]]()
+        level, parts = max(_rms(out), 1e-5), list[tuple[np.ndarray, int, int]]()
         for role, (probability, low_db, high_db) in self.BESIDE.items():
             notes = song.tracks.get(role, [])
             if role == "bass" and not notes and rng.random() < 0.5:

@@ -63,6 +63,30 @@ def test_info_of_clips_that_cannot_be_read_names_no_length(tmp_path):
     assert "unreadable: 1" in plain.stdout and "seconds a clip" not in plain.stdout
 
 
+def test_render_of_a_set_to_train_on(tmp_path):
+    without = tmp_path / "without.txt"
+    without.write_text("007")
+    arguments = (
+        "render",
+        tmp_path / "set",
+        "--mixture",
+        "-n",
+        2,
+        "-i",
+        "synth:5",
+        "--jobs",
+        1,
+        "--banks",
+        tmp_path / "banks",
+    )
+    answer = json.loads(run(*arguments, "--json").stdout)
+    assert answer["rows"] == {"clip": 2, "song-own": 0, "song-midi": 0} and answer["kept"] == 0
+    again = run(*arguments)
+    assert again.stdout == f"rows: 2 clip; 1 parts in {tmp_path / 'set'}\n"
+    assert "--without needs --mixture" in run("render", tmp_path / "out", "--without", without, code=2).output
+    assert "--variants does not go with --mixture" in run(*arguments, "--variants", 2, code=2).output
+
+
 def test_render_passes_its_options_on(tmp_path, monkeypatch):
     configs = []
 
