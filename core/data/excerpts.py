@@ -6,8 +6,8 @@ rendered and how many parts it has:
     000.npy    int16 (rows, 64000), 16 kHz mono; float is this over 32768
     000.jsonl  a row's {"kind": "triad", "recording": "7-123", "chords": [[0.21, 3.1, "A:min7/b3"], ...]} a line
 
-Labels are in Harte's syntax, "N" and "X" among them. Rows of a song share its `recording`, follow one another in time,
-and their kind begins with "song".
+Labels are in Harte's syntax, "N" and "X" among them; what sounds at other times is not known. Rows of a song share its
+`recording`, follow one another in time, and their kind begins with "song".
 """
 
 import hashlib

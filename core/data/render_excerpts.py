@@ -70,7 +70,7 @@ def render_excerpts(
     description = {"format": FORMAT, "version": VERSION, "parts": len(parts), "rendered": rendered}
     with only_one(config.out, "output"):
         if not is_excerpts(config.out):
-            if any(path.name != "lock" for path in config.out.iterdir()):
+            if any(path.name != "lock" and path.name[0] != "." for path in config.out.iterdir()):
                 raise UserError(f"{config.out} exists already and is not empty; remove it or choose another output")
             with atomic_path(config.out / SET) as path:
                 path.write_text(json.dumps(description, indent=1) + "\n", "utf-8")

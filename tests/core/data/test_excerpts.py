@@ -53,9 +53,9 @@ def test_rows_of_every_kind_with_their_chords(whole):
 
 def test_rows_are_read_as_they_were_written(whole):
     excerpts = open_excerpts(whole)
-    read = excerpts.read_many([42, 3, 17], [100, 0, 56_000], 8000)
+    read = excerpts.read_many([42, 3, 20], [100, 0, 56_000], 8000)
     assert read.dtype == np.float32 and read.shape == (3, 8000)
-    for waveform, (part, row, start) in zip(read, (("004", 4, 100), ("000", 3, 0), ("001", 1, 56_000)), strict=True):
+    for waveform, (part, row, start) in zip(read, (("004", 4, 100), ("000", 3, 0), ("002", 0, 56_000)), strict=True):
         stored = np.load(whole / f"{part}.npy")[row, start : start + 8000]
         assert np.array_equal(waveform, stored.astype(np.float32) / 32768) and stored.any()
 

@@ -6,8 +6,8 @@ import pytest
 from triadbench.core.data.midi_songs import find_midi_songs, read_midi_song
 from triadbench.core.errors import UserError
 
-CHORDS = ((48, 64, 67), (45, 60, 64, 67), (47, 50, 55, 59), (41, 57, 60, 64))
-LABELS = ["C:maj", "A:min7", "G:maj/3", "F:maj7"]
+CHORDS = ((48, 64, 67), (45, 60, 64, 67), (47, 50, 55, 59), (43, 48, 50))
+LABELS = ["C:maj", "A:min7", "G:maj/3", "G:sus4"]
 
 
 def write_midi(path, tracks, tempos=((0, 500_000),)):

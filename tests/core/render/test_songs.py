@@ -88,6 +88,8 @@ def test_the_notes_are_heard_when_the_label_says_so():
         65,
         69,
     }
+    whole, rest = (renderer._play([(start, 3, 60, 45)], "comping", 0.0, np.random.default_rng(0)) for start in (0, -2))
+    assert np.abs(rest[:RATE]).max() == pytest.approx(np.abs(whole[2 * RATE : 3 * RATE]).max(), rel=0.01)
 
 
 def test_rows_follow_one_another_and_depend_on_seed_number_and_song_alone():
