@@ -15,7 +15,7 @@ import functools
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,19 +27,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from triadbench.core import system
-from triadbench.core.data.dataset import Dataset
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
 from triadbench.core.models.networks import ChordNet
 from triadbench.core.timing import NoClock
 from triadbench.core.training import train as training
+from triadbench.core.training.crops import Crops
 from triadbench.core.training.epoch import EpochResult, Epochs, OriginalRun, TimeSource
 from triadbench.core.training.settings import Report, ResolvedConfig, TrainConfig
 from triadbench.core.training.step import OnStep
 from triadbench.core.training.train import ChordRun
 
 _TIMEOUT = timedelta(minutes=10)  # of one exchange; a process that dies is noticed at once, by its closed connection
-_PATIENCE = timedelta(hours=12)  # of the others while the first computes features
 
 
 def train(config: TrainConfig, *, resume: bool = False, progress: Report | None = None) -> dict:
@@ -74,14 +73,11 @@ def train(config: TrainConfig, *, resume: bool = False, progress: Report | None 
 
 
 class World:
-    """A training's processes, seen from number `rank` of `size`; `store` holds what they tell one another."""
-
-    store: torch.distributed.Store
+    """A training's processes, seen from number `rank` of `size`."""
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, restarted: bool = False):
         self.rank, self.size, self.local_rank, self.restarted = rank, size, local_rank, restarted
         self.span, self.n = slice(0, 0), 0  # of the current batch: this process's clips, and the clips in all
-        self._gates = 0
 
     def part(self, rows: np.ndarray) -> np.ndarray:
         """This process's share of `rows`: consecutive ones, sizes differing by one at most."""
@@ -129,44 +125,30 @@ class World:
         """True on all processes if `flag` is on one."""
         return self.sum_numbers([float(flag)])[0] > 0
 
-    def first_alone(self, compute: Callable[[], Any]) -> Any:
-        """The result of `compute`, which the first process calls before the others; they find its files."""
-        self._gates += 1
-        gate = f"gate {self._gates}"
-        if self.rank:
-            self.store.wait([gate], _PATIENCE)
-        result = compute()
-        if not self.rank:
-            self.store.set(gate, "done")
-        return result
-
 
 class SharedChordRun(ChordRun):
-    """`ChordRun` of one of several processes; `rows` are a whole batch's clips, of which it takes its own."""
+    """`ChordRun` of one of several processes; of a whole batch's crops it takes its own."""
 
     def __init__(self, world: World, config: ResolvedConfig, model: ChordNet, *arguments: Any):
         self.world = world
         super().__init__(config, model, *arguments)
         share_batches(model, world)
 
-    def _features_of(self, dataset: Dataset, report: Report) -> np.ndarray:
-        return self.world.first_alone(functools.partial(super()._features_of, dataset, report))
+    def step(self, crops: Crops) -> Tensor:
+        return _all_reduce(super().step(crops).clone())
 
-    def step(self, rows: np.ndarray) -> Tensor:
-        return _all_reduce(super().step(rows).clone())
-
-    def _training_loss(self, rows: np.ndarray, augmentation: tuple[Tensor, Tensor]) -> Tensor:
-        mine, world = self.world.part(rows), self.world
-        with world.batch(len(rows)):
+    def _training_loss(self, crops: Crops, augmentation: tuple[Tensor, Tensor]) -> Tensor:
+        mine, world, n = crops.part(self.world.part), self.world, len(crops.rows)
+        with world.batch(n):
             tone, floor = (drawn[world.span] for drawn in augmentation)
-            return world.share(super()._training_loss(mine, (tone, floor)), len(mine), len(rows))
+            return world.share(super()._training_loss(mine, (tone, floor)), len(mine.rows), n)
 
     def _update(self) -> None:
         self.world.sum_gradients(self.model)
         super()._update()
 
-    def _test_totals(self, rows: np.ndarray) -> list[float]:
-        return self.world.sum_numbers(super()._test_totals(self.world.part(rows)))
+    def _test_totals(self, batches: Sequence[Crops]) -> list[float]:
+        return self.world.sum_numbers(super()._test_totals([crops.part(self.world.part) for crops in batches]))
 
 
 def share_batches(model: nn.Module, world: World) -> None:
@@ -273,7 +255,6 @@ def join(device: str) -> World:
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
         atexit.register(torch.distributed.destroy_process_group)
         _joined = World(rank, size, local_rank)
-        _joined.store = store
         _joined.restarted = _joined.any(restarts > 0 or life > 1)  # each machine counts its own restarts
     return _joined
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from triadbench.core.data.dataset import Dataset, open_dataset
-from triadbench.core.data.splits import grouped_split, random_split
+from triadbench.core.data.excerpts import Excerpts, is_excerpts, of_dataset, open_excerpts
+from triadbench.core.data.splits import grouped_split, random_split, recording_split
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
 from triadbench.core.extras import importable
@@ -25,117 +26,117 @@ from triadbench.core.models.targets import (
     NO_TRIAD,
     REDUCTION,
     allowed_classes,
-    label_of,
     parse_label,
     sounding,
 )
-from triadbench.core.training.batches import features_of, in_batches
+from triadbench.core.training.crops import CropDrawer, Crops
 from triadbench.core.training.epoch import OriginalRun
 from triadbench.core.training.settings import (
     RECIPES,
     Report,
     ResolvedConfig,
     TrainConfig,
-    epoch_order,
     finite_loss,
     mix_seed,
 )
+from triadbench.kernels import MelSpectrogram
+from triadbench.kernels.spec import CHORD
 
 LAST, BEST, FINAL, HISTORY = "last.safetensors", "best.safetensors", "final.safetensors", "history.json"
-_TEST_BATCH = 128
 _REPORT_EVERY = 10  # steps
 Targets = tuple[Tensor, Tensor, Tensor]
 """Of some clips: classes that are right, bass and notes, as `core.models.networks.chord_loss` takes them."""
 
 
 class ChordRun:
-    """Our recipe's `TrainingRun`: one network for type and root, on log mel spectrograms cached in the run's folder."""
+    """Our recipe's `TrainingRun`: one network for all chords, on log mel spectrograms of crops, computed step by step.
+
+    `data` is an opened set of excerpts or of named clips.
+    """
 
     def __init__(
         self,
         config: ResolvedConfig,
         model: ChordNet,
-        dataset: Dataset,
+        data: Excerpts | Dataset,
         rows: tuple[np.ndarray, np.ndarray],
         device: torch.device,
         report: Report,
     ):
         self.config, self.model, self.device = config, model, device
-        self.train_rows, self.test_rows = rows
+        self.excerpts = of_dataset(data) if isinstance(data, Dataset) else data
+        self.crops = CropDrawer(self.excerpts.entries)
+        self.train_rows, test_rows = (side[self.crops.usable[side]] for side in rows)
+        self.test_crops = self.crops.whole(test_rows, config.split_seed)
         self.described: dict = {}
-        self.features = self._features_of(dataset, report)
+        self.mel = MelSpectrogram.from_spec(CHORD, log=True).to(device)
         model.to(device)
         if device.type == "cpu":  # the same sums in another order: convolutions take half the time
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.optimizer: torch.optim.Optimizer = make_optimizer(model, config.learning_rate)
-        labels = [label_of(clip.name) for clip in dataset.clips]
-        self.targets = targets_of(labels)
-
-    def _features_of(self, dataset: Dataset, report: Report) -> np.ndarray:
-        recipe, cache = RECIPES[self.config.recipe], Path(self.config.out) / "cache"
-
-        def progress(done: int, total: int) -> None:
-            report({"stage": "features", "done": done, "total": total})
-
-        return features_of(dataset, recipe.spec, log=recipe.log, cache=cache, progress=progress)
+        self.targets = targets_of(self.crops.labels)
 
     def train_epoch(self, epoch: int, report: Report) -> float:
-        """Train for the epoch numbered `epoch` (from 0); the clips' mean loss."""
-        config, n = self.config, len(self.train_rows)
-        batches = in_batches(self.train_rows[epoch_order(n, config.seed, epoch).numpy()], config.batch_size)
-        steps = len(batches)
+        """Train for the epoch numbered `epoch` (from 0); the crops' mean loss."""
+        config = self.config
+        batches = self.crops.epoch(self.train_rows, config.batch_size, config.seed, epoch)
+        steps, n = len(batches), 0
         torch.manual_seed(mix_seed(config.seed, epoch) + 1)
         total_loss = torch.zeros((), device=self.device)
         self.model.train()
-        for step, rows in enumerate(batches):
-            if len(rows) < 2 and steps > 1:
+        for step, crops in enumerate(batches):
+            if len(crops.rows) < 2 and steps > 1:
                 continue  # batch normalisation has no statistics of a single clip
-            factor = schedule((epoch * steps + step) / (config.epochs * steps))
+            factor = schedule((epoch + step / steps) / config.epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
-            total_loss += self.step(rows) * len(rows)
+            n += len(crops.rows)
+            total_loss += self.step(crops) * len(crops.rows)
             if step % _REPORT_EVERY == _REPORT_EVERY - 1 or step == steps - 1:
-                mean = finite_loss(float(total_loss) / min((step + 1) * config.batch_size, n), epoch)
+                mean = finite_loss(float(total_loss) / n, epoch)
                 event = {"stage": "train", "epoch": epoch + 1, "epochs": config.epochs, "done": step + 1}
                 report({**event, "total": steps, "loss": mean})
         return float(total_loss) / n
 
-    def step(self, rows: np.ndarray) -> Tensor:
-        """One step of the optimizer with a batch of clips; the loss before it, detached."""
+    def step(self, crops: Crops) -> Tensor:
+        """One step of the optimizer with a batch of crops; the loss before it, detached."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._training_loss(rows, augmentation(len(rows), self.device))
+        loss = self._training_loss(crops, augmentation(len(crops.rows), self.device))
         loss.backward()
         self._update()
         return loss.detach()
 
-    def _training_loss(self, rows: np.ndarray, augmentation: tuple[Tensor, Tensor]) -> Tensor:
-        return chord_loss(self.model.heads(augment(self._inputs(rows), *augmentation)), *self._targets_of(rows))
+    def _training_loss(self, crops: Crops, augmentation: tuple[Tensor, Tensor]) -> Tensor:
+        return chord_loss(self.model.heads(augment(self._inputs(crops), *augmentation)), *self._targets_of(crops))
 
     def _update(self) -> None:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
 
-    def _inputs(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.asarray(self.features[rows], dtype=np.float32)).to(self.device)
+    def _inputs(self, crops: Crops) -> Tensor:
+        waveforms = self.excerpts.read_many(crops.rows, crops.starts, crops.samples)
+        return self.mel(torch.from_numpy(waveforms).to(self.device))
 
-    def _targets_of(self, rows: np.ndarray) -> Targets:
-        allowed, bass, notes = (target[torch.from_numpy(rows)].to(self.device) for target in self.targets)
-        return allowed, bass, notes
+    def _targets_of(self, crops: Crops) -> Targets:
+        allowed, bass, notes = (target[torch.from_numpy(crops.labels)] for target in self.targets)
+        notes[torch.from_numpy(self.crops.is_song[crops.rows])] = torch.nan  # a melody's notes are not the chord's
+        return allowed.to(self.device), bass.to(self.device), notes.to(self.device)
 
     def test(self) -> dict[str, float]:
-        """Loss and accuracies on clips that training does not see."""
-        names, n = ("loss", "type_accuracy", "root_accuracy"), len(self.test_rows)
-        return {f"test_{name}": total / n for name, total in zip(names, self._test_totals(self.test_rows), strict=True)}
+        """Loss and accuracies on rows that training does not see."""
+        names, n = ("loss", "type_accuracy", "root_accuracy"), sum(len(crops.rows) for crops in self.test_crops)
+        totals = self._test_totals(self.test_crops)
+        return {f"test_{name}": total / n for name, total in zip(names, totals, strict=True)}
 
     @torch.inference_mode()
-    def _test_totals(self, rows: np.ndarray) -> list[float]:
-        """Sum of the clips' losses, and how many types and roots are right."""
+    def _test_totals(self, batches: Sequence[Crops]) -> list[float]:
+        """Sum of the crops' losses, and how many types and roots are right."""
         self.model.eval()
         totals = np.zeros(3)
-        for batch in in_batches(rows, _TEST_BATCH):
-            heads, targets = self.model.heads(self._inputs(batch)), self._targets_of(batch)
+        for crops in (crops for crops in batches if len(crops.rows)):
+            heads, targets = self.model.heads(self._inputs(crops)), self._targets_of(crops)
             hits = [float(right.sum()) for right in right_answers(heads.chords, targets[0])]
-            totals += [float(chord_loss(heads, *targets)) * len(batch), *hits]
+            totals += [float(chord_loss(heads, *targets)) * len(crops.rows), *hits]
         return totals.tolist()
 
 
@@ -210,7 +211,7 @@ def train(
 
     Writes into `config.out`: `last.safetensors` after every epoch (with what resuming needs), `best.safetensors` (the
     epoch of lowest test loss, without it), `history.json` and (by plotly) `curves.html`; and when all epochs are done
-    `final.safetensors` (without it). The features in `cache/` may be deleted; they are made again when needed.
+    `final.safetensors` (without it).
 
     Args:
         resume: go on from `last.safetensors`; without it, a folder that holds one is refused.
@@ -231,22 +232,17 @@ def train(
     last = _last_checkpoint(out, described, resume)
     report = progress or (lambda event: None)
     report({"stage": "reading", "done": 0, "total": 1})
-    dataset = open_dataset(config.data)
-    if config.split == "random":
-        train_rows, test_rows = random_split(len(dataset), config.test_fraction, config.split_seed)
-    else:
-        sides = grouped_split(dataset.clips, config.test_fraction, config.split_seed)
-        train_rows, test_rows = map(np.asarray, sides[:2])
+    data, train_rows, test_rows = _opened(config)
     torch.manual_seed(config.seed)
     kind = recipe.architecture, config.task, recipe.spec
     model = last.model if last else checkpoints.build_model(*kind)
-    run = run_types[config.recipe](config, model, dataset, (train_rows, test_rows), device, report)
+    run = run_types[config.recipe](config, model, data, (train_rows, test_rows), device, report)
     record: dict[str, Any] = {
         "config": described,
         "n_train": len(train_rows),
         "n_test": len(test_rows),
-        "n_left_out": len(dataset) - len(train_rows) - len(test_rows),
-        "data_digest": dataset.digest(),
+        "n_left_out": len(data) - len(train_rows) - len(test_rows),
+        "data_digest": data.digest(),
         "curves": [],
         "best_epoch": None,
         "seconds": 0.0,
@@ -278,6 +274,19 @@ def train(
     if writes and not (out / FINAL).exists():
         checkpoints.save(Checkpoint(model, *kind, record), out / FINAL)
     return record
+
+
+def _opened(config: ResolvedConfig) -> tuple[Excerpts | Dataset, np.ndarray, np.ndarray]:
+    """The set, and its rows to train on and to test with."""
+    fraction, seed = config.test_fraction, config.split_seed
+    data = open_excerpts(Path(config.data)) if is_excerpts(Path(config.data)) else open_dataset(config.data)
+    if isinstance(data, Excerpts) and config.recipe == "original":
+        raise UserError(f"recipe 'original' trains on clips named by type and root, which {config.data} does not have")
+    if config.split == "random":
+        return data, *random_split(len(data), fraction, seed)
+    if isinstance(data, Excerpts):
+        return data, *recording_split([entry.recording for entry in data.entries], fraction, seed)
+    return data, *grouped_split(data.clips, fraction, seed)[:2]
 
 
 def train_tasks(
