@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -130,10 +129,10 @@ def stop_in_the_midst(folder: Path, arguments: list[str], how: int, group: bool 
 
 
 def names(folder: Path) -> list[str]:
-    """Of all files and folders; the features' names depend on where the data set lies. What was killed between the last
-    step, renaming, and the end may leave its scratch folder, which is empty then."""
+    """Of all files and folders. What was killed between the last step, renaming, and the end may leave its scratch
+    folder, which is empty then."""
     paths = (path for path in folder.rglob("*") if path.suffix != ".scratch" or any(path.iterdir()))
-    return sorted(re.sub(r"features-\w+", "features", str(path.relative_to(folder))) for path in paths)
+    return sorted(str(path.relative_to(folder)) for path in paths)
 
 
 @pytest.mark.slow

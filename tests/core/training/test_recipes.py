@@ -103,13 +103,17 @@ def watch(monkeypatch):
     monkeypatch.setattr(CachedSource, "training", True, raising=False)
     monkeypatch.setattr(OriginalRun, "test", watched_original_test)
 
-    def watched_step(self, rows):
-        seen["steps"].append(rows.tolist())
+    def watched_step(self, crops):
+        seen["steps"].append(crops.rows.tolist())
         seen["rates"].append([group["lr"] for group in self.optimizer.param_groups])
-        return step(self, rows)
+        return step(self, crops)
+
+    def watched_test(self):
+        seen["tests"].append([row for crops in self.test_crops for row in crops.rows.tolist()])
+        return test(self)
 
     monkeypatch.setattr(ChordRun, "step", watched_step)
-    monkeypatch.setattr(ChordRun, "test", lambda self: seen["tests"].append(self.test_rows.tolist()) or test(self))
+    monkeypatch.setattr(ChordRun, "test", watched_test)
     return seen
 
 
@@ -198,7 +202,7 @@ def test_labels_come_from_the_clips_names(tmp_path):
     config = TrainConfig("data", tmp_path / "out").resolved()
     rows = np.array(order[:2]), np.array(order[2:])
     run = ChordRun(config, ChordNet(width=2, hidden=8), data, rows, torch.device("cpu"), lambda event: None)
-    allowed, bass, notes = run._targets_of(np.arange(3))
+    allowed, bass, notes = run._targets_of(run.crops.whole(np.arange(3), 0)[0])
     wanted = {"inv1": ("Ab:aug/3", 4), "root": ("Ab:aug", 0)}
     for row, clip in enumerate(data.clips):
         label, lowest = wanted[clip.name.voicing] if clip.name.type == 3 else ("A:maj", 1)
