@@ -37,6 +37,7 @@ from triadbench.core.constants import VERSION  # noqa: E402
 _COMMANDS = {
     "data": ("core.commands.data:data", "Get, make, pack and describe sets of chord clips."),
     "train": ("core.commands.training:train", "Train on a set of clips; checkpoints and curves."),
+    "calibrate": ("core.commands.training:calibrate", "Fit a model's confidences to sound it was not trained on."),
     "evaluate": ("core.commands.training:evaluate", "Measure a model on labelled clips."),
     "kernel": ("core.commands.kernel:kernel", "Print the mel kernel that is generated for a spec."),
     "infer": ("export.commands.infer:infer", "Name the chord in files, or the chords of songs over time."),

@@ -1,4 +1,4 @@
-"""The commands `train` and `evaluate`. Each imports what it needs in its body."""
+"""The commands `train`, `calibrate` and `evaluate`. Each imports what it needs in its body."""
 
 import contextlib
 from pathlib import Path
@@ -91,6 +91,43 @@ def train(source: Path, out: Path, task: str, resume: bool, as_json: bool, **opt
     click.echo(console.table(["task", "best epoch", "test accuracy", "test loss", "seconds"], rows))
     missing = "" if importable("plotly") else f" (no curves.html: it needs plotly; {way_out('plotly')})"
     click.echo(f"Checkpoints and curves in {out}{missing}")
+
+
+@click.command()
+@click.argument("checkpoint", type=_PATH)
+@click.argument("source", type=_PATH, metavar="DATA")
+@click.option("--out", type=_PATH, required=True, help="Checkpoint (.safetensors) to write.")
+@console.json_option
+def calibrate(checkpoint: Path, source: Path, out: Path, as_json: bool) -> None:
+    """Fit the confidences of CHECKPOINT to DATA: its temperature, and how likely it takes each quality to be.
+
+    DATA should be sound that the model was not trained on: a set to train on, sounds with a .lab each or labels in
+    clips.jsonl, or clips named as the data set's.
+
+    \b
+    Example:
+      python cli.py calibrate runs/ours/best.safetensors sets/other --out runs/ours/calibrated.safetensors
+    """
+    from triadbench.core.models import checkpoint as checkpoints
+    from triadbench.core.models.networks import ChordNet
+    from triadbench.core.training import calibration
+
+    if out.suffix.lower() != ".safetensors":
+        raise click.UsageError(f"--out {out}: a checkpoint; give a name that ends in .safetensors")
+    trained = checkpoints.load(checkpoint)
+    if not isinstance(trained.model, ChordNet):
+        raise UserError(f"{checkpoint}: a network of the original study; calibrate one of recipe ours")
+    with console.progress("calibrate", "sounds") as progress:
+        result = calibration.calibrate(trained.model, source, progress)
+    trained.training["calibration"], trained.state = result, {}
+    checkpoints.save(trained, out)
+    if as_json:
+        console.print_json(result)
+        return
+    losses = " to ".join(f"{loss:.4f}" for loss in result["loss"])
+    click.echo(f"{result['n']} sounds: loss {losses}, temperature {result['temperature']:.3f}")
+    click.echo("Priors: " + ", ".join(f"{name} {value:+.2f}" for name, value in result["prior"].items()))
+    click.echo(f"Checkpoint: {out}")
 
 
 @click.command()

@@ -12,7 +12,7 @@ import torch
 from triadbench.core.audio.io import to_int16, write_wav
 from triadbench.core.data.pack import new_pack
 from triadbench.core.models.checkpoint import Checkpoint, save
-from triadbench.core.models.chords import TYPE_INTERVALS, ClipName, root_pitch_class
+from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, ClipName, root_pitch_class
 from triadbench.core.models.networks import ChordNet, OriginalNet
 from triadbench.core.render.note_banks import HIGH_MIDI, LAYERS, LOW_MIDI, NoteBank
 from triadbench.kernels.spec import CHORD, ORIGINAL
@@ -137,6 +137,30 @@ def write_pack(out: Path, n: int = 48, per_recording: int = 2, seed: int = 0) ->
             index.append({"file": f"{name.format()}.wav", "recording": f"r{recording}"})
         writer.finish(index)
     return out
+
+
+def write_excerpts(folder: Path, n_clips: int = 20, n_songs: int = 8) -> Path:
+    """A set to train on: chords of sines that sound from 0.5 to 3.5 s, and rows of songs in which two follow."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    rows, lines = [], []
+    for row in range(n_clips + n_songs):
+        (root, kind), (other, _) = (divmod(int(key), 4) for key in rng.choice(48, 2, replace=False))
+        first, second = (f"{ROOTS[r]}:{('maj', 'min', 'dim', 'aug')[kind]}" for r in (root, other))
+        sound = np.zeros(64_000, np.float32)
+        if row < n_clips:
+            sound[8000:56_000] = chord(root, kind, seconds=3.0)
+            entry = {"kind": "triad", "recording": f"r{row // 2}", "chords": [[0.5, 3.5, first]]}
+        else:
+            sound[:32_000], sound[32_000:] = chord(root, kind, seconds=2.0), chord(other, kind, seconds=2.0)
+            chords = [[0, 2, first], [2, 3.5, second], [3.5, 4, "X"]]
+            entry = {"kind": "song-own", "recording": f"s{(row - n_clips) // 2}", "chords": chords}
+        rows.append(to_int16(sound + rng.standard_normal(64_000) * 0.003))
+        lines.append(json.dumps(entry) + "\n")
+    np.save(folder / "000.npy", np.stack(rows))
+    (folder / "000.jsonl").write_text("".join(lines))
+    (folder / "set.json").write_text(json.dumps({"format": "triadbench-excerpts", "version": 1, "parts": 1}))
+    return folder
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
