@@ -57,7 +57,8 @@ def _defaults(name: str) -> str:
 )
 @console.json_option
 def train(source: Path, out: Path, task: str, resume: bool, as_json: bool, **options) -> None:
-    """Train on DATA (folder, zip or pack) into the folder OUT: best and last checkpoint, curves as JSON and HTML.
+    """Train on DATA (folder, zip or pack; ours also on a folder of excerpts) into the folder OUT: best and last
+    checkpoint, curves as JSON and HTML. With OMP_NUM_THREADS=1 several trainings run side by side.
 
     \b
     Examples:
@@ -99,10 +100,9 @@ def train(source: Path, out: Path, task: str, resume: bool, as_json: bool, **opt
 @click.option("--out", type=_PATH, required=True, help="Checkpoint (.safetensors) to write.")
 @console.json_option
 def calibrate(checkpoint: Path, source: Path, out: Path, as_json: bool) -> None:
-    """Fit the confidences of CHECKPOINT to DATA: its temperature, and how likely it takes each quality to be.
+    """Fit the confidences of CHECKPOINT to DATA: a temperature, and a prior for each quality and for no chord.
 
-    DATA should be sound that the model was not trained on: a set to train on, sounds with a .lab each or labels in
-    clips.jsonl, or clips named as the data set's.
+    DATA is sound that the model was not trained on: as for `train`, or as `evaluate` reads it by labels.
 
     \b
     Example:
@@ -112,22 +112,17 @@ def calibrate(checkpoint: Path, source: Path, out: Path, as_json: bool) -> None:
     from triadbench.core.models.networks import ChordNet
     from triadbench.core.training import calibration
 
-    if out.suffix.lower() != ".safetensors":
-        raise click.UsageError(f"--out {out}: a checkpoint; give a name that ends in .safetensors")
     trained = checkpoints.load(checkpoint)
     if not isinstance(trained.model, ChordNet):
         raise UserError(f"{checkpoint}: a network of the original study; calibrate one of recipe ours")
-    with console.progress("calibrate", "sounds") as progress:
-        result = calibration.calibrate(trained.model, source, progress)
+    result = calibration.calibrate(trained.model, source)
     trained.training["calibration"], trained.state = result, {}
     checkpoints.save(trained, out)
     if as_json:
         console.print_json(result)
         return
-    losses = " to ".join(f"{loss:.4f}" for loss in result["loss"])
-    click.echo(f"{result['n']} sounds: loss {losses}, temperature {result['temperature']:.3f}")
-    click.echo("Priors: " + ", ".join(f"{name} {value:+.2f}" for name, value in result["prior"].items()))
-    click.echo(f"Checkpoint: {out}")
+    (before, after), temperature = result["loss"], result["temperature"]
+    click.echo(f"{result['n']} sounds: loss {before:.4f} to {after:.4f}, temperature {temperature:.3f}; in {out}")
 
 
 @click.command()

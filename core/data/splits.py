@@ -79,19 +79,11 @@ def grouped_split(
     return np.array(train, np.int64), np.array(sorted(test), np.int64), np.array(left_out, np.int64)
 
 
-def recording_split(
-    recordings: Sequence[str], test_fraction: float = TEST_FRACTION, seed: int = SEED
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (train, test) of rows whose recordings are named, none on both sides; a UserError where there is one."""
-    _check_fraction(test_fraction)
-    names, groups = np.unique(np.asarray(recordings), return_inverse=True)
-    if len(names) < 2:
-        raise UserError(f"{len(recordings)} rows of one recording cannot be split; use the random split")
-    order = np.random.default_rng(seed).permutation(len(names))
-    sizes = np.cumsum(np.bincount(groups)[order])
-    n_test = int(np.argmin(np.abs(sizes[:-1] - test_fraction * len(recordings)))) + 1
-    in_test = np.isin(groups, order[:n_test])
-    return np.flatnonzero(~in_test), np.flatnonzero(in_test)
+def recording_split(recordings: Sequence[str], test_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`random_split` of recordings: indices (train, test) of rows, whose recordings are on one side; errors alike."""
+    names, groups = np.unique(recordings, return_inverse=True)
+    train, test = (np.flatnonzero(np.isin(groups, side)) for side in random_split(len(names), test_fraction, seed))
+    return train, test
 
 
 def _choose(groups: Sequence[Sequence[int]], target: float) -> int:

@@ -4,12 +4,12 @@ A step has crops of one length. Isolated clips are heard whole and in windows, s
 timeline hears them; a window is answered for the time `LEAD_S` after its start.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from triadbench.core.constants import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
+from triadbench.core.constants import CLIP_SECONDS, SAMPLE_RATE
 from triadbench.core.data.excerpts import Entry
 from triadbench.core.models.chords import NO_CHORD
 from triadbench.core.models.spelling import UNKNOWN
@@ -20,7 +20,7 @@ LENGTHS = {4.0: 0.35, 2.0: 0.15, 1.0: 0.25, 0.5: 0.25}
 SONG_SECONDS, SONG_SHARE = 1.0, 0.6
 """Longest crop of a song; share of songs in a step of such crops."""
 LEAD_S = 0.12
-_EDGE_S = 0.15  # a window that begins this late in a chord is mostly the next one's
+_EDGE_S = 0.15  # a window asked for this late in a song's chord would be mostly the next one's
 _TEST_BATCH = 128
 
 
@@ -32,10 +32,6 @@ class Crops(NamedTuple):
     labels: np.ndarray
     samples: int
 
-    def part(self, cut: Callable[[np.ndarray], np.ndarray]) -> "Crops":
-        """Some of the crops: those that `cut` leaves of each array."""
-        return Crops(cut(self.rows), cut(self.starts), cut(self.labels), self.samples)
-
 
 class CropDrawer:
     """Draws crops from the rows of a set.
@@ -46,24 +42,17 @@ class CropDrawer:
     """
 
     def __init__(self, entries: Sequence[Entry]):
+        self.is_song = np.array([entry.kind.startswith("song") for entry in entries], dtype=bool)
         self._chords = [[chord for chord in entry.chords if chord[2] != UNKNOWN] for entry in entries]
         self.labels = list(dict.fromkeys(label for chords in self._chords for _, _, label in chords))
         self._index = {label: k for k, label in enumerate(self.labels)}
-        self.is_song = np.array([entry.kind.startswith("song") for entry in entries], dtype=bool)
-        self.usable = np.array(
-            [
-                bool(_song_times(chords, SONG_SECONDS) if is_song else chords)
-                for chords, is_song in zip(self._chords, self.is_song, strict=True)
-            ]
-        )
+        self.usable = np.array([bool(self._spans(row, SONG_SECONDS)) for row in range(len(entries))], dtype=bool)
 
     def epoch(self, rows: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[Crops]:
         """The steps of an epoch (from 0) over usable `rows`: every isolated clip once, songs as often as steps ask."""
         rng = np.random.default_rng(mix_seed(seed, epoch))
         clips, songs = rows[~self.is_song[rows]], rows[self.is_song[rows]]
-        longest = CLIP_SECONDS if len(clips) else SONG_SECONDS
-        if not len(clips):
-            clips, songs = songs, clips
+        clips, songs, longest = (clips, songs, CLIP_SECONDS) if len(clips) else (songs, clips, SONG_SECONDS)
         order = clips[epoch_order(len(clips), seed, epoch).numpy()]
         deck, steps = songs[:0], []
         while len(order):
@@ -71,9 +60,8 @@ class CropDrawer:
             n_songs = round(SONG_SHARE * batch_size) if len(songs) and seconds <= SONG_SECONDS else 0
             while len(deck) < n_songs:
                 deck = np.append(deck, rng.permutation(songs))
-            n_clips = batch_size - n_songs
-            steps.append(self._crops(np.append(order[:n_clips], deck[:n_songs]), seconds, rng))
-            order, deck = order[n_clips:], deck[n_songs:]
+            steps.append(self._crops(np.append(order[: batch_size - n_songs], deck[:n_songs]), seconds, rng))
+            order, deck = order[batch_size - n_songs :], deck[n_songs:]
         return steps
 
     def whole(self, rows: np.ndarray, seed: int) -> list[Crops]:
@@ -87,30 +75,24 @@ class CropDrawer:
         ]
 
     def _crops(self, rows: np.ndarray, seconds: float, rng: np.random.Generator) -> Crops:
-        draws = [(_song_crop if self.is_song[row] else _clip_crop)(self._chords[row], seconds, rng) for row in rows]
-        samples = round(seconds * SAMPLE_RATE)
-        starts = np.array([round(start * SAMPLE_RATE) for start, _ in draws]).clip(0, CLIP_SAMPLES - samples)
-        return Crops(rows, starts, np.array([self._index[label] for _, label in draws]), samples)
+        starts, labels = [], []
+        for row in rows:
+            spans = self._spans(row, seconds)
+            lengths = np.array([last - first for first, last, _ in spans])
+            first, last, label = spans[rng.choice(len(spans), p=lengths / lengths.sum()) if len(spans) > 1 else 0]
+            starts.append(round(rng.uniform(first, last) * SAMPLE_RATE))
+            labels.append(self._index[label])
+        return Crops(rows, np.array(starts), np.array(labels), round(seconds * SAMPLE_RATE))
 
-
-def _clip_crop(chords: list, seconds: float, rng: np.random.Generator) -> tuple[float, str]:
-    """Start in s and label of a crop in which the clip's chord sounds for at least half of the time."""
-    start, end, label = max(chords, key=lambda chord: (chord[2] != NO_CHORD, chord[1] - chord[0]))
-    latest = CLIP_SECONDS - seconds
-    first = min(max(start - LEAD_S, 0), latest)
-    return rng.uniform(first, max(first, min(end - seconds / 2, latest))), label
-
-
-def _song_times(chords: list, seconds: float) -> list[tuple[float, float, str]]:
-    """The times that a crop may be asked for, and the label of each."""
-    latest = CLIP_SECONDS - seconds + LEAD_S
-    times = ((start, min(end - _EDGE_S, latest), label) for start, end, label in chords)
-    return [(start, end, label) for start, end, label in times if start < end]
-
-
-def _song_crop(chords: list, seconds: float, rng: np.random.Generator) -> tuple[float, str]:
-    """Start in s and label of a crop that is asked for a time at which a chord is known, each as likely."""
-    times = _song_times(chords, seconds)
-    spans = np.array([end - start for start, end, _ in times])
-    start, end, label = times[rng.choice(len(times), p=spans / spans.sum())]
-    return max(rng.uniform(start, end) - LEAD_S, 0), label
+    def _spans(self, row: int, seconds: float) -> list[tuple[float, float, str]]:
+        """From when to when, in s, crops of a row may begin, and what to answer: of songs, what sounds at `LEAD_S`; of
+        an isolated clip, its chord, which sounds for half of the crop where it lasts that long."""
+        latest, chords = CLIP_SECONDS - seconds, self._chords[row]
+        if self.is_song[row]:
+            spans = [(max(start - LEAD_S, 0), min(end - LEAD_S - _EDGE_S, latest), c) for start, end, c in chords]
+            return [span for span in spans if span[0] < span[1]]
+        if not chords:
+            return []
+        start, end, label = max(chords, key=lambda chord: (chord[2] != NO_CHORD, chord[1] - chord[0]))
+        first = min(max(start - LEAD_S, 0), latest)
+        return [(first, max(first, min(end - seconds / 2, latest)), label)]

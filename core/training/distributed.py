@@ -138,17 +138,20 @@ class SharedChordRun(ChordRun):
         return _all_reduce(super().step(crops).clone())
 
     def _training_loss(self, crops: Crops, augmentation: tuple[Tensor, Tensor]) -> Tensor:
-        mine, world, n = crops.part(self.world.part), self.world, len(crops.rows)
+        mine, world, n = self._mine(crops), self.world, len(crops.rows)
         with world.batch(n):
             tone, floor = (drawn[world.span] for drawn in augmentation)
             return world.share(super()._training_loss(mine, (tone, floor)), len(mine.rows), n)
+
+    def _mine(self, crops: Crops) -> Crops:
+        return Crops(*map(self.world.part, crops[:3]), crops.samples)
 
     def _update(self) -> None:
         self.world.sum_gradients(self.model)
         super()._update()
 
     def _test_totals(self, batches: Sequence[Crops]) -> list[float]:
-        return self.world.sum_numbers(super()._test_totals([crops.part(self.world.part) for crops in batches]))
+        return self.world.sum_numbers(super()._test_totals([*map(self._mine, batches)]))
 
 
 def share_batches(model: nn.Module, world: World) -> None:

@@ -32,7 +32,7 @@ class TrainConfig:
     """One network's training.
 
     Attributes:
-        data: a data set (folder, zip or pack). out: folder of the run.
+        data: a data set (folder, zip or pack), or for ours a set of excerpts. out: folder of the run.
         recipe: "original" or "ours". task: "type" or "root" for the original's networks, "both" for ours.
         epochs, batch_size, learning_rate: None takes the recipe's.
         split: "random" as the original, or "grouped": no recording on both sides. test_fraction: size of the test side.
@@ -99,17 +99,16 @@ class ResolvedConfig(TrainConfig):
 
 
 class Recipe(NamedTuple):
-    """A kind of training: its network, its tasks, and its mel spectrograms (log or power)."""
+    """A kind of training: its network, its tasks, and its mel spectrograms."""
 
     architecture: str
     tasks: tuple[str, ...]
     spec: MelSpec
-    log: bool
 
 
 RECIPES = {
-    "original": Recipe("original", ("type", "root"), ORIGINAL, log=False),
-    "ours": Recipe("chordnet", ("both",), CHORD, log=True),
+    "original": Recipe("original", ("type", "root"), ORIGINAL),
+    "ours": Recipe("chordnet", ("both",), CHORD),
 }
 
 

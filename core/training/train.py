@@ -22,25 +22,11 @@ from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.chords import TYPES, root_index
 from triadbench.core.models.networks import ChordNet, chord_loss, triad_log_probabilities
-from triadbench.core.models.targets import (
-    NO_TRIAD,
-    REDUCTION,
-    allowed_classes,
-    parse_label,
-    sounding,
-)
+from triadbench.core.models.targets import NO_TRIAD, REDUCTION, allowed_classes, parse_label, sounding
 from triadbench.core.training.crops import CropDrawer, Crops
 from triadbench.core.training.epoch import OriginalRun
-from triadbench.core.training.settings import (
-    RECIPES,
-    Report,
-    ResolvedConfig,
-    TrainConfig,
-    finite_loss,
-    mix_seed,
-)
+from triadbench.core.training.settings import RECIPES, Report, ResolvedConfig, TrainConfig, finite_loss, mix_seed
 from triadbench.kernels import MelSpectrogram
-from triadbench.kernels.spec import CHORD
 
 LAST, BEST, FINAL, HISTORY = "last.safetensors", "best.safetensors", "final.safetensors", "history.json"
 _REPORT_EVERY = 10  # steps
@@ -49,10 +35,7 @@ Targets = tuple[Tensor, Tensor, Tensor]
 
 
 class ChordRun:
-    """Our recipe's `TrainingRun`: one network for all chords, on log mel spectrograms of crops, computed step by step.
-
-    `data` is an opened set of excerpts or of named clips.
-    """
+    """Our recipe's `TrainingRun`: one network for all chords, on log mel spectrograms of crops, made step by step."""
 
     def __init__(
         self,
@@ -69,7 +52,7 @@ class ChordRun:
         self.train_rows, test_rows = (side[self.crops.usable[side]] for side in rows)
         self.test_crops = self.crops.whole(test_rows, config.split_seed)
         self.described: dict = {}
-        self.mel = MelSpectrogram.from_spec(CHORD, log=True).to(device)
+        self.mel = MelSpectrogram.from_spec(model.spec, log=True).to(device)
         model.to(device)
         if device.type == "cpu":  # the same sums in another order: convolutions take half the time
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triadbench.core.data.dataset import Clip
-from triadbench.core.data.splits import grouped_split, random_split
+from triadbench.core.data.splits import grouped_split, random_split, recording_split
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ClipName
 
@@ -151,6 +151,16 @@ def test_both_sides_keep_every_label_that_has_two_groups(sizes, seed):
     for root in range(3):
         if len(sizes[root::3]) >= 2:
             assert all(any(clips[i].name.root == root for i in side) for side in (train, test))
+
+
+def test_rows_are_split_by_recording():
+    recordings = [f"song {k // 25}" for k in range(1000)] + [f"clip {k}" for k in range(3000)]
+    train, test = recording_split(recordings, 0.1, seed=1)
+    assert sorted([*train, *test]) == list(range(4000)) and len(test) == pytest.approx(400, abs=100)
+    assert not {recordings[row] for row in train} & {recordings[row] for row in test}
+    assert not np.array_equal(test, recording_split(recordings, 0.1, seed=2)[1])
+    with pytest.raises(UserError, match="1 clips cannot be split"):
+        recording_split(["a", "a"], 0.5, seed=1)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])

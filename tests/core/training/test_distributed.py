@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from tests.core.toys import write_pack
+from tests.core.toys import write_excerpts, write_pack
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
@@ -105,6 +105,13 @@ def test_processes_take_the_steps_of_one(n, options, pack, tmp_path):
     assert (one["processes"], more["processes"]) == (1, n)
     assert stdout.count("Checkpoints and curves in") == 1 and stderr.count("epoch 2 of 2: train loss") == 1
     assert {path.name for path in (tmp_path / "more").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+
+
+@pytest.mark.slow
+def test_processes_share_songs_as_well(tmp_path):
+    data = write_excerpts(tmp_path / "excerpts")
+    one, more = (run(n, data, tmp_path / str(n), "--epochs", 2, "--batch-size", 5, *SMALL_STEPS)[0] for n in (0, 2))
+    assert np.allclose(curves(one), curves(more), rtol=1e-4, atol=0), (curves(one), curves(more))
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_the_original_recipe_is_the_studys():
     assert (config.epochs, config.batch_size, config.learning_rate) == (30, 32, 1e-5)
     assert (config.split, config.test_fraction, config.split_seed) == ("random", 0.3, 13)
     recipe = RECIPES["original"]
-    assert recipe.spec == ORIGINAL and not recipe.log
+    assert recipe.spec == ORIGINAL
     for switches in (ORIGINAL_PIPELINE, fast_pipeline("cpu")):
         model = checkpoints.build_model("original", "root")
         optimizer = TrainingStep(model, 1e-5, switches, torch.device("cpu")).optimizer
@@ -55,7 +55,7 @@ def test_the_original_recipe_is_the_studys():
 
 def test_our_recipe():
     config = TrainConfig("data", "out").resolved()
-    assert config.split == "grouped" and RECIPES["ours"].spec == CHORD and RECIPES["ours"].log
+    assert config.split == "grouped" and RECIPES["ours"].spec == CHORD
     model = checkpoints.build_model("chordnet", "both")
     optimizer = make_optimizer(model, 1e-3)
     assert type(optimizer) is torch.optim.AdamW

@@ -9,13 +9,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.core.runs import Killed, killer, original, ours
-from tests.core.toys import write_pack
+from tests.core.toys import small_net, write_excerpts, write_pack
 from triadbench.core.data.dataset import open_dataset
+from triadbench.core.data.excerpts import open_excerpts
 from triadbench.core.data.splits import grouped_split, random_split
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
@@ -117,7 +119,7 @@ def test_the_last_point_is_what_the_last_model_measures(run):
         random_split(48, 0.3, seed)[1] if config.recipe == "original" else grouped_split(dataset.clips, 0.25, seed)[1]
     )
     recipe, model = RECIPES[config.recipe], checkpoints.load(out / "last.safetensors").model
-    mel = MelSpectrogram.from_spec(recipe.spec, log=recipe.log)(torch.from_numpy(dataset.read_many(rows)))
+    mel = MelSpectrogram.from_spec(recipe.spec, log=config.recipe == "ours")(torch.from_numpy(dataset.read_many(rows)))
     types, roots = (torch.from_numpy(labels[rows]) for labels in dataset.labels())
     with torch.inference_mode():
         if config.recipe == "original":
@@ -173,6 +175,28 @@ def test_a_killed_run_goes_on_to_the_same_bits(kill, run, tmp_path):
     torch.rand(7)  # whatever else the process drew in between
     train(moved, resume=True)
     assert_same_run(out, tmp_path / "run")
+
+
+def test_excerpts_with_songs_are_trained_on_and_gone_on_with(tmp_path):
+    config = ours(write_excerpts(tmp_path / "excerpts"), tmp_path / "whole", batch_size=4)
+    record = train(config)
+    assert (record["n_train"], record["n_test"], record["n_left_out"]) == (22, 6, 0)
+    assert record["curves"][1]["train_loss"] < record["curves"][0]["train_loss"] and record["data_digest"]
+    moved = replace(config, out=tmp_path / "run")
+    with pytest.raises(Killed):
+        train(moved, progress=killer("epoch", epoch=1))
+    train(moved, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    with pytest.raises(UserError, match="recipe 'original' trains on clips named by type and root"):
+        train(original(config.data, tmp_path / "original"))
+
+
+def test_a_songs_notes_are_not_taught(tmp_path):
+    excerpts = open_excerpts(write_excerpts(tmp_path / "excerpts", n_clips=2, n_songs=2))
+    config, rows = ours(excerpts.path, tmp_path / "run").resolved(), np.arange(4)
+    run = training.ChordRun(config, small_net(), excerpts, (rows, rows), torch.device("cpu"), print)
+    known = [not bool(run._targets_of(crops)[2].isnan().any()) for crops in run.test_crops]
+    assert known == [True, False] and all(len(crops.rows) == 2 for crops in run.test_crops)
 
 
 def test_a_run_killed_while_it_writes_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
