@@ -144,7 +144,8 @@ class SharedChordRun(ChordRun):
             return world.share(super()._training_loss(mine, (tone, floor)), len(mine.rows), n)
 
     def _mine(self, crops: Crops) -> Crops:
-        return Crops(*map(self.world.part, crops[:3]), crops.samples)
+        part = self.world.part
+        return Crops(part(crops.rows), part(crops.starts), part(crops.labels), crops.samples)
 
     def _update(self) -> None:
         self.world.sum_gradients(self.model)
