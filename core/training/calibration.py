@@ -18,7 +18,8 @@ from triadbench.core.training.crops import CropDrawer
 from triadbench.core.training.train import targets_of
 from triadbench.kernels import MelSpectrogram
 
-_PENALTY = 2.0  # nats, of all sounds together, on a number's square: few sounds of a quality change its prior little
+_PENALTY = 30.0
+"""Nats, of all sounds together, on a number's square: which qualities are frequent in the set says little of others."""
 
 
 @torch.no_grad()
