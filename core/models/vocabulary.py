@@ -79,8 +79,10 @@ QUALITIES = (
 )
 """The first four are `core.models.chords.TYPES`, in their order."""
 
-N_CLASSES = 12 * len(QUALITIES) + 1
-"""Of a model that names them all: `root * len(QUALITIES) + quality`, and no chord as the last."""
+N_QUALITIES = len(QUALITIES)
+N_CLASSES = 12 * N_QUALITIES + 1
+"""Of a model that names them all: `root * N_QUALITIES + quality`, and no chord as the last."""
+NO_CHORD_CLASS = N_CLASSES - 1
 
 
 def nearest_quality(semitones: Iterable[int], base: int | None = None) -> int:

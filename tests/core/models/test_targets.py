@@ -6,18 +6,9 @@ import numpy as np
 import pytest
 
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, root_pitch_class
-from triadbench.core.models.targets import (
-    N_CLASSES,
-    N_QUALITIES,
-    NO_CHORD_CLASS,
-    NO_TRIAD,
-    REDUCTION,
-    SAME_NOTES,
-    allowed_classes,
-    chord_class,
-    parse_label,
-)
-from triadbench.core.models.vocabulary import QUALITIES
+from triadbench.core.models.prediction import NO_TRIAD, REDUCTION
+from triadbench.core.models.targets import SAME_NOTES, allowed_classes, chord_class, parse_label
+from triadbench.core.models.vocabulary import N_CLASSES, N_QUALITIES, NO_CHORD_CLASS, QUALITIES
 
 MIREX = {
     0: "maj 7 maj7 maj6 maj(9)",
