@@ -8,36 +8,52 @@ from markupsafe import Markup
 
 from triadbench.bench.report.figures import DASHES, SERIES, layout, rounded
 from triadbench.bench.report.page import render
-from triadbench.core.training.name_evaluation import reliability_traces
+from triadbench.core.training.name_evaluation import SCORES
 
 _CHANCE = {"type": 25.0, "root": 100 / 12}
+_COLUMNS = (*SCORES, "segmentation")
 
 
 def chapter(entries: Sequence[dict]) -> Markup:
     """HTML of evaluations, songs and trainings; "" where there are none. Accuracy depends on no machine."""
-    names = [entry for entry in entries if "set" in entry and "by_quality" in entry]
+    names = [entry for entry in entries if "by_quality" in entry or entry.get("name") == "songs"]
     evaluations = [entry for entry in entries if "set" in entry and "by_quality" not in entry]
-    songs = [entry for entry in entries if entry.get("name") == "songs"]
     trainings = [entry for entry in entries if entry.get("name") == "original recipe"]
-    if not evaluations and not trainings and not names and not songs:
+    if not evaluations and not trainings and not names:
         return Markup()
     curves = _curves(trainings) if trainings else None
     shown = {"trainings": trainings, "curves": curves, "evaluations": evaluations, "chance": _CHANCE}
-    return render("accuracy.html", **shown, names=names, songs=songs, reliability=_reliability(names, songs))
+    scored = [(_tested_on(entry), entry) for entry in names]
+    return render("accuracy.html", **shown, scored=scored, columns=_COLUMNS, reliability=_reliability(scored))
 
 
-def _reliability(names: Sequence[dict], songs: Sequence[dict]) -> go.Figure | None:
-    """How often a model is right where it states a confidence, by set and by songs; None without confidences."""
-    calibrations = {f"{entry['set']}, full names": entry["calibration"]["names"] for entry in names}
-    for entry in songs:
-        if entry.get("calibration", {}).get("bins"):
-            degraded = ", degraded" if entry["parameters"]["degraded"] else ""
-            calibrations[f"songs: {entry['parameters']['instrument']}{degraded}"] = entry["calibration"]
-    if not calibrations:
+def _tested_on(entry: dict) -> str:
+    """The set, or the instrument of songs."""
+    if "set" in entry:
+        return entry["set"]
+    parameters = entry["parameters"]
+    return f"songs: {parameters['instrument']}{', degraded' if parameters['degraded'] else ''}"
+
+
+def _reliability(scored: Sequence[tuple[str, dict]]) -> go.Figure | None:
+    """How often a model is right where it states a confidence; None without confidences."""
+    figure, colours = go.Figure(), itertools.cycle(SERIES)
+    for tested_on, entry in scored:
+        for key, calibration in entry.get("calibration", {}).items():
+            bins = calibration["bins"]
+            total = sum(row["n"] for row in bins)
+            figure.add_scatter(
+                x=rounded([100 * row["confidence"] for row in bins]),
+                y=rounded([100 * row["right"] for row in bins]),
+                mode="lines+markers",
+                name=f"{tested_on}, {key}: {100 * (calibration['ece'] or 0):.1f} points off",
+                line_color=next(colours),
+                marker_size=rounded([6 + 24 * (row["n"] / total) ** 0.5 for row in bins], 3),
+                hovertemplate="stated %{x:.1f} %, right %{y:.1f} %<extra>%{fullData.name}</extra>",
+            )
+    if not figure.data:
         return None
-    figure = go.Figure(reliability_traces(calibrations))
-    for trace, colour in zip(figure.data[1:], itertools.cycle(SERIES), strict=False):
-        trace.update(line_color=colour, x=rounded(trace.x), y=rounded(trace.y))
+    figure.add_shape(type="line", x0=0, y0=0, x1=100, y1=100, line={"dash": "dot", "color": "#888"})
     figure.update_layout(**layout(460), xaxis_title_text="stated confidence, percent", xaxis_range=[0, 102])
     return figure.update_yaxes(title_text="right, percent", automargin=True, range=[0, 102])
 
