@@ -142,7 +142,7 @@ def _measure(
     for name, python in peers.items():
         answers = listen(name, python, [song.path for song in known])
         followed[name] = [compare(*pair) for pair in zip(known, answers, strict=True)]
-    ours, *others = (_scores(rows) for rows in followed.values())
+    scores = {name: _scores(rows) for name, rows in followed.items()}
     lengths = np.array([sum(answer.weight for answer in song.answers) for song in followed[""]])
     triads = np.array([score(song.answers)["triads"] or 0.0 for song in followed[""]])
     drawn = np.random.default_rng(0).integers(len(known), size=(_RESAMPLED, len(known)))
@@ -150,11 +150,11 @@ def _measure(
     return {
         "songs": len(known),
         "seconds": float(lengths.sum()),
-        **ours,
+        **scores.pop(""),
         "triads_interval": np.percentile(resampled, [2.5, 97.5]).tolist(),
         "real_time_factor": work_s / float(lengths.sum()),
         "scores": triads.tolist(),
-        "others": dict(zip([*followed][1:], others, strict=True)),
+        "others": scores,
     }
 
 

@@ -1,6 +1,5 @@
 """The accuracy chapter: what trained networks know, from evaluations, songs and trainings with the original recipe."""
 
-import itertools
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -8,7 +7,7 @@ from markupsafe import Markup
 
 from triadbench.bench.report.figures import DASHES, SERIES, layout, rounded
 from triadbench.bench.report.page import render
-from triadbench.core.training.name_evaluation import SCORES
+from triadbench.core.training.name_evaluation import SCORES, draw_reliability
 
 _CHANCE = {"type": 25.0, "root": 100 / 12}
 _COLUMNS = (*SCORES, "segmentation")
@@ -24,7 +23,14 @@ def chapter(entries: Sequence[dict]) -> Markup:
     curves = _curves(trainings) if trainings else None
     shown = {"trainings": trainings, "curves": curves, "evaluations": evaluations, "chance": _CHANCE}
     scored = [(_tested_on(entry), entry) for entry in names]
-    return render("accuracy.html", **shown, scored=scored, columns=_COLUMNS, reliability=_reliability(scored))
+    calibrations = {
+        f"{tested_on}, {key}": calibration
+        for tested_on, entry in scored
+        for key, calibration in entry.get("calibration", {}).items()
+        if calibration["bins"]
+    }
+    picture = Markup(draw_reliability(calibrations, "Reliability")) if calibrations else None
+    return render("accuracy.html", **shown, scored=scored, columns=_COLUMNS, reliability=picture)
 
 
 def _tested_on(entry: dict) -> str:
@@ -33,29 +39,6 @@ def _tested_on(entry: dict) -> str:
         return entry["set"]
     parameters = entry["parameters"]
     return f"songs: {parameters['instrument']}{', degraded' if parameters['degraded'] else ''}"
-
-
-def _reliability(scored: Sequence[tuple[str, dict]]) -> go.Figure | None:
-    """How often a model is right where it states a confidence; None without confidences."""
-    figure, colours = go.Figure(), itertools.cycle(SERIES)
-    for tested_on, entry in scored:
-        for key, calibration in entry.get("calibration", {}).items():
-            bins = calibration["bins"]
-            total = sum(row["n"] for row in bins)
-            figure.add_scatter(
-                x=rounded([100 * row["confidence"] for row in bins]),
-                y=rounded([100 * row["right"] for row in bins]),
-                mode="lines+markers",
-                name=f"{tested_on}, {key}: {100 * (calibration['ece'] or 0):.1f} points off",
-                line_color=next(colours),
-                marker_size=rounded([6 + 24 * (row["n"] / total) ** 0.5 for row in bins], 3),
-                hovertemplate="stated %{x:.1f} %, right %{y:.1f} %<extra>%{fullData.name}</extra>",
-            )
-    if not figure.data:
-        return None
-    figure.add_shape(type="line", x0=0, y0=0, x1=100, y1=100, line={"dash": "dot", "color": "#888"})
-    figure.update_layout(**layout(460), xaxis_title_text="stated confidence, percent", xaxis_range=[0, 102])
-    return figure.update_yaxes(title_text="right, percent", automargin=True, range=[0, 102])
 
 
 def _curves(trainings: Sequence[dict]) -> go.Figure:

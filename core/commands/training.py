@@ -149,6 +149,7 @@ def evaluate(
     """
     from triadbench.core.data.chord_labels import find_labelled
     from triadbench.core.data.dataset import open_dataset
+    from triadbench.core.files import atomic_path
     from triadbench.core.models.peers import find_peers
     from triadbench.core.models.predictor import Predictor
     from triadbench.core.training import evaluation, name_evaluation
@@ -170,7 +171,9 @@ def evaluate(
     if out is not None:
         title = f"{name} on {source.name}"
         if sounds:
-            name_evaluation.draw_reliability(result["calibration"], out, f"{title} ({result['n']} sounds)")
+            picture = name_evaluation.draw_reliability(result["calibration"], f"{title} ({result['n']} sounds)")
+            with atomic_path(out) as temporary:
+                temporary.write_text(picture)
         else:
             evaluation.draw_confusions(result, out, title)
         console.note(f"{'Reliability' if sounds else 'Confusion matrices'}: {out}")

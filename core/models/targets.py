@@ -6,14 +6,9 @@ of `core.models.vocabulary.QUALITIES`; the last class is N, no chord.
 
 import numpy as np
 
-from triadbench.core.models.chords import ROOTS, ClipName, root_index, root_pitch_class
+from triadbench.core.models.chords import ROOTS, ClipName, root_pitch_class
 from triadbench.core.models.spelling import read_harte
 from triadbench.core.models.vocabulary import N_CLASSES, N_QUALITIES, NO_CHORD_CLASS, QUALITIES
-
-
-def chord_class(pitch_class: int, quality: int) -> int:
-    """Class of the chord on a pitch class (0 is C) with a quality."""
-    return root_index(pitch_class) * N_QUALITIES + quality
 
 
 def _same_notes() -> np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,14 +15,13 @@ import numpy as np
 from triadbench.core.audio.io import AudioError, read_clip
 from triadbench.core.data.chord_labels import LabelledSound, main_label
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path
 from triadbench.core.models import chroma_template
 from triadbench.core.models.chords import NO_CHORD
 from triadbench.core.models.peers import listen
 from triadbench.core.models.prediction import name_chord, no_chord
 from triadbench.core.models.spelling import UNKNOWN, chord_name, harte, read_harte
 from triadbench.core.models.targets import allowed_classes, parse_label
-from triadbench.core.models.vocabulary import N_QUALITIES, NO_CHORD_CLASS, QUALITIES
+from triadbench.core.models.vocabulary import N_QUALITIES, QUALITIES
 
 if TYPE_CHECKING:
     from triadbench.core.models.predictor import Predictor
@@ -32,7 +30,7 @@ TEMPLATE = "chroma template"
 RECALLS = ("triads", "majmin", "sevenths", "mirex", "root")
 """mir_eval's comparisons."""
 SCORES = (*RECALLS, "names", "non_chords")
-_BINS, _COLOURS = 10, ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+_BINS, _COLOURS = 10, ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f6bd0", "#8a8f98")
 
 
 class Answer(NamedTuple):
@@ -62,8 +60,13 @@ def score(answers: Sequence[Answer]) -> dict:
     labels, given = ([as_mir_eval(text) for text in row] for row in list(zip(*answers, strict=True))[:2])
     weights = np.array([answer.weight for answer in answers])
     right = {name: np.asarray(getattr(mir_eval.chord, name)(labels, given), float) for name in RECALLS}
-    names = np.array([_same_name(*pair) for pair in zip(labels, given, strict=True)], float)
-    right |= {"names": names, "non_chords": np.where([label == NO_CHORD for label in labels], names, -1)}
+    names = np.full(len(labels), -1.0)
+    qualities: list[str | None] = [None] * len(labels)
+    for row, (label, true, answer) in enumerate(zip(labels, map(_class, labels), map(_class, given), strict=True)):
+        if true is not None:
+            same = answer is not None and true % N_QUALITIES == answer % N_QUALITIES and allowed_classes(label)[answer]
+            names[row], qualities[row] = same, NO_CHORD if label == NO_CHORD else QUALITIES[true % N_QUALITIES].harte
+    right |= {"names": names, "non_chords": np.where(np.array(qualities) == NO_CHORD, names, -1)}
     right["triads"] = np.maximum(right["triads"], names)
 
     def share(name: str, chosen: np.ndarray | bool = True) -> float | None:
@@ -77,12 +80,12 @@ def score(answers: Sequence[Answer]) -> dict:
             for name, some in members.items()
         }
 
-    qualities = by([_quality(label) for label in labels])
-    order = [quality.harte for quality in QUALITIES] + [NO_CHORD]
+    order = [*(quality.harte for quality in QUALITIES), NO_CHORD]
+    by_quality = by(qualities)
     sure = {"triads": [a.confidence for a in answers], "names": [a.label_confidence for a in answers]}
     return {
         **{name: share(name) for name in SCORES},
-        "by_quality": {name: qualities[name] for name in order if name in qualities},
+        "by_quality": {name: by_quality[name] for name in order if name in by_quality},
         "by_kind": by([answer.kind for answer in answers]),
         "calibration": {name: reliability(stated, right[name], weights) for name, stated in sure.items()},
     }
@@ -102,19 +105,9 @@ def as_mir_eval(label: str) -> str:
         return harte(chord_name(chord.root, chord.quality, bass=chord.bass))
 
 
-def _same_name(label: str, answer: str) -> int:
-    """1 where root and quality are right, 0 where not, -1 where the label is "X"."""
-    if UNKNOWN in (label, answer):
-        return -(label == UNKNOWN)
-    (true, _), (given, _) = parse_label(label), parse_label(answer)
-    return int(allowed_classes(label)[given] and true % N_QUALITIES == given % N_QUALITIES)
-
-
-def _quality(label: str) -> str | None:
-    if label == UNKNOWN:
-        return None
-    index, _ = parse_label(label)
-    return NO_CHORD if index == NO_CHORD_CLASS else QUALITIES[index % N_QUALITIES].harte
+def _class(label: str) -> int | None:
+    """The class of a label; None for "X"."""
+    return None if label == UNKNOWN else parse_label(label)[0]
 
 
 def reliability(stated: Sequence[float | None], right: np.ndarray, weights: np.ndarray) -> dict:
@@ -197,10 +190,13 @@ def percent(share: float | None) -> str | None:
     return None if share is None else f"{100 * share:.1f}"
 
 
-def draw_reliability(calibrations: Mapping[str, dict], path: str | Path, title: str) -> None:
-    """Write a picture (.svg) of each `reliability`, by name: what was right over what was stated, in percent. Larger
-    marks stand for more answers; on the dotted line a model is as often right as it says."""
-    parts = [f'<text x="50" y="24" font-weight="bold">{html.escape(title)}</text>']
+def draw_reliability(calibrations: Mapping[str, dict], title: str) -> str:
+    """A picture (SVG) of each `reliability`, by name: what was right over what was stated, in percent. Larger marks
+    stand for more answers; on the dotted line a model is as often right as it says."""
+    size = f"0 0 480 {490 + 18 * len(calibrations)}"
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size}" font-family="sans-serif" font-size="13">']
+    parts.append('<rect width="100%" height="100%" fill="#fff"/>')
+    parts.append(f'<text x="50" y="24" font-weight="bold">{html.escape(title)}</text>')
     for k in range(0, 101, 20):
         parts.append(f'<path d="M50 {440 - 4 * k}h400M{50 + 4 * k} 40v400" stroke="#ddd"/>')
         parts.append(f'<text x="{50 + 4 * k}" y="458" text-anchor="middle">{k}</text>')
@@ -214,8 +210,6 @@ def draw_reliability(calibrations: Mapping[str, dict], path: str | Path, title: 
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in marks)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 9 * n**0.5:.1f}" fill="{colour}"/>' for x, y, n in marks]
-        off = f": {100 * entry['ece']:.1f} points off" if bins else ""
-        parts.append(f'<text x="60" y="{60 + 18 * number}" fill="{colour}">{html.escape(name + off)}</text>')
-    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 490" font-family="sans-serif" font-size="13">'
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join([head, '<rect width="480" height="490" fill="#fff"/>', *parts, "</svg>\n"]))
+        off = f": {percent(entry['ece'])} points off" if bins else ""
+        parts.append(f'<text x="50" y="{502 + 18 * number}" fill="{colour}">{html.escape(name + off)}</text>')
+    return "\n".join([*parts, "</svg>\n"])
