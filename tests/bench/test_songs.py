@@ -83,6 +83,13 @@ def test_what_no_stretch_covers_is_no_chord():
     assert scored([(0.0, 2.0, "C:dim")], [(0, 2, "Cdim")])[0]["majmin"] is None
 
 
+def test_longer_songs_count_more():
+    _, short = scored([(0.0, 1.0, "C:maj"), (1.0, 2.0, "G:maj")], [(0, 2, "C")])
+    _, long = scored([(0.0, 6.0, "C:maj")], [(0, 6, "C")])
+    score = songs._scores([short, long])
+    assert (score["triads"], score["segmentation"]) == pytest.approx((7 / 8, 7 / 8))
+
+
 @pytest.fixture
 def recordings(tmp_path, monkeypatch):
     """Two songs with labels; the timeline hears C major to 2 s, then nothing."""
