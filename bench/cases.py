@@ -92,7 +92,7 @@ def torchaudio_mel(spec: MelSpec) -> torch.nn.Module:
 def make_networks() -> list[Network]:
     """The original type network and ours, with seeded random weights: a weight's value does not change its cost."""
     from triadbench.core.models.networks import ChordNet, Heads, OriginalNet, chord_loss, original_loss
-    from triadbench.core.models.targets import N_CLASSES, N_QUALITIES
+    from triadbench.core.models.vocabulary import N_CLASSES, N_QUALITIES
     from triadbench.kernels import CHORD, ORIGINAL, MelSpectrogram
 
     original_mel, chord_mel = MelSpectrogram.from_spec(ORIGINAL), MelSpectrogram.from_spec(CHORD, log=True)

@@ -70,6 +70,7 @@ def evaluate_songs(
     from triadbench.bench import outputs, records
     from triadbench.bench import songs as scoring
     from triadbench.core.models.peers import find_peers
+    from triadbench.core.training.name_evaluation import percent
     from triadbench.export.predict.predictor import ChordPredictor
 
     if model is not None and model.suffix != ".onnx":
@@ -79,11 +80,10 @@ def evaluate_songs(
     plan = ("sources", "songs", "bars", "seed", "degraded")
     if data is not None and any(context.get_parameter_source(name) != ParameterSource.DEFAULT for name in plan):
         raise click.UsageError("--data: recordings are what they are; -i, -n, --bars, --seed and --degraded make songs")
-    pythons, lacking = find_peers(peers)
-    predictor = ChordPredictor(model)
-    rows, settings = [], {"songs": songs, "bars": bars, "seed": seed}
+    pythons, predictor = find_peers(peers), ChordPredictor(model)
+    rows: list[dict] = []
+    settings = {} if data is not None else {"songs": songs, "bars": bars, "seed": seed}
     if data is not None:
-        settings = {}
         with console.progress("songs", "songs") as progress:
             rows.append(scoring.score_recordings(data, predictor, pythons, progress))
     for degrade in () if data is not None else (False, True) if degraded is None else (degraded,):
@@ -99,7 +99,5 @@ def evaluate_songs(
         return
     click.echo(console.table(scoring.HEADERS, scoring.table(rows)))
     for row in rows:
-        if (off := row["calibration"]["ece"]) is not None:
-            click.echo(f"{row['instrument']}: calibration error {100 * off:.1f} points")
-    if lacking:
-        console.note(lacking)
+        errors = [f"{name} {percent(entry['ece'])}" for name, entry in row["calibration"].items() if entry["bins"]]
+        click.echo(f"calibration error, points, {row['instrument']}: {', '.join(errors) or '—'}")

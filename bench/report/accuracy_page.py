@@ -1,6 +1,5 @@
 """The accuracy chapter: what trained networks know, from evaluations, songs and trainings with the original recipe."""
 
-import itertools
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -8,38 +7,38 @@ from markupsafe import Markup
 
 from triadbench.bench.report.figures import DASHES, SERIES, layout, rounded
 from triadbench.bench.report.page import render
-from triadbench.core.training.name_evaluation import reliability_traces
+from triadbench.core.training.name_evaluation import SCORES, draw_reliability
 
 _CHANCE = {"type": 25.0, "root": 100 / 12}
+_COLUMNS = (*SCORES, "segmentation")
 
 
 def chapter(entries: Sequence[dict]) -> Markup:
     """HTML of evaluations, songs and trainings; "" where there are none. Accuracy depends on no machine."""
-    names = [entry for entry in entries if "set" in entry and "by_quality" in entry]
+    names = [entry for entry in entries if "by_quality" in entry or entry.get("name") == "songs"]
     evaluations = [entry for entry in entries if "set" in entry and "by_quality" not in entry]
-    songs = [entry for entry in entries if entry.get("name") == "songs"]
     trainings = [entry for entry in entries if entry.get("name") == "original recipe"]
-    if not evaluations and not trainings and not names and not songs:
+    if not evaluations and not trainings and not names:
         return Markup()
     curves = _curves(trainings) if trainings else None
     shown = {"trainings": trainings, "curves": curves, "evaluations": evaluations, "chance": _CHANCE}
-    return render("accuracy.html", **shown, names=names, songs=songs, reliability=_reliability(names, songs))
+    scored = [(_tested_on(entry), entry) for entry in names]
+    calibrations = {
+        f"{tested_on}, {key}": calibration
+        for tested_on, entry in scored
+        for key, calibration in entry.get("calibration", {}).items()
+        if calibration["bins"]
+    }
+    picture = Markup(draw_reliability(calibrations, "Reliability")) if calibrations else None
+    return render("accuracy.html", **shown, scored=scored, columns=_COLUMNS, reliability=picture)
 
 
-def _reliability(names: Sequence[dict], songs: Sequence[dict]) -> go.Figure | None:
-    """How often a model is right where it states a confidence, by set and by songs; None without confidences."""
-    calibrations = {f"{entry['set']}, full names": entry["calibration"]["names"] for entry in names}
-    for entry in songs:
-        if entry.get("calibration", {}).get("bins"):
-            degraded = ", degraded" if entry["parameters"]["degraded"] else ""
-            calibrations[f"songs: {entry['parameters']['instrument']}{degraded}"] = entry["calibration"]
-    if not calibrations:
-        return None
-    figure = go.Figure(reliability_traces(calibrations))
-    for trace, colour in zip(figure.data[1:], itertools.cycle(SERIES), strict=False):
-        trace.update(line_color=colour, x=rounded(trace.x), y=rounded(trace.y))
-    figure.update_layout(**layout(460), xaxis_title_text="stated confidence, percent", xaxis_range=[0, 102])
-    return figure.update_yaxes(title_text="right, percent", automargin=True, range=[0, 102])
+def _tested_on(entry: dict) -> str:
+    """The set, or the instrument of songs."""
+    if "set" in entry:
+        return entry["set"]
+    parameters = entry["parameters"]
+    return f"songs: {parameters['instrument']}{', degraded' if parameters['degraded'] else ''}"
 
 
 def _curves(trainings: Sequence[dict]) -> go.Figure:

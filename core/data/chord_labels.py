@@ -1,11 +1,10 @@
 """Sounds of any name with chord labels: a `.lab` beside the sound, or a "label" in its folder's `clips.jsonl`.
 
-A `.lab` has a line for each stretch, `start end label` in seconds and in Harte's syntax, or one label alone for the
-whole sound. In the manifest, a sound may also have a "kind", by which results are grouped: `{"file": "hum.wav",
-"label": "N", "kind": "hum"}`.
+A `.lab` has a line `start end label` for each stretch, in seconds and in Harte's syntax; what no stretch covers is no
+chord. In the manifest, a sound may also have a "kind", by which results are grouped: `{"file": "hum.wav", "label": "N",
+"kind": "hum"}`.
 """
 
-import contextlib
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 from triadbench.core.audio.io import find_files
 from triadbench.core.constants import CLIP_SECONDS
-from triadbench.core.data.dataset import MANIFEST, parse_member, read_entry
+from triadbench.core.data.dataset import MANIFEST, read_entry
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import NO_CHORD
 from triadbench.core.models.spelling import UNKNOWN, read_harte
@@ -31,74 +30,70 @@ class LabelledSound(NamedTuple):
     kind: str | None = None
 
 
-def find_labelled(folder: Path) -> tuple[list[LabelledSound], list[tuple[str, str]]]:
-    """The labelled sounds below a folder, sorted, and (name, reason) of those without a label.
-
-    None of either in what is no folder, or where a clip is named as the data set's are and has no label beside it:
-    then names alone tell.
+def find_labelled(folder: Path) -> tuple[list[LabelledSound], list[dict]]:
+    """The labelled sounds below a folder, sorted, and {"file", "reason"} of those without a label.
 
     Raises:
         UserError: a `.lab` or a manifest that cannot be read.
     """
     sounds: list[LabelledSound] = []
-    skipped: list[tuple[str, str]] = []
+    skipped: list[dict] = []
     manifests: dict[Path, dict[str, dict]] = {}
-    for path in map(Path, find_files([folder]) if folder.is_dir() else []):
-        if path == folder:  # nothing is in it
+    for path in map(Path, find_files([folder])):
+        if path == folder:  # it is none, or nothing is in it
             break
+        manifest, lab = path.parent / MANIFEST, path.with_suffix(".lab")
         if path.parent not in manifests:
-            lines = _lines(path.parent / MANIFEST) if (path.parent / MANIFEST).exists() else []
-            entries = (read_entry(line, where) for line, where in lines)
+            entries = (read_entry(*line) for line in (_lines(manifest) if manifest.exists() else []))
             manifests[path.parent] = {entry["file"]: entry for entry in entries}
-        entry, lab = manifests[path.parent].get(path.name, {}), path.with_suffix(".lab")
+        entry = manifests[path.parent].get(path.name, {})
         if lab.exists():
-            sounds.append(LabelledSound(path, read_lab(lab), entry.get("kind")))
+            stretches = read_lab(lab)
         elif "label" in entry:
-            where = f"{path.parent / MANIFEST}, {path.name}"
-            sounds.append(LabelledSound(path, [_stretch([entry["label"]], where)], entry.get("kind")))
-        elif _is_named(path):
-            return [], []
+            stretches = [(0.0, math.inf, _label(entry["label"], f"{manifest}, {path.name}"))]
         else:
-            skipped.append((path.relative_to(folder).as_posix(), f"no label: no {lab.name}, none in {MANIFEST}"))
+            reason = f"no label: no {lab.name}, none in {MANIFEST}"
+            skipped.append({"file": path.relative_to(folder).as_posix(), "reason": reason})
+            continue
+        sounds.append(LabelledSound(path, stretches, str(entry["kind"]) if "kind" in entry else None))
     return sounds, skipped
 
 
 def read_lab(path: Path) -> list[Stretch]:
     """The stretches of a `.lab`, by time; UserError: none, one that is not as it should be, or two that overlap."""
-    stretches = [_stretch(line.split(), where) for line, where in _lines(path)]
-    if not stretches or any(a[1] > b[0] + 1e-6 for a, b in zip(stretches, stretches[1:], strict=False)):
-        raise UserError(
-            f"{path}: {'its stretches overlap' if stretches else 'empty'}; expected lines `start end label`"
-        )
+    stretches: list[Stretch] = []
+    for line, where in _lines(path):
+        try:
+            start, end, label = line.split()
+            stretches.append((float(start), float(end), _label(label, where)))
+            before = stretches[-2][1] if len(stretches) > 1 else 0.0
+            if not before - 1e-6 <= float(start) < float(end):
+                raise ValueError
+        except ValueError:
+            raise UserError(f"{where}: expected `start end label`, the start not before the last end") from None
+    if not stretches:
+        raise UserError(f"{path}: empty; expected lines `start end label`")
     return stretches
 
 
 def main_label(stretches: Iterable[Stretch], seconds: float = CLIP_SECONDS) -> str:
-    """The chord that lasts longest in the first seconds; "N" where chords fill less than a quarter of them."""
+    """The chord that lasts longest in the first seconds; "N" where chords fill less than a quarter of what is labelled
+    there."""
     lasts: dict[str, float] = {}
     for start, end, label in stretches:
         lasts[label] = lasts.get(label, 0.0) + max(0.0, min(end, seconds) - start)
-    chords = {label: length for label, length in lasts.items() if label != NO_CHORD}
-    is_chord = sum(chords.values()) >= _SHARE_OF_CHORDS * sum(lasts.values())
-    return max(chords, key=chords.__getitem__) if chords and is_chord else NO_CHORD
+    none = lasts.pop(NO_CHORD, 0.0)
+    chords = sum(lasts.values())
+    return max(lasts, key=lasts.__getitem__) if lasts and chords >= _SHARE_OF_CHORDS * (chords + none) else NO_CHORD
 
 
-def _is_named(path: Path) -> bool:
-    with contextlib.suppress(UserError):
-        return bool(parse_member(path.name))
-    return False
-
-
-def _stretch(parts: list[str], where: str) -> Stretch:
+def _label(label: object, where: str) -> str:
     try:
-        start, end = map(float, parts[:-1]) if len(parts) == 3 else (0.0, math.inf)
-        if len(parts) not in (1, 3) or not 0 <= start < end:
-            raise ValueError("expected `start end label`, or a label alone")
-        if parts[-1] != UNKNOWN:
-            read_harte(parts[-1])
-    except (ValueError, TypeError) as error:
+        if label != UNKNOWN:
+            read_harte(str(label))
+    except ValueError as error:
         raise UserError(f"{where}: {error}") from error
-    return start, end, parts[-1]
+    return str(label)
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from triadbench.core.models.chords import ROOTS, TYPES, root_pitch_class
-from triadbench.core.models.targets import N_QUALITIES, NO_TRIAD, REDUCTION
-from triadbench.core.models.vocabulary import QUALITIES
+from triadbench.core.models.prediction import NO_TRIAD, REDUCTION
+from triadbench.core.models.vocabulary import N_QUALITIES, QUALITIES
 from triadbench.kernels.spec import CHORD, ORIGINAL, MelSpec
 
 TRIAD_WEIGHT, BASS_WEIGHT, NOTES_WEIGHT = 0.5, 0.3, 0.1

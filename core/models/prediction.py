@@ -8,8 +8,7 @@ import numpy as np
 
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES
 from triadbench.core.models.spelling import chord_name, chord_root, harte
-from triadbench.core.models.targets import N_CLASSES, N_QUALITIES, NO_CHORD_CLASS, NO_TRIAD, REDUCTION
-from triadbench.core.models.vocabulary import QUALITIES, Chord
+from triadbench.core.models.vocabulary import N_CLASSES, N_QUALITIES, NO_CHORD_CLASS, QUALITIES, Chord
 
 SILENCE_PEAK = 1e-4
 """Below this deviation from the mean (80 dB under full scale) nothing sounds."""
@@ -18,6 +17,12 @@ _SOUND_BLOCK, _SOUND_BLOCKS = 400, 4
 _BLOCKS_AT_ONCE = 16
 _SURE_BASS = 0.5
 """A bass that is not the root is named where its probability is above."""
+
+NO_TRIAD = len(ROOTS) * len(TYPES)
+"""Index of "none" behind the 48 triads, each root * 4 + type."""
+_TRIADS = [NO_TRIAD if quality.triad is None else quality.triad for quality in QUALITIES]
+REDUCTION = np.array([min(len(TYPES) * root + t, NO_TRIAD) for root in range(len(ROOTS)) for t in _TRIADS] + [NO_TRIAD])
+"""Triad of every class of `core.models.vocabulary`, int (205,): 0-47, or `NO_TRIAD`."""
 _IN_TRIAD = np.eye(NO_TRIAD + 1, dtype=np.float32)[REDUCTION]
 
 

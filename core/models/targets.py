@@ -1,34 +1,14 @@
 """The classes of our network, and what it is trained to answer for them.
 
 Class `root * 17 + quality` is a chord, with the root in label order (`core.models.chords.ROOTS`) and the quality a row
-of `core.models.vocabulary.QUALITIES`; the last class is N, no chord. `REDUCTION` says which triad a class has.
+of `core.models.vocabulary.QUALITIES`; the last class is N, no chord.
 """
 
 import numpy as np
 
-from triadbench.core.models.chords import ROOTS, TYPES, ClipName, root_index, root_pitch_class
+from triadbench.core.models.chords import ROOTS, ClipName, root_pitch_class
 from triadbench.core.models.spelling import read_harte
-from triadbench.core.models.vocabulary import N_CLASSES, QUALITIES
-
-N_QUALITIES = len(QUALITIES)
-NO_CHORD_CLASS = N_CLASSES - 1
-NO_TRIAD = len(ROOTS) * len(TYPES)
-"""Index of "none" behind the 48 triads, each root * 4 + type."""
-
-
-def chord_class(pitch_class: int, quality: int) -> int:
-    """Class of the chord on a pitch class (0 is C) with a quality."""
-    return root_index(pitch_class) * N_QUALITIES + quality
-
-
-def _reduction() -> np.ndarray:
-    triads = [quality.triad for quality in QUALITIES]
-    rows = [NO_TRIAD if t is None else len(TYPES) * root + t for root in range(len(ROOTS)) for t in triads]
-    return np.array([*rows, NO_TRIAD])
-
-
-REDUCTION = _reduction()
-"""Triad of every class, int (205,): 0-47, or `NO_TRIAD`."""
+from triadbench.core.models.vocabulary import N_CLASSES, N_QUALITIES, NO_CHORD_CLASS, QUALITIES
 
 
 def _same_notes() -> np.ndarray:

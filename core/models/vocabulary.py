@@ -79,8 +79,10 @@ QUALITIES = (
 )
 """The first four are `core.models.chords.TYPES`, in their order."""
 
-N_CLASSES = 12 * len(QUALITIES) + 1
-"""Of a model that names them all: `root * len(QUALITIES) + quality`, and no chord as the last."""
+N_QUALITIES = len(QUALITIES)
+N_CLASSES = 12 * N_QUALITIES + 1
+"""Of a model that names them all: `root * N_QUALITIES + quality`, and no chord as the last."""
+NO_CHORD_CLASS = N_CLASSES - 1
 
 
 def nearest_quality(semitones: Iterable[int], base: int | None = None) -> int:
@@ -89,23 +91,3 @@ def nearest_quality(semitones: Iterable[int], base: int | None = None) -> int:
     notes = {step % 12 for step in semitones}
     differences = [len(notes.symmetric_difference(quality.semitones)) for quality in QUALITIES]
     return min(range(len(QUALITIES)), key=lambda index: (differences[index], index != base, index))
-
-
-def equivalents(chord: Chord) -> list[Chord]:
-    """All chords of the same notes, without their bass: three augmented, four diminished sevenths, C6 and Am7.
-
-    The bass decides: where it is the root of one of them, as it is without a bass, that one is the only one.
-    """
-    notes = _notes(chord)
-    alike = [
-        other
-        for root in range(12)
-        for quality in range(len(QUALITIES))
-        if _notes(other := Chord(root, quality)) == notes
-    ]
-    lowest = chord.root if chord.bass is None else chord.bass
-    return [other for other in alike if other.root == lowest] or alike
-
-
-def _notes(chord: Chord) -> set[int]:
-    return {(chord.root + step) % 12 for step in QUALITIES[chord.quality].semitones}

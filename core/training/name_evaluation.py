@@ -1,36 +1,137 @@
-"""How well a model names chords of all qualities, finds none where there is none, and knows how sure it may be.
+"""How well chords of all qualities are named, in clips and in songs, and how sure a model may be.
 
-Scores are mir_eval's: `triads` compares what MIREX's reduction leaves of both names, and a suspended or power chord,
-which it leaves as it is, with the same alone. A full name is right where root and quality are; an inverted augmented or
-diminished seventh chord has as many roots as notes. A single note counts as no chord.
+Scores are mir_eval's, in songs weighted by duration; a single note counts as no chord. A full name is right where root
+and quality are; an inverted augmented or diminished seventh chord has as many roots as notes.
 """
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from triadbench.core.audio.io import AudioError, read_clip
 from triadbench.core.data.chord_labels import LabelledSound, main_label
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path
 from triadbench.core.models import chroma_template
 from triadbench.core.models.chords import NO_CHORD
 from triadbench.core.models.peers import listen
-from triadbench.core.models.prediction import Scores, name_chord, no_chord
+from triadbench.core.models.prediction import name_chord, no_chord
 from triadbench.core.models.spelling import UNKNOWN, chord_name, harte, read_harte
-from triadbench.core.models.vocabulary import QUALITIES
-from triadbench.core.training.evaluation import wilson
+from triadbench.core.models.targets import allowed_classes, parse_label
+from triadbench.core.models.vocabulary import N_QUALITIES, QUALITIES
 
 if TYPE_CHECKING:
     from triadbench.core.models.predictor import Predictor
 
 TEMPLATE = "chroma template"
-_BATCH, _BINS = 32, 10
-_ONE_NOTE = len(QUALITIES) - 1
+RECALLS = ("triads", "majmin", "sevenths", "mirex", "root")
+"""mir_eval's comparisons."""
+SCORES = (*RECALLS, "names", "non_chords")
+_BINS, _COLOURS = 10, ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f6bd0", "#8a8f98")
+
+
+class Answer(NamedTuple):
+    """What was answered for a sound, or for a stretch of a song; confidences are those of the triad and of the name.
+
+    Labels are in Harte's syntax; `weight` is in seconds in a song; results are grouped by `kind`.
+    """
+
+    label: str
+    answer: str
+    weight: float = 1.0
+    kind: str | None = None
+    confidence: float | None = None
+    label_confidence: float | None = None
+
+
+def score(answers: Sequence[Answer]) -> dict:
+    """The shares, 0-1, of what is right.
+
+    Returns:
+        {`SCORES`: mir_eval's, full names, and the share of what has no chord in which none is named, each None where
+        nothing counts; "by_quality", "by_kind": {name: {"n", "triads", "names"}}, "n" the weight;
+        "calibration": {"triads", "names": `reliability`}}. What is labelled "X" counts nowhere.
+    """
+    import mir_eval.chord
+
+    labels, given = ([as_mir_eval(text) for text in row] for row in list(zip(*answers, strict=True))[:2])
+    weights = np.array([answer.weight for answer in answers])
+    right = {name: np.asarray(getattr(mir_eval.chord, name)(labels, given), float) for name in RECALLS}
+    names = np.full(len(labels), -1.0)
+    qualities: list[str | None] = [None] * len(labels)
+    for row, (label, true, answer) in enumerate(zip(labels, map(_class, labels), map(_class, given), strict=True)):
+        if true is not None:
+            same = answer is not None and true % N_QUALITIES == answer % N_QUALITIES and allowed_classes(label)[answer]
+            names[row], qualities[row] = same, NO_CHORD if label == NO_CHORD else QUALITIES[true % N_QUALITIES].harte
+    right |= {"names": names, "non_chords": np.where(np.array(qualities) == NO_CHORD, names, -1)}
+    right["triads"] = np.maximum(right["triads"], names)
+
+    def share(name: str, chosen: np.ndarray | bool = True) -> float | None:
+        counts = weights * (chosen & (right[name] >= 0))
+        return float((counts * right[name]).sum() / counts.sum()) if counts.any() else None
+
+    def by(groups: Sequence[str | None]) -> dict:
+        members = {name: np.array([group == name for group in groups]) for name in dict.fromkeys(groups) if name}
+        return {
+            name: {"n": float(weights[some].sum()), **{key: share(key, some) for key in ("triads", "names")}}
+            for name, some in members.items()
+        }
+
+    order = [*(quality.harte for quality in QUALITIES), NO_CHORD]
+    by_quality = by(qualities)
+    sure = {"triads": [a.confidence for a in answers], "names": [a.label_confidence for a in answers]}
+    return {
+        **{name: share(name) for name in SCORES},
+        "by_quality": {name: by_quality[name] for name in order if name in by_quality},
+        "by_kind": by([answer.kind for answer in answers]),
+        "calibration": {name: reliability(stated, right[name], weights) for name, stated in sure.items()},
+    }
+
+
+def as_mir_eval(label: str) -> str:
+    """A label as mir_eval reads it: one by a name that it lacks, as "add9", by the nearest; a single note is "N"."""
+    import mir_eval.chord
+
+    chord = None if label == UNKNOWN else read_harte(label)
+    if chord is None or QUALITIES[chord.quality].harte == "1":
+        return label if label == UNKNOWN else NO_CHORD
+    try:
+        mir_eval.chord.encode(label)
+        return label
+    except mir_eval.chord.InvalidChordException:
+        return harte(chord_name(chord.root, chord.quality, bass=chord.bass))
+
+
+def _class(label: str) -> int | None:
+    """The class of a label; None for "X"."""
+    return None if label == UNKNOWN else parse_label(label)[0]
+
+
+def reliability(stated: Sequence[float | None], right: np.ndarray, weights: np.ndarray) -> dict:
+    """How far confidences are from the shares that are right.
+
+    Args:
+        stated: confidences, 0-1; an answer with None is left out. right: 1, 0, or -1 for what is not counted.
+        weights: how much each counts, as seconds.
+
+    Returns:
+        {"ece": expected calibration error, 0-1 (None without an answer), "bins": of ten of equal width those that are
+        not empty, {"from", "to", "n" (weight), "confidence", "right"}}: Naeini and others, "Obtaining well calibrated
+        probabilities using Bayesian binning" (AAAI 2015).
+    """
+    sure, bins = np.array(stated, float), []  # None is NaN
+    for k in range(_BINS):
+        chosen = (sure >= k / _BINS) & ((sure < (k + 1) / _BINS) | (k == _BINS - 1)) & (right >= 0)
+        if chosen.any():
+            mean, share = (float(np.average(values[chosen], weights=weights[chosen])) for values in (sure, right))
+            ends = {"from": k / _BINS, "to": (k + 1) / _BINS}
+            bins.append({**ends, "n": float(weights[chosen].sum()), "confidence": mean, "right": share})
+    total = sum(row["n"] for row in bins)
+    error = sum(row["n"] * abs(row["confidence"] - row["right"]) for row in bins)
+    return {"ece": error / total if bins else None, "bins": bins}
 
 
 def evaluate_names(
@@ -41,58 +142,41 @@ def evaluate_names(
 ) -> dict:
     """Measure a model on labelled sounds, the chroma template and peers ({name: Python}) beside it.
 
-    Of each sound the first 4 s count. Those labelled "X" are left out; those that cannot be read are in `failed`.
+    Of each sound the first 4 s count; those that cannot be read are in `failed`.
 
     Returns:
-        {"n", the scores of `_scores`, "calibration": {"triads", "names": `reliability`}, "others": {name: scores},
-        "failed"}.
+        {"n", what `score` returns, "others": {name: the same}, "failed": [{"file", "error"}]}.
 
     Raises:
         UserError: the model does not name both type and root, a peer failed, or no sound could be read.
     """
-    labels, kept, answers, template, failed = [], [], [], [], []
-    known = [sound for sound in sounds if main_label(sound.stretches) != UNKNOWN]
-    for start in range(0, len(known), _BATCH):
-        waveforms = []
-        for sound in known[start : start + _BATCH]:
-            try:
-                waveforms.append(read_clip(sound.path))
-                kept.append(sound)
-                labels.append(main_label(sound.stretches))
-            except AudioError as error:
-                failed.append({"file": str(sound.path), "error": str(error)})
-        if waveforms:
-            scores = predictor(np.stack(waveforms))
-            if scores.joint is None:
-                raise UserError("this model does not name both type and root; full names need both")
-            answers += [_named(scores, row) for row in range(len(waveforms))]
-            template += [template_label(waveform) for waveform in waveforms]
+    ours, template, kept, failed = [], [], [], []
+    known = [(sound, main_label(sound.stretches)) for sound in sounds]
+    for done, (sound, label) in enumerate(known, 1):
+        try:
+            waveform = read_clip(sound.path)
+        except AudioError as error:
+            failed.append({"file": str(sound.path), "error": str(error)})
+            continue
+        scores = predictor(waveform[None])
+        if scores.chords is None:
+            raise UserError("this model does not name both type and root; full names need both")
+        bass = None if scores.bass is None else scores.bass[0]
+        named = no_chord() if scores.silent[0] else name_chord(scores.chords[0], bass, 0)
+        sure = named["confidence"], named["label_confidence"]
+        ours.append(Answer(label, named["label"], 1.0, sound.kind, *sure))
+        template.append(Answer(label, template_label(waveform), 1.0, sound.kind))
+        kept.append(sound)
         if progress is not None:
-            progress(min(start + _BATCH, len(known)), len(known))
-    if not kept:
+            progress(done, len(known))
+    if all(answer.label == UNKNOWN for answer in ours):
         raise UserError(f"none of {len(sounds)} sounds can be scored; {failed[0]['error'] if failed else 'all are X'}")
-    kinds = [None if sound.kind is None else str(sound.kind) for sound in kept]
-    named = [answer.get("label") or harte(answer["chord"]) for answer in answers]
-    sure = [answer["confidence"] for answer in answers]
-    calibration = {
-        "triads": reliability(sure, right_triads(labels, named)),
-        "names": reliability(
-            [answer.get("label_confidence", answer["confidence"]) for answer in answers], right_names(labels, named)
-        ),
-    }
-    others = {TEMPLATE: _scores(labels, kinds, template)}
+    others = {TEMPLATE: score(template)}
     for name, python in peers.items():
         heard = listen(name, python, [sound.path for sound in kept])
-        others[name] = _scores(labels, kinds, [main_label(stretches_of(changes)) for changes in heard])
-    scores_of_all = {"n": len(kept), **_scores(labels, kinds, named)}
-    return {**scores_of_all, "calibration": calibration, "others": others, "failed": failed}
-
-
-def _named(scores: Scores, row: int) -> dict:
-    """The answer for one sound of a batch, as `infer` gives it."""
-    if scores.silent[row] or scores.chords is None:
-        return no_chord()
-    return name_chord(scores.chords[row], None if scores.bass is None else scores.bass[row], 0)
+        answers = [row._replace(answer=main_label(said)) for row, said in zip(template, heard, strict=True)]
+        others[name] = score(answers)
+    return {"n": len(ours), **score(ours), "others": others, "failed": failed}
 
 
 def template_label(waveform: np.ndarray) -> str:
@@ -101,147 +185,31 @@ def template_label(waveform: np.ndarray) -> str:
     return harte(chord_name(int(roots.argmax()), int(types.argmax())))
 
 
-def stretches_of(changes: Sequence[tuple[float, str]], end: float = 4.0) -> list[tuple[float, float, str]]:
-    """Stretches up to `end` from (start, label) of each, "N" before the first."""
-    changes = [(0.0, NO_CHORD), *(change for change in changes if change[0] < end)]
-    ends = [start for start, _ in changes[1:]] + [end]
-    return [(start, stop, label) for (start, label), stop in zip(changes, ends, strict=True) if stop > start]
+def percent(share: float | None) -> str | None:
+    """A share as tables print it."""
+    return None if share is None else f"{100 * share:.1f}"
 
 
-def is_no_chord(label: str) -> bool:
-    """True for "N" and for a single note."""
-    try:
-        chord = read_harte(label)
-    except ValueError:
-        return False
-    return chord is None or chord.quality == _ONE_NOTE
-
-
-def right_names(labels: Sequence[str], answers: Sequence[str]) -> list[bool]:
-    """Whether each answer has the root and the quality of its label."""
-    return [_same(label, answer) for label, answer in zip(labels, answers, strict=True)]
-
-
-def right_triads(labels: Sequence[str], answers: Sequence[str]) -> list[bool]:
-    """Whether each answer is right by mir_eval's `triads`, or else by its full name."""
-    import mir_eval.chord
-
-    scores = mir_eval.chord.triads(*([in_mir_eval(label) for label in row] for row in (labels, answers)))
-    return [bool(score > 0) or name for score, name in zip(scores, right_names(labels, answers), strict=True)]
-
-
-def in_mir_eval(label: str) -> str:
-    """A label as mir_eval reads it: one with a name that only others know, as "add9", by the nearest that it knows."""
-    import mir_eval.chord
-
-    try:
-        mir_eval.chord.encode(label)
-    except mir_eval.chord.InvalidChordException:
-        chord = read_harte(label)
-        return NO_CHORD if chord is None else harte(chord_name(chord.root, chord.quality, bass=chord.bass))
-    return label
-
-
-def _same(label: str, answer: str) -> bool:
-    if is_no_chord(label) or is_no_chord(answer):
-        return is_no_chord(label) and is_no_chord(answer)
-    try:
-        truth, chord = read_harte(label), read_harte(answer)
-    except ValueError:
-        return False
-    assert truth is not None and chord is not None  # those are no chords
-    if truth.quality != chord.quality:
-        return False
-    notes = [{(c.root + step) % 12 for step in QUALITIES[c.quality].semitones} for c in (truth, chord)]
-    return truth.root == chord.root or (truth.bass is not None and notes[0] == notes[1])
-
-
-def _scores(labels: Sequence[str], kinds: Sequence[str | None], answers: Sequence[str]) -> dict:
-    """{"triads", "names": shares of the chords named rightly, "non_chords": share of the sounds without a chord in
-    which none is named, "by_quality", "by_kind"}; a score is {"n", "share", "interval" (95 %)}."""
-    none = [is_no_chord(label) for label in labels]
-    triads, names = right_triads(labels, answers), right_names(labels, answers)
-    qualities = [NO_CHORD if absent else _quality(label) for label, absent in zip(labels, none, strict=True)]
-
-    def share(right: Sequence[bool], chosen: Sequence[bool]) -> dict:
-        hits = [hit for hit, counts in zip(right, chosen, strict=True) if counts]
-        n = len(hits)
-        return {"n": n, "share": sum(hits) / n if n else None, "interval": wilson(sum(hits), n) if n else None}
-
-    def by(groups: Sequence[str | None]) -> dict:
-        found = [group for group in dict.fromkeys(groups) if group is not None]
-        chosen = {group: [other == group for other in groups] for group in found}
-        return {group: {"triads": share(triads, some), "names": share(names, some)} for group, some in chosen.items()}
-
-    chords = [not absent for absent in none]
-    result = {"triads": share(triads, chords), "names": share(names, chords), "non_chords": share(names, none)}
-    order = [quality.harte for quality in QUALITIES]
-    by_quality = by([quality if quality in order else None for quality in qualities])
-    in_order = {quality: by_quality[quality] for quality in order if quality in by_quality}
-    return {**result, "by_quality": in_order, "by_kind": by(kinds)}
-
-
-def _quality(label: str) -> str:
-    chord = read_harte(label)
-    return NO_CHORD if chord is None else QUALITIES[chord.quality].harte
-
-
-def reliability(
-    confidences: Sequence[float | None], right: Sequence[float | bool], weights: Sequence[float] | None = None
-) -> dict:
-    """How far confidences are from the shares that are right.
-
-    Args:
-        confidences: 0-1; an answer with None is left out. right: whether each answer is right, or which share of it.
-        weights: how much each counts, as seconds; by default all the same.
-
-    Returns:
-        {"ece": expected calibration error, 0-1 (None without an answer), "bins": of ten of equal width those that are
-        not empty, {"from", "to", "weight", "confidence", "right"}}: Naeini and others, "Obtaining well calibrated
-        probabilities using Bayesian binning" (AAAI 2015).
-    """
-    stated = np.array([np.nan if value is None else value for value in confidences], float)
-    kept = ~np.isnan(stated)
-    stated, hits = stated[kept], np.asarray(right, float)[kept]
-    counts = np.ones(len(stated)) if weights is None else np.asarray(weights, float)[kept]
-    number = np.minimum((stated * _BINS).astype(int), _BINS - 1)
-    bins, error = [], 0.0
-    for k in range(_BINS):
-        chosen = number == k
-        if weight := float(counts[chosen].sum()):
-            mean, share = (float(np.average(values[chosen], weights=counts[chosen])) for values in (stated, hits))
-            bins.append(
-                {"from": k / _BINS, "to": (k + 1) / _BINS, "weight": weight, "confidence": mean, "right": share}
-            )
-            error += weight * abs(mean - share)
-    return {"ece": error / float(counts.sum()) if bins else None, "bins": bins}
-
-
-def draw_reliability(result: dict, path: str | Path, title: str) -> None:
-    """Write what `evaluate_names` says of confidences as one self-contained interactive page."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure(reliability_traces({name: entry for name, entry in result["calibration"].items()}))
-    figure.update_layout(
-        title=f"{title} ({result['n']} sounds)", height=560, xaxis_title_text="stated confidence, percent"
-    )
-    figure.update_yaxes(title_text="right, percent")
-    with atomic_path(path) as temporary:
-        figure.write_html(temporary, include_plotlyjs=True)
-
-
-def reliability_traces(calibrations: Mapping[str, dict]) -> list[dict]:
-    """Plotly's traces of reliability by name, in percent, and the line on which a model is as sure as it is right."""
-    axis = [0, 100]
-    traces = [
-        {"x": axis, "y": axis, "mode": "lines", "name": "as sure as right", "line": {"dash": "dot", "color": "#888"}}
-    ]
-    for name, entry in calibrations.items():
-        bins = entry["bins"]
-        points = {"x": [100 * row["confidence"] for row in bins], "y": [100 * row["right"] for row in bins]}
-        total = sum(row["weight"] for row in bins) or 1
-        marker = {"size": [6 + 24 * (row["weight"] / total) ** 0.5 for row in bins]}
-        label = f"{name}: {100 * entry['ece']:.1f} points off" if bins else name
-        hover = "stated %{x:.1f} %, right %{y:.1f} %<extra>%{fullData.name}</extra>"
-        traces.append({**points, "mode": "lines+markers", "name": label, "marker": marker, "hovertemplate": hover})
-    return traces
+def draw_reliability(calibrations: Mapping[str, dict], title: str) -> str:
+    """A picture (SVG) of each `reliability`, by name: what was right over what was stated, in percent. Larger marks
+    stand for more answers; on the dotted line a model is as often right as it says."""
+    size = f"0 0 480 {490 + 18 * len(calibrations)}"
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size}" font-family="sans-serif" font-size="13">']
+    parts.append('<rect width="100%" height="100%" fill="#fff"/>')
+    parts.append(f'<text x="50" y="24" font-weight="bold">{html.escape(title)}</text>')
+    for k in range(0, 101, 20):
+        parts.append(f'<path d="M50 {440 - 4 * k}h400M{50 + 4 * k} 40v400" stroke="#ddd"/>')
+        parts.append(f'<text x="{50 + 4 * k}" y="458" text-anchor="middle">{k}</text>')
+        parts.append(f'<text x="44" y="{444 - 4 * k}" text-anchor="end">{k}</text>')
+    parts.append('<path d="M50 440L450 40" stroke="#888" stroke-dasharray="2 4"/>')
+    parts.append('<text x="250" y="480" text-anchor="middle">stated %, and how many of these are right %</text>')
+    for number, (name, entry) in enumerate(calibrations.items()):
+        colour, bins = _COLOURS[number % len(_COLOURS)], entry["bins"]
+        total = sum(row["n"] for row in bins)
+        marks = [(50 + 400 * row["confidence"], 440 - 400 * row["right"], row["n"] / total) for row in bins]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in marks)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 9 * n**0.5:.1f}" fill="{colour}"/>' for x, y, n in marks]
+        off = f": {percent(entry['ece'])} points off" if bins else ""
+        parts.append(f'<text x="50" y="{502 + 18 * number}" fill="{colour}">{html.escape(name + off)}</text>')
+    return "\n".join([*parts, "</svg>\n"])

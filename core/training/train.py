@@ -22,7 +22,8 @@ from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.chords import TYPES, root_index
 from triadbench.core.models.networks import ChordNet, chord_loss, triad_log_probabilities
-from triadbench.core.models.targets import NO_TRIAD, REDUCTION, allowed_classes, parse_label, sounding
+from triadbench.core.models.prediction import NO_TRIAD, REDUCTION
+from triadbench.core.models.targets import allowed_classes, parse_label, sounding
 from triadbench.core.training.crops import CropDrawer, Crops
 from triadbench.core.training.epoch import OriginalRun
 from triadbench.core.training.settings import RECIPES, Report, ResolvedConfig, TrainConfig, finite_loss, mix_seed

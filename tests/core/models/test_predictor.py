@@ -11,11 +11,19 @@ from triadbench.core.errors import UserError
 from triadbench.core.models import predictor as predict
 from triadbench.core.models.checkpoint import Checkpoint, load
 from triadbench.core.models.chords import ROOTS, TYPES
-from triadbench.core.models.prediction import Scores, chords_of_triads, describe, name_chord, no_chord
+from triadbench.core.models.prediction import (
+    NO_TRIAD,
+    REDUCTION,
+    Scores,
+    chords_of_triads,
+    describe,
+    name_chord,
+    no_chord,
+)
 from triadbench.core.models.predictor import Predictor
 from triadbench.core.models.spelling import chord_name, read_chord
-from triadbench.core.models.targets import N_CLASSES, N_QUALITIES, NO_TRIAD, REDUCTION, parse_label
-from triadbench.core.models.vocabulary import Chord
+from triadbench.core.models.targets import parse_label
+from triadbench.core.models.vocabulary import N_CLASSES, N_QUALITIES, Chord
 from triadbench.kernels.spec import CHORD
 
 RNG = np.random.default_rng(0)

@@ -2,13 +2,11 @@
 
 import pytest
 
-from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES
+from triadbench.core.models.chords import TYPE_INTERVALS, TYPES
 from triadbench.core.models.vocabulary import (
     N_CLASSES,
     QUALITIES,
-    Chord,
     degree_fifths,
-    equivalents,
     nearest_quality,
 )
 
@@ -107,20 +105,3 @@ def test_a_quality_is_its_own_nearest(quality):
 def test_other_chords_become_the_nearest(notes, base, nearest):
     index = None if base is None else [quality.harte for quality in QUALITIES].index(base)
     assert QUALITIES[nearest_quality(notes, index)].harte == nearest
-
-
-def alike(root, harte, bass=None):
-    index = [quality.harte for quality in QUALITIES].index(harte)
-    chord = Chord(ROOTS.index(root), index, None if bass is None else ROOTS.index(bass))
-    return {(ROOTS[other.root], QUALITIES[other.quality].harte) for other in equivalents(chord)}
-
-
-def test_the_bass_decides_between_chords_of_the_same_notes():
-    assert alike("C", "aug") == {("C", "aug")} and alike("C", "aug", "E") == {("E", "aug")}
-    assert alike("C", "dim7", "Gb") == {("Gb", "dim7")}
-    assert alike("C", "maj6") == {("C", "maj6")} and alike("C", "maj6", "A") == {("A", "min7")}
-    assert alike("C", "maj6", "E") == alike("A", "min7", "G") == {("C", "maj6"), ("A", "min7")}
-    assert alike("C", "min6", "Eb") == {("C", "min6"), ("A", "hdim7")}
-    assert alike("C", "sus2", "D") == {("C", "sus2"), ("G", "sus4")}
-    assert alike("C", "maj", "E") == {("C", "maj")}
-    assert len(alike("C", "aug", "D")) == 3 and len(alike("C", "dim7", "D")) == 4

@@ -6,8 +6,8 @@ import pytest
 from tests.core.toys import RATE, frequency, sine_bank
 from triadbench.core.constants import CLIP_SAMPLES, CLIP_SECONDS
 from triadbench.core.models.chords import root_pitch_class
-from triadbench.core.models.targets import N_QUALITIES, NO_CHORD_CLASS, parse_label
-from triadbench.core.models.vocabulary import QUALITIES
+from triadbench.core.models.targets import parse_label
+from triadbench.core.models.vocabulary import N_QUALITIES, NO_CHORD_CLASS, QUALITIES
 from triadbench.core.render.mixture import KINDS, MixtureRenderer, harte_label, plan_mixture
 
 

@@ -9,7 +9,7 @@ import torch
 from tests.commands import assert_one_line, run, run_json
 from tests.core.toys import all_names, chord, save_original, save_template, small_net, write_excerpts, write_set
 from triadbench.core.models import checkpoint as checkpoints
-from triadbench.core.models.targets import N_CLASSES, NO_CHORD_CLASS
+from triadbench.core.models.vocabulary import N_CLASSES, NO_CHORD_CLASS
 from triadbench.core.training.calibration import fit
 
 

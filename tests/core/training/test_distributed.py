@@ -20,7 +20,7 @@ from triadbench.core.data.dataset import open_dataset
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
 from triadbench.core.models.networks import ChordNet, OriginalNet, chord_loss
-from triadbench.core.models.targets import N_CLASSES
+from triadbench.core.models.vocabulary import N_CLASSES
 from triadbench.core.training import distributed
 from triadbench.core.training.distributed import SharedEpochs, World
 from triadbench.core.training.settings import ORIGINAL_PIPELINE, fast_pipeline

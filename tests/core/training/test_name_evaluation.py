@@ -1,5 +1,7 @@
 """Full names, triads by mir_eval's rule, sounds without a chord, and confidences are counted as they should be."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
@@ -12,12 +14,11 @@ from triadbench.core.models.prediction import Scores
 from triadbench.core.models.predictor import Predictor
 from triadbench.core.training import name_evaluation
 from triadbench.core.training.name_evaluation import (
+    Answer,
     draw_reliability,
     evaluate_names,
     reliability,
-    right_names,
-    right_triads,
-    stretches_of,
+    score,
 )
 from triadbench.kernels.spec import CHORD
 
@@ -50,23 +51,29 @@ pytest.importorskip("mir_eval")
     ],
 )
 def test_what_is_right(label, answer, triad, name):
-    assert (right_triads([label], [answer]), right_names([label], [answer])) == ([triad], [name])
+    result = score([Answer(label, answer)])
+    assert (result["triads"], result["names"]) == (triad, name)
+    assert result["non_chords"] == (name if label in ("N", "C:1") else None)
 
 
-def test_stretches():
-    assert stretches_of([(0.5, "C:maj"), (2.0, "N"), (4.5, "G:7")]) == [(0, 0.5, "N"), (0.5, 2, "C:maj"), (2, 4, "N")]
-    assert stretches_of([(0.0, "C:maj")], 9.0) == [(0, 9.0, "C:maj")] and stretches_of([]) == [(0, 4, "N")]
+def test_weights_and_what_nobody_knows():
+    result = score([Answer("C:maj", "C:maj", 3.0, "a"), Answer("C:min", "C:maj", 1.0, "b"), Answer("X", "C:maj", 9.0)])
+    assert result["triads"] == result["names"] == 0.75 and result["root"] == 1 and result["non_chords"] is None
+    assert result["by_kind"] == {"a": {"n": 3, "triads": 1, "names": 1}, "b": {"n": 1, "triads": 0, "names": 0}}
+    assert list(result["by_quality"]) == ["maj", "min"]
 
 
 def test_reliability():
-    result = reliability([0.95, 0.91, 0.95, 0.35, None, 1.0], [True, True, False, False, True, True])
-    assert [row["weight"] for row in result["bins"]] == [1, 4]
+    right, weights = np.array([1, 1, 0, 0, 1, 1, -1]), np.ones(7)
+    result = reliability([0.95, 0.91, 0.95, 0.35, None, 1.0, 0.1], right, weights)
+    assert [row["n"] for row in result["bins"]] == [1, 4]
     low, high = result["bins"]
     assert (low["from"], low["to"], low["right"]) == (0.3, 0.4, 0) and high["to"] == 1
     assert high["confidence"] == pytest.approx(0.9525) and high["right"] == 0.75
     assert result["ece"] == pytest.approx((0.35 + 4 * 0.2025) / 5)
-    assert reliability([0.9, 0.9], [1, 0], [3, 1])["ece"] == pytest.approx(0.15)  # 0.9 stated, 0.75 of the time right
-    assert reliability([None], [True]) == {"ece": None, "bins": []}
+    result = reliability([0.9, 0.9], np.array([1, 0]), np.array([3, 1]))
+    assert result["ece"] == pytest.approx(0.15)  # 0.9 stated, 0.75 of the time right
+    assert reliability([None], np.ones(1), np.ones(1)) == {"ece": None, "bins": []}
 
 
 LABELS = [("C:maj", "strum"), ("A:min7", "strum"), ("G:sus4", None), ("N", "hum"), ("C:1", "note"), ("X", None)]
@@ -85,47 +92,33 @@ def sounds(tmp_path):
 
 @pytest.fixture
 def answer(monkeypatch):
-    """Sets what the model answers for one sound after another, as `name_chord` would."""
+    """Sets what the model answers for one sound after another: label, confidence of the name and of the triad."""
 
     def answers(*rows):
-        left = iter(rows)
-        monkeypatch.setattr(name_evaluation, "_named", lambda scores, row: next(left))
-        return lambda waveforms: Scores(None, None, np.ones((len(waveforms), 12, 4)), np.zeros(len(waveforms), bool))
+        left = ({"label": label, "label_confidence": name, "confidence": triad} for label, name, triad in rows)
+        monkeypatch.setattr(name_evaluation, "name_chord", lambda *_: next(left))
+        return lambda waveforms: Scores(None, None, np.ones((1, 12, 4)), np.zeros(1, bool))
 
     return answers
 
 
-def named(label, chord, label_confidence, confidence):
-    return {"label": label, "chord": chord, "label_confidence": label_confidence, "confidence": confidence}
-
-
 def test_full_names(sounds, answer, monkeypatch):
-    monkeypatch.setattr(name_evaluation, "listen", lambda *_: [[(0.0, "G:sus4")]] * 5)
-    predictor = answer(
-        named("C:maj", "C", 0.8, 0.9),
-        named("A:min", "Am", 0.7, 0.8),
-        named("G:sus4", None, 0.6, 0.6),
-        named("C:maj", "C", 0.5, 0.55),
-        named("C:1", "N", 0.9, 0.9),
-    )
+    monkeypatch.setattr(name_evaluation, "listen", lambda *_: [[(0.0, np.inf, "G:sus4")]] * 6)
+    rows = [("C:maj", 0.8, 0.9), ("A:min", 0.7, 0.8), ("G:sus4", 0.6, 0.6), ("C:maj", 0.5, 0.55), ("C:1", 0.9, 0.9)]
     counts = []
-    result = evaluate_names(sounds, predictor, {"peer": "python"}, lambda *count: counts.append(count))
-    assert result["n"] == 5 and counts == [(5, 5)] and not result["failed"]
-    assert (result["triads"]["n"], result["triads"]["share"]) == (3, 1)
-    assert result["names"]["share"] == pytest.approx(2 / 3) and len(result["names"]["interval"]) == 2
-    assert (result["non_chords"]["n"], result["non_chords"]["share"]) == (2, 0.5)
-    assert list(result["by_quality"]) == ["maj", "min7", "sus4"]
-    assert result["by_quality"]["min7"]["triads"]["share"] == 1 and result["by_quality"]["min7"]["names"]["share"] == 0
-    assert {kind: group["names"]["share"] for kind, group in result["by_kind"].items()} == {
-        "strum": 0.5,
-        "hum": 0,
-        "note": 1,
-    }
+    result = evaluate_names(
+        sounds, answer(*rows, ("E:7", 0.1, 0.1)), {"peer": "python"}, lambda *count: counts.append(count)
+    )
+    assert result["n"] == 6 and counts[-1] == (6, 6) and not result["failed"]
+    assert (result["triads"], result["names"], result["non_chords"]) == (0.8, 0.6, 0.5)
+    assert list(result["by_quality"]) == ["maj", "min7", "sus4", "N"]
+    assert result["by_quality"]["min7"] == {"n": 1, "triads": 1, "names": 0}
+    assert {kind: group["names"] for kind, group in result["by_kind"].items()} == {"strum": 0.5, "hum": 0, "note": 1}
     # Stated for triads 0.9 0.8 0.6 0.55 0.9, of which the fourth is wrong; for names the second is wrong as well.
     assert result["calibration"]["triads"]["ece"] == pytest.approx((0.1 * 2 + 0.2 + 0.4 + 0.55) / 5)
     assert result["calibration"]["names"]["ece"] == pytest.approx((0.1 + 0.2 + 0.7 + 0.4 + 0.5) / 5)
-    assert result["others"]["peer"]["names"]["share"] == pytest.approx(1 / 3)
-    assert result["others"]["chroma template"]["triads"]["n"] == 3
+    assert result["others"]["peer"]["names"] == pytest.approx(1 / 5)
+    assert result["others"]["chroma template"]["by_quality"]["maj"]["n"] == 1
 
 
 def test_a_model_of_triads(tmp_path):
@@ -136,18 +129,18 @@ def test_a_model_of_triads(tmp_path):
         (tmp_path / name).write_bytes(encode(waveform))
         sounds.append(LabelledSound(tmp_path / name, [(0.0, 4.0, label)]))
     result = evaluate_names(sounds, Predictor(Checkpoint(template_net(), "chordnet", "both", CHORD)), {})
-    assert (result["triads"]["share"], result["names"]["share"], result["non_chords"]["share"]) == (1, 0.5, 1)
-    assert sum(row["weight"] for row in result["calibration"]["triads"]["bins"]) == 2
+    assert (result["triads"], result["names"], result["non_chords"]) == pytest.approx((1, 2 / 3, 1))
+    assert sum(row["n"] for row in result["calibration"]["triads"]["bins"]) == 2
 
 
 def test_what_cannot_be_read_is_listed(sounds, answer):
     sounds[1].path.write_bytes(b"")
-    result = evaluate_names(sounds, answer(*[named("N", "N", None, None)] * 4), {})
-    assert result["n"] == 4 and [str(sounds[1].path)] == [entry["file"] for entry in result["failed"]]
+    result = evaluate_names(sounds, answer(*[("N", None, None)] * 5), {})
+    assert result["n"] == 5 and [str(sounds[1].path)] == [entry["file"] for entry in result["failed"]]
     with pytest.raises(UserError, match="none of 1 sounds.*empty"):
         evaluate_names(sounds[1:2], answer(), {})
     with pytest.raises(UserError, match="none of 1 sounds.*X"):
-        evaluate_names(sounds[5:], answer(), {})
+        evaluate_names(sounds[5:], answer(("N", None, None)), {})
 
 
 def test_a_model_of_one_task(sounds, tmp_path):
@@ -156,8 +149,12 @@ def test_a_model_of_one_task(sounds, tmp_path):
         evaluate_names(sounds, predictor, {})
 
 
-def test_the_page(sounds, answer, tmp_path):
-    result = evaluate_names(sounds, answer(*[named("N", "N", 0.5, 0.5)] * 5), {})
-    draw_reliability(result, tmp_path / "r.html", "fake on set")
-    page = (tmp_path / "r.html").read_text()
-    assert "fake on set (5 sounds)" in page and "names: " in page and 'src="http' not in page
+def test_the_picture():
+    bins = [{"from": 0.9, "to": 1.0, "n": 3.0, "confidence": 0.95, "right": 0.75}]
+    picture = ElementTree.fromstring(
+        draw_reliability({"triads": {"ece": 0.2, "bins": bins}, "a & b": {"ece": None, "bins": []}}, "set")
+    )
+    texts = [element.text for element in picture.iter() if element.tag.endswith("text")]
+    assert texts[0] == "set" and texts[-2:] == ["triads: 20.0 points off", "a & b"]
+    [mark] = [element for element in picture.iter() if element.tag.endswith("circle")]
+    assert (mark.get("cx"), mark.get("cy"), mark.get("r")) == ("430.0", "140.0", "12.0")

@@ -13,7 +13,8 @@ from triadbench.core.errors import UserError
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.chords import ClipName
 from triadbench.core.models.networks import ChordNet, original_loss_floor
-from triadbench.core.models.targets import N_CLASSES, allowed_classes, parse_label, sounding
+from triadbench.core.models.targets import allowed_classes, parse_label, sounding
+from triadbench.core.models.vocabulary import N_CLASSES
 from triadbench.core.training.batches import CachedSource
 from triadbench.core.training.epoch import OriginalRun
 from triadbench.core.training.settings import ORIGINAL_PIPELINE, RECIPES, TrainConfig, fast_pipeline

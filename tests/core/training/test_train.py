@@ -23,7 +23,8 @@ from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.networks import chord_loss, original_loss
-from triadbench.core.models.targets import REDUCTION, label_of
+from triadbench.core.models.prediction import REDUCTION
+from triadbench.core.models.targets import label_of
 from triadbench.core.training import train as training
 from triadbench.core.training.settings import RECIPES
 from triadbench.core.training.train import train
