@@ -23,7 +23,7 @@ _FULL_STRENGTH_PERCENTILE = 98.0
 _LEAST_STRENGTH = 0.05
 _SLOWEST_BPM, _USUAL_BPM, _FASTEST_BPM = 50.0, 105.0, 200.0
 _BEATS_BETWEEN = (1, 2, 4)
-_BLUR = np.array([1, 2, 3, 2, 1]) / 9
+BLUR = np.array([1, 2, 3, 2, 1]) / 9
 _LEAST_CORRELATION = 0.15
 
 
@@ -89,6 +89,14 @@ def onsets(curve: np.ndarray) -> Onsets:
     return Onsets(peaks[keep] / RATE, strengths[keep])
 
 
+def autocorrelation(values: np.ndarray) -> np.ndarray:
+    """Of values (n,), at lags 0 to n - 1; 1 at lag 0, or 0 everywhere."""
+    size = 1 << int(2 * len(values) - 1).bit_length()
+    spectrum = np.fft.rfft(values, size)
+    correlation = np.fft.irfft(spectrum * spectrum.conj(), size)[: len(values)]
+    return correlation / correlation[0] if correlation[0] > 0 else np.zeros(len(values))
+
+
 def tempo(curve: np.ndarray) -> float | None:
     """Beats a minute of a flux curve, by autocorrelation that prefers usual tempi; None where no beat is heard.
 
@@ -98,13 +106,10 @@ def tempo(curve: np.ndarray) -> float | None:
     farthest = _BEATS_BETWEEN[-1]
     if len(curve) < 2 * farthest * high:
         return None
-    centred = np.convolve(curve - curve.mean(), _BLUR, "same")  # hands are not exact to a frame
-    size = 1 << int(2 * len(centred) - 1).bit_length()
-    spectrum = np.fft.rfft(centred, size)
-    correlation = np.fft.irfft(spectrum * spectrum.conj(), size)[: farthest * high + 4]
-    if correlation[0] <= 0:
+    centred = np.convolve(curve - curve.mean(), BLUR, "same")  # hands are not exact to a frame
+    correlation = autocorrelation(centred)[: farthest * high + 4]
+    if not correlation[0]:
         return None
-    correlation /= correlation[0]
     lags = np.arange(low, high + 1)
     preference = np.exp(-0.5 * (np.log2(60 * RATE / lags / _USUAL_BPM) / 0.9) ** 2)
     lag = int(lags[(np.sum([correlation[beats * lags] for beats in _BEATS_BETWEEN], axis=0) * preference).argmax()])

@@ -2,8 +2,10 @@
 
 The recording is read in blocks and cut into windows: half a second long, ten a second, and one second long, five a
 second. The predictor scores them in batches. A Viterbi search over all chords and "no chord" finds the likeliest
-sequence, in which a change is cheap where a note begins (`export.songs.onsets`); each change is then moved to the onset
-beside it. About 700 bytes are kept of each frame, so an hour takes 25 MB more than a minute.
+sequence, in which a change is cheap on a beat, and where a note begins (`export.songs.onsets`). Its changes tell where
+bars begin and how often chords change on each beat of a bar (`export.songs.beats`); with that the search is done again.
+Each change is then moved to its beat, or to the onset beside it. About 700 bytes are kept of each frame, so an hour
+takes 25 MB more than a minute.
 """
 
 import contextlib
@@ -24,6 +26,7 @@ from triadbench.core.models.prediction import REDUCTION, chord_of, describe, tri
 from triadbench.core.models.spelling import read_chord, roman_numeral
 from triadbench.core.models.vocabulary import NO_CHORD_CLASS, QUALITIES
 from triadbench.export.predict.predictor import ChordPredictor
+from triadbench.export.songs.beats import change_rates, find_bars, find_beats
 from triadbench.export.songs.harmony import find_key, find_progressions
 from triadbench.export.songs.onsets import OnsetCurve, Onsets, onsets, tempo
 
@@ -32,29 +35,40 @@ _NOTES = np.append(np.tile([quality.harte == "1" for quality in QUALITIES], len(
 """Classes of single notes, bool (205,): in songs they are no chord."""
 _FRAMES_AT_ONCE = 1024
 _BLOCK_S = 30.0
-_SILENCE_PENALTY = 30.0  # taken from the log likelihood of every chord where nothing sounds
+_SILENCE_PENALTY = 20.0  # taken from the log likelihood of every chord where nothing sounds
 _TINY = 1e-9
 _RELEASE_S = 0.6
 _SLIVER_S = 0.01
+_ODDS = 3.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How chords are followed. Tuned on instruments that the model was trained on; see `bench.songs`."""
+    """How chords are followed.
+
+    Tuned on ten pop songs (POP909) that nothing was trained on, as piano and as band, on progressions of strummed
+    sevenths, and on notes, drums and speech; see `bench.songs`.
+    """
 
     window_s: float = 0.5  # length of the short windows
     hop_s: float = 0.1  # from one short window to the next
     long_window_s: float = 1.0  # one at every other hop; a broken chord is complete sooner in them
-    long_weight: float = 0.3  # share of the long windows in the log likelihood
+    long_weight: float = 0.45  # share of the long windows in the log likelihood
     lead_s: float = 0.12  # how long before the time that it answers for a window begins
-    floor: float = 1e-3  # added to probabilities, so that one wrong window is not beyond repair
+    floor: float = 5e-3  # added to probabilities, so that one wrong window is not beyond repair
     change_cost: float = 30.0  # of a change of chord, in nats
     onset_discount: float = 18.0  # how much of `change_cost` an onset of full strength saves, in nats
+    off_beat_cost: float = 10.0  # more for a change between beats, in nats
+    beat_cost: float = 14.0  # of a change on a beat on which the chord changes every other time
+    bar_weight: float = 5.0  # what a change on a beat costs more for each nat of log odds against one there
     snap_s: float = 0.15  # farthest that a change is moved to an onset
-    no_chord_bias: float = -4.0  # added to the log probability of "no chord"
-    no_chord: float = 0.15  # least likelihood of "no chord" in quiet frames
-    no_chord_loud: float = 0.02  # the same in loud frames
-    quiet_db: tuple[float, float] = (-22.0, -14.0)  # from quiet to loud, relative to the loud parts of this recording
+    sus_bias: float = 0.5  # added to the log probabilities of suspended chords, which windows are too short for
+    power_chord_bias: float = -1.0  # the same of power chords: here they are mostly triads whose third is weak
+    no_chord_bias: float = -0.5  # the same of "no chord"
+    no_chord_cost: float = 80.0  # more for a change to "no chord", in nats: music rarely stops
+    no_chord: float = 0.5  # least likelihood of "no chord" in quiet frames
+    no_chord_loud: float = 0.005  # the same in loud frames
+    quiet_db: tuple[float, float] = (-32.0, -22.0)  # from quiet to loud, relative to the loud parts of this recording
     silence_db: float = -46.0  # below this level, relative to the loud parts, nothing is left to name
     release_db: float = 5.0  # a chord before "no chord" ends where the level begins to fall so much from frame to frame
     batch: int = 128  # windows that the predictor is given at once
@@ -69,11 +83,11 @@ class Segment:
     chord: str | None  # its triad, as "F#m", or "N"; None where the chord has none
     root: str | None  # the name of the class, as "Gb"; None for "N" and without a triad, as `type`
     type: str | None
-    confidence: float | None  # mean probability of the triad, or of there being none, in its windows; None for "N"
+    confidence: float | None  # probability of the triad, or of there being none (`_sureness`); None for "N"
     name: str  # of the chord itself, as "F#m7/E"
     label: str  # the same in Harte's syntax
     bass: str | None  # the name of the class, where it is another note than the root
-    label_confidence: float | None  # mean probability of the chord, whatever its bass; None for "N"
+    label_confidence: float | None  # the same of the chord, whatever its bass
 
 
 @dataclass
@@ -88,6 +102,9 @@ class Timeline:
     roman: list[str | None]  # Roman numeral of each segment in the key; None for "N"
     progressions: list[dict]  # the most common ones, {"roman", "chords", "count"}
     settings: dict  # the `Settings` in use
+    meter: int | None = None  # beats in a bar, 4 or 3; None where chords change too seldom to tell
+    beats: list[tuple[float, int | None]] = dataclasses.field(default_factory=list)
+    """Time in seconds, and position in its bar from 1, of each beat; None without a meter."""
 
     def as_dict(self) -> dict:
         """Plain values, as for JSON; each segment has its Roman numeral."""
@@ -124,17 +141,18 @@ def find_timeline(
         raise UserError(f"this model takes clips of {samples} samples alone; a timeline needs windows of half a second")
     frames = _score_frames(source, predictor, progress, name, note, settings)
     duration_s, curve = frames.onset_curve.samples / SAMPLE_RATE, frames.onset_curve.curve()
-    note_onsets = onsets(curve)
-    scores = itertools.chain.from_iterable(_log_likelihoods(frames, settings))
-    path = viterbi(scores, _change_costs(len(frames.silent), note_onsets, settings))
-    segments = _segments(path, frames, note_onsets, duration_s, settings)
+    note_onsets, beats = onsets(curve), find_beats(curve)
+    path, meter, positions = _decode(frames, note_onsets, beats, settings)
+    segments = _segments(path, frames, note_onsets, beats, duration_s, settings)
     key, confidence = find_key([(s.name, s.end_s - s.start_s) for s in segments])
     segments = [dataclasses.replace(s, **describe(read_chord(s.name), key)) for s in segments]
     chords = [segment.name for segment in segments]
     roman = [roman_numeral(chord, key) for chord in chords]
     bpm = tempo(curve) if key is not None else None
-    progressions = find_progressions(chords, roman)
-    return Timeline(segments, duration_s, key, confidence, bpm, roman, progressions, dataclasses.asdict(settings))
+    counted = [(time, None if meter is None else k + 1) for time, k in zip(beats.tolist(), positions, strict=True)]
+    rhythm = (None, []) if bpm is None else (meter, counted)
+    found = key, confidence, bpm, roman, find_progressions(chords, roman)
+    return Timeline(segments, duration_s, *found, dataclasses.asdict(settings), *rhythm)
 
 
 class _Frames(NamedTuple):
@@ -230,6 +248,7 @@ def _log_likelihoods(frames: _Frames, settings: Settings) -> Iterator[np.ndarray
         scores = (1 - settings.long_weight) * _logs(frames.chords[part], settings)
         scores += settings.long_weight * _logs(frames.chords_long[frames.long_rows[part]], settings)
         loudness = np.clip((levels[part] - low) / (high - low), 0, 1)
+        scores += _biases(settings)
         scores[:, -1] = np.maximum(scores[:, -1] + settings.no_chord_bias, quiet + (loud - quiet) * loudness)
         silent = frames.silent[part] | (levels[part] < settings.silence_db) | (frames.levels_db[part] < -80)
         scores[silent, -1] = 0.0
@@ -246,6 +265,44 @@ def _logs(chords: np.ndarray, settings: Settings) -> np.ndarray:
     return logs
 
 
+def _biases(settings: Settings) -> np.ndarray:
+    """What is added to the log likelihood of each chord, float32 (205,)."""
+    biases = {"sus2": settings.sus_bias, "sus4": settings.sus_bias, "5": settings.power_chord_bias}
+    of_qualities = [biases.get(quality.harte, 0.0) for quality in QUALITIES]
+    return np.append(np.tile(of_qualities, len(ROOTS)), 0).astype(np.float32)
+
+
+def _decode(
+    frames: _Frames, note_onsets: Onsets, beats: np.ndarray, settings: Settings
+) -> tuple[np.ndarray, int | None, list[int]]:
+    """The states (frames,); beats in a bar, if chords tell, and the position of each beat in its bar."""
+    costs = _change_costs(len(frames.silent), note_onsets, settings)
+    on_beat = _frames_of(beats, len(costs), settings)
+    if len(beats):
+        costs += settings.off_beat_cost
+        costs[on_beat] = settings.beat_cost
+
+    def search() -> np.ndarray:
+        scores = itertools.chain.from_iterable(_log_likelihoods(frames, settings))
+        return viterbi(scores, costs, settings.no_chord_cost)
+
+    path = search()
+    changes = path[on_beat] != path[np.maximum(on_beat - 1, 0)]
+    meter, positions = find_bars(changes)
+    if meter is not None:
+        rates = change_rates(changes, meter, positions)
+        costs[on_beat] = np.maximum(settings.beat_cost - settings.bar_weight * np.log(rates / (1 - rates)), 0)[
+            positions
+        ]
+        path = search()
+    return path, meter, positions.tolist()
+
+
+def _frames_of(beats: np.ndarray, n_frames: int, settings: Settings) -> np.ndarray:
+    """The frame before which a change on each beat is, int (n,)."""
+    return np.minimum(np.rint(beats / settings.hop_s).astype(int), n_frames - 1)
+
+
 def _change_costs(n_frames: int, note_onsets: Onsets, settings: Settings) -> np.ndarray:
     """(n_frames,): of a change between each frame and the one before."""
     times, strengths = note_onsets
@@ -257,19 +314,21 @@ def _change_costs(n_frames: int, note_onsets: Onsets, settings: Settings) -> np.
     return settings.change_cost - settings.onset_discount * strongest
 
 
-def viterbi(scores: Iterable[np.ndarray], change_cost: np.ndarray) -> np.ndarray:
+def viterbi(scores: Iterable[np.ndarray], change_cost: np.ndarray, last_cost: float = 0.0) -> np.ndarray:
     """The states (frames,) of the best path through log likelihoods (states,) of each frame.
 
-    A change between the frame before and this one costs `change_cost` (frames,), whatever the states are, so a frame
-    needs one maximum and not a table of all pairs.
+    A change between the frame before and this one costs `change_cost` (frames,), and one to the last state `last_cost`
+    more, whatever the state before is, so a frame needs one maximum and not a table of all pairs.
     """
     n, rows = len(change_cost), iter(scores)
     total = next(rows).astype(np.float64)
     stays = np.zeros((n, -(-len(total) // 8)), dtype=np.uint8)  # a bit a state
     origin = np.zeros(n, dtype=np.int16)
+    more = np.zeros_like(total)
+    more[-1] = last_cost
     for k, row in enumerate(rows, 1):
         origin[k] = total.argmax()
-        after_change = total[origin[k]] - change_cost[k]
+        after_change = total[origin[k]] - change_cost[k] - more
         stays[k] = np.packbits(total >= after_change)
         total = np.maximum(total, after_change) + row
     path = np.empty(n, dtype=np.int16)
@@ -281,17 +340,23 @@ def viterbi(scores: Iterable[np.ndarray], change_cost: np.ndarray) -> np.ndarray
 
 
 def _segments(
-    path: np.ndarray, frames: _Frames, note_onsets: Onsets, duration_s: float, settings: Settings
+    path: np.ndarray,
+    frames: _Frames,
+    note_onsets: Onsets,
+    beats: np.ndarray,
+    duration_s: float,
+    settings: Settings,
 ) -> list[Segment]:
     """The segments of a path of states (frames,); those too short to hear, such as the zeros after the last whole
     frame, belong to the one before. Chords are spelled without a key."""
     changes = (np.flatnonzero(np.diff(path)) + 1).tolist()
+    beat_of = dict(zip(_frames_of(beats, len(path), settings).tolist(), beats.tolist(), strict=True))
     bounds = [0.0]
     for start, change in zip([0, *changes], changes, strict=False):
         if path[change] == NO_CHORD_CLASS:
             time = _release(change, start, frames.levels_db, settings)
         else:
-            time = _snap(change * settings.hop_s, note_onsets, bounds[-1], settings)
+            time = beat_of.get(change) or _snap(change * settings.hop_s, note_onsets, bounds[-1], settings)
         bounds.append(min(max(time, bounds[-1] + settings.hop_s / 2), duration_s))
     segments: list[Segment] = []
     edges = zip([0, *changes], [*changes, len(path)], bounds, [*bounds[1:], duration_s], strict=True)
@@ -306,9 +371,15 @@ def _segments(
             described = describe(chord_of(state, frames.bass[start:end].mean(axis=0, dtype=np.float64)))
             confidence, label_confidence = triads_of(mean)[REDUCTION[state]], mean[state]
             shares = {"confidence": confidence, "label_confidence": label_confidence}
-            shares = {key: min(1.0, float(share)) for key, share in shares.items()}
+            shares = {key: _sureness(float(share)) for key, share in shares.items()}
             segments.append(Segment(start_s, end_s, **described, **shares))
     return segments
+
+
+def _sureness(probability: float) -> float:
+    """Probability that a chord is right, of its mean probability in its windows, which know no beats nor neighbours:
+    the odds times a constant fitted on the songs that `Settings` are tuned on."""
+    return min(1.0, _ODDS * probability / (1 + (_ODDS - 1) * probability))
 
 
 def _snap(time: float, note_onsets: Onsets, after: float, settings: Settings) -> float:

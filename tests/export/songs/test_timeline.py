@@ -233,7 +233,7 @@ def test_notes_and_what_is_no_chord_are_n():
     heard.chords[0, [parse_label(label)[0] for label in ("C:1", "G:1", "N")]] = 0.3  # none of them beats C alone
     heard.chords[0, parse_label("C:maj")[0]] = 0.1
     logs = timeline._logs(heard.chords, Settings())
-    assert logs[0].argmax() == 204 and logs[0, 204] == pytest.approx(np.log(0.9 + 1e-3))
+    assert logs[0].argmax() == 204 and logs[0, 204] == pytest.approx(np.log(0.9 + Settings().floor))
 
 
 def test_triads_alone_have_no_other_names(predictor, song):
