@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from triadbench.core.constants import TIMELINE_FORMATS as FORMATS
 from triadbench.core.errors import UserError
@@ -55,7 +58,8 @@ def text(timeline: Timeline) -> str:
         confidence = "" if timeline.key_confidence is None else f" ({100 * timeline.key_confidence:.0f} %)"
         lines.append(f"key          {timeline.key}{confidence}")
     if timeline.tempo_bpm is not None:
-        lines.append(f"tempo        {timeline.tempo_bpm:.0f} beats a minute")
+        bars = "" if timeline.meter is None else f", {timeline.meter} in a bar"
+        lines.append(f"tempo        {timeline.tempo_bpm:.0f} beats a minute{bars}")
     for k, entry in enumerate(timeline.progressions):
         label = "progressions" if k == 0 else ""
         lines.append(f"{label:12} {' '.join(entry['roman'])}   ({' '.join(entry['chords'])}; {entry['count']} times)")
@@ -79,31 +83,52 @@ def chord_midi(name: str) -> list[int]:
     return [_BASS_MIDI + bass, *close]
 
 
+def _midi_beats(timeline: Timeline) -> tuple[list[float], int]:
+    """Times of beats in seconds, from 0 until after the end, and how many lie before the first whole bar."""
+    heard = timeline.beats if len(timeline.beats) > 1 else [(0.0, 1), (60 / (timeline.tempo_bpm or _ASSUMED_BPM), 2)]
+    times = [time for time, _ in heard]
+    n_before = round(times[0] / (times[1] - times[0]))
+    pickup = n_before + next((k for k, (_, position) in enumerate(heard) if position == 1), 0)
+    beats = [*(times[0] * k / n_before for k in range(n_before)), *(times if n_before else [0.0, *times[1:]])]
+    while beats[-1] <= timeline.duration_s:
+        beats.append(beats[-1] + times[-1] - times[-2])
+    return beats, pickup % (timeline.meter or 1)
+
+
 def midi(timeline: Timeline) -> mido.MidiFile:
-    """One track: tempo and key, a marker with each chord's name, and its notes."""
+    """One track: the tempo of each beat, meter and key, a marker with each chord's name, and its notes."""
     import mido
 
-    bpm = timeline.tempo_bpm or _ASSUMED_BPM
-    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm))])
+    beats, pickup = _midi_beats(timeline)
+    ticks = _TICKS * np.arange(len(beats))
+    events: list[tuple[int, mido.Message | mido.MetaMessage]] = []
+
+    def add(type: str, tick: int, make: type = mido.MetaMessage, **fields: object) -> None:
+        events.append((tick, make(type, **fields)))
+
+    tempos = [round(1e6 * (end - start)) for start, end in itertools.pairwise(beats)]
+    for k, tempo in enumerate(tempos):
+        if k == 0 or abs(tempo - tempos[k - 1]) > 1:
+            add("set_tempo", _TICKS * k, tempo=tempo)
+    if timeline.meter is not None:
+        for k, numerator in {0: pickup or timeline.meter, pickup: timeline.meter}.items():
+            add("time_signature", _TICKS * k, numerator=numerator, denominator=4)
     if timeline.key is not None:
         tonic, mode = timeline.key.split()
-        track.append(mido.MetaMessage("key_signature", key=tonic + "m" if mode == "minor" else tonic))
-    now = 0
-
-    def add(message: type, seconds: float, **fields: object) -> None:
-        nonlocal now
-        tick = max(now, round(seconds * bpm / 60 * _TICKS))
-        track.append(message(time=tick - now, **fields))
-        now = tick
-
+        add("key_signature", 0, key=tonic + "m" if mode == "minor" else tonic)
     for segment in (s for s in timeline.segments if s.name != NO_CHORD):
+        start, end = np.rint(np.interp([segment.start_s, segment.end_s], beats, ticks)).astype(int).tolist()
         notes = chord_midi(segment.name)
-        add(mido.MetaMessage, segment.start_s, type="marker", text=segment.name)
+        add("marker", start, text=segment.name)
         for note in notes:
-            add(mido.Message, segment.start_s, type="note_on", note=note, velocity=_VELOCITY)
+            add("note_on", start, mido.Message, note=note, velocity=_VELOCITY)
         for note in notes:
-            add(mido.Message, segment.end_s, type="note_off", note=note, velocity=0)
-    add(mido.MetaMessage, timeline.duration_s, type="end_of_track")
+            add("note_off", end, mido.Message, note=note, velocity=0)
+    add("end_of_track", round(float(np.interp(timeline.duration_s, beats, ticks))))
+    track, now = mido.MidiTrack(), 0
+    for tick, message in sorted(events, key=lambda event: event[0]):
+        track.append(message.copy(time=tick - now))
+        now = tick
     return mido.MidiFile(type=0, ticks_per_beat=_TICKS, tracks=[track])
 
 
@@ -145,6 +170,8 @@ def figure(timeline: Timeline) -> go.Figure:
     places = {"x": [(s.start_s + s.end_s) / 2 for s in named], "y": [row_of[roots[s]] for s in named]}
     style = {"mode": "text", "textfont": {"color": "white", "size": 12}, "hoverinfo": "skip", "showlegend": False}
     plot.add_scatter(**places, text=[s.name for s in named], **style)
+    if lines := " ".join(f"M {time:.3f},0 V 1" for time, position in timeline.beats if position == 1):  # of bars
+        plot.add_shape(type="path", path=lines, yref="paper", layer="below", line={"color": "#9aa3ad", "width": 1})
     title = "Chords" if timeline.key is None else f"Chords in {timeline.key}"
     plot.update_layout(title={"text": title}, template="plotly_white", barmode="overlay", height=560)
     plot.update_layout(margin={"l": 50, "r": 20, "t": 70, "b": 40})

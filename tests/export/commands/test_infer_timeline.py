@@ -43,6 +43,7 @@ def test_json_is_one_object(song):
     assert done.stdout.count("\n") == 1
     [result] = json.loads(done.stdout)["results"]
     assert result["file"] == str(song) and result["segments"][0]["start_s"] == 0 and result["written"] == []
+    assert {"beats", "meter", "tempo_bpm"} <= result.keys()
 
 
 def test_every_format_at_once(song, tmp_path):

@@ -193,6 +193,36 @@ def test_midi_sounds_the_chords_at_their_times(bpm, tmp_path):
         assert {note % 12 for note in notes} == pitch_classes and len(notes) == 4
 
 
+def with_beats(song, first=0.9, pickup=1, period=0.8):
+    times = first + np.cumsum(np.concatenate([[0], np.linspace(period, 1.1 * period, 70)]))
+    beats = [(float(time), (k - pickup) % 4 + 1) for k, time in enumerate(times)]
+    return dataclasses.replace(song, beats=beats, meter=4)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.3, 0.9])
+def test_midi_counts_the_beats_that_were_heard(song, first, tmp_path):
+    counted = with_beats(song, first)
+    write(counted, tmp_path / "x.mid")
+    chords, _, length = sounding(tmp_path / "x.mid")
+    assert length == pytest.approx(64.125, abs=0.01)
+    assert [start for start, *_ in chords] == pytest.approx([s.start_s for s in song.segments[1:]], abs=0.01)
+    track, now, at = mido.MidiFile(tmp_path / "x.mid").tracks[0], 0, {}
+    for message in track:
+        now += message.time
+        at.setdefault(message.type, []).append((now, message))
+    n_before = round(first / 0.8) + 1
+    signatures = [(tick // 480, m.numerator) for tick, m in at["time_signature"]]
+    assert signatures == [(0, n_before), (n_before, 4)] and len(at["set_tempo"]) > 60
+    [*_, (tick, last)] = at["set_tempo"]
+    assert last.tempo == pytest.approx(0.88e6, rel=0.01) and tick % 480 == 0
+
+
+def test_html_and_text_show_the_bars(song, tmp_path):
+    [shape] = files.figure(with_beats(song)).layout.shapes
+    assert shape.path.count("M") == 18 and shape.path.startswith("M 1.700,0") and not files.figure(song).layout.shapes
+    assert "beats a minute, 4 in a bar" in text(with_beats(song)) and "in a bar" not in text(song)
+
+
 def test_midi_of_all_chords_and_keys(tmp_path):
     signatures = set()
     for root, name in enumerate(ROOTS):

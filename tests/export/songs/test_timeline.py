@@ -236,6 +236,39 @@ def test_notes_and_what_is_no_chord_are_n():
     assert logs[0].argmax() == 204 and logs[0, 204] == pytest.approx(np.log(0.9 + Settings().floor))
 
 
+@pytest.mark.parametrize("meter", [4, 3])
+def test_changes_fall_on_beats_and_tell_the_bars(meter):
+    beat, bars = 0.6, 24
+    t, late = np.arange(round(bars * meter * beat * RATE)) / RATE, 0.2  # seconds that chords are late
+    chord = (np.maximum(t - late, 0) // (meter * beat)).astype(int) % 4
+    click = np.random.default_rng(0).standard_normal(len(t)) * np.exp(-80 * (t % beat))
+    waveform = (chord + 2) / 10 * np.sign(np.sin(2 * np.pi * 200 * t + 1e-3)) + 0.5 * click
+    script = ("C:maj",), ("A:min",), ("F:maj",), ("G:maj",)
+    result = find_timeline(wav(waveform), Scripted(*script))
+    assert [s.name for s in result.segments] == ["C", "Am", "F", "G"] * (bars // 4)
+    assert [s.start_s for s in result.segments] == pytest.approx(np.arange(bars) * meter * beat, abs=0.03)
+    assert result.meter == meter and result.tempo_bpm == pytest.approx(100, rel=0.01)
+    beats = result.as_dict()["beats"]
+    assert [time for time, _ in beats[-40:]] == pytest.approx(
+        beat * np.arange(bars * meter - 40, bars * meter), abs=0.03
+    )
+    assert all(place == round(time / beat) % meter + 1 for time, place in beats)
+
+
+def test_a_recording_without_a_beat_or_changes(predictor):
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(12 * RATE) / RATE)
+    result = find_timeline(wav(tone), Fake())
+    assert (result.tempo_bpm, result.meter, result.beats) == (None, None, [])
+    struck = tone * np.exp(-6 * (np.arange(12 * RATE) / RATE % 0.6))
+    result = find_timeline(wav(struck), Fake())
+    assert result.meter is None and len(result.beats) == 20 and {place for _, place in result.beats} == {None}
+
+
+def test_confidence_is_calibrated():
+    low, mean, high = (timeline._sureness(share) for share in (0.0, 0.5, 1.0))
+    assert (low, high) == (0, 1) and mean == pytest.approx(0.75)
+
+
 def test_triads_alone_have_no_other_names(predictor, song):
     result = find_timeline(wav(song[1]), ChordPredictor(threads=1, triads=True))
     assert result == find_timeline(wav(song[1]), predictor)
@@ -316,13 +349,14 @@ def test_viterbi_is_the_best_of_all_paths(frames, states):
     rng = np.random.default_rng(0)
     for _ in range(20):
         scores, costs = rng.normal(size=(frames, states)), rng.uniform(0, 2, frames)
+        more = 0.7 * (np.arange(states) == states - 1)
 
-        def value(path, scores=scores, costs=costs):
-            changed = sum(costs[k] for k in range(1, frames) if path[k] != path[k - 1])
+        def value(path, scores=scores, costs=costs, more=more):
+            changed = sum(costs[k] + more[path[k]] for k in range(1, frames) if path[k] != path[k - 1])
             return sum(scores[k, s] for k, s in enumerate(path)) - changed
 
         best = max(itertools.product(range(states), repeat=frames), key=value)
-        assert viterbi(scores, costs).tolist() == list(best)
+        assert viterbi(scores, costs, 0.7).tolist() == list(best)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
