@@ -53,7 +53,7 @@ class Settings:
     window_s: float = 0.5  # length of the short windows
     hop_s: float = 0.1  # from one short window to the next
     long_window_s: float = 1.0  # one at every other hop; a broken chord is complete sooner in them
-    long_weight: float = 0.45  # share of the long windows in the log likelihood
+    long_weight: float = 0.35  # share of the long windows in the log likelihood
     lead_s: float = 0.12  # how long before the time that it answers for a window begins
     floor: float = 5e-3  # added to probabilities, so that one wrong window is not beyond repair
     change_cost: float = 30.0  # of a change of chord, in nats
