@@ -5,16 +5,18 @@ import functools
 
 import numpy as np
 
-from triadbench.export.songs.onsets import BLUR, RATE, autocorrelation, tempo
+from triadbench.export.songs.onsets import RATE
 
 CHANGE_RATES = {4: np.array([0.60, 0.17, 0.40, 0.15]), 3: np.array([0.60, 0.12, 0.12])}
 """How often the chord of pop songs changes on each beat of a bar, by the number of beats in it."""
 _FULL_STRENGTH_PERCENTILE = 98.0
 _WINDOW_S, _HOP_S = 15.0, 5.0  # of local tempi
-_DRIFT = 0.18  # largest of a local tempo from that of the song, as a share
+_SLOWEST_BPM, _USUAL_BPM, _FASTEST_BPM = 50.0, 105.0, 200.0
+_BEATS_BETWEEN = (1, 2, 4)
+_BLUR = np.array([1, 2, 3, 2, 1]) / 9
+_LEAST_CORRELATION = 0.25  # speech stays below 0.2; music has 0.4 and more
 _DRIFT_COST = 8.0  # of log tempo from window to window, against correlations
 _STRETCH_COST = 16.0  # of the squared log of an interval over the period, against onsets of full strength
-_LEAST_CONTRAST = 3.0  # of the strength of onsets on beats over the mean; music has 6 and more
 _LEAST_CHANGES = 4
 _THREE_COST = 3.0  # nats; of 840 songs of POP909 24 are in three
 _SHIFT = 0.005  # probability that a bar is cut short at a beat
@@ -22,10 +24,9 @@ _SHIFT = 0.005  # probability that a bar is cut short at a beat
 
 def find_beats(curve: np.ndarray) -> np.ndarray:
     """Times of beats in seconds (n,), ascending, of a flux curve (frames,); none where no beat is heard."""
-    bpm = tempo(curve)
-    if bpm is None:
+    periods = _periods(curve)
+    if periods is None:
         return np.zeros(0)
-    periods = _periods(curve, 60 * RATE / bpm)
     strength = np.convolve(curve, [0.25, 0.5, 0.25], "same")
     strength = np.minimum(strength / max(float(np.percentile(strength, _FULL_STRENGTH_PERCENTILE)), 1e-6), 1)
     total, before = strength.astype(np.float64), np.full(len(curve), -1)
@@ -40,8 +41,6 @@ def find_beats(curve: np.ndarray) -> np.ndarray:
     beats = [end + int(total[end:].argmax())]
     while before[beats[-1]] >= 0:
         beats.append(int(before[beats[-1]]))
-    if strength[beats].mean() < _LEAST_CONTRAST * strength.mean():
-        return np.zeros(0)
     return np.array(beats[::-1]) / RATE
 
 
@@ -51,26 +50,44 @@ def _stretch_costs(period: int) -> np.ndarray:
     return _STRETCH_COST * np.log(np.arange(2 * period, period // 2 - 1, -1) / period) ** 2
 
 
-def _periods(curve: np.ndarray, period: float) -> np.ndarray:
-    """Frames between beats, int (frames,), at each frame of a flux curve, near the period of the whole."""
+def _periods(curve: np.ndarray) -> np.ndarray | None:
+    """Frames between beats, int (frames,), at each frame of a flux curve; None where no beat is heard.
+
+    The lag of most autocorrelation in windows that follow each other, among them usual tempi and small changes
+    preferred. Chords may be struck every other beat or once a bar only, so that two and four beats count as well.
+    """
     window, hop = round(_WINDOW_S * RATE), round(_HOP_S * RATE)
-    lags = np.arange(int(period * (1 - _DRIFT)), int(period * (1 + _DRIFT)) + 2)
-    preference = np.exp(-0.5 * (np.log2(lags / period) / 0.12) ** 2)
-    centred = np.convolve(curve - curve.mean(), BLUR, "same")
+    lags = np.arange(round(60 * RATE / _FASTEST_BPM), round(60 * RATE / _SLOWEST_BPM) + 1)
+    if len(curve) < 2 * _BEATS_BETWEEN[-1] * lags[-1]:
+        return None
+    preference = np.exp(-0.5 * (np.log2(60 * RATE / lags / _USUAL_BPM) / 0.9) ** 2)
+    centred = np.convolve(curve - curve.mean(), _BLUR, "same")  # hands are not exact to a frame
     starts = range(0, max(len(curve) - window, 0) + 1, hop)
     costs = _DRIFT_COST * np.abs(np.log(lags[:, None] / lags))
-    total, origins = np.zeros(len(lags)), []
+    total, origins, heard = np.zeros(len(lags)), [], []
     for start in starts:
-        correlation = autocorrelation(centred[start : start + window])
+        correlation = _autocorrelation(centred[start : start + window])
+        rows = np.array([correlation[k * lags] for k in _BEATS_BETWEEN])
+        heard.append(rows.max(axis=0))
         reach = total - costs
         origins.append(reach.argmax(axis=1))
-        correlation = np.sum([correlation[k * lags] for k in (1, 2, 4) if k * lags[-1] < len(correlation)], axis=0)
-        total = reach.max(axis=1) + correlation * preference
+        total = reach.max(axis=1) + rows.sum(axis=0) * preference
     path = [int(total.argmax())]
     for origin in origins[:0:-1]:
         path.append(int(origin[path[-1]]))
+    path.reverse()
+    if np.mean([row[k] for row, k in zip(heard, path, strict=True)]) < _LEAST_CORRELATION:
+        return None
     middles = np.array(starts) + window / 2
-    return np.rint(np.interp(np.arange(len(curve)), middles, lags[path[::-1]])).astype(int)
+    return np.rint(np.interp(np.arange(len(curve)), middles, lags[path])).astype(int)
+
+
+def _autocorrelation(values: np.ndarray) -> np.ndarray:
+    """Of values (n,), at lags 0 to n - 1; 1 at lag 0, or 0 everywhere."""
+    size = 1 << int(2 * len(values) - 1).bit_length()
+    spectrum = np.fft.rfft(values, size)
+    correlation = np.fft.irfft(spectrum * spectrum.conj(), size)[: len(values)]
+    return correlation / correlation[0] if correlation[0] > 0 else np.zeros(len(values))
 
 
 def find_bars(changes: np.ndarray) -> tuple[int | None, np.ndarray]:

@@ -1,4 +1,4 @@
-"""When notes begin, and how fast the beat is: spectral flux of a sound that comes in blocks.
+"""When notes begin: spectral flux of a sound that comes in blocks.
 
 Flux is the growth of log spectra over two frames, against the louder of neighbouring bins, so that vibrato is no onset
 (Böck and Widmer, "Maximum filter vibrato suppression for onset detection", 2013). NumPy alone: importing a library
@@ -21,10 +21,6 @@ _FRAMES_AT_ONCE = 512  # small enough for the cache
 _SPREAD_S = 0.03  # least time between two onsets
 _FULL_STRENGTH_PERCENTILE = 98.0
 _LEAST_STRENGTH = 0.05
-_SLOWEST_BPM, _USUAL_BPM, _FASTEST_BPM = 50.0, 105.0, 200.0
-_BEATS_BETWEEN = (1, 2, 4)
-BLUR = np.array([1, 2, 3, 2, 1]) / 9
-_LEAST_CORRELATION = 0.15
 
 
 class OnsetCurve:
@@ -87,36 +83,3 @@ def onsets(curve: np.ndarray) -> Onsets:
     keep = strengths >= _LEAST_STRENGTH
     # A window of 64 ms reaches a note before its middle does, and growth is over `_GROWTH_FRAMES`: the two cancel.
     return Onsets(peaks[keep] / RATE, strengths[keep])
-
-
-def autocorrelation(values: np.ndarray) -> np.ndarray:
-    """Of values (n,), at lags 0 to n - 1; 1 at lag 0, or 0 everywhere."""
-    size = 1 << int(2 * len(values) - 1).bit_length()
-    spectrum = np.fft.rfft(values, size)
-    correlation = np.fft.irfft(spectrum * spectrum.conj(), size)[: len(values)]
-    return correlation / correlation[0] if correlation[0] > 0 else np.zeros(len(values))
-
-
-def tempo(curve: np.ndarray) -> float | None:
-    """Beats a minute of a flux curve, by autocorrelation that prefers usual tempi; None where no beat is heard.
-
-    Chords may be struck every other beat or once a bar only, so that two and four beats count as well.
-    """
-    low, high = round(60 * RATE / _FASTEST_BPM), round(60 * RATE / _SLOWEST_BPM)
-    farthest = _BEATS_BETWEEN[-1]
-    if len(curve) < 2 * farthest * high:
-        return None
-    centred = np.convolve(curve - curve.mean(), BLUR, "same")  # hands are not exact to a frame
-    correlation = autocorrelation(centred)[: farthest * high + 4]
-    if not correlation[0]:
-        return None
-    lags = np.arange(low, high + 1)
-    preference = np.exp(-0.5 * (np.log2(60 * RATE / lags / _USUAL_BPM) / 0.9) ** 2)
-    lag = int(lags[(np.sum([correlation[beats * lags] for beats in _BEATS_BETWEEN], axis=0) * preference).argmax()])
-    if max(correlation[beats * lag] for beats in _BEATS_BETWEEN) < _LEAST_CORRELATION:
-        return None
-    # The farthest beat tells the time between two with the least error.
-    near = np.arange(farthest * lag - 3, farthest * lag + 4)
-    if correlation[near].max() > _LEAST_CORRELATION:
-        return 60 * RATE * farthest / float(near[correlation[near].argmax()])
-    return 60 * RATE / lag

@@ -28,7 +28,7 @@ from triadbench.core.models.vocabulary import NO_CHORD_CLASS, QUALITIES
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs.beats import change_rates, find_bars, find_beats
 from triadbench.export.songs.harmony import find_key, find_progressions
-from triadbench.export.songs.onsets import OnsetCurve, Onsets, onsets, tempo
+from triadbench.export.songs.onsets import OnsetCurve, Onsets, onsets
 
 Progress = Callable[[float, float | None], None]
 _NOTES = np.append(np.tile([quality.harte == "1" for quality in QUALITIES], len(ROOTS)), False)
@@ -148,7 +148,7 @@ def find_timeline(
     segments = [dataclasses.replace(s, **describe(read_chord(s.name), key)) for s in segments]
     chords = [segment.name for segment in segments]
     roman = [roman_numeral(chord, key) for chord in chords]
-    bpm = tempo(curve) if key is not None else None
+    bpm = None if key is None or len(beats) < 2 else 60 / float(np.diff(beats).mean())
     counted = [(time, None if meter is None else k + 1) for time, k in zip(beats.tolist(), positions, strict=True)]
     rhythm = (None, []) if bpm is None else (meter, counted)
     found = key, confidence, bpm, roman, find_progressions(chords, roman)

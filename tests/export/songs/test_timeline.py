@@ -18,7 +18,7 @@ from triadbench.core.render.progressions import plan_progression, render_progres
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs import timeline
 from triadbench.export.songs.onsets import RATE as ONSET_RATE
-from triadbench.export.songs.onsets import OnsetCurve, onsets, tempo
+from triadbench.export.songs.onsets import OnsetCurve, onsets
 from triadbench.export.songs.timeline import Settings, find_timeline, viterbi
 
 RATE = 16_000
@@ -238,16 +238,17 @@ def test_notes_and_what_is_no_chord_are_n():
 
 @pytest.mark.parametrize("meter", [4, 3])
 def test_changes_fall_on_beats_and_tell_the_bars(meter):
-    beat, bars = 0.6, 24
+    beat, bars = 0.63, 24
     t, late = np.arange(round(bars * meter * beat * RATE)) / RATE, 0.2  # seconds that chords are late
     chord = (np.maximum(t - late, 0) // (meter * beat)).astype(int) % 4
     click = np.random.default_rng(0).standard_normal(len(t)) * np.exp(-80 * (t % beat))
+    click[(t // beat).astype(int) % (2 * meter) == meter] = 0  # no onset where every other bar begins
     waveform = (chord + 2) / 10 * np.sign(np.sin(2 * np.pi * 200 * t + 1e-3)) + 0.5 * click
     script = ("C:maj",), ("A:min",), ("F:maj",), ("G:maj",)
     result = find_timeline(wav(waveform), Scripted(*script))
     assert [s.name for s in result.segments] == ["C", "Am", "F", "G"] * (bars // 4)
     assert [s.start_s for s in result.segments] == pytest.approx(np.arange(bars) * meter * beat, abs=0.03)
-    assert result.meter == meter and result.tempo_bpm == pytest.approx(100, rel=0.01)
+    assert result.meter == meter and result.tempo_bpm == pytest.approx(60 / beat, rel=0.01)
     beats = result.as_dict()["beats"]
     assert [time for time, _ in beats[-40:]] == pytest.approx(
         beat * np.arange(bars * meter - 40, bars * meter), abs=0.03
@@ -262,6 +263,8 @@ def test_a_recording_without_a_beat_or_changes(predictor):
     struck = tone * np.exp(-6 * (np.arange(12 * RATE) / RATE % 0.6))
     result = find_timeline(wav(struck), Fake())
     assert result.meter is None and len(result.beats) == 20 and {place for _, place in result.beats} == {None}
+    result = find_timeline(wav(struck), Scripted())  # hears no chord
+    assert (result.tempo_bpm, result.meter, result.beats) == (None, None, [])
 
 
 def test_confidence_is_calibrated():
@@ -323,7 +326,7 @@ def test_onset_curve_does_not_depend_on_the_blocks():
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def test_onsets_and_tempo_of_struck_tones():
+def test_onsets_of_struck_tones():
     t = np.arange(12 * RATE) / RATE
     beat = 60 / 96
     waveform = sum(
@@ -334,14 +337,12 @@ def test_onsets_and_tempo_of_struck_tones():
     times, strengths = onsets(curve.curve())
     strong = times[strengths > 0.5]
     assert strong == pytest.approx(np.arange(0.5, 12, beat), abs=0.02)
-    assert tempo(curve.curve()) == pytest.approx(96, rel=0.01)
 
 
 def test_nothing_begins_in_silence():
     curve = OnsetCurve()
     curve.add(np.zeros(20 * RATE, np.float32))
-    assert len(onsets(curve.curve())[0]) == 0 and tempo(curve.curve()) is None
-    assert tempo(np.zeros(10, np.float32)) is None and ONSET_RATE == 100
+    assert len(onsets(curve.curve())[0]) == 0 and ONSET_RATE == 100
 
 
 @pytest.mark.parametrize(("frames", "states"), [(6, 3), (3, 8), (3, 9), (3, 17)])
