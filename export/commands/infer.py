@@ -55,7 +55,7 @@ def _refuse_device(context: click.Context, parameter: click.Parameter, value: st
 @click.option("--device", hidden=True, expose_value=False, callback=_refuse_device)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, each file's as soon as it is done.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print a JSON object a line, each as soon as it is done.")
-@click.option("--timeline", is_flag=True, help="The chords over time of whole songs, with key and progressions.")
+@click.option("--timeline", is_flag=True, help="The chords over time of whole songs, with key, beats and progressions.")
 @click.option(
     "--out",
     type=_PATH,
