@@ -8,7 +8,8 @@ import numpy as np
 from triadbench.export.songs.onsets import RATE
 
 CHANGE_RATES = {4: np.array([0.60, 0.17, 0.40, 0.15]), 3: np.array([0.60, 0.12, 0.12])}
-"""How often the chord of pop songs changes on each beat of a bar, by the number of beats in it."""
+"""How often the chord changes on each beat of a bar, by the number of beats in it: in four as in the 815 such songs of
+POP909 that are not held out for tests, in three a guess."""
 _FULL_STRENGTH_PERCENTILE = 98.0
 _WINDOW_S, _HOP_S = 15.0, 5.0  # of local tempi
 _SLOWEST_BPM, _USUAL_BPM, _FASTEST_BPM = 50.0, 105.0, 200.0

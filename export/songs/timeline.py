@@ -35,7 +35,7 @@ _NOTES = np.append(np.tile([quality.harte == "1" for quality in QUALITIES], len(
 """Classes of single notes, bool (205,): in songs they are no chord."""
 _FRAMES_AT_ONCE = 1024
 _BLOCK_S = 30.0
-_SILENCE_PENALTY = 20.0  # taken from the log likelihood of every chord where nothing sounds
+_SILENCE_PENALTY = 8.0  # taken from the log likelihood of every chord where nothing sounds
 _TINY = 1e-9
 _RELEASE_S = 0.6
 _SLIVER_S = 0.01
@@ -46,8 +46,8 @@ _ODDS = 3.0
 class Settings:
     """How chords are followed.
 
-    Tuned on ten pop songs (POP909) that nothing was trained on, as piano and as band, on progressions of strummed
-    sevenths, and on notes, drums and speech; see `bench.songs`.
+    Tuned on nine pop songs (POP909) that nothing was trained on, as piano and as band, on progressions of strummed
+    sevenths and of a piano in noisy rooms, and on notes, drums and speech; see `bench.songs`.
     """
 
     window_s: float = 0.5  # length of the short windows
@@ -65,10 +65,10 @@ class Settings:
     sus_bias: float = 0.5  # added to the log probabilities of suspended chords, which windows are too short for
     power_chord_bias: float = -1.0  # the same of power chords: here they are mostly triads whose third is weak
     no_chord_bias: float = -0.5  # the same of "no chord"
-    no_chord_cost: float = 80.0  # more for a change to "no chord", in nats: music rarely stops
+    no_chord_cost: float = 20.0  # more for a change to "no chord", in nats: music rarely stops
     no_chord: float = 0.5  # least likelihood of "no chord" in quiet frames
     no_chord_loud: float = 0.005  # the same in loud frames
-    quiet_db: tuple[float, float] = (-32.0, -22.0)  # from quiet to loud, relative to the loud parts of this recording
+    quiet_db: tuple[float, float] = (-22.0, -14.0)  # from quiet to loud, relative to the loud parts of this recording
     silence_db: float = -46.0  # below this level, relative to the loud parts, nothing is left to name
     release_db: float = 5.0  # a chord before "no chord" ends where the level begins to fall so much from frame to frame
     batch: int = 128  # windows that the predictor is given at once
