@@ -1,13 +1,14 @@
-"""How well chords are followed through songs, by mir_eval: progressions rendered with exact ground truth, or recordings
-with a `.lab` beside each.
+"""How well chords and beats are followed through songs, by mir_eval: songs of ours, or recordings with a `.lab` beside
+each.
 
-A rendered song is planned by its seed, played by one instrument, and optionally recorded anew in a room. Each song is
-read by `export.songs.timeline` as a user's file is, by the chroma template, and by other recognisers where they are
-installed. Scores are mir_eval's over the time of all songs, the weighted chord symbol recall: `triads` compares root
-and type (dim and aug count as such; a suspended chord is right as the same alone). Time at which both say "no chord"
-counts as right, as in MIREX.
+A song of ours is made up from its seed; one instrument plays all its parts, and it may be recorded anew in a room.
+Each song is read by `export.songs.timeline` as a user's file is, by the chroma template, and by other recognisers
+where they are installed. Scores are mir_eval's over the time of all songs, the weighted chord symbol recall: `triads`
+compares root and type (dim and aug count as such; a suspended chord is right as the same alone). Time at which both
+say "no chord" counts as right, as in MIREX.
 """
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,10 +26,9 @@ from triadbench.core.models.chords import NO_CHORD
 from triadbench.core.models.chroma_template import WINDOW_S
 from triadbench.core.models.peers import listen
 from triadbench.core.models.prediction import is_silent
-from triadbench.core.models.spelling import harte
 from triadbench.core.render.note_banks import NoteBank, bank_for
-from triadbench.core.render.progressions import plan_progression, render_progression, truth
 from triadbench.core.render.rooms import degrade_song
+from triadbench.core.render.songs import SongRenderer, arrange
 from triadbench.core.training.name_evaluation import (
     SCORES,
     TEMPLATE,
@@ -41,19 +41,19 @@ from triadbench.core.training.name_evaluation import (
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs.timeline import find_timeline
 
-_COLUMNS = (*SCORES, "segmentation")
-HEADERS = ["songs by", "songs", *(f"{name} %" for name in _COLUMNS), "changes in 150 ms %", "off by ms"]
+_COLUMNS, _BEATS = (*SCORES, "segmentation"), ("beats", "downbeats")
+HEADERS = ["songs by", "songs", *(f"{name} %" for name in (*_COLUMNS, *_BEATS)), "changes in 150 ms %", "off by ms"]
 _NEAR_S, _RESAMPLED, _TEMPLATE_HOP_S = 0.15, 1000, 0.5
 
 Progress = Callable[[int, int], None]
 
 
 class Song(NamedTuple):
-    """A sound file and its true chords by time; a rendered one has a pattern."""
+    """A sound file and its true chords by time; where they are known, times of beats and their positions in the bar."""
 
     path: Path
     stretches: Sequence[Stretch]
-    pattern: str | None = None
+    beats: Sequence[tuple[float, int]] = ()
 
 
 class Followed(NamedTuple):
@@ -70,7 +70,6 @@ def score_songs(
     predictor: ChordPredictor,
     *,
     songs: int = 24,
-    bars: int = 16,
     seed: int = 0,
     degraded: bool = False,
     peers: Mapping[str, str] | None = None,
@@ -90,8 +89,10 @@ def score_songs(
     rows = []
     for source in sources:
         bank = NoteBank.load(bank_for(source, cache))
+        if bank.high - bank.low < 11:  # without a note of each pitch class
+            raise UserError(f"{bank.name} plays {bank.low} to {bank.high}, less than an octave; choose another")
         with tempfile.TemporaryDirectory() as folder:
-            played = (_play(bank, Path(folder), seed + i, bars, degraded) for i in range(songs))
+            played = (_play(bank, Path(folder), seed + i, degraded) for i in range(songs))
             summary = _measure(played, songs, predictor, peers or {}, progress)
         rows.append({"instrument": bank.name, "source": source, "degraded": degraded, **summary})
     return rows
@@ -113,21 +114,23 @@ def score_recordings(
     return {"instrument": folder.resolve().name, "source": "recordings", "degraded": False, **summary}
 
 
-def _play(bank: NoteBank, folder: Path, seed: int, bars: int, degraded: bool) -> Song:
-    progression = plan_progression(seed, bars=bars)
-    waveform = render_progression(progression, bank)
-    path = folder / f"song {seed}.wav"
+def _play(bank: NoteBank, folder: Path, seed: int, degraded: bool) -> Song:
+    rng = np.random.default_rng([seed, 0x50])
+    song = arrange(rng, f"song {seed}").excerpt(-rng.uniform(0.5, 2))  # begins with silence
+    waveform = SongRenderer([bank], [1.0], seed).perform(song, rng)
+    waveform *= 0.7 / np.abs(waveform).max()
+    path = folder / f"{song.name}.wav"
     write_wav(path, degrade_song(waveform, seed) if degraded else waveform)
-    chords = zip(*truth(progression), strict=True)
-    return Song(path, [(start, end, harte(symbol)) for (start, end), symbol in chords], progression.pattern)
+    return Song(path, song.chords, song.beats)
 
 
 def _measure(
     songs: Iterable[Song], n: int, predictor: ChordPredictor, peers: Mapping[str, str], progress: Progress | None
 ) -> dict:
     """What `_scores` says of our answers, and "others": {name: the same of each other recogniser}; the 95 % interval of
-    "triads" from drawing songs anew (bootstrap); "scores": each song's own triads."""
-    known, work_s = [], 0.0
+    "triads" from drawing songs anew (bootstrap); mean F-measures of "beats" and "downbeats"; "scores": each song's own
+    triads."""
+    known, beats, work_s = [], [], 0.0
     followed: dict[str, list[Followed]] = {"": [], TEMPLATE: []}
     for song in songs:
         begin = time.perf_counter()
@@ -136,6 +139,8 @@ def _measure(
         heard = [(s.start_s, s.end_s, s.label, s.confidence, s.label_confidence) for s in timeline.segments]
         followed[""].append(compare(song, heard))
         followed[TEMPLATE].append(compare(song, _template_answers(song.path)))
+        if song.beats:
+            beats.append(beats_found(song.beats, timeline.beats))
         known.append(song)
         if progress is not None:
             progress(len(known), n)
@@ -151,6 +156,7 @@ def _measure(
         "songs": len(known),
         "seconds": float(lengths.sum()),
         **scores.pop(""),
+        **(dict(zip(_BEATS, np.mean(beats, axis=0).tolist(), strict=True)) if beats else {}),
         "triads_interval": np.percentile(resampled, [2.5, 97.5]).tolist(),
         "real_time_factor": work_s / float(lengths.sum()),
         "scores": triads.tolist(),
@@ -180,13 +186,28 @@ def compare(song: Song, heard: Sequence[tuple]) -> Followed:
     answers = []
     for a, b in zip(times, times[1:], strict=False):
         (label, *_), (answer, *sure) = (_at(rows, (a + b) / 2) for rows in (song.stretches, heard))
-        answers.append(Answer(as_mir_eval(label), as_mir_eval(answer), float(b - a), song.pattern, *sure))
+        answers.append(Answer(as_mir_eval(label), as_mir_eval(answer), float(b - a), None, *sure))
     intervals = np.column_stack([times[:-1], times[1:]])
     said = [list(labels) for labels in list(zip(*answers, strict=True))[:2]]
     segmentation = float(chord.seg(*(chord.merge_chord_intervals(intervals, labels) for labels in said)))
     changes = [row[0] for row in heard[1:]] or [np.inf]
-    errors = [min(float(np.abs(np.array(changes) - row[0]).min()), 9.0) for row in song.stretches[1:]]
+    true_changes = [b[0] for a, b in itertools.pairwise(song.stretches) if a[2] != b[2]]
+    errors = [min(float(np.abs(np.array(changes) - time).min()), 9.0) for time in true_changes]
     return Followed(answers, segmentation, errors)
+
+
+def beats_found(true: Sequence[tuple], heard: Sequence[tuple]) -> list[float]:
+    """F-measures, 0-1, of beats and of downbeats within 70 ms; as usual, the first 5 s do not count.
+
+    Both by time: (time in seconds, position in the bar from 1 or None).
+    """
+    from mir_eval.beat import f_measure
+
+    def times(beats: Sequence[tuple], downbeats: bool) -> np.ndarray:
+        return np.array([time for time, k in beats if time >= 5 and (k == 1 or not downbeats)])
+
+    pairs = [(times(true, downbeats), times(heard, downbeats)) for downbeats in (False, True)]
+    return [f_measure(*pair) if all(map(len, pair)) else 0.0 for pair in pairs]
 
 
 def _at(stretches: Sequence[tuple], time: float) -> tuple:
@@ -223,7 +244,7 @@ def table(rows: Sequence[dict]) -> list[list]:
     for row in rows:
         instrument = f"{row['instrument']}, degraded" if row["degraded"] else row["instrument"]
         for name, scores in [(instrument, row), *((f"  {name}", other) for name, other in row["others"].items())]:
-            recalls = [percent(scores[key]) for key in (*_COLUMNS, "near_changes")]
+            recalls = [percent(scores.get(key)) for key in (*_COLUMNS, *_BEATS, "near_changes")]
             off = scores["median_change_error_s"]
             cells.append([name, row["songs"], *recalls, None if off is None else f"{1000 * off:.0f}"])
     return cells

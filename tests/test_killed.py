@@ -38,7 +38,7 @@ COMMANDS = {
     "profile": ["profile", *MEL, "--out", "out/profile.html", "--records", "out/profile.jsonl"],
     "data fetch": ["data", "fetch", "out"],
     "evaluate-songs": [
-        *("evaluate-songs", "-n", "1", "--bars", "2", "-i", "synth:0", "--no-degraded", "--banks", "banks"),
+        *("evaluate-songs", "-n", "1", "-i", "synth:0", "--no-degraded", "--banks", "banks"),
         *("--records", "out/songs.jsonl"),
     ],
     "benchmark": [

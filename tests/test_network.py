@@ -37,7 +37,7 @@ SLOW = {
     "data render": "data render rendered -n 4 -i synth:0 --jobs 1",
     "train --recipe original": "train set original --recipe original --epochs 1",
     "export": "export --onnx --torchscript --out exported",
-    "evaluate-songs": "evaluate-songs -n 1 --bars 2 -i synth:0 --no-degraded --records songs.jsonl",
+    "evaluate-songs": "evaluate-songs -n 1 -i synth:0 --no-degraded --records songs.jsonl",
     "profile": "profile --quick --only layers",
     "benchmark": "benchmark --quick --only load --threads 1",
     "experiment": "experiment ladder --clips 16 --batch-size 4 --rounds 1 --data set",

@@ -23,7 +23,6 @@ _PATH = click.Path(path_type=Path)
     help="synth:SEED, font:FILE:PROGRAM, font:FILE:BANK:PROGRAM or notes:FOLDER; repeat for more.",
 )
 @click.option("-n", "--songs", type=click.IntRange(1, 10_000), default=24, help="Songs of each instrument.")
-@click.option("--bars", type=click.IntRange(2, 1000), default=16, help="Length of a song.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the first song; same seed, same songs.")
 @click.option(
     "--degraded/--no-degraded", default=None, help="A room and noise as in data degrade.  [default: both ways]"
@@ -50,15 +49,14 @@ def evaluate_songs(
     records_path: Path | None,
     as_json: bool,
     songs: int,
-    bars: int,
     seed: int,
 ) -> None:
     """Score `infer --timeline` with mir_eval on songs with known chords: rendered ones, or recordings.
 
     Beside it stand a chroma template that needs no training, and other recognisers that are installed.
 
-    Rendered songs are common progressions and random triads with inversions, 60 to 140 beats a minute, half a bar to
-    two bars a chord, struck or broken, with silence at both ends.
+    Rendered songs last 64 s: common progressions and random chords of all kinds, in three or four time, often with
+    bass, melody, drums or a voice. Of them beats and downbeats are scored too.
 
     \b
     Examples:
@@ -77,12 +75,12 @@ def evaluate_songs(
         raise UserError(f"--model {model}: give an exported model (.onnx); make it with `export`")
     if records_path is not None:
         outputs.check_writable(records_path, "--records", appended=True)
-    plan = ("sources", "songs", "bars", "seed", "degraded")
+    plan = ("sources", "songs", "seed", "degraded")
     if data is not None and any(context.get_parameter_source(name) != ParameterSource.DEFAULT for name in plan):
-        raise click.UsageError("--data: recordings are what they are; -i, -n, --bars, --seed and --degraded make songs")
+        raise click.UsageError("--data: recordings are what they are; -i, -n, --seed and --degraded make songs")
     pythons, predictor = find_peers(peers), ChordPredictor(model)
     rows: list[dict] = []
-    settings = {} if data is not None else {"songs": songs, "bars": bars, "seed": seed}
+    settings = {} if data is not None else {"songs": songs, "seed": seed}
     if data is not None:
         with console.progress("songs", "songs") as progress:
             rows.append(scoring.score_recordings(data, predictor, pythons, progress))

@@ -1,1 +1,1 @@
-"""Sound made here: synthesiser, note banks, chords, progressions, rooms, amplifier."""
+"""Sound made here: synthesiser, note banks, chords, songs, rooms, amplifier."""

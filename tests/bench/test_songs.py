@@ -5,19 +5,15 @@ import pytest
 import soundfile
 
 from tests.commands import assert_one_line, run, run_json
-from tests.core.toys import chord
+from tests.core.toys import chord, sine_bank
 from tests.export.instruments import small_piano
 from triadbench.bench import records, songs
+from triadbench.core.errors import UserError
 from triadbench.core.models.spelling import harte
-from triadbench.core.render.progressions import plan_progression, truth
+from triadbench.core.render.songs import SECONDS
 from triadbench.export.songs.timeline import Segment, Timeline
 
 pytest.importorskip("mir_eval")
-
-
-def timeline(rows):
-    segments = [Segment(a, b, chord, None, None, None, chord, harte(chord), None, None) for a, b, chord in rows]
-    return Timeline(segments, segments[-1].end_s, None, None, None, [None] * len(segments), [], {})
 
 
 TRUTH = [(0.0, 1.0, "N"), (1.0, 3.0, "C:maj"), (3.0, 5.0, "A:dim"), (5.0, 6.0, "F:aug")]
@@ -58,10 +54,27 @@ def test_late_changes():
     assert score["near_changes"] == pytest.approx(2 / 3) and score["median_change_error_s"] == 0
 
 
+def test_a_repeated_chord_is_no_change():
+    score, followed = scored(
+        [(0.0, 2.0, "C:maj"), (2.0, 4.0, "C:maj"), (4.0, 6.0, "D:min")], [(0, 4, "C"), (4, 6, "Dm")]
+    )
+    assert followed.change_errors_s == [0] and score["segmentation"] == score["near_changes"] == 1
+
+
+def test_beats():
+    true = [(0.5 * k, k % 4 + 1) for k in range(40)]
+    assert songs.beats_found(true, [(time + 0.06, k) for time, k in true]) == [1, 1]
+    assert songs.beats_found(true, [(time + 0.08, k) for time, k in true]) == [0, 0]
+    assert songs.beats_found(true, [(time, k % 4 + 1) for time, k in true]) == [1, 0]
+    assert songs.beats_found(true, [(time, None) for time, _ in true[10:]]) == [1, 0]  # from 5 s on
+    assert songs.beats_found(true, true[::2]) == [pytest.approx(2 / 3), 1]
+    assert songs.beats_found(true, []) == [0, 0]
+
+
 def test_full_labels():
     truth = [(0.0, 2.0, "A:min7/b3"), (2.0, 4.0, "C:sus4"), (4.0, 6.0, "D:1"), (6.0, 7.0, "X")]
     heard = [(0, 2, "A:min", 0.9, 0.8), (2, 4, "C:sus4", 0.6, 0.6), (4, 5, "N", None, None), (5, 9, "D:maj", 0.3, 0.3)]
-    followed = songs.compare(songs.Song(None, truth, "any"), heard)
+    followed = songs.compare(songs.Song(None, truth), heard)
     assert [(row.label, row.answer, row.weight, row.confidence) for row in followed.answers] == [
         ("A:min7/b3", "A:min", 2, 0.9),
         ("C:sus4", "C:sus4", 2, 0.6),
@@ -72,7 +85,7 @@ def test_full_labels():
     score = songs._scores([followed])
     assert score["triads"] == pytest.approx(5 / 6)  # the unknown chord does not count
     assert score["sevenths"] == pytest.approx(1 / 4) and score["majmin"] == pytest.approx(3 / 4)
-    assert score["names"] == score["by_kind"]["any"]["names"] == pytest.approx(3 / 6) and score["non_chords"] == 0.5
+    assert score["names"] == pytest.approx(3 / 6) and score["non_chords"] == 0.5
 
 
 def test_what_no_stretch_covers_is_no_chord():
@@ -125,14 +138,14 @@ def test_recordings(recordings, monkeypatch):
 def test_the_command_on_recordings(recordings, tmp_path):
     options = ["evaluate-songs", "--data", recordings]
     result, _ = run_json(*options, "--records", tmp_path / "out" / "r.jsonl")
-    assert [row["songs"] for row in result["rows"]] == [2] and "bars" not in result
+    assert [row["songs"] for row in result["rows"]] == [2] and "seed" not in result
     done = run(*options)
     assert f"calibration error, points, {recordings.name}: triads 30.0, names 70.0" in done.stdout
     assert "  chroma template" in done.stdout
     written, problems = records.load(tmp_path / "out" / "r.jsonl")
     assert written[0]["parameters"] == {"instrument": recordings.name, "degraded": False, "model": "shipped"}
     assert written[0]["others"]["chroma template"]["root"] > 0.5 and not problems
-    assert "--bars" in run(*options, "--bars", 3, code=2).stderr
+    assert "--seed" in run(*options, "--seed", 3, code=2).stderr
 
 
 def test_a_folder_without_songs(tmp_path):
@@ -141,24 +154,32 @@ def test_a_folder_without_songs(tmp_path):
 
 @pytest.fixture
 def perfect(monkeypatch):
-    """Songs by a small piano, each with its true timeline."""
+    """Songs by a small piano, each with its true timeline; `made` has them by name."""
+    made = {}
+
+    def play(bank, folder, seed, degraded):
+        song = plain_play(bank, folder, seed, degraded)
+        made[song.path.stem] = song
+        return song
 
     def true_timeline(file, predictor, name):
-        plan = plan_progression(int(name.split()[1]), bars=2)
-        intervals, symbols = truth(plan)
-        return timeline([(a, b, s) for (a, b), s in zip(intervals, symbols, strict=True)])
+        segments = [Segment(a, b, None, None, None, 0.9, x, x, None, 0.9) for a, b, x in made[name].stretches]
+        return Timeline(segments, segments[-1].end_s, None, None, None, [], [], {}, beats=made[name].beats)
 
+    plain_play = songs._play
+    monkeypatch.setattr(songs, "_play", play)
     monkeypatch.setattr(songs, "bank_for", lambda source, cache: source)
     monkeypatch.setattr(songs, "NoteBank", type("N", (), {"load": staticmethod(lambda path: small_piano())}))
     monkeypatch.setattr(songs, "find_timeline", true_timeline)
     monkeypatch.setattr(songs.machine, "environment", lambda: {"cpu": "any"})
+    return made
 
 
 def test_rows_and_records(perfect, tmp_path):
     steps = []
-    rows = songs.score_songs(["any"], None, songs=3, bars=2, seed=4, degraded=True, progress=lambda *a: steps.append(a))
+    rows = songs.score_songs(["any"], None, songs=3, seed=4, degraded=True, progress=lambda *a: steps.append(a))
     assert rows[0]["triads"] == pytest.approx(1) and rows[0]["triads_interval"] == pytest.approx([1, 1])
-    assert steps[-1] == (3, 3)
+    assert steps[-1] == (3, 3) and (rows[0]["beats"], rows[0]["downbeats"], rows[0]["near_changes"]) == (1, 1, 1)
     records.append_all(songs.to_records(rows, {"seed": 4}), tmp_path / "r.jsonl")
     [record], problems = records.load(tmp_path / "r.jsonl")
     assert record["samples"] == pytest.approx([1, 1, 1]) and record["unit"] == "recall" and not problems
@@ -167,13 +188,37 @@ def test_rows_and_records(perfect, tmp_path):
 
 
 def test_the_command_prints_and_records_both_ways(perfect, tmp_path):
-    options = ["evaluate-songs", "-i", "any", "--songs", 2, "--bars", 2, "--records", tmp_path / "r.jsonl"]
+    options = ["evaluate-songs", "-i", "any", "--songs", 2, "--records", tmp_path / "r.jsonl"]
     result, _ = run_json(*options)
-    assert [row["degraded"] for row in result["rows"]] == [False, True] and result["bars"] == 2
+    assert [row["degraded"] for row in result["rows"]] == [False, True] and result["songs"] == 2
     lines = run(*options, "--degraded").stdout.splitlines()
     assert lines[0].startswith("songs by") and lines[2].startswith("small piano, degraded")
     written, problems = records.load(tmp_path / "r.jsonl")
     assert [record["parameters"]["model"] for record in written] == ["shipped"] * 3 and not problems
+
+
+def test_songs_are_those_of_their_seeds(tmp_path):
+    def heard(seed, degraded=False):
+        song = songs._play(small_piano(), tmp_path, seed, degraded)
+        return song, soundfile.read(song.path, dtype="float32")[0]
+
+    (song, sound), (same, again), (worse, degraded), (other, _) = heard(1), heard(1), heard(1, True), heard(2)
+    assert song == same == worse and np.array_equal(sound, again) and other.stretches != song.stretches
+    begin, end = song.stretches[0][1], song.stretches[-1][1]
+    assert song.stretches[0] == (0.0, begin, "N") and 0.5 < begin < 2 and end == SECONDS == len(sound) / 16_000
+    assert np.abs(sound).max() == pytest.approx(0.7, abs=1e-3) and len(degraded) == len(sound)
+    loud = [np.sqrt(np.mean(np.square(x[: int(begin * 16_000) - 100]))) for x in (sound, degraded)]
+    assert loud[0] < 1e-4 < loud[1]
+    assert song.beats[0] == (pytest.approx(begin), 1) and song.path.stem == "song 1"
+
+
+def test_too_small_an_instrument(perfect, monkeypatch):
+    narrow = sine_bank(low=60, high=70)
+    monkeypatch.setattr(songs.NoteBank, "load", staticmethod(lambda path: narrow))
+    with pytest.raises(UserError, match="sines plays 60 to 70, less than an octave; choose another"):
+        songs.score_songs(["any"], None, songs=1)
+    monkeypatch.setattr(songs.NoteBank, "load", staticmethod(lambda path: sine_bank(low=60, high=71)))
+    assert songs.score_songs(["any"], None, songs=1)[0]["songs"] == 1
 
 
 def test_the_command_refuses_a_checkpoint():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from triadbench.core.render.rooms import NOISE_COLOURS, Filter, noise, room_response, tone_curve
+from triadbench.core.render.rooms import NOISE_COLOURS, Filter, degrade_song, noise, room_response, tone_curve
 
 RATE = 16_000
 
@@ -124,3 +124,11 @@ def test_filter_gains():
     halve = Filter(np.ones(1, dtype=np.float32), 16_000, RATE, lambda f: np.where(f > 1000, 0.5, 1.0))
     middle = slice(4000, 12_000)
     assert np.allclose(halve(low + high)[middle], (low + 0.5 * high)[middle], atol=0.01)
+
+
+def test_degraded_songs_are_noisy_and_as_long():
+    song = np.concatenate([np.zeros(RATE), np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)]).astype(np.float32)
+    worse = degrade_song(song, 1)
+    assert worse.shape == song.shape and worse.dtype == np.float32 and np.abs(worse).max() <= 1
+    assert np.array_equal(worse, degrade_song(song, 1)) and not np.array_equal(worse, degrade_song(song, 2))
+    assert 1e-4 < np.sqrt(np.mean(np.square(worse[: RATE - 100]))) < 0.2

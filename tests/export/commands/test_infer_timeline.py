@@ -12,9 +12,8 @@ import soundfile
 from click.testing import CliRunner
 
 from tests import commands
-from tests.export.instruments import small_piano
+from tests.export.instruments import play
 from triadbench import cli
-from triadbench.core.render.progressions import plan_progression, render_progression
 
 ROOT = Path(cli.__file__).parent
 FORMATS = ("lab", "json", "csv", "mid", "html")
@@ -27,8 +26,7 @@ def run(*arguments, code=0):
 @pytest.fixture(scope="module")
 def song(tmp_path_factory):
     path = tmp_path_factory.mktemp("songs") / "song.flac"
-    plan = plan_progression(3, kind="major", pattern="halves", bars=4, rest_probability=0)
-    soundfile.write(path, render_progression(plan, small_piano()), 16_000)
+    soundfile.write(path, play("C G Am F C G Am F")[1], 16_000)
     return path
 
 
