@@ -41,8 +41,8 @@ from triadbench.core.training.name_evaluation import (
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs.timeline import find_timeline
 
-_COLUMNS, _BEATS = (*SCORES, "segmentation"), ("beats", "downbeats")
-HEADERS = ["songs by", "songs", *(f"{name} %" for name in (*_COLUMNS, *_BEATS)), "changes in 150 ms %", "off by ms"]
+_COLUMNS = (*SCORES, "segmentation", "beats")
+HEADERS = ["songs by", "songs", *(f"{name} %" for name in _COLUMNS), "changes in 150 ms %", "off by ms"]
 _NEAR_S, _RESAMPLED, _TEMPLATE_HOP_S = 0.15, 1000, 0.5
 
 Progress = Callable[[int, int], None]
@@ -128,8 +128,7 @@ def _measure(
     songs: Iterable[Song], n: int, predictor: ChordPredictor, peers: Mapping[str, str], progress: Progress | None
 ) -> dict:
     """What `_scores` says of our answers, and "others": {name: the same of each other recogniser}; the 95 % interval of
-    "triads" from drawing songs anew (bootstrap); mean F-measures of "beats" and "downbeats"; "scores": each song's own
-    triads."""
+    "triads" from drawing songs anew (bootstrap); mean F-measure of "beats"; "scores": each song's own triads."""
     known, beats, work_s = [], [], 0.0
     followed: dict[str, list[Followed]] = {"": [], TEMPLATE: []}
     for song in songs:
@@ -156,7 +155,7 @@ def _measure(
         "songs": len(known),
         "seconds": float(lengths.sum()),
         **scores.pop(""),
-        **(dict(zip(_BEATS, np.mean(beats, axis=0).tolist(), strict=True)) if beats else {}),
+        "beats": float(np.mean(beats)) if beats else None,
         "triads_interval": np.percentile(resampled, [2.5, 97.5]).tolist(),
         "real_time_factor": work_s / float(lengths.sum()),
         "scores": triads.tolist(),
@@ -196,18 +195,12 @@ def compare(song: Song, heard: Sequence[tuple]) -> Followed:
     return Followed(answers, segmentation, errors)
 
 
-def beats_found(true: Sequence[tuple], heard: Sequence[tuple]) -> list[float]:
-    """F-measures, 0-1, of beats and of downbeats within 70 ms; as usual, the first 5 s do not count.
-
-    Both by time: (time in seconds, position in the bar from 1 or None).
-    """
+def beats_found(true: Sequence[tuple], heard: Sequence[tuple]) -> float:
+    """F-measure, 0-1, of beats, (time in seconds, position) by time, within 70 ms; as usual, not of the first 5 s."""
     from mir_eval.beat import f_measure
 
-    def times(beats: Sequence[tuple], downbeats: bool) -> np.ndarray:
-        return np.array([time for time, k in beats if time >= 5 and (k == 1 or not downbeats)])
-
-    pairs = [(times(true, downbeats), times(heard, downbeats)) for downbeats in (False, True)]
-    return [f_measure(*pair) if all(map(len, pair)) else 0.0 for pair in pairs]
+    times = [np.array([time for time, _ in beats if time >= 5]) for beats in (true, heard)]
+    return float(f_measure(*times)) if all(map(len, times)) else 0.0
 
 
 def _at(stretches: Sequence[tuple], time: float) -> tuple:
@@ -244,7 +237,7 @@ def table(rows: Sequence[dict]) -> list[list]:
     for row in rows:
         instrument = f"{row['instrument']}, degraded" if row["degraded"] else row["instrument"]
         for name, scores in [(instrument, row), *((f"  {name}", other) for name, other in row["others"].items())]:
-            recalls = [percent(scores.get(key)) for key in (*_COLUMNS, *_BEATS, "near_changes")]
+            recalls = [percent(scores.get(key)) for key in (*_COLUMNS, "near_changes")]
             off = scores["median_change_error_s"]
             cells.append([name, row["songs"], *recalls, None if off is None else f"{1000 * off:.0f}"])
     return cells

@@ -56,7 +56,7 @@ def evaluate_songs(
     Beside it stand a chroma template that needs no training, and other recognisers that are installed.
 
     Rendered songs last 64 s: common progressions and random chords of all kinds, in three or four time, often with
-    bass, melody, drums or a voice. Of them beats and downbeats are scored too.
+    bass, melody, drums or a voice. Of them beats are scored too.
 
     \b
     Examples:

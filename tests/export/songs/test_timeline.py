@@ -96,7 +96,7 @@ def test_what_a_timeline_promises(predictor, song):
         assert (segment.chord == "N") == (parts == (None,) * 4)
         assert segment.chord == "N" or 0 < segment.confidence <= 1
         assert segment.name == segment.chord and segment.label == harte(segment.name) and segment.bass is None
-        assert segment.label_confidence == segment.confidence
+        assert segment.chord == "N" or 0 < segment.label_confidence <= segment.confidence
     assert result.tempo_bpm and (60 < result.tempo_bpm < 200)
     assert result.as_dict()["segments"][0]["roman"] is None and result.settings["window_s"] == 0.5
 
@@ -269,9 +269,10 @@ def test_confidence_is_calibrated():
     assert (low, high) == (0, 1) and mean == pytest.approx(0.75)
 
 
-def test_triads_alone_have_no_other_names(predictor, song):
+def test_triads_alone_have_no_other_names(song):
     result = find_timeline(wav(song[1]), ChordPredictor(threads=1, triads=True))
-    assert result == find_timeline(wav(song[1]), predictor)
+    assert recall(result, song[0]) >= 0.9
+    assert all(s.name == s.chord and s.label_confidence == s.confidence for s in result.segments)
 
 
 def test_what_is_kept_of_a_frame_is_bounded():
