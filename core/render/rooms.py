@@ -167,8 +167,7 @@ class Degrader:
         return self.degradation.record(rng, moved, self._rooms[int(rng.integers(_N_ROOMS))])
 
 
-def degrade_song(waveform: np.ndarray, seed: int, degradation: Degradation | None = None) -> np.ndarray:
+def degrade_song(waveform: np.ndarray, seed: int) -> np.ndarray:
     """A worse recording of a song (samples,): one room, noise and level for all of it; tuning and times stay."""
-    degradation = degradation or Degradation()
-    rng = np.random.default_rng([seed, 0x52])
+    degradation, rng = Degradation(), np.random.default_rng([seed, 0x52])
     return degradation.record(rng, waveform, degradation.room(rng, len(waveform))).astype(np.float32)
