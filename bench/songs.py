@@ -9,7 +9,6 @@ say "no chord" counts as right, as in MIREX.
 """
 
 import itertools
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +39,7 @@ from triadbench.core.training.name_evaluation import (
 )
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs.timeline import find_timeline
+from triadbench.kernels.scratch import scratch_folder
 
 _COLUMNS = (*SCORES, "segmentation", "beats")
 HEADERS = ["songs by", "songs", *(f"{name} %" for name in _COLUMNS), "changes in 150 ms %", "off by ms"]
@@ -91,8 +91,8 @@ def score_songs(
         bank = NoteBank.load(bank_for(source, cache))
         if bank.high - bank.low < 11:  # without a note of each pitch class
             raise UserError(f"{bank.name} plays {bank.low} to {bank.high}, less than an octave; choose another")
-        with tempfile.TemporaryDirectory() as folder:
-            played = (_play(bank, Path(folder), seed + i, degraded) for i in range(songs))
+        with scratch_folder() as folder:
+            played = (_play(bank, folder, seed + i, degraded) for i in range(songs))
             summary = _measure(played, songs, predictor, peers or {}, progress)
         rows.append({"instrument": bank.name, "source": source, "degraded": degraded, **summary})
     return rows
