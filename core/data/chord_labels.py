@@ -84,7 +84,7 @@ def main_label(stretches: Iterable[Stretch], seconds: float = CLIP_SECONDS) -> s
         lasts[label] = lasts.get(label, 0.0) + max(0.0, min(end, seconds) - start)
     none = lasts.pop(NO_CHORD, 0.0)
     chords = sum(lasts.values())
-    return max(lasts, key=lasts.__getitem__) if lasts and chords >= _SHARE_OF_CHORDS * (chords + none) else NO_CHORD
+    return max(lasts, key=lasts.__getitem__) if chords and chords >= _SHARE_OF_CHORDS * (chords + none) else NO_CHORD
 
 
 def _label(label: object, where: str) -> str:

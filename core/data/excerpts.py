@@ -23,6 +23,7 @@ from triadbench.core.data.chord_labels import Stretch
 from triadbench.core.data.clips import Dataset
 from triadbench.core.data.pack import open_rows
 from triadbench.core.errors import UserError
+from triadbench.core.models.spelling import UNKNOWN, read_harte
 from triadbench.core.models.targets import label_of
 
 SET, FORMAT, VERSION = "set.json", "triadbench-excerpts", 1
@@ -85,8 +86,7 @@ def open_excerpts(path: Path) -> Excerpts:
         lines = name.with_suffix(".jsonl")
         try:
             text = lines.read_text("utf-8")
-            rows = [json.loads(line) for line in text.splitlines()]
-            read = [Entry(r["kind"], r["recording"], [(a, b, label) for a, b, label in r["chords"]]) for r in rows]
+            read = [_read_entry(line) for line in text.splitlines()]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{lines}: damaged ({error}); {_WAY_OUT}") from error
         digest.update(text.encode())
@@ -103,11 +103,23 @@ def open_excerpts(path: Path) -> Excerpts:
     return Excerpts(path, entries, read_row, digest.hexdigest())
 
 
+def _read_entry(line: str) -> Entry:
+    row = json.loads(line)
+    entry = Entry(str(row["kind"]), str(row["recording"]), [(a, b, label) for a, b, label in row["chords"]])
+    for start, end, label in entry.chords:
+        if not (start >= 0 and end <= CLIP_SECONDS):  # NaN is neither
+            raise ValueError(f"{label} from {start} to {end} s, expected times within {CLIP_SECONDS:g} s")
+        if label != UNKNOWN:
+            read_harte(label)
+    return entry
+
+
 def read_description(path: Path) -> dict:
     """What `set.json` says; UserError: there is none, or it is another program's."""
     try:
         description = json.loads((path / SET).read_text("utf-8"))
-        if description["format"] != FORMAT or description["version"] != VERSION:
+        stated = description["format"], description["version"]
+        if stated != (FORMAT, VERSION) or not isinstance(description["parts"], int):
             raise ValueError(f"format {description['format']}, version {description['version']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path / SET}: not the description of a set to train on ({error}); {_WAY_OUT}") from error

@@ -92,7 +92,10 @@ def _open(path: Path) -> tuple[Any, Callable[[Any], np.ndarray]]:
     """A MIDI file, and what turns its ticks into seconds."""
     import mido
 
-    midi, tempos = mido.MidiFile(path), {0: 500_000}
+    try:
+        midi, tempos = mido.MidiFile(path), {0: 500_000}
+    except mido.KeySignatureError as error:  # a bare Exception
+        raise ValueError(str(error)) from error
     for track in midi.tracks:
         ticks = np.cumsum([message.time for message in track])
         tempos |= {int(t): m.tempo for t, m in zip(ticks, track, strict=True) if m.type == "set_tempo"}

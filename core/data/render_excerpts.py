@@ -57,13 +57,13 @@ def render_excerpts(
     Raises:
         UserError: a set of other settings in `out`, MIDI songs or notes that cannot be read, a full disk.
     """
-    if bool(config.midi_rows) != bool(config.midi):
+    if bool(config.midi_rows) != bool(config.midi) or ((config.chords or config.without) and not config.midi):
         raise UserError("MIDI songs need both a folder and a number of rows; give --midi and --midi-rows")
     rows = {"clip": config.clips, "song-own": config.songs, "song-midi": config.midi_rows}
     size = config.part_rows
     pieces = [(kind, first, min(size, n - first)) for kind, n in rows.items() for first in range(0, n, size)]
     parts: list[_Part] = [(number, *piece) for number, piece in enumerate(pieces)]
-    without = frozenset(config.without.read_text("utf-8").split() if config.without else ())
+    without = frozenset(config.without.read_text("utf-8", "replace").split() if config.without else ())
     songs = find_midi_songs(config.midi, config.chords, without) if config.midi else []
     rendered = {"rows": rows, "seed": config.seed, "instruments": [list(source) for source in config.instruments]}
     rendered |= {"midi_songs": [song.stem for song in songs], "corrected": config.chords is not None}

@@ -54,10 +54,11 @@ class CropDrawer:
         clips, songs = rows[~self.is_song[rows]], rows[self.is_song[rows]]
         clips, songs, longest = (clips, songs, CLIP_SECONDS) if len(clips) else (songs, clips, SONG_SECONDS)
         order = clips[epoch_order(len(clips), seed, epoch).numpy()]
+        n_beside = min(round(SONG_SHARE * batch_size), batch_size - 1)
         deck, steps = songs[:0], []
         while len(order):
             seconds = min(float(rng.choice(list(LENGTHS), p=list(LENGTHS.values()))), longest)
-            n_songs = round(SONG_SHARE * batch_size) if len(songs) and seconds <= SONG_SECONDS else 0
+            n_songs = n_beside if len(songs) and seconds <= SONG_SECONDS else 0
             while len(deck) < n_songs:
                 deck = np.append(deck, rng.permutation(songs))
             steps.append(self._crops(np.append(order[: batch_size - n_songs], deck[:n_songs]), seconds, rng))

@@ -52,6 +52,8 @@ class ChordRun:
         self.crops = CropDrawer(self.excerpts.entries)
         self.train_rows, test_rows = (side[self.crops.usable[side]] for side in rows)
         self.test_crops = self.crops.whole(test_rows, config.split_seed)
+        if not len(self.train_rows) or not self.test_crops:
+            raise UserError(f"{config.data}: a side of the split has no row whose chord is known; render more of them")
         self.described: dict = {}
         self.mel = MelSpectrogram.from_spec(model.spec, log=True).to(device)
         model.to(device)

@@ -77,6 +77,7 @@ def test_a_wrong_manifest(tmp_path):
         ([(0, 3.1, "N"), (3.1, 4, "A:7")], "N"),  # a sliver is no chord
         ([(0, 3, "N"), (3, 4.5, "A:7")], "A:7"),  # a quarter of the first four seconds
         ([(0, 4, "N"), (4, 9, "A:7")], "N"),
+        ([(5, 9, "A:7")], "N"),
     ],
 )
 def test_the_main_label(stretches, label):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +91,7 @@ def test_a_killed_set_goes_on_and_workers_do_not_change_a_byte(base, whole, tmp_
         ({"clips": 21}, "begun with other settings"),
         ({"midi": None}, "give --midi and --midi-rows"),
         ({"midi_rows": 0}, "give --midi and --midi-rows"),
+        ({"midi": None, "midi_rows": 0, "without": Path("names.txt")}, "give --midi and --midi-rows"),
     ],
 )
 def test_other_settings_are_refused(base, whole, change, message):
@@ -117,7 +119,10 @@ def test_songs_may_be_left_out(base, tmp_path):
     [
         ("set.json", "{}", "not the description of a set"),
         ("set.json", json.dumps({"format": "triadbench-excerpts", "version": 99}), "version 99"),
+        ("set.json", json.dumps({"format": "triadbench-excerpts", "version": 1}), "parts"),
         ("000.jsonl", '{"kind": "triad"}\n', "000.jsonl: damaged"),
+        ("000.jsonl", '{"kind": "triad", "recording": "1", "chords": [[0, 1, "H:foo"]]}\n', "label 'H:foo'"),
+        ("000.jsonl", '{"kind": "triad", "recording": "1", "chords": [[0, 5, "N"]]}\n', "N from 0 to 5 s"),
         ("000.jsonl", "", "000.jsonl: 0 lines for 16 rows"),
         ("000.npy", "", "000.npy"),
     ],

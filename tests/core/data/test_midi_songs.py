@@ -52,9 +52,13 @@ def test_a_midi_file_beside_its_lab_is_read_in_seconds(labelled):
 def test_names_may_be_left_out_and_none_is_refused(labelled):
     with pytest.raises(UserError, match="no MIDI file with a .lab beside it"):
         find_midi_songs(labelled.parent, without=frozenset({"one"}))
-    labelled.write_bytes(b"MThd nothing")
-    with pytest.raises(UserError, match="one.mid: cannot be read as a song with chords"):
-        read_midi_song(labelled)
+    key = mido.MidiTrack([mido.MetaMessage("key_signature", key="C")])
+    damaged = mido.MidiFile(tracks=[key])
+    damaged.save(file := labelled.with_name("key.mid"))
+    for content in (b"MThd nothing", file.read_bytes().replace(b"Y\x02\0", b"Y\x02\x31")):
+        labelled.write_bytes(content)
+        with pytest.raises(UserError, match="one.mid: cannot be read as a song with chords"):
+            read_midi_song(labelled)
 
 
 def corrected(folder, off=0.0):

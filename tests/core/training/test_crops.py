@@ -68,6 +68,11 @@ def test_a_set_of_songs_alone():
     assert {crops.samples for crops in steps} <= {8_000, 16_000}
 
 
+def test_a_step_of_one_crop_is_a_clip():
+    _, steps = steps_of(ENTRIES[290:340], batch_size=1)
+    assert sorted(int(row) for crops in steps for row in crops.rows) == list(range(10))
+
+
 def test_what_is_measured_is_heard_once_and_clips_whole():
     drawer = CropDrawer(ENTRIES)
     rows = np.flatnonzero(drawer.usable)

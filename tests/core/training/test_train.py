@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -190,6 +191,13 @@ def test_excerpts_with_songs_are_trained_on_and_gone_on_with(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "run")
     with pytest.raises(UserError, match="recipe 'original' trains on clips named by type and root"):
         train(original(config.data, tmp_path / "original"))
+
+
+def test_a_set_of_unknown_chords_is_refused(tmp_path):
+    lines = (write_excerpts(tmp_path / "excerpts") / "000.jsonl").read_text()
+    (tmp_path / "excerpts/000.jsonl").write_text(re.sub("[A-G]b?:(maj|min|dim|aug)", "X", lines))
+    with pytest.raises(UserError, match="has no row whose chord is known"):
+        train(ours(tmp_path / "excerpts", tmp_path / "run"))
 
 
 def test_a_songs_notes_are_not_taught(tmp_path):
