@@ -243,12 +243,13 @@ def _log_likelihoods(frames: _Frames, settings: Settings) -> Iterator[np.ndarray
     levels = frames.levels_db - float(np.percentile(frames.levels_db, 95))
     low, high = settings.quiet_db
     quiet, loud = np.log(settings.no_chord), np.log(settings.no_chord_loud)
+    biases = _biases(settings) * frames.chords.any(axis=0)  # none for what a model of triads alone never names
     for start in range(0, len(levels), _FRAMES_AT_ONCE):
         part = slice(start, start + _FRAMES_AT_ONCE)
         scores = (1 - settings.long_weight) * _logs(frames.chords[part], settings)
         scores += settings.long_weight * _logs(frames.chords_long[frames.long_rows[part]], settings)
         loudness = np.clip((levels[part] - low) / (high - low), 0, 1)
-        scores += _biases(settings)
+        scores += biases
         scores[:, -1] = np.maximum(scores[:, -1] + settings.no_chord_bias, quiet + (loud - quiet) * loudness)
         silent = frames.silent[part] | (levels[part] < settings.silence_db) | (frames.levels_db[part] < -80)
         scores[silent, -1] = 0.0

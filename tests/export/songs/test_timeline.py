@@ -278,14 +278,11 @@ def test_triads_alone_have_no_other_names(song):
 def test_a_model_of_triads_names_nothing_else_in_what_it_does_not_know():
     class Unsure(Fake):
         def __call__(self, waveforms):
-            loud = 1000 * np.abs(waveforms).mean(axis=1)
-            joint = np.eye(48, dtype=np.float32)[np.rint(loud).astype(int) * 17 % 48]
+            joint = np.eye(48, dtype=np.float32)[np.arange(len(waveforms)) * 17 % 48]
             return Scores(None, None, joint.reshape(-1, 12, 4), np.zeros(len(waveforms), bool))
 
-    noise = np.random.default_rng(0).standard_normal(10 * RATE) * np.repeat(np.random.default_rng(1).random(100), 1600)
-    result = find_timeline(wav(noise / 9), Unsure())
-    assert {segment.type for segment in result.segments} <= {None, *TYPES}
-    assert all(segment.chord == segment.name for segment in result.segments)
+    noise = np.random.default_rng(0).standard_normal(10 * RATE) / 9
+    assert all(segment.chord == segment.name for segment in find_timeline(wav(noise), Unsure()).segments)
 
 
 def test_what_is_kept_of_a_frame_is_bounded():
