@@ -113,6 +113,8 @@ def calibrate(checkpoint: Path, source: Path, out: Path, as_json: bool) -> None:
     from triadbench.core.models.networks import ChordNet
     from triadbench.core.training import calibration
 
+    if out.suffix != ".safetensors":
+        raise click.UsageError(f"--out {out}: give a name that ends in .safetensors")
     trained = checkpoints.load(checkpoint)
     if not isinstance(trained.model, ChordNet):
         raise UserError(f"{checkpoint}: a network of the original study; calibrate one of recipe ours")

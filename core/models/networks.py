@@ -1,4 +1,4 @@
-"""The networks: the original study's, one task each, and ours, which names type and root together.
+"""The networks: the original study's, one task each, and ours, which names chords of all qualities.
 
 Both are convolutional. The original sees a power mel spectrogram as a picture. Ours sees it as music: the frequency
 axis becomes a pitch axis, on which a transposed chord is the same picture a few rows higher, and every layer treats
@@ -87,7 +87,7 @@ class Heads(NamedTuple):
 
 
 class ChordNet(nn.Module):
-    """Our network: log mel spectrogram in, type and root of the chord out.
+    """Our network: log mel spectrogram in, the chord and its bass out (`heads`), or type and root of its triad.
 
     1. Normalise by the clip's loudest cell, so that gain does not matter, and cut `RANGE_NATS` below it.
     2. Put it on a pitch axis (`PitchAxis`), and convolve down to one bin a semitone.
@@ -96,9 +96,9 @@ class ChordNet(nn.Module):
        harmonic CQT), and convolve.
     4. Weigh the frames and sum them: a chord's sound matters, the silence before it does not.
     5. Look at two octaves around every semitone, fold the octaves onto twelve pitch classes, and convolve around the
-       circle: one logit for every type at every root.
+       circle: one logit for every quality at every root, two for bass and notes, and from all of them one for no chord.
 
-    Type and root come from one table of 12 x 4 joint logits, each by summing the probabilities over the other.
+    Type and root come from one table of 12 x 4 joint logits (`joint_of`), each by summing over the other.
 
     Args:
         width, hidden: channels of the first stages and of the last. dropout: before the last layer, in training.

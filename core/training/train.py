@@ -158,11 +158,9 @@ def right_answers(chords: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
     none, are those of a class that is `allowed`."""
     answered = triad_log_probabilities(chords).argmax(1, keepdim=True)
     triads = torch.from_numpy(REDUCTION).to(chords.device)
-    right_types = (
-        (triads % len(TYPES) == answered % len(TYPES)) & ((triads == NO_TRIAD) == (answered == NO_TRIAD))
-    ) & allowed
-    right_roots = ((triads // len(TYPES)) == (answered // len(TYPES))) & allowed
-    return right_types.any(1), right_roots.any(1)
+    same_root = triads // len(TYPES) == answered // len(TYPES)
+    same_type = (triads % len(TYPES) == answered % len(TYPES)) & ((triads == NO_TRIAD) == (answered == NO_TRIAD))
+    return (same_type & allowed).any(1), (same_root & allowed).any(1)
 
 
 def augmentation(n: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

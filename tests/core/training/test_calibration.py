@@ -71,5 +71,6 @@ def test_what_cannot_be_calibrated(tmp_path):
     original = save_original(tmp_path / "original.safetensors")
     assert_one_line(run("calibrate", original, folder, "--out", tmp_path / "x.safetensors", code=1), "recipe ours")
     model = save_template(tmp_path / "model.safetensors")
+    assert "ends in .safetensors" in run("calibrate", model, folder, "--out", tmp_path / "x.pt", code=2).output
     (tmp_path / "none").mkdir()
     assert_one_line(run("calibrate", model, tmp_path / "none", "--out", tmp_path / "x.safetensors", code=1), "no clip")
