@@ -37,7 +37,7 @@ class RecipeDefaults(NamedTuple):
 
 RECIPE_DEFAULTS = {
     "original": RecipeDefaults(30, 32, 1e-5, "random", 0.3),
-    "ours": RecipeDefaults(16, 64, 3e-3, "grouped", 0.04),
+    "ours": RecipeDefaults(10, 64, 3e-3, "grouped", 0.04),
 }
 
 EPOCH_PARTS = ("reading", "resampling", "mel", "copy", "forward", "backward", "optimizer", "synchronisation", "idle")

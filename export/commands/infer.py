@@ -50,7 +50,7 @@ def _refuse_device(context: click.Context, parameter: click.Parameter, value: st
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="Of the network.")
 @click.option("--model", type=_PATH, help="Exported model or checkpoint.  [default: the shipped model]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: one a core]")
-@click.option("--alternatives", type=click.IntRange(0, 47), help="Next likely chords.  [default: 3; 2 in the table]")
+@click.option("--alternatives", type=click.IntRange(0, 204), help="Next likely chords.  [default: 3; 2 in the table]")
 @click.option("--triads", is_flag=True, help="Triads alone: every chord is answered with one, and only silence with N.")
 @click.option("--device", hidden=True, expose_value=False, callback=_refuse_device)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, each file's as soon as it is done.")
