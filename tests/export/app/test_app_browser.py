@@ -114,6 +114,21 @@ def test_a_song_its_playback_and_its_files(page):
             assert answer.text.split()[0] == "0.000" or float(answer.text.split()[0]) == 0.0
 
 
+@pytest.mark.parametrize("width", [1400, 320])
+def test_a_long_name_fits_into_its_cell(page, width):
+    page.size(width, 844)
+    wider = page.run(
+        "(() => { const cells = [...document.querySelectorAll('.tb-cell')], names = cells.map(c => c.children[0].innerText);"
+        " cells.forEach(c => { c.children[0].innerText = 'C♯m7b5/D♯' });"
+        " const wider = cells.map(c => c.children[0].getBoundingClientRect().width - c.clientWidth);"
+        " const across = document.documentElement.scrollWidth - innerWidth;"
+        " cells.forEach((c, k) => { c.children[0].innerText = names[k] });"
+        " return [wider.length, Math.max(...wider), across] })()"
+    )
+    page.size(1400, 900)
+    assert wider[0] >= 9 and wider[1] <= 0 and wider[2] <= 0
+
+
 def test_a_bad_song(page, tmp_path):
     page.click("#song-file button[aria-label='Clear'], #song-file button[aria-label*='emove']")
     page.wait_text("#song-answer", "Drop a recording")
