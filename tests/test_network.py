@@ -34,6 +34,7 @@ QUICK = {
     "train": "train set run --epochs 1 --batch-size 8",
 }
 SLOW = {
+    "calibrate": f"calibrate {pretrained_path('chordnet.safetensors')} set --out calibrated.safetensors",
     "data render": "data render rendered -n 4 -i synth:0 --jobs 1",
     "train --recipe original": "train set original --recipe original --epochs 1",
     "export": "export --onnx --torchscript --out exported",

@@ -24,7 +24,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.workers import module_command
 
 BASELINE = "eager, torchaudio"
-OUTPUTS = ("type_probabilities", "root_probabilities", "logits")
+OUTPUTS = ("type_probabilities", "root_probabilities", "logits")  # that are compared; a model has them first
 STFT = "onnx, STFT operator"
 GPU_LIMIT = 1e-4
 """How far an fp32 probability from a GPU may be from the PyTorch model's on the CPU: every sum has another order."""
@@ -175,7 +175,7 @@ def _torch_calls(forward: Callable, device: str):
         torch.backends.cudnn.allow_tf32 = False  # as for ONNX Runtime: inputs of 10 bits are not fp32
 
     def arrays(outputs) -> Outputs:
-        return {name: value.cpu().numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
+        return {name: value.cpu().numpy() for name, value in zip(OUTPUTS, outputs, strict=False)}
 
     @torch.inference_mode()
     def call(waveforms: np.ndarray) -> Outputs:

@@ -54,7 +54,7 @@ def answered(page) -> str:
 def test_an_example_at_the_first_click(page):
     page.click("#clip-examples button", "F minor")
     text = answered(page)
-    assert "F minor: F, A♭, C" in text and "Next likely chords" in text and "What the model saw" in text
+    assert "F minor over A♭: F, A♭, C" in text and "Next likely chords" in text and "What the model saw" in text
     assert (
         page.run("document.querySelector('.tb-keys').getAttribute('aria-label')") == "Keyboard. F minor: F, A flat, C"
     )

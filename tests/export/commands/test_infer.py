@@ -144,7 +144,7 @@ def test_infer_jsonl(sounds):
 
 def test_infer_alternatives(sounds):
     result, _ = run_json("infer", sounds / "c.wav", "--alternatives", 5)
-    others = [other["chord"] for other in result["results"][0]["alternatives"]]
+    others = [other["name"] for other in result["results"][0]["alternatives"]]
     assert len(set(others)) == 5 and "C" not in others and result["provider"] == "cpu"
     assert len(run_json("infer", sounds / "c.wav")[0]["results"][0]["alternatives"]) == 3
     assert run("infer", sounds / "c.wav").stdout.splitlines()[2].count(" %,") == 1

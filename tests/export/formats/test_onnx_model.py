@@ -63,9 +63,9 @@ def test_shipped_files_answer_as_the_checkpoint(name, predictor):
     for batch, samples in ((1, 64_000), (3, 4096), (2, 70_001)):
         waveforms = noise(batch, samples)
         given = mel_of(predictor, waveforms) if front_end == "none" else waveforms
-        types, roots, logits = ready.run(None, {ready.get_inputs()[0].name: given})
+        types, roots, logits, chords, bass = ready.run(None, {ready.get_inputs()[0].name: given})
         wanted = predictor(waveforms)
-        assert logits.shape == (batch, 12, 4)
+        assert logits.shape == (batch, 12, 4) and chords.shape == (batch, 205) and bass.shape == (batch, 12)
         assert np.abs(types - wanted.types).max() < LIMITS[precision]
         assert np.abs(roots - wanted.roots).max() < LIMITS[precision]
 
@@ -290,10 +290,10 @@ def test_no_clips_have_no_answers(name):
     ready = session(shipped(name))
     for samples in (64_000, 4096):
         empty = ready.run(None, {"waveform": noise(0, samples)})
-        assert [output.shape for output in empty] == [(0, 4), (0, 12), (0, 12, 4)]
+        assert [output.shape for output in empty] == [(0, 4), (0, 12), (0, 12, 4), (0, 205), (0, 12)]
     one, two = noise(1, 64_000), noise(2, 64_000)
-    assert [len(output) for output in ready.run(None, {"waveform": one})] == [1, 1, 1]  # nothing added to a batch
-    assert [len(output) for output in ready.run(None, {"waveform": two})] == [2, 2, 2]
+    assert [len(output) for output in ready.run(None, {"waveform": one})] == 5 * [1]  # nothing added to a batch
+    assert [len(output) for output in ready.run(None, {"waveform": two})] == 5 * [2]
 
 
 @pytest.mark.parametrize("name", ONNX_FILES)

@@ -103,7 +103,7 @@ def test_the_shipped_file_runs_with_torch_alone(tmp_path):
         [sys.executable, "-I", "-c", STRANGER, str(TORCHSCRIPT)], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    (types, roots, logits), described = json.loads(done.stdout)
+    (types, roots, logits, *_), described = json.loads(done.stdout)
     wave = np.sin(2 * np.pi * np.float32(220.0) * np.arange(40_000, dtype=np.float32) / 16_000)[None].repeat(3, 0)
     wanted = Predictor.load()(wave.astype(np.float32))
     assert np.abs(np.array(types) - wanted.types).max() < 1e-4  # the sine itself is rounded otherwise
@@ -215,7 +215,7 @@ def test_it_moves_to_a_gpu():
 
 def test_no_clips_have_no_answers():
     module = load(TORCHSCRIPT)
-    assert [tuple(output.shape) for output in module(torch.zeros(0, 64_000))] == [(0, 4), (0, 12), (0, 12, 4)]
+    assert [len(output) for output in module(torch.zeros(0, 64_000))] == 5 * [0]
     with pytest.raises(torch.jit.Error, match="at least 4096 are needed"):
         module(torch.zeros(0, 100))
 

@@ -98,7 +98,8 @@ def test_placement_of_a_real_run(graph):
 
 def test_run_and_bound_run_give_the_same(graph):
     outputs = graph.run(CLIPS)
-    assert list(outputs) == ["type_probabilities", "root_probabilities", "logits"]
+    names = ["type_probabilities", "root_probabilities", "logits", "chord_logits", "bass_probabilities"]
+    assert list(outputs) == names
     bound = graph.bind(CLIPS)
     bound()
     for name, values in bound.outputs().items():
