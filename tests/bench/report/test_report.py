@@ -208,7 +208,7 @@ def test_accuracies_are_shown_without_any_timing(tmp_path):
     result = write_report(files, tmp_path / "r.html")
     assert result["accuracy"] == 15 and result["problems"] == []
     text = chapter((tmp_path / "r.html").read_text(), "accuracy")
-    assert "29.4" in text and "Salamander grand" in text
+    assert "29.4" in text and "Headroom grand" in text
 
 
 def test_names_and_songs_are_shown_with_other_recognisers_and_how_sure_they_may_be(tmp_path):
