@@ -14,7 +14,7 @@ from triadbench.export.app.recognition import Recogniser, visitor_message
 from triadbench.export.predict.bulk import WINDOW_S
 
 _TITLE = """# Which chord is this?
-Triads by ear, by model, and by you. All of it stays on the computer that runs this page."""
+Chords by ear, by model, and by you. All of it stays on the computer that runs this page."""
 # Gradio applies `CSS` to its page alone: rules for what is around that page, and for the dark theme, are in `HEAD`.
 CSS, _FRAME, _PLAYER = ((FOLDER / name).read_text("utf-8") for name in ("style.css", "frame.css", "player.js"))
 HEAD = f'<meta name="referrer" content="no-referrer"><style>{_FRAME}</style><script>{_PLAYER}</script>'
