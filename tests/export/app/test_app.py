@@ -66,7 +66,7 @@ def post(app, data, api_name="name_chord"):
 def test_examples_are_named_rightly(client, example):
     root, chord_type, *_ = example_sounds.CLIPS[example]
     answer = name(client, example_sounds.example(example))
-    assert (answer["root"], answer["type"]) == (root, chord_type) and answer["confidence"] > 0.85
+    assert (answer["root"], answer["type"]) == (root, chord_type) and answer["confidence"] > 0.9
     assert len(answer["alternatives"]) == 5 and answer["provider"] == "cpu" and answer["model"] == "chordnet.onnx"
     assert 0 < answer["model_ms"] and 0 < answer["read_ms"]
 
