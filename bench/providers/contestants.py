@@ -175,7 +175,7 @@ def _torch_calls(forward: Callable, device: str):
         torch.backends.cudnn.allow_tf32 = False  # as for ONNX Runtime: inputs of 10 bits are not fp32
 
     def arrays(outputs) -> Outputs:
-        return {name: value.cpu().numpy() for name, value in zip(OUTPUTS, outputs, strict=False)}
+        return {name: value.cpu().numpy() for name, value in zip(OUTPUTS, outputs[: len(OUTPUTS)], strict=True)}
 
     @torch.inference_mode()
     def call(waveforms: np.ndarray) -> Outputs:

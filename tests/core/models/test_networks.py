@@ -310,7 +310,7 @@ def test_a_batch_is_averaged():
     weights = TRIAD_WEIGHT, BASS_WEIGHT, NOTES_WEIGHT
     silent = torch.zeros(1, 12)
     one = loss(heads_of(chords[:1]), "C:maj", weights, 3, silent), loss(heads_of(chords[1:]), "N", weights, -1, silent)
-    assert float(both) == pytest.approx(sum(one) / 2, abs=1e-5)
+    assert float(both) == pytest.approx(sum(one) / 2, abs=1e-6)
 
 
 def test_without_a_triad_type_and_root_are_unsure():

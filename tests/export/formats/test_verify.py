@@ -251,7 +251,7 @@ def test_logits_of_chords_are_compared_too(change, words, reference):
 def test_a_bass_is_compared_too(reference):
     outputs = [logits_for(case.expected) for case in reference.cases]
     outputs[0] = (*outputs[0][:-1], np.roll(outputs[0][-1], 1, axis=1))
-    assert compare(outputs, info_of(network()), reference).worst_difference > 0.1
+    assert compare(outputs, info_of(network()), reference).worst_difference > 0.9
 
 
 def test_noise_beside_a_constant_is_not_compared_but_must_be_finite(reference):
