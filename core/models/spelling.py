@@ -178,12 +178,6 @@ def read_harte(label: str) -> Chord | None:
     return _chord(_place(name), quality, _place(name) + degree_fifths(bass or "1"))
 
 
-def in_key(chord: str, key: str | None) -> str:
-    """A chord's name, or "N", as it is written in a key: "F#m" for "Gbm" in A major."""
-    parts = read_chord(chord)
-    return NO_CHORD if parts is None else chord_name(parts.root, parts.quality, key, parts.bass)
-
-
 def chord_root(chord: str) -> str | None:
     """The name of a chord's root: "F#" of "F#m"; None of "N"."""
     return None if chord == NO_CHORD else _parts(chord)[0]

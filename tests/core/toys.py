@@ -14,6 +14,8 @@ from triadbench.core.data.pack import new_pack
 from triadbench.core.models.checkpoint import Checkpoint, save
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, ClipName, root_pitch_class
 from triadbench.core.models.networks import ChordNet, OriginalNet
+from triadbench.core.models.prediction import describe
+from triadbench.core.models.spelling import read_chord
 from triadbench.core.render.note_banks import HIGH_MIDI, LAYERS, LOW_MIDI, NoteBank
 from triadbench.kernels.spec import CHORD, ORIGINAL
 
@@ -219,3 +221,8 @@ def save_original(path: Path, task: str = "type") -> Path:
     torch.manual_seed(5)
     save(Checkpoint(OriginalNet({"type": 4, "root": 12}[task]), "original", task, ORIGINAL), path)
     return path
+
+
+def in_key(chord: str, key: str | None) -> str:
+    """A chord's name, or "N", as it is written in a key: "F#m" for "Gbm" in A major."""
+    return describe(read_chord(chord), key)["name"]

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.core.toys import in_key
 from triadbench.core.models.chords import ROOTS, root_index, root_pitch_class
 from triadbench.core.models.spelling import (
     MODES,
@@ -15,7 +16,6 @@ from triadbench.core.models.spelling import (
     chord_root,
     chord_words,
     harte,
-    in_key,
     key_name,
     note_names,
     printed,

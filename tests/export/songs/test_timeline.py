@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.core.toys import in_key
 from tests.export.instruments import play
 from triadbench.core.audio.io import AudioError
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.prediction import Scores
-from triadbench.core.models.spelling import harte, in_key, read_chord
+from triadbench.core.models.spelling import harte, read_chord
 from triadbench.core.models.targets import parse_label
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.export.songs import timeline
