@@ -6,7 +6,8 @@ A block takes `frames` consecutive frames of one clip, through phases with a bar
     last      thread (f, c, e): complex transform, |X|^2 in registers; after a barrier, to its bin, over the same memory
     filters   thread (mel, f): sum of powers x weights, log, stored; neighbouring threads hold neighbouring frames
 A frame that lies wholly inside its clip reads samples at constant offsets; the others find the place of each sample by
-the pad mode (`sample_reflect` and so on).
+the pad mode (`sample_reflect` and so on). Frames of the last block beyond the clip's end repeat its last one, so that
+no phase reads what nothing wrote; they are not stored.
 
 The text is made for one plan: every size is a constant, every transform is straight-line code, and each memory access
 is a pointer moved once plus a constant (gpu/memory.py). In the text u, i32 and f32 are the 32-bit types: numba computes
@@ -50,19 +51,19 @@ while item < {items}:
     frame = u(item // {plan.m})
     b = u(item - u(frame * {plan.m}))
     t = u(first + frame)
-    if t < n_frames:
-        window = advance(tables, u(4 * b))
+    t = t if t < n_frames else u(n_frames - 1)
+    window = advance(tables, u(4 * b))
 {windows}
-        start = i32(i32(i32(t) * hop) - lead)
-        if start >= pad and i32(i32(start - pad) + {plan.n_fft}) <= i32(time):
-            samples = advance(wave, i32(i32(start - pad) + i32(b)))
+    start = i32(i32(i32(t) * hop) - lead)
+    if start >= pad and i32(i32(start - pad) + {plan.n_fft}) <= i32(time):
+        samples = advance(wave, i32(i32(start - pad) + i32(b)))
 {inside}
-        else:
-            start = i32(start + i32(b))
+    else:
+        start = i32(start + i32(b))
 {outside}
 {transform}
-        here = advance(shared, u(2 * u(u(frame * {plan.frame}) + {place})))
-        turn = advance(tables, u({turns} + 4 * b))
+    here = advance(shared, u(2 * u(u(frame * {plan.frame}) + {place})))
+    turn = advance(tables, u({turns} + 4 * b))
 {stores}
     item = u(item + {plan.threads})
 cuda.syncthreads()
@@ -166,8 +167,8 @@ def _real(plan: Plan, constants: dict) -> str:
     inside = [f"x{a} = read(samples, {a * m}) * w{a}" for a in range(radix)]
     sample = f"sample_{plan.edge}(wave, i32(start + {{}}), length, pad, i32(time))"
     outside = [f"x{a} = {sample.format(a * m)} * w{a}" for a in range(radix)]
-    blocks = {"windows": _block(windows, 2), "inside": _block(inside, 3), "outside": _block(outside, 3)}
-    blocks |= {"transform": _block(lines, 2), "stores": _block(stores, 2)}
+    blocks = {"windows": _block(windows, 1), "inside": _block(inside, 2), "outside": _block(outside, 2)}
+    blocks |= {"transform": _block(lines, 1), "stores": _block(stores, 1)}
     items, place, turns = plan.frames * m, _place(plan), table_offsets(plan)[0]
     return _REAL.format(plan=plan, items=items, place=place, turns=turns, **blocks)
 
