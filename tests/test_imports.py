@@ -36,7 +36,10 @@ ROOMS = {  # the rooms of its own layer that a room may import from; modules tha
     "kernels.conv_pool": {"kernels.cpu"},
 }
 BACKENDS = ("kernels.mel_", "kernels.cpu.", "kernels.gpu.")  # they never import one another ...
-SHARED = tuple(f"kernels.{name}" for name in ("spec", "torch_operator", "object_cache", "scratch", "matmul_plan"))
+SHARED = tuple(
+    f"kernels.{name}"
+    for name in ("spec", "torch_operator", "object_cache", "scratch", "matmul_plan", "operation_count")
+)
 """... but these."""
 
 

@@ -7,8 +7,10 @@ from typing import NamedTuple
 from triadbench.bench.analysis.summary import badge, disturbance, number, percent, select, span, steadiness
 from triadbench.core.commands.console import table
 from triadbench.core.timing import Timing
+from triadbench.kernels.gpu import cost_model
 
 EAGER = "torchaudio eager"
+_CUDA = "ours: cuda"
 _SLOW_BACKENDS = ("ours: reference", "ours: torchaudio")
 
 
@@ -173,6 +175,27 @@ def on_gpu(timings: list[dict]) -> list[tuple[Case, str, dict | None, dict | Non
     cases = list(dict.fromkeys(here for here, _ in found))
     entries = [(*key, both.get(True), both.get(False)) for key, both in found.items()]
     return sorted(entries, key=lambda entry: (cases.index(entry[0]), (entry[2] or entry[3] or {})["p50_ms"]))
+
+
+def modelled(records: list[dict]) -> list[dict]:
+    """What the cost model says of our CUDA kernel, a row a spec: `predict`'s fields with `spec`, the phases with their
+    `conflicts`, `worst_conflicts`, and `measured_ns` with its `case`, None where no GPU has been measured."""
+    measured: dict[str, tuple[float, Case]] = {}
+    for here, contestant, graph, call in on_gpu(rows(records)):
+        best = graph or call
+        most = measured.get(here.spec)
+        if contestant == _CUDA and best and here.dtype == "float32" and (not most or most[1].batch < here.batch):
+            measured[here.spec] = 1e6 * best["p50_ms"] / here.batch, here
+    found = {}
+    for record in select(records, "mel cuda static"):
+        if work := (record.get("analysis") or {}).get("cost"):
+            spec, result = record["parameters"]["spec"], cost_model.predict(work)
+            for phase, counted in zip(result["phases"], work["phases"], strict=True):
+                phase["conflicts"] = counted["conflicts"]
+            ns, where = measured.get(spec, (None, None))
+            more = {"worst_conflicts": work["worst_conflicts"], "measured_ns": ns, "case": where}
+            found[spec] = {"spec": spec, **result, **more}
+    return list(found.values())
 
 
 def _ours_against_rivals(quiet: list[dict]) -> list[str]:

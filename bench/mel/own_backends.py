@@ -1,8 +1,8 @@
 """What our backends cost besides a call: the wait of a fresh process, and what the compiler makes of the CUDA kernel.
 
 A fresh process waits for its first mel above importing torch, with compiled code already on disk. The kernel's
-registers, spills, shared memory and instructions need no GPU. Kernels and torch are imported in the functions: a fresh
-process runs this module, and their import is timed.
+registers, spills, shared memory, instructions and work need no GPU. Kernels and torch are imported in the functions: a
+fresh process runs this module, and their import is timed.
 """
 
 import functools
@@ -17,6 +17,7 @@ from triadbench.core.workers import module_command
 
 WARM_START, STATIC = "mel warm start", "mel cuda static"
 _ARCHS = ("sm_80", "sm_90", "sm_120")
+_MODELLED = "sm_90"  # the work of a clip is counted for it (kernels/gpu/cost_model.py)
 ALL_CASES = tuple((spec, arch) for spec in ("ORIGINAL", "CHORD", "WHISPER") for arch in _ARCHS)
 ORIGINAL_CASES = ALL_CASES[: len(_ARCHS)]
 
@@ -50,7 +51,7 @@ def measure_warm_start(name: str, device: str) -> float:
 def static_tasks(store: Store, cases: Sequence[tuple[str, str]]) -> list[Callable[[], None]]:
     """A task for each (spec, arch) without a record; one alone, the reason, where nothing can be compiled."""
     from triadbench.kernels import SPECS
-    from triadbench.kernels.gpu import static_analysis
+    from triadbench.kernels.gpu import cost_model, static_analysis
 
     reason = static_analysis.why_unavailable() if cases else None
     if reason is not None:
@@ -61,7 +62,10 @@ def static_tasks(store: Store, cases: Sequence[tuple[str, str]]) -> list[Callabl
     def analyse(spec: str, arch: str) -> None:
         parameters = {"spec": spec, "arch": arch}
         try:
-            record = store.make(STATIC, parameters, analysis=static_analysis.analyse(SPECS[spec], arch=arch))
+            analysis = static_analysis.analyse(SPECS[spec], arch=arch)
+            if arch == _MODELLED:
+                analysis["cost"] = cost_model.count(SPECS[spec], n_samples=CLIP_SAMPLES, arch=arch)
+            record = store.make(STATIC, parameters, analysis=analysis)
         except Exception as error:  # a compiler's complaint is a result too
             reason = records.reason_of(error)
             record = store.make(STATIC, {**parameters, "reason": reason}, reason=reason)

@@ -7,6 +7,7 @@ import pytest
 from tests.bench import report_records
 from triadbench.bench import records
 from triadbench.bench.analysis import mel
+from triadbench.bench.report import mel_page
 
 ENVIRONMENT = report_records.environment()
 
@@ -100,6 +101,36 @@ GPU = [
     on_gpu("MelT", 0.01, approximate=True),
     replayed("MelT", 0.005, approximate=True),
 ]
+
+
+WORK = {
+    "phases": [
+        {"phase": "real", "issue_slots": 92664.0, "l1_bytes": 29652480.0, "shared_bytes": 0.0, "conflicts": None},
+        {"phase": "filters", "issue_slots": 92664.0, "l1_bytes": 0.0, "shared_bytes": 2965248.0, "conflicts": 1.5},
+    ],
+    "hbm_bytes": 300000,
+    "worst_conflicts": 1.75,
+}
+
+
+def static(spec: str, arch: str = "sm_90", **analysis: object) -> dict:
+    more = {"parameters": {"spec": spec, "arch": arch}, "analysis": {"mix": {}, **analysis}, "reason": None}
+    return records.make("mel cuda static", unit="ms", samples=[], environment=ENVIRONMENT, **more)
+
+
+def test_the_cost_model_stands_beside_the_measurement():
+    """An H100's rates: 231.66 clocks a nanosecond, 128 bytes and 4 instructions each; 3,000 bytes of memory."""
+    spec = GPU[0]["parameters"]["spec"]
+    found = [static(spec, cost=WORK), static(spec, "sm_80"), static("WHISPER", cost=WORK)]
+    ours, other = mel.modelled([*GPU, on_gpu("ours: cuda", 9.0, 8), on_gpu("ours: cuda", 9.0, 512, "int16"), *found])
+    assert (ours["issue"], ours["l1_shared"], ours["hbm"]) == pytest.approx((200.0, 1100.0, 100.0))
+    assert (ours["bound"], ours["ns"]) == ("l1_shared", pytest.approx(1100.0))
+    assert [phase["conflicts"] for phase in ours["phases"]] == [None, 1.5] and ours["worst_conflicts"] == 1.75
+    assert ours["measured_ns"] == pytest.approx(1e5 / 64) and ours["case"].batch == 64  # the replays of the largest
+    assert (other["spec"], other["measured_ns"], other["case"]) == ("WHISPER", None, None)
+    page = mel_page.chapter([*GPU, *found])
+    assert "mel-model" in page and f" ({spec} x64, GPU)</td>" in page and "H100 SXM" in page
+    assert "mel-model" not in mel_page.chapter([*GPU, static(spec)])
 
 
 def test_replays_are_compared_with_replays():

@@ -41,6 +41,10 @@ STATIC = {
 }
 
 
+COST = {"phases": [{"phase": "real", "issue_slots": 1.0, "l1_bytes": 1.0, "shared_bytes": 1.0, "conflicts": 1.0}]}
+COST |= {"worst_conflicts": 1.0}
+
+
 def contestants() -> dict[str, rivals.Rival]:
     def shifted(spec, waveform, threads):
         right = cases.torchaudio_mel(spec)
@@ -70,6 +74,9 @@ def finished(tmp_path_factory):
     patch.setattr(rivals, "all_rivals", contestants)
     patch.setattr("triadbench.kernels.gpu.static_analysis.why_unavailable", lambda: None)
     patch.setattr("triadbench.kernels.gpu.static_analysis.analyse", fake_analysis)
+    patch.setattr(
+        "triadbench.kernels.gpu.cost_model.count", lambda spec, *, n_samples, arch: COST | {"hbm_bytes": n_samples}
+    )
     try:
         result = run(folder, effort, progress=lambda *at: seen.append(at))
         again = run(folder, effort)
@@ -152,7 +159,7 @@ def test_page_stands_alone_and_shows_what_was_found(finished):
     own = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert "http" not in own and "src=" not in own, "nothing is fetched"
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
-    assert page.count("data-plot=") >= 5
+    assert page.count("data-plot=") >= 5 and 'data-plot="mel-model"' in page
     for text in (
         "not installed: no_such_module.at_all",
         "ptxas does not know sm_120",
