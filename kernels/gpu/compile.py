@@ -95,7 +95,12 @@ def compile_ptx(plan: Plan) -> str:
         text, _ = cuda.compile(kernel, signature, launch_bounds=plan.threads, **options)
     (name,) = re.findall(r"\.entry\s+([\w$]+)\(", text)
     text = re.sub(r"^\.version .*$", f".version {_PTX_VERSION}", text.replace(name, ENTRY), flags=re.MULTILINE)
-    # Pairs are read 8 bytes at a time; numba declares the alignment of one float.
+    # Most loops run a few times: what the assembler would make of them is longer than what it saves.
+    for label in set(re.findall(r"bra(?:\.uni)? \t?(\$\w+);", text)):
+        before, after = text.split(f"\n{label}:", 1)
+        if re.search(rf"bra(?:\.uni)? \t?{re.escape(label)};", after):
+            text = f'{before}\n{label}:\n\t.pragma "nounroll";{after}'
+    # Groups are read 16 bytes at a time; numba declares the alignment of one float.
     return re.sub(r"(\.extern \.shared) \.align 4 ", r"\1 .align 16 ", text)
 
 

@@ -62,7 +62,7 @@ def count(spec: MelSpec, *, log: bool = False, n_samples: int = 64000, arch: str
     slots = _issue_slots(trace, static_analysis.listing(static_analysis.ptx(spec, log=log), arch))
     instructions = trace.program.instructions
     phase_of = np.cumsum([i.opcode[0] == "bar" for i in instructions])
-    names = ["real", *["middle"] * (len(plan.radices) - 1), "last", "powers", "filters"]
+    names = ["real", *["middle"] * (len(plan.radices) - 1), "last", "powers", "filters", "output"]
     phases = []
     for number, name in enumerate(names):
         mine = [(instructions[i].opcode[1], a) for i, a in trace.accesses.items() if phase_of[i] == number]

@@ -65,7 +65,7 @@ def why_unavailable() -> str | None:
 
 def why_unsupported(spec: MelSpec, *, dtype: str, device: str, needs_gradient: bool) -> str | None:
     """What this backend lacks for such input, or None."""
-    if reason := gpu_plan.why_not(spec.n_fft):  # first: it holds on every device
+    if reason := gpu_plan.why_not(spec.n_fft, spec.n_mels):  # first: it holds on every device
         return reason
     if device != "cuda":
         return f"it runs on an NVIDIA GPU and the input is on {device}"
@@ -83,7 +83,7 @@ def plan_for(
     edge = spec.pad_mode if spec.center else "constant"
     power = {2.0: "power", 1.0: "magnitude"}.get(spec.power, "other")
     n_bins = 1 + int(max(np.flatnonzero(filters.any(axis=0)), default=0))  # up to the last with a weight
-    return gpu_plan.make_plan(spec.n_fft, n_bins, in_dtype, edge, power, log)
+    return gpu_plan.make_plan(spec.n_fft, spec.hop_length, spec.n_mels, n_bins, in_dtype, edge, power, log)
 
 
 def forward(waveform: Tensor, spec: MelSpec, window: Tensor, filterbank: Tensor, log_eps: float | None) -> Tensor:
@@ -139,7 +139,7 @@ def geometry(plan: gpu_plan.Plan, spec: MelSpec, n_clips: int, time: int, log_ep
     """
     n_frames = spec.n_frames(time)
     n_tiles = -(-n_frames // plan.frames)
-    longest = max(time + 2 * spec.pad + 2 * spec.n_fft + spec.hop_length, spec.n_mels * n_frames)
+    longest = max(time + 2 * spec.pad + 2 * spec.n_fft + plan.frames * spec.hop_length, spec.n_mels * n_frames)
     if longest > LONGEST or n_clips * n_tiles >= 2**31:
         raise ValueError(
             f"waveform shape=({n_clips}, {time}) gives positions above {LONGEST} or more than 2**31 blocks; "
@@ -147,7 +147,7 @@ def geometry(plan: gpu_plan.Plan, spec: MelSpec, n_clips: int, time: int, log_ep
         )
     lead = spec.n_fft // 2 if spec.center else 0
     eps = 0.0 if log_eps is None else log_eps
-    counts = (time, n_frames, n_tiles, spec.hop_length, lead, spec.pad, spec.n_mels)
+    counts = (time, n_frames, n_tiles, spec.hop_length, lead, spec.pad)
     return n_clips * n_tiles, (*counts, eps, spec.power / 2)
 
 

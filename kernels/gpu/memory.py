@@ -17,7 +17,7 @@ from triadbench.kernels.spec import PAD_MODES
 # Of every kernel, in order: raw pointers, with the type behind the star, and 32-bit scalars. A wave may be *int16 too.
 PARAMETERS = {"wave": "*float32", "out": "*float32", "tables": "*float32", "bands": "*int32", "time": "uint32"}
 PARAMETERS |= {"n_frames": "uint32", "n_tiles": "uint32", "hop": "int32", "lead": "int32", "pad": "int32"}
-PARAMETERS |= {"n_mels": "uint32", "eps": "float32", "half_power": "float32"}
+PARAMETERS |= {"eps": "float32", "half_power": "float32"}
 
 
 def signature(in_dtype: str) -> Any:
@@ -35,6 +35,7 @@ def device_names() -> dict[str, Any]:
     """The names as numba intrinsics."""
     from llvmlite import ir
     from numba import cuda
+    from numba.cuda import cgutils
     from numba.cuda.extending import intrinsic
 
     types, number = importlib.import_module("numba.cuda.types"), ir.IntType(32)
@@ -96,26 +97,42 @@ def device_names() -> dict[str, Any]:
     def load(context, builder, signature, pointer, index):
         return builder.load(place(context, builder, signature, pointer, index))
 
-    @device_function(lambda pointer, index: types.UniTuple(types.float32, 2))
-    def load2(context, builder, signature, pointer, index):
-        pair = builder.load(group(context, builder, signature, pointer, index, 2), align=8)
-        return parts_of(context, builder, signature, pair, 2)
-
     @device_function(lambda pointer, index, value: types.void)
     def store(context, builder, signature, pointer, index, value):
         value = context.cast(builder, value, signature.args[2], signature.args[0].dtype)
         builder.store(value, place(context, builder, signature, pointer, index))
 
-    @device_function(lambda pointer, index, first, second: types.void)
-    def store2(context, builder, signature, pointer, index, first, second):
-        pair = ir.Constant(ir.VectorType(ir.FloatType(), 2), ir.Undefined)
-        for i, value in enumerate((first, second)):
-            pair = builder.insert_element(pair, value, number(i))
-        builder.store(pair, group(context, builder, signature, pointer, index, 2), align=8)
+    def add_group(count: int) -> None:
+        """load2, store4 and so on: `count` neighbours at once."""
+
+        def load_group(context, builder, signature, pointer, index):
+            values = builder.load(group(context, builder, signature, pointer, index, count), align=4 * count)
+            return parts_of(context, builder, signature, values, count)
+
+        def store_group(context, builder, signature, pointer, index, values):
+            vector = ir.Constant(ir.VectorType(ir.FloatType(), count), ir.Undefined)
+            for i, value in enumerate(cgutils.unpack_tuple(builder, values)):
+                vector = builder.insert_element(vector, value, number(i))
+            builder.store(vector, group(context, builder, signature, pointer, index, count), align=4 * count)
+
+        load_group.__name__, store_group.__name__ = f"load{count}", f"store{count}"
+        device_function(lambda pointer, index: types.UniTuple(types.float32, count))(load_group)
+        device_function(lambda pointer, index, values: types.void)(store_group)
+
+    for count in (2, 4):
+        add_group(count)
+
+    @device_function(lambda value: value)
+    def opaque(context, builder, signature, value):
+        """The value, as if it came from elsewhere: a loop that it counts is left as it is, not unrolled."""
+        kind = ir.FunctionType(number, [number])
+        return builder.asm(kind, "mov.b32 $0, $1;", "=r,r", [value], side_effect=False)
 
     @device_function(lambda array: types.CPointer(array.dtype))
     def pointer_to(context, builder, signature, array):
         return context.make_array(signature.args[0])(context, builder, array).data
+
+    formats = {types.float32: (ir.FloatType(), 32, "f"), types.int16: (ir.IntType(16), 16, "h")}
 
     def add_sample(edge: str) -> None:
         """Sample `at` of a clip of `time` samples, padded to `length` with `pad` zeros first, then as `edge` says."""
@@ -133,11 +150,17 @@ def device_names() -> dict[str, Any]:
             below, above = builder.icmp_signed("<", at, number(0)), builder.icmp_signed(">=", at, length)
             before, after = outside(builder, at, length)
             position = builder.sub(builder.select(below, before, builder.select(above, after, at)), pad)
-            within = builder.icmp_unsigned("<", position, time)  # a negative position is a large one
-            position = builder.select(within, position, number(0))
-            value = read_only(builder, place(context, builder, signature, wave, position))
-            value = context.cast(builder, value, signature.args[0].dtype, types.float32)
-            return builder.select(within, value, ir.FloatType()(0.0))
+            # Read only if it is there: a choice afterwards would keep its condition in a register for each sample.
+            # A negative position is a large one.
+            address = builder.ptrtoint(place(context, builder, signature, wave, position), ir.IntType(64))
+            kind, bits, constraint = formats[signature.args[0].dtype]
+            assembly = (
+                "{ .reg .pred there; setp.lt.u32 there, $2, $3; "
+                f"mov.b{bits} $0, 0; @there ld.global.nc.b{bits} $0, [$1]; }}"
+            )
+            form = ir.FunctionType(kind, [address.type, number, number])
+            value = builder.asm(form, assembly, f"=&{constraint},l,r,r", [address, position, time], side_effect=False)
+            return context.cast(builder, value, signature.args[0].dtype, types.float32)
 
         sample.__name__ = f"sample_{edge}"
         device_function(lambda wave, *_: types.float32)(sample)

@@ -6,12 +6,16 @@ images. c = 0 and c = r / 2 are transformed like the others, and their mirrored 
 of the work, keeps all threads on one path, and leaves no bin that is the difference of two larger ones.
 
 The m-point transforms take one or more radices in place. Position b of a residue lies at b + b // last * pad: one
-complex value of padding after each run of the last radix, where that is even, spreads a warp over the memory banks.
-The powers then lie over the transform's memory, bin k at k, or at k + k // r where several threads share a residue.
+complex value of padding after each run of the last radix, where that is even, spreads a warp over the memory banks, as
+do the strides of residues and frames. The powers then lie over the transform's memory as rows of a bin, [bin][frame]:
+bin k at row k, or at k + k // r where several threads share a residue.
+
+A thread takes several frames at once where its registers hold them: they share window and twiddles.
 """
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,12 +25,13 @@ from triadbench.kernels.spec import largest_prime
 LARGEST_RADIX = 32  # 64 registers of data in a thread; 64 would need more than there are
 # Bytes of shared memory that a block may take on every GPU from compute capability 8.0 on.
 SHARED_LIMIT = 99 * 1024
-# Wanted in a block at most, where it holds several frames, or two: several blocks then share a multiprocessor, and one
-# computes while another waits at a barrier or for memory.
-_THREADS, _THREADS_OF_TWO = 128, 288
-_MOST_THREADS = 512  # of 128 registers each: the whole register file
-_BANKS = 32
-TAIL = 3  # floats after a frame's powers that a filter's last quad may reach
+# Wanted in a block at most, by frames: several blocks then share a multiprocessor, and one computes while another waits
+# at a barrier or for memory. 512 threads of 128 registers are the whole register file.
+_THREADS = {1: 512, 2: 288, 4: 288, 8: 160, 16: 160, 32: 160}
+_TOGETHER = 80  # floats of data that a thread holds of the frames that it takes at once
+TAIL = 1  # rows after the last bin's that a filter's last pair of rows may reach
+_SERVED = 8  # lanes whose 16 bytes the 32 banks serve at once
+_PAIRS = 16  # lanes whose 8 bytes they do
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +39,10 @@ class Plan:
     """Everything that the program text depends on.
 
     Attributes:
-        real_radix: r. radices: those of the m-point transforms in order. frames, threads: of a block.
-        n_bins: bins 0..n_bins - 1 are used by some filter; the others are not computed where that saves a store.
+        real_radix: r. radices: those of the m-point transforms in order. frames (a power of two), threads: of a block.
+        residue, frame: complex values from one residue, one frame to the next.
+        n_mels: filters. n_bins: bins 0..n_bins - 1 are used by some; the others are not computed where that saves a
+            store. shift: hop_length / m where frames overlap by whole columns of m samples, else 0.
         edge: what lies outside a clip: a pad mode.
         power: "power" |X|^2, "magnitude" |X| or "other".
     """
@@ -44,14 +51,16 @@ class Plan:
     real_radix: int
     radices: tuple[int, ...]
     frames: int
-    threads: int
-    n_bins: int
-    in_dtype: str
-    edge: str
-    power: str
-    log: bool
-
-    # ---- sizes in elements; `residue` and `frame` in complex values
+    threads: int = 32
+    residue: int = 0
+    frame: int = 0
+    n_mels: int = 1
+    n_bins: int = 1
+    shift: int = 0
+    in_dtype: str = "float32"
+    edge: str = "constant"
+    power: str = "power"
+    log: bool = False
 
     @property
     def m(self) -> int:
@@ -75,85 +84,110 @@ class Plan:
         return 1 - self.last % 2
 
     @property
-    def residue(self) -> int:
-        return self.place(self.m)
-
-    @property
-    def frame(self) -> int:
-        return self.n_residues * self.residue
-
-    @property
-    def power_frame(self) -> int:
-        """Floats from one frame's powers to the next's: odd, and what the next threads of the warp expect."""
-        least, bank = self.spread(self.n_freqs - 1) + 1 + TAIL, self.n_residues * self.groups % _BANKS
-        bank += 1 - bank % 2
-        return least + (bank - least) % _BANKS if self.frames > 1 else least
-
-    @property
     def n_freqs(self) -> int:
         return self.n_fft // 2 + 1
 
     @property
-    def shared_bytes(self) -> int:
-        return 4 * self.frames * max(2 * self.frame, self.power_frame)
+    def quad(self) -> int:
+        """Neighbouring frames that a thread of the filters takes."""
+        return min(self.frames, 4)
 
-    def place(self, b: int) -> int:
-        """Where position b of a residue lies."""
+    @property
+    def sums(self) -> int:
+        """Where the filters' rising sums lie in shared memory, [filter][frame], in floats; the falling ones follow."""
+        return self.frames * (self.spread(self.n_freqs - 1) + 1 + TAIL) + 3 & ~3
+
+    @property
+    def shared_bytes(self) -> int:
+        return 4 * max(2 * self.frames * self.frame, self.sums + 2 * self.frames * (self.n_mels + 1))
+
+    def together(self, values: int) -> int:
+        """Frames that a thread takes at once, of so many floats each."""
+        return max(n for n in (1, 2, 4) if n == 1 or n <= self.frames and n * values <= _TOGETHER)
+
+    def place(self, b):
+        """Where position b (an int or an array) of a residue lies."""
         return b + b // self.last * self.pad
 
     def spread(self, k):
-        """Where bin k (an int or an array) of the powers lies."""
+        """The row of bin k (an int or an array)."""
         return k + k // self.real_radix if self.groups > 1 else k
 
 
-def make_plan(n_fft: int, n_bins: int, in_dtype: str, edge: str, power: str, log: bool) -> Plan:
-    """Raises ValueError for an n_fft that `why_not` refuses."""
-    reason, layout = why_not(n_fft), _layout(n_fft)
+def make_plan(
+    n_fft: int, hop_length: int, n_mels: int, n_bins: int, in_dtype: str, edge: str, power: str, log: bool
+) -> Plan:
+    """Raises ValueError for an n_fft or n_mels that `why_not` refuses."""
+    reason, layout = why_not(n_fft, n_mels), _layout(n_fft, n_mels)
     if reason or layout is None:
         raise ValueError(reason)
-    n_bins = min(n_bins + TAIL, n_fft // 2 + 1)  # a filter's last quad reads them, with weights of zero
-    return dataclasses.replace(layout, n_bins=n_bins, in_dtype=in_dtype, edge=edge, power=power, log=log)
+    n_bins = min(n_bins + TAIL, n_fft // 2 + 1)  # a filter's last pair of rows reads them, with weights of zero
+    shift = hop_length // layout.m if hop_length < n_fft and hop_length % layout.m == 0 else 0
+    more = {"in_dtype": in_dtype, "edge": edge, "power": power, "log": log}
+    return dataclasses.replace(layout, n_bins=n_bins, shift=shift, **more)
 
 
 @functools.cache
-def why_not(n_fft: int) -> str | None:
-    """Why no kernel can be made for this n_fft, or None."""
+def why_not(n_fft: int, n_mels: int = 1) -> str | None:
+    """Why no kernel can be made for this n_fft and so many filters, or None."""
     if largest_prime(n_fft) > 5:
         return f"n_fft={n_fft} must be a product of 2, 3 and 5"
-    if 4 * n_fft > SHARED_LIMIT or _layout(n_fft) is None:
-        return f"n_fft={n_fft} needs more than the {SHARED_LIMIT} bytes of shared memory that a block has"
+    for filters, what in ((1, f"n_fft={n_fft}"), (n_mels, f"n_fft={n_fft} with n_mels={n_mels}")):
+        if 4 * n_fft > SHARED_LIMIT or _layout(n_fft, filters) is None:
+            return f"{what} needs more than the {SHARED_LIMIT} bytes of shared memory that a block has"
     return None
 
 
 @functools.cache
-def _layout(n_fft: int) -> Plan | None:
-    """The cheapest plan that fits, by a count of passes and idle threads; its radices, frames and threads count."""
+def _layout(n_fft: int, n_mels: int) -> Plan | None:
+    """The cheapest plan that fits, by a count of passes and idle threads, without what the clip and the bins decide."""
     best = None
     splits = [(n_fft,)] if n_fft <= 8 else (radices for radices in _splits(n_fft) if len(radices) > 1)
-    for real_radix, *rest in splits:
-        one = Plan(n_fft, real_radix, tuple(rest) or (1,), 1, 32, 1, "float32", "constant", "power", False)
-        for frames in range(1, 33):
-            plan = dataclasses.replace(one, frames=frames)
-            threads = -(-frames * plan.n_residues * plan.groups // 32) * 32  # the last pass's
-            most = _MOST_THREADS if frames == 1 else _THREADS if frames > 2 else _THREADS_OF_TWO
-            if threads > most or plan.shared_bytes > SHARED_LIMIT:
-                break
-            cost = _cost(plan, threads)
+    for (real_radix, *rest), frames in itertools.product(splits, _THREADS):
+        plan = Plan(n_fft, real_radix, tuple(rest) or (1,), frames, n_mels=n_mels)
+        items = frames // plan.together(2 * plan.last) * plan.n_residues * plan.groups
+        plan = dataclasses.replace(plan, threads=-(-items // 32) * 32, residue=plan.place(plan.m))
+        plan = dataclasses.replace(plan, frame=plan.n_residues * plan.residue)
+        if plan.threads <= _THREADS[frames] and plan.shared_bytes <= SHARED_LIMIT:
+            cost = _cost(plan)
             if best is None or cost < best[0]:
-                best = cost, dataclasses.replace(plan, threads=threads)
-    return best and best[1]
+                best = cost, plan
+    return best and _with_strides(best[1])
 
 
-def _cost(plan: Plan, threads: int) -> float:
+def _cost(plan: Plan) -> float:
     """Instructions of a frame's warps, idle lanes included; by rule of thumb, for choosing only."""
-    passes = [(plan.m, plan.real_radix, 0.5)]
-    passes += [(plan.n_residues * plan.m // radix, radix, 1.0) for radix in plan.radices]
+    passes = [(plan.m, plan.real_radix, 0.5, plan.together(plan.real_radix))]
+    passes += [(plan.n_residues * plan.m // r, r, 1.0, plan.together(2 * r)) for r in plan.radices]
     total = 0.0
-    for items, radix, share in passes:
-        warps = -(-plan.frames * items // 32)
-        total += warps * 32 * (20 + radix * (6 + share * 4 * np.log2(radix + 1)))
+    for items, radix, share, together in passes:
+        warps = -(-plan.frames // together * items // 32)
+        total += warps * 32 * (20 + together * radix * (6 + share * 4 * np.log2(radix + 1)))
     registers = 1.0 + 0.005 * max(0, max(plan.real_radix, *plan.radices) - 16)  # fewer threads fit
-    return total / plan.frames * registers * (1.1 if threads < 64 else 1.0)
+    return total / plan.frames * registers * (1.1 if plan.threads < 64 else 1.0)
+
+
+def _with_strides(plan: Plan) -> Plan:
+    """The plan with the least padding of residues and frames that spreads the first stores and the last loads best."""
+    item, together, tile = np.arange(plan.threads), plan.together(2 * plan.last), plan.together(plan.real_radix)
+    tiles = plan.frames // together
+    rest, last_frame = item // tiles, item % tiles * together
+    run = plan.place(plan.last) if plan.groups > 1 else 0
+    best = None
+    for residue, frame_pad in itertools.product(range(plan.residue, plan.residue + 4), range(_PAIRS)):
+        frame = plan.n_residues * residue + frame_pad
+        wider = dataclasses.replace(plan, residue=residue, frame=frame)
+        loads = last_frame * frame + rest % plan.n_residues * residue + rest // plan.n_residues * run
+        stores = item // plan.m * tile * frame + plan.place(item % plan.m)
+        passes = sum(_passes(lanes) for places in (loads, stores) for lanes in places.reshape(-1, _PAIRS))
+        if wider.shared_bytes <= SHARED_LIMIT and (best is None or (passes, frame) < best[0]):
+            best = (passes, frame), wider
+    return best[1] if best else plan
+
+
+def _passes(places: np.ndarray) -> int:
+    """Passes that these 8-byte places take together."""
+    return int(np.bincount(np.unique(places) % _PAIRS).max())
 
 
 def _splits(n_fft: int, most: int = 4) -> Iterator[tuple[int, ...]]:
@@ -209,12 +243,66 @@ def _quads(count: int) -> int:
 
 
 def make_bands(plan: Plan, filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n_mels, 2) int32: where a filter's first power lies, and how many quads of powers it spans; and the weights,
-    float32, as [quad][mel][4]: neighbouring threads read neighbouring weights. Zero at the padding between powers and
-    up to a whole quad."""
-    places = [plan.spread(np.flatnonzero(row)) for row in filterbank]
-    bands = np.array([(p[0], _quads(p[-1] + 1 - p[0])) if len(p) else (0, 0) for p in places], np.int32)
-    weights = np.zeros((4 * bands[:, 1].max(), len(filterbank)))
-    for m, (row, positions) in enumerate(zip(filterbank, places, strict=True)):
-        weights[positions - bands[m, 0], m] = row[row != 0.0]
-    return bands, _in_quads(weights).astype(np.float32)
+    """Segments of rows, each weighed for two filters: its own, which rises, and the one below, which falls.
+
+    Bins between the peaks of neighbouring triangles belong to no other filter, so that each power is read once. Filters
+    that overlap in another way have a segment each, with weights for its own alone.
+
+    Returns:
+        (n_mels + 1, 2) int32: a segment's first row, and how many pairs of rows it spans; and the weights, float32,
+        as [pair of rows][segment][row][rising, falling]. Zero at the padding, before and behind, that lets the
+        segments which are served together begin in different banks.
+    """
+    segment = _segments(filterbank)
+    rising, falling = (
+        np.concatenate(parts) for parts in ((filterbank, 0 * filterbank[:1]), (0 * filterbank[:1], filterbank))
+    )
+    bins = np.arange(filterbank.shape[1])
+    if segment is not None:
+        own = segment == np.arange(len(filterbank) + 1)[:, None]
+        rising, falling = np.where(own, rising, 0.0), np.where(own, falling, 0.0)
+    else:
+        falling = 0 * falling
+    used = [plan.spread(bins[(up != 0.0) | (down != 0.0)]) for up, down in zip(rising, falling, strict=True)]
+    apart = _SERVED * plan.quad // plan.frames  # segments that are served together
+    begins = [int(rows[0]) if len(rows) else 0 for rows in used]
+    if 1 < apart <= _SERVED:
+        for at in range(len(begins), 0, -apart):  # the longest segments come first
+            served = slice(max(0, at - apart), at)
+            begins[served] = _in_different_banks(begins[served], apart)
+    bands = np.array(
+        [(b, (rows[-1] + 2 - b) // 2) if len(rows) else (0, 0) for b, rows in zip(begins, used, strict=True)], np.int32
+    )
+    weights = np.zeros((2 * bands[:, 1].max(), len(bands), 2), np.float32)
+    for s, rows in enumerate(used):
+        chosen = (rising[s] != 0.0) | (falling[s] != 0.0)
+        weights[rows - begins[s], s] = np.stack((rising[s, chosen], falling[s, chosen]), axis=1)
+    return bands, weights.reshape(-1, 2, len(bands), 2).swapaxes(1, 2).ravel()
+
+
+def _segments(filterbank: np.ndarray) -> np.ndarray | None:
+    """For each bin the segment s such that no filters but s - 1 and s weigh it, ascending; None where there is none."""
+    n_mels, n_bins = filterbank.shape
+    weighed = filterbank != 0.0
+    peaks = filterbank.argmax(axis=1)
+    top = np.where(weighed.any(axis=0), n_mels - 1 - weighed[::-1].argmax(axis=0), -1)  # the last filter of a bin
+    alone = weighed.sum(axis=0) == 1
+    segment = np.maximum.accumulate(top + (alone & (np.arange(n_bins) > peaks[top])))
+    low = weighed.argmax(axis=0)
+    right = ~weighed.any(axis=0) | (low >= segment - 1) & (top <= segment)
+    return segment if right.all() else None
+
+
+def _in_different_banks(begins: list[int], apart: int) -> list[int]:
+    """Each moved down by less than `apart`, to different remainders, with the least moves in all."""
+    best = {0: (0, ())}  # remainders that are taken, as bits -> moves, beginnings
+    for begin in begins:
+        longer: dict[int, tuple[int, tuple[int, ...]]] = {}
+        for taken, (moves, chosen) in best.items():
+            for move in range(min(apart, begin + 1)):
+                bit = taken | 1 << (begin - move) % apart
+                new = moves + move + (100 if bit == taken else 0), (*chosen, begin - move)
+                if bit not in longer or new < longer[bit]:
+                    longer[bit] = new
+        best = longer
+    return list(min(best.values())[1])

@@ -25,9 +25,9 @@ _THREADS_AT_ONCE = 4096
 _MOST_STEPS = 300_000  # of a batch of blocks: a program that takes more does not end
 _NOBODY, _SEVERAL = -1, -2  # who touched a word since the last barrier; else the thread's number
 _TYPES = {
-    f"{kind}{bits}": np.dtype(f"{code}{bits // 8}")
-    for kind, code in zip("usb", "uiu", strict=True)
-    for bits in (16, 32, 64)
+    f"{kind}{8 * size}": np.dtype(f"{kind.replace('b', 'u').replace('s', 'i')}{size}")
+    for kind in "usb"
+    for size in (2, 4, 8)
 }
 _TYPES |= {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "pred": np.dtype(bool)}
 _WIDER = {_TYPES[f"{kind}{bits}"]: _TYPES[f"{kind}{2 * bits}"] for kind in "us" for bits in (16, 32)}
@@ -37,8 +37,8 @@ _PLAIN: dict[str, Callable] = {
     "abs": np.abs, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
     "sqrt": np.sqrt, "rcp": np.reciprocal, "ex2": np.exp2, "lg2": np.log2, "mov": lambda x: x, "cvta": lambda x: x,
 }  # fmt: skip
-_COMPARE = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater}
-_COMPARE |= {"ge": np.greater_equal}
+_COMPARE = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal}
+_COMPARE |= {"gt": np.greater, "ge": np.greater_equal}
 _ROUND = {"rzi": np.trunc, "rni": np.rint, "rmi": np.floor, "rpi": np.ceil}
 _CONTROL = {"bra", "ret", "exit", "bar"}
 
@@ -62,7 +62,10 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A kernel. labels: index of the instruction behind each; registers: name without number -> type, count."""
+    """A kernel. labels: index of the instruction behind each.
+
+    registers: name without number -> type, how many (0: one, without number).
+    """
 
     instructions: tuple[Instruction, ...]
     labels: dict[str, int]
@@ -149,12 +152,15 @@ def parse(text: str) -> Program:
     instructions: list[Instruction] = []
     labels, registers = {}, {}
     for line, raw in enumerate(body[: body.rindex("}")].split("\n"), first):
-        for statement in filter(None, map(str.strip, re.split(r";|(?<=:)\s", raw.split("//")[0]))):
+        parts = re.split(r";|(?<=:)\s|(?<=;)\s*\}|^\s*\{(?= \.)", raw.split("//")[0])  # braces: of inline assembly
+        for statement in filter(None, map(str.strip, parts)):
             if match := re.fullmatch(r"(\$\w+):", statement):
                 labels[match[1]] = len(instructions)
-            elif match := re.fullmatch(r"\.reg \.(\w+)\s+(%\w+)<(\d+)>", statement):
-                registers[match[2]] = (match[1], int(match[3]))
-            elif match := re.fullmatch(r"(?:@(!?%\w+)\s+)?([a-z]\w*(?:\.\w+)*)\s*(.*)", statement):
+            elif statement.startswith(".pragma"):
+                continue
+            elif match := re.fullmatch(r"\.reg \.(\w+)\s+(%?\w+)(?:<(\d+)>)?", statement):
+                registers[match[2]] = (match[1], int(match[3] or 0))
+            elif match := re.fullmatch(r"(?:@(!?%?\w+)\s+)?([a-z]\w*(?:\.\w+)*)\s*(.*)", statement):
                 operands = tuple(part.strip() for part in re.split(r",(?![^{]*\})", match[3]) if part)
                 opcode = tuple(match[2].split("."))
                 instructions.append(Instruction(line, statement, opcode, operands, match[1] or ""))
@@ -224,8 +230,8 @@ class _Batch:
         special |= {"%dynamic_smem_size": shared_bytes}
         self.registers = {name: np.broadcast_to(v, self.n).astype(np.uint32) for name, v in special.items()}
         for name, (kind, count) in self.program.registers.items():
-            rows = np.full((count, self.n), ~_TYPES[kind.replace("f", "u")].type(0))
-            self.registers |= {f"{name}{i}": rows[i] for i in range(count)}
+            rows = np.full((count or 1, self.n), ~_TYPES[kind.replace("f", "u")].type(0))
+            self.registers |= {f"{name}{i if count else ''}": row for i, row in enumerate(rows)}
 
     def run(self, order: str, trace: bool) -> None:
         kinds = enumerate(self.program.instructions)
@@ -326,10 +332,7 @@ class _Batch:
     def _source(self, text: str, dtype: np.dtype) -> Callable[[Active], Any]:
         """An operand's values, as a function of the active threads."""
         if text in self.registers:
-            row = self.registers[text]
-            if row.dtype.itemsize != dtype.itemsize:
-                raise NotImplementedError(f"{text} as {dtype}")
-            row = row.view(dtype)
+            row = self._row(text, dtype)
             return lambda active: row[active]
         if text[:2] in ("0f", "0d"):
             value = np.array(int(text[2:], 16), f"u{len(text) // 2 - 1}").view(f"f{len(text) // 2 - 1}").astype(dtype)
@@ -374,6 +377,8 @@ class _Batch:
         elif kind == "selp":
             types[2] = _TYPES["pred"]
             function = lambda x, y, chosen: np.where(chosen, x, y)  # noqa: E731
+        elif kind == "bfi":
+            function = _insert
         elif kind == "setp":
             special, result = special - {modifiers[0]}, _TYPES["pred"]
             function = _comparison(modifiers[0], dtype)
@@ -463,6 +468,12 @@ def _shift(kind: str, dtype: np.dtype) -> Callable:
         return np.where(count < bits, least, shift(least, dtype.type(1)))
 
     return function
+
+
+def _insert(x, into, position, count):
+    """The lowest `count` bits of x in place of those of `into` from `position` on."""
+    mask = ((1 << int(count)) - 1) << int(position)
+    return into & ~np.uint32(mask) | (x << position) & np.uint32(mask)
 
 
 def _comparison(relation: str, dtype: np.dtype) -> Callable:

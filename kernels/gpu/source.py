@@ -1,13 +1,17 @@
 """The program text of the mel kernel for one plan: one launch from samples to (log) mel.
 
 A block takes `frames` consecutive frames of one clip, through phases with a barrier between them:
-    real      thread (f, b): r samples m apart x window -> real r-point transform -> x w_N^(b c) -> shared memory
-    middle    for each radix but the last, thread (f, c, e, b): complex transform x twiddle, in place
-    last      thread (f, c, e): complex transform, |X|^2 in registers; after a barrier, to its bin, over the same memory
-    filters   thread (mel, f): sum of powers x weights, log, stored; neighbouring threads hold neighbouring frames
-A frame that lies wholly inside its clip reads samples at constant offsets; the others find the place of each sample by
-the pad mode (`sample_reflect` and so on). Frames of the last block beyond the clip's end repeat its last one, so that
-no phase reads what nothing wrote; they are not stored.
+    real      thread (frames, b): r samples m apart x window -> real r-point transform -> x w_N^(b c) -> shared memory
+    middle    for each radix but the last, thread (frames, c, e, b): complex transform x twiddle, in place
+    last      thread (e, c, frames): complex transform, |X|^2 in registers
+    powers    after a barrier each to the row of its bin, over the same memory
+    filters   thread (segment, frames): a segment's powers x weights, for the filter that rises there and the one that
+              falls; the sums to shared memory
+    output    thread (mel, frame): both sums of a filter, log, stored; neighbouring threads hold neighbouring frames
+A thread takes some frames at once, which share window, twiddles, weights and, where the hop is so many columns of m
+samples, samples. Frames that lie inside their clip read samples at constant offsets; the others find the place of each
+sample by the pad mode (`sample_reflect` and so on). Frames of the last block beyond the clip's end are computed from
+whatever samples lie there, or zeros, so that no phase reads what nothing wrote; they are not stored.
 
 The text is made for one plan: every size is a constant, every transform is straight-line code, and each memory access
 is a pointer moved once plus a constant (gpu/memory.py). In the text u, i32 and f32 are the 32-bit types: numba computes
@@ -26,6 +30,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import re
 import textwrap
 
 import numpy as np
@@ -41,28 +46,26 @@ def kernel({parameters}):
     clip = u(block // n_tiles)
     first = u(u(block - u(clip * n_tiles)) * {plan.frames})
     wave = advance(wave, i64(clip) * i64(time))
-    out = advance(out, i64(clip) * i64(u(n_mels * n_frames)))
+    out = advance(out, i64(clip) * i64(u({plan.n_mels} * n_frames)))
     length = i32(i32(time) + i32(2 * pad))
 """
 
 _REAL = """
 item = thread
 while item < {items}:
-    frame = u(item // {plan.m})
-    b = u(item - u(frame * {plan.m}))
-    t = u(first + frame)
-    t = t if t < n_frames else u(n_frames - 1)
+    tile = u(item // {plan.m})
+    b = u(item - u(tile * {plan.m}))
     window = advance(tables, u(4 * b))
 {windows}
-    start = i32(i32(i32(t) * hop) - lead)
-    if start >= pad and i32(i32(start - pad) + {plan.n_fft}) <= i32(time):
+    start = i32(i32(i32(u(first + u(tile * {together}))) * hop) - lead)
+    if start >= pad and i32(i32(start - pad) + i32(i32({more} * hop) + {plan.n_fft})) <= i32(time):
         samples = advance(wave, i32(i32(start - pad) + i32(b)))
 {inside}
     else:
         start = i32(start + i32(b))
 {outside}
 {transform}
-    here = advance(shared, u(2 * u(u(frame * {plan.frame}) + {place})))
+    here = advance(shared, u(2 * u(u(tile * {tile}) + {place})))
     turn = advance(tables, u({turns} + 4 * b))
 {stores}
     item = u(item + {plan.threads})
@@ -74,73 +77,78 @@ item = thread
 while item < {items}:
     group = u(item // {size})
     b = u(item - u(group * {size}))
-    here = advance(shared, u(2 * u(u(group * {stride}) + {place})))
-{loads}
-{transform}
+    residue = u(group // {parts})
+    tile = u(residue // {plan.n_residues})
+    place = u(u(u(group - u(residue * {parts})) * {stride}) + {place})
+    residue = u(u(residue - u(tile * {plan.n_residues})) * {plan.residue})
+    here = advance(shared, u(2 * u(u(u(tile * {tile}) + residue) + place)))
     turn = advance(tables, u({turns} + 4 * b))
-{stores}
+{transform}
     item = u(item + {plan.threads})
 cuda.syncthreads()
 """
 
 _LAST = """
-here = advance(shared, u(u(thread if thread < {items} else 0) * {run}))
-{loads}
+item = u(thread if thread < {items} else {items} - 1)
+rest = u(item // {tiles})
+tile = u(item - u(rest * {tiles}))
+e = u(rest // {plan.n_residues})
+residue = u(rest - u(e * {plan.n_residues}))
+here = advance(shared, u(2 * u(u(u(tile * {tile}) + u(residue * {plan.residue})) + u(e * {run}))))
 {transform}
 cuda.syncthreads()
 if thread < {items}:
-    residue = u(thread // {plan.groups})
-    e = u(thread - u(residue * {plan.groups}))
-    frame = u(residue // {plan.n_residues})
-    residue = u(residue - u(frame * {plan.n_residues}))
     digits = {digits}
     bin = u(residue + u({plan.real_radix} * digits))
     whole = residue != 0 and 2 * residue != {plan.real_radix}
-    low = advance(shared, u(u(frame * {plan.power_frame}) + {low}))
-    high = advance(shared, i32(i32(u(frame * {plan.power_frame})) - i32({high})))
+    shift = u({together} * tile)
+    low = advance(shared, u(u({plan.frames} * {low}) + shift))
+    high = advance(shared, i32(i32(shift) - i32(u({plan.frames} * {high}))))
 {stores}
+item = thread
+while item < {zeros}:
+    store(shared, u(item + {tail}), zero)
+    item = u(item + {plan.threads})
 {gaps}
 cuda.syncthreads()
-"""
-
-_TAIL = """
-item = thread
-while item < {items}:
-    store(shared, u(u(u(u(item // {tail}) * {plan.power_frame}) + u(item % {tail})) + {first}), zero)
-    item = u(item + {plan.threads})
 """
 
 _GAPS = """
 item = thread
 while item < {items}:
-    frame = u(item // {gaps})
-    gap = u(u(u(item - u(frame * {gaps})) * {step}) + {plan.real_radix})
-    store(shared, u(u(frame * {plan.power_frame}) + gap), zero)
+    gap = u(item // {plan.frames})
+    store(shared, u(u(u(gap * {step}) + {first}) + u(item - u(gap * {plan.frames}))), zero)
     item = u(item + {plan.threads})
 """
 
 _FILTERS = """
 item = thread
-while item < u(n_mels * {plan.frames}):
+while item < {items}:
+    segment = u(item // {quads})
+    shift = u({plan.quad} * u(item - u(segment * {quads})))
+    segment = u({plan.n_mels} - segment)
+    band = advance(bands, u(2 * segment))
+    pairs = read(band, 1)
+    powers = advance(shared, u(u({plan.frames} * u(read(band, 0))) + shift))
+    weights = advance(tables, u({weights} + u(4 * segment)))
+{begin}
+    while pairs > 0:
+        up0, down0, up1, down1 = read4(weights, 0)
+{add}
+        powers = advance(powers, {pair})
+        weights = advance(weights, {next_weights})
+        pairs = opaque(i32(pairs - 1))
+    sums = advance(shared, u(u({plan.sums} + u({plan.frames} * segment)) + shift))
+{sums}
+    item = u(item + {plan.threads})
+cuda.syncthreads()
+item = thread
+while item < {outputs}:
     mel = u(item // {plan.frames})
-    frame = u(item - u(mel * {plan.frames}))
-    t = u(first + frame)
+    t = u(first + u(item - u(mel * {plan.frames})))
     if t < n_frames:
-        band = advance(bands, u(2 * mel))
-        quads = read(band, 1)
-        powers = advance(shared, u(u(frame * {plan.power_frame}) + u(read(band, 0))))
-        weights = advance(tables, u({weights} + u(4 * mel)))
-        total = zero
-        other = zero
-        while quads > 0:
-            w0, w1, w2, w3 = read4(weights, 0)
-            total += load(powers, 0) * w0
-            other += load(powers, 1) * w1
-            total += load(powers, 2) * w2
-            other += load(powers, 3) * w3
-            powers = advance(powers, 4)
-            weights = advance(weights, u(4 * n_mels))
-            quads = i32(quads - 1)
+        sums = advance(shared, u({plan.sums} + item))
+        total = load(sums, 0) + load(sums, {fall})
         store(out, u(u(mel * n_frames) + t), {result})
     item = u(item + {plan.threads})
 """
@@ -151,59 +159,84 @@ def program(plan: Plan) -> tuple[str, dict[str, np.float32]]:
     constants = {"zero": np.float32(0.0)}
     phases = [_real(plan, constants)]
     phases += [_middle(plan, position, constants) for position in range(len(plan.radices) - 1)]
-    result = "log(total + other + eps)" if plan.log else "total + other"
-    phases += [_last(plan, constants), _FILTERS.format(plan=plan, weights=table_offsets(plan)[-1], result=result)]
+    phases += [_last(plan, constants), _filters(plan)]
     text = _HEAD.format(parameters=", ".join(PARAMETERS), plan=plan)
-    return text + "".join(textwrap.indent(phase, "    ") for phase in phases), constants
+    for number, phase in enumerate(phases):  # each with names of its own: numba is slow where a name is assigned twice
+        text += textwrap.indent(re.sub(r"\b(re|im|[cpsvwxyz])(\d\w*)\b", rf"\g<1>{number}_\2", phase), "    ")
+    return text, constants
 
 
 def _real(plan: Plan, constants: dict) -> str:
-    radix, m, graph = plan.real_radix, plan.m, Graph(constants)
-    lines = graph.lines(_named(_real_dft([Node(graph, f"x{a}") for a in range(radix)])))
-    stores = ["store2(here, 0, re0, zero)"]
-    for c in range(1, plan.n_residues):
-        stores += _turned(c, m, 2 * c * plan.residue, real=2 * c == radix)
+    radix, m, together = plan.real_radix, plan.m, plan.together(plan.real_radix)
+    stores, transform = [], []
+    for c in range(plan.n_residues):
+        stores += _turned(c, m, together, plan.frame, c * plan.residue, real=c == 0 or 2 * c == radix)
+    named = {  # sample -> where it is, in columns of m samples from the first frame's, and in frames
+        f"z{f}_{a}" if not plan.shift else f"z{a + f * plan.shift}": (a + f * plan.shift, 0 if plan.shift else f)
+        for f in range(together)
+        for a in range(radix)
+    }
     windows = [f"w{a}, w{a + 1}, w{a + 2}, w{a + 3} = read4(window, {a * m})" for a in range(0, radix, 4)]
-    inside = [f"x{a} = read(samples, {a * m}) * w{a}" for a in range(radix)]
-    sample = f"sample_{plan.edge}(wave, i32(start + {{}}), length, pad, i32(time))"
-    outside = [f"x{a} = {sample.format(a * m)} * w{a}" for a in range(radix)]
+    sample, apart = f"sample_{plan.edge}(wave, i32(start + {{}}), length, pad, i32(time))", "i32(i32({} * hop) + {})"
+    inside = [] if plan.shift else [f"samples{f} = advance(samples, i32({f} * hop))" for f in range(together)]
+    inside += [f"{z} = read(samples{'' if plan.shift else f}, {a * m})" for z, (a, f) in named.items()]
+    outside = [f"{z} = {sample.format(apart.format(f, a * m) if f else a * m)}" for z, (a, f) in named.items()]
+    name = (lambda f, a: f"z{a + f * plan.shift}") if plan.shift else (lambda f, a: f"z{f}_{a}")
+    order = sorted(itertools.product(range(together), range(radix)), key=lambda fa: (fa[1] + fa[0] * plan.shift, fa))
+    transform += [f"x{f}_{a} = {name(f, a)} * w{a}" for f, a in order]
+    for f in range(together):
+        graph = Graph(constants, f)
+        transform += graph.lines(_named(_real_dft([Node(graph, f"x{f}_{a}") for a in range(radix)]), f))
     blocks = {"windows": _block(windows, 1), "inside": _block(inside, 2), "outside": _block(outside, 2)}
-    blocks |= {"transform": _block(lines, 1), "stores": _block(stores, 1)}
-    items, place, turns = plan.frames * m, _place(plan), table_offsets(plan)[0]
-    return _REAL.format(plan=plan, items=items, place=place, turns=turns, **blocks)
+    blocks |= {"transform": _block(transform, 1), "stores": _block(stores, 1)}
+    sizes = {"items": plan.frames // together * m, "together": together, "more": together - 1}
+    sizes |= {"tile": together * plan.frame, "turns": table_offsets(plan)[0]}
+    return _REAL.format(plan=plan, place=_place(plan), **sizes, **blocks)
 
 
-def _turned(k: int, size: int, to: int, real: bool = False) -> list[str]:
-    """Output k times its twiddle, stored at offset `to`; twiddles k and k + 1 are read together, for odd k."""
+def _turned(k: int, size: int, together: int, frame: int, to: int, real: bool = False) -> list[str]:
+    """Output k of each frame times its twiddle, stored at place `to`; twiddles k and k + 1 are read together."""
     lines = [f"c{k}, s{k}, c{k + 1}, s{k + 1} = read4(turn, {2 * (k - 1) * size})"] if k % 2 else []
-    if real:
-        return [*lines, f"store2(here, {to}, re{k} * c{k}, re{k} * s{k})"]
-    return [*lines, f"store2(here, {to}, re{k} * c{k} - im{k} * s{k}, re{k} * s{k} + im{k} * c{k})"]
+    for f in range(together):
+        re, im = f"re{f}_{k}", f"im{f}_{k}"
+        value = f"{re} * c{k} - {im} * s{k}, {re} * s{k} + {im} * c{k}"
+        if k == 0:
+            value = f"{re}, {'zero' if real else im}"
+        elif real:
+            value = f"{re} * c{k}, {re} * s{k}"
+        lines.append(f"store2(here, {2 * (f * frame + to)}, ({value}))")
+    return lines
 
 
 def _middle(plan: Plan, position: int, constants: dict) -> str:
     radix = plan.radices[position]
-    size = plan.m // int(np.prod(plan.radices[: position + 1]))
-    step = 2 * plan.place(size)
-    stores = ["store2(here, 0, re0, im0)"]
-    for e in range(1, radix):
-        stores += _turned(e, size, e * step)
-    loads = [f"x{j}, y{j} = load2(here, {j * step})" for j in range(radix)]
-    blocks = {"loads": loads, "transform": _complex(radix, range(radix), constants), "stores": stores}
-    sizes = {"items": plan.frames * plan.n_residues * plan.m // radix, "size": size, "stride": plan.place(size * radix)}
+    together, size = plan.together(2 * radix), plan.m // int(np.prod(plan.radices[: position + 1]))
+    step, transform = plan.place(size), []
+    for f in range(together):
+        transform += _loads(radix, f, f * plan.frame, step) + _complex(radix, range(radix), constants, f)
+    for e in range(radix):
+        transform += _turned(e, size, together, plan.frame, e * step)
+    parts = plan.m // (size * radix)
+    sizes = {"items": plan.frames // together * plan.n_residues * plan.m // radix, "size": size, "parts": parts}
+    sizes |= {"stride": plan.place(size * radix), "tile": together * plan.frame}
     turns = table_offsets(plan)[position + 1]
-    text = {name: _block(lines, 1) for name, lines in blocks.items()}
-    return _MIDDLE.format(plan=plan, place=_place(plan), turns=turns, **sizes, **text)
+    return _MIDDLE.format(plan=plan, place=_place(plan), turns=turns, transform=_block(transform, 1), **sizes)
+
+
+def _loads(radix: int, f: int, at: int, step: int) -> list[str]:
+    return [f"x{f}_{j}, y{f}_{j} = load2(here, {2 * (at + j * step)})" for j in range(radix)]
 
 
 def _last(plan: Plan, constants: dict) -> str:
-    radix, real_radix, groups = plan.last, plan.real_radix, plan.groups
+    radix, real_radix, groups, together = plan.last, plan.real_radix, plan.groups, plan.together(2 * plan.last)
     step = real_radix * groups  # bins from one output to the next
     outputs, stores = [], []
     for j in range(radix):
         up, down = plan.spread(step * j), plan.spread(plan.n_fft - step * j)
         least_up, least_down = step * j, plan.n_fft - step * j - (real_radix // 2 + real_radix * (groups - 1))
-        lower, mirrored = f"store(low, {up}, p{j})", f"store(high, {down}, p{j})"
+        values = ", ".join(f"p{f}_{j}" for f in range(together))
+        values = f"store{together}({{}}, {{}}, ({values}))" if together > 1 else f"store({{}}, {{}}, {values})"
+        lower, mirrored = values.format("low", plan.frames * up), values.format("high", plan.frames * down)
         lines = []
         if 2 * j + 1 < radix:  # every thread's bin is at most N / 2
             lines = [lower] if least_up < plan.n_bins else []
@@ -219,30 +252,56 @@ def _last(plan: Plan, constants: dict) -> str:
         stores += lines
         outputs += [j] if lines else []
     power = {"power": "{}", "magnitude": "sqrt({})", "other": "power_of({}, half_power)"}[plan.power]
-    powers = [f"p{j} = {power.format(f're{j} * re{j} + im{j} * im{j}')}" for j in outputs]
-    transform = _complex(radix, outputs, constants) + powers
-    loads = [f"x{j}, y{j} = load2(here, {2 * j})" for j in range(radix)]
-    gaps = _TAIL.format(plan=plan, items=plan.frames * TAIL, tail=TAIL, first=plan.spread(plan.n_freqs - 1) + 1)
-    low = high = "bin"
+    transform = []
+    for f in range(together):
+        transform += _loads(radix, f, f * plan.frame, 1) + _complex(radix, outputs, constants, f)
+        transform += [f"p{f}_{j} = {power.format(f're{f}_{j} * re{f}_{j} + im{f}_{j} * im{f}_{j}')}" for j in outputs]
+    gaps, low, high = "", "bin", "bin"
     if groups > 1:
         n_gaps = plan.n_fft // 2 // real_radix
-        gaps += _GAPS.format(plan=plan, items=plan.frames * n_gaps, gaps=n_gaps, step=real_radix + 1)
+        sizes = {"items": plan.frames * n_gaps, "first": plan.frames * real_radix}
+        gaps = _GAPS.format(plan=plan, step=plan.frames * (real_radix + 1), **sizes)
         low, high = "u(bin + digits)", "u(u(bin + digits) + u(1 if residue > 0 else 0))"
-    blocks = {"loads": _block(loads, 0), "transform": _block(transform, 0), "stores": _block(stores or ["pass"], 1)}
-    items, run = plan.frames * plan.n_residues * groups, 2 * plan.place(radix)
-    return _LAST.format(plan=plan, items=items, run=run, digits=_digits(plan), low=low, high=high, gaps=gaps, **blocks)
+    tiles = plan.frames // together
+    sizes = {"items": tiles * plan.n_residues * groups, "tiles": tiles, "together": together}
+    sizes |= {"tile": together * plan.frame, "run": plan.place(radix), "zeros": plan.frames * TAIL}
+    blocks = {"transform": _block(transform, 0), "stores": _block(stores or ["pass"], 1), "gaps": gaps}
+    tail = plan.frames * (plan.spread(plan.n_freqs - 1) + 1)
+    return _LAST.format(plan=plan, tail=tail, digits=_digits(plan), low=low, high=high, **sizes, **blocks)
 
 
-def _complex(radix: int, outputs, constants: dict) -> list[str]:
-    graph = Graph(constants)
-    real, imaginary = ([Node(graph, f"{name}{j}") for j in range(radix)] for name in "xy")
+def _filters(plan: Plan) -> str:
+    frames, lanes = plan.frames, range(plan.quad)
+    grouped = (lambda name: f"{name}{plan.quad}") if plan.quad > 1 else (lambda name: name)
+    listed = lambda name: ", ".join(f"{name}{i}" for i in lanes)  # noqa: E731
+    begin = [f"{name}{i} = zero" for name in ("rise", "fall") for i in lanes]
+    add = []
+    for row in range(2):
+        add.append(f"{listed('p')} = {grouped('load')}(powers, {row * frames})")
+        add += [f"{name}{i} += p{i} * {way}{row}" for name, way in (("rise", "up"), ("fall", "down")) for i in lanes]
+    n_segments = plan.n_mels + 1
+    falls = frames * n_segments
+    values = "({})" if plan.quad > 1 else "{}"
+    sums = [
+        f"{grouped('store')}(sums, {at}, {values.format(listed(name))})" for at, name in ((0, "rise"), (falls, "fall"))
+    ]
+    blocks = {"begin": _block(begin, 1), "add": _block(add, 2), "sums": _block(sums, 1)}
+    sizes = {"items": n_segments * frames // plan.quad, "quads": frames // plan.quad, "pair": 2 * frames}
+    sizes |= {"next_weights": 4 * n_segments, "outputs": plan.n_mels * frames, "fall": falls + frames}
+    result = "log(total + eps)" if plan.log else "total"
+    return _FILTERS.format(plan=plan, weights=table_offsets(plan)[-1], result=result, **sizes, **blocks)
+
+
+def _complex(radix: int, outputs, constants: dict, f: int) -> list[str]:
+    graph = Graph(constants, f)
+    real, imaginary = ([Node(graph, f"{name}{f}_{j}") for j in range(radix)] for name in "xy")
     transform = _dft(list(zip(real, imaginary, strict=True)))
-    return graph.lines(_named({k: transform[k] for k in outputs}))
+    return graph.lines(_named({k: transform[k] for k in outputs}, f))
 
 
-def _named(values) -> dict:
+def _named(values, f: int) -> dict:
     pairs = values.items() if isinstance(values, dict) else enumerate(values)
-    return {f"{part}{k}": value for k, v in pairs for part, value in zip(("re", "im"), v, strict=True)}
+    return {f"{part}{f}_{k}": value for k, v in pairs for part, value in zip(("re", "im"), v, strict=True)}
 
 
 def _place(plan: Plan) -> str:
@@ -296,9 +355,10 @@ class Node:
 
 
 class Graph:
-    """`constants`: the float32 numbers that the text names, name -> value."""
+    """`constants`: the float32 numbers that the text names, name -> value. number: of the graph in its phase."""
 
-    def __init__(self, constants: dict[str, np.float32]) -> None:
+    def __init__(self, constants: dict[str, np.float32], number: int) -> None:
+        self.number = number
         self.counter = itertools.count()
         self.constants = constants
         self.zero = Node(self, "", value=0.0)
@@ -325,7 +385,7 @@ class Graph:
         for order in sorted(needed):
             node = needed[order]
             if node.inputs:
-                names[order] = f"v{order}"
+                names[order] = f"v{self.number}_{order}"
                 text.append(f"{names[order]} = {node.text.format(*(names[i.order] for i in node.inputs))}")
             elif node.value is None:
                 names[order] = node.text

@@ -98,7 +98,14 @@ AGAINST_REFERENCE = {
     "n_fft_3_times_5": Case(MelSpec(n_fft=15, n_mels=3), noise((1, 100))),
     "n_fft_all_odd": Case(MelSpec(n_fft=405, n_mels=8), noise((1, 900))),
     "n_fft_odd_three_passes": Case(MelSpec(n_fft=3125, hop_length=4000, n_mels=8), noise((1, 4001))),
-    "n_fft_one_frame_a_block": Case(MelSpec(n_fft=6000, n_mels=8, center=False), noise((1, 6000))),
+    "n_fft_two_frames_a_block": Case(MelSpec(n_fft=6000, n_mels=8, center=False), noise((1, 6000))),
+    "many_filters_two_frames_a_block": Case(MelSpec(n_fft=32, n_mels=5000), noise((1, 70))),
+    "many_filters_one_frame_a_block": Case(MelSpec(n_fft=32, n_mels=9000), noise((1, 50))),
+    "filters_that_overlap_twice": Case(
+        MelSpec(n_fft=64, n_mels=3),
+        noise((1, 200)),
+        arrays=(np.ones(64), np.eye(3, 33) + np.eye(3, 33, 1) + np.eye(3, 33, 2)),
+    ),
 }
 
 

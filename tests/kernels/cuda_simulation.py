@@ -50,13 +50,16 @@ def simulator_names() -> dict[str, Any]:
     def load(pointer, index):
         return pointer.array[pointer.span(index)]
 
-    def load2(pointer, index):
-        first = pointer.span(index, 2)
-        return pointer.array[first], pointer.array[first + 1]
+    def load_group(count):
+        def load_some(pointer, index):
+            first = pointer.span(index, count)
+            return tuple(pointer.array[first : first + count])
 
-    def read4(pointer, index):
-        first = pointer.span(index, 4)
-        return tuple(pointer.array[first : first + 4])
+        return load_some
+
+    def store_group(pointer, index, values):
+        first = pointer.span(index, len(values))
+        pointer.array[first : first + len(values)] = values
 
     def read(pointer, index):
         value = load(pointer, index)
@@ -64,10 +67,6 @@ def simulator_names() -> dict[str, Any]:
 
     def store(pointer, index, value):
         pointer.array[pointer.span(index)] = value
-
-    def store2(pointer, index, first, second):
-        place = pointer.span(index, 2)
-        pointer.array[place], pointer.array[place + 1] = first, second
 
     def pointer_to(array):
         return SimulatedPointer(np.asarray(getattr(array, "_item", array)))
@@ -87,7 +86,9 @@ def simulator_names() -> dict[str, Any]:
 
     names = {f"sample_{edge}": sample(edge) for edge in PAD_MODES}
     names |= {"cuda": cuda, "u": int, "i32": int, "i64": int, "f32": np.dtype(np.float32)}
-    functions = (advance, read, read4, load, load2, store, store2, pointer_to)
+    names |= {f"load{count}": load_group(count) for count in (2, 4)} | {"read4": load_group(4)}
+    names |= {"store2": store_group, "store4": store_group, "opaque": int}
+    functions = (advance, read, load, store, pointer_to)
     return names | {f.__name__: f for f in functions} | {"log": np.log, "sqrt": np.sqrt, "power_of": np.power}
 
 
@@ -95,14 +96,15 @@ _SHARED = "    shared = pointer_to(cuda.shared.array(0, f32))\n"
 _SPOILED = (_SHARED, f"{_SHARED}    if cuda.threadIdx.x == 0:\n        spoil(shared)\n    cuda.syncthreads()\n")
 # Wrong kernels on purpose: what is replaced in the program text
 ALTERATIONS = {
-    "truncated_transform": (", p1)", ", zero)"),
+    "truncated_transform": ("(p1_0_1, ", "(zero, "),
     "shifted_frame": ("read(samples, ", "read(samples, 1 + "),
-    "mirrored_bin": ("store(high, ", "store(low, "),
-    "untwiddled": ("re1 * s1 + im1 * c1", "im1 * c1"),
-    "half_precision_sums": ("total += load(powers, 0)", "total = half(total) + load(powers, 0)"),
-    "half_precision_powers": ("p2 = re2 * re2", "p2 = half(re2) * re2"),
+    "mirrored_bin": ("store4(high, ", "store4(low, "),
+    "untwiddled": ("re0_0_1 * s0_1 + im0_0_1 * c0_1", "im0_0_1 * c0_1"),
+    "half_precision_sums": ("rise0 += p2_0 * up0", "rise0 = half(rise0) + p2_0 * up0"),
+    "half_precision_powers": ("p1_0_2 = re1_0_2 * re1_0_2", "p1_0_2 = half(re1_0_2) * re1_0_2"),
     "lost_frames": ("if t < n_frames:", "if t + 1 < n_frames:"),
     "no_barriers": ("cuda.syncthreads()", "pass"),
+    "lost_falls": ("total = load(sums, 0) + load(sums, ", "total = load(sums, 0) + zero * load(sums, "),
 }
 
 

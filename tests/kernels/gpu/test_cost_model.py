@@ -10,22 +10,24 @@ import pytest
 from triadbench.kernels import ORIGINAL, SPECS
 from triadbench.kernels.gpu import cost_model, ptx_mel
 from triadbench.kernels.gpu import static_analysis as cuda_static
+from triadbench.kernels.gpu.ptx_machine import Trace, parse
 
 pytestmark = pytest.mark.skipif(cuda_static.why_unavailable() is not None, reason=str(cuda_static.why_unavailable()))
 
-# ns a clip of the kernel of 226931e, counted by hand with another interpreter: issue, L1 + shared, HBM; conflicts of the
-# filters. (132 SMs, 1.755 GHz, 3.0 TB/s; log mel.)
-BY_HAND = {"ORIGINAL": (138, 172, 96, 2.24), "CHORD": (305, 410, 101, 2.67), "WHISPER": (253, 290, 128, 2.17)}
+# ns a clip on an H100 (132 SMs, 1.755 GHz, 3.0 TB/s): issue, and L1 + shared, at most; HBM. On the kernel before
+# this one, for which these figures had been counted by hand with another interpreter, the model was within 4.3 %.
+AT_MOST = {"ORIGINAL": (115, 110, 96), "CHORD": (260, 260, 101), "WHISPER": (180, 195, 128)}
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_figures_counted_by_hand(name):
-    work = cost_model.count(SPECS[name], log=True)
-    found = cost_model.predict(work)
-    expected = BY_HAND[name]
-    assert [found["issue"], found["l1_shared"], found["hbm"]] == pytest.approx(expected[:3], rel=0.05)
-    assert work["phases"][-1]["conflicts"] == pytest.approx(expected[3], rel=0.01)
-    assert found["bound"] == "l1_shared" and found["ns"] == found["l1_shared"]
+def test_the_named_specs_predictions(name):
+    work = cost_model.count(SPECS[name])
+    found, (issue, l1_shared, hbm) = cost_model.predict(work), AT_MOST[name]
+    assert 0.8 * issue < found["issue"] <= issue and 0.8 * l1_shared < found["l1_shared"] <= l1_shared
+    assert found["hbm"] == pytest.approx(hbm, rel=0.01)
+    assert work["worst_conflicts"] <= 1.15
+    expected = ["real", *["middle"] * (name == "CHORD"), "last", "powers", "filters", "output"]
+    assert [phase["phase"] for phase in found["phases"]] == expected
 
 
 def test_a_prediction_by_hand():
@@ -42,18 +44,43 @@ def test_a_prediction_by_hand():
 
 
 def test_machine_instructions_follow_the_warps():
-    """Of straight code each instruction counts once a warp; of a loop that the assembler unrolled, once a turn."""
+    """Of straight code each instruction counts once a warp that comes by; of a loop once a turn of each."""
     _, trace = ptx_mel.run(np.zeros((1, 64000), np.float32), ORIGINAL, blocks=[5], trace=True)
-    text = cuda_static.ptx(ORIGINAL, log=False)
-    listing = cuda_static.listing(text, "sm_90")
+    listing = cuda_static.listing(cuda_static.ptx(ORIGINAL, log=False), "sm_90")
     slots = cost_model._issue_slots(trace, listing)
     instructions = trace.program.instructions
     last = [k for k, i in enumerate(instructions) if i.opcode[:3] == ("ld", "shared", "v2")]
-    assert len(last) == 32 and (slots[last] == 4).all()  # one machine load each, four warps
+    assert len(last) == 32 and (slots[last] == 5).all()  # one machine load each, five warps
     fused = [k for k, i in enumerate(instructions) if i.opcode[0] == "fma" and k > last[-1]]
-    loads = len(re.findall(r"\bLDS ", listing.split("BAR.SYNC")[-1]))
-    assert loads > 4 * 7  # unrolled further than in the PTX
-    assert sum(slots[fused]) == pytest.approx(sum(trace.warps[fused]), rel=0.02)
+    assert len(fused) == 16 and (slots[fused] == trace.warps[fused]).all() and (trace.warps[fused] > 5).all()
+    assert len(re.findall(r"\bLDS\.128 ", listing)) == 2  # the assembler unrolls nothing
+
+
+def test_copies_of_a_loop_share_its_turns():
+    """A loop of one load and one sum, twice in the machine code and once behind: three copies."""
+    text = """.entry k(
+    .param .u64 p
+)
+{
+    .reg .f32 %f<3>; .reg .b64 %rd<2>; .reg .b32 %r<2>; .reg .pred %p<2>;
+    ld.param.u64 %rd1, [p];
+$L_turn:
+    ld.global.nc.f32 %f1, [%rd1];
+    add.f32 %f2, %f2, %f1;
+    @%p1 bra $L_turn;
+    ret;
+}
+"""
+    program = parse(text)
+    lines = [i.line for i in program.instructions]
+    turns = [lines[1], lines[2], lines[1], lines[2], lines[3], lines[1], lines[2]]
+    operations = ["LDG", "FADD", "LDG", "FADD", "BRA", "LDG", "FADD"]
+    listing = "".join(
+        f'\t//## File ".nv_debug_ptx_txt", line {line}\n        /*0010*/      {name} R1 ;\n'
+        for line, name in zip(turns, operations, strict=True)
+    )
+    slots = cost_model._issue_slots(Trace(program, np.array([1, 12, 12, 12, 1]), {}), listing)
+    assert list(slots) == [0, 12, 12, 4, 0]
 
 
 def test_the_lines_do_not_change_the_machine_code():

@@ -33,6 +33,7 @@ ALTERATIONS = [
     "half_precision_powers",
     "lost_frames",
     "no_barriers",
+    "lost_falls",
 ]
 
 
