@@ -35,7 +35,6 @@ def device_names() -> dict[str, Any]:
     """The names as numba intrinsics."""
     from llvmlite import ir
     from numba import cuda
-    from numba.cuda import cgutils
     from numba.cuda.extending import intrinsic
 
     types, number = importlib.import_module("numba.cuda.types"), ir.IntType(32)
@@ -111,8 +110,8 @@ def device_names() -> dict[str, Any]:
 
         def store_group(context, builder, signature, pointer, index, values):
             vector = ir.Constant(ir.VectorType(ir.FloatType(), count), ir.Undefined)
-            for i, value in enumerate(cgutils.unpack_tuple(builder, values)):
-                vector = builder.insert_element(vector, value, number(i))
+            for i in range(count):
+                vector = builder.insert_element(vector, builder.extract_value(values, i), number(i))
             builder.store(vector, group(context, builder, signature, pointer, index, count), align=4 * count)
 
         load_group.__name__, store_group.__name__ = f"load{count}", f"store{count}"

@@ -123,8 +123,8 @@ def make_plan(
         raise ValueError(reason)
     n_bins = min(n_bins + TAIL, n_fft // 2 + 1)  # a filter's last pair of rows reads them, with weights of zero
     shift = hop_length // layout.m if hop_length < n_fft and hop_length % layout.m == 0 else 0
-    more = {"in_dtype": in_dtype, "edge": edge, "power": power, "log": log}
-    return dataclasses.replace(layout, n_bins=n_bins, shift=shift, **more)
+    layout = dataclasses.replace(layout, n_bins=n_bins, shift=shift, in_dtype=in_dtype)
+    return dataclasses.replace(layout, edge=edge, power=power, log=log)
 
 
 @functools.cache
@@ -295,7 +295,9 @@ def _segments(filterbank: np.ndarray) -> np.ndarray | None:
 
 def _in_different_banks(begins: list[int], apart: int) -> list[int]:
     """Each moved down by less than `apart`, to different remainders, with the least moves in all."""
-    best = {0: (0, ())}  # remainders that are taken, as bits -> moves, beginnings
+    best: dict[int, tuple[int, tuple[int, ...]]] = {
+        0: (0, ())
+    }  # remainders that are taken, as bits -> moves, beginnings
     for begin in begins:
         longer: dict[int, tuple[int, tuple[int, ...]]] = {}
         for taken, (moves, chosen) in best.items():
