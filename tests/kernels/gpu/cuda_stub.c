@@ -30,8 +30,8 @@ static int launch(handle function, unsigned gx, unsigned gy, unsigned gz, unsign
                   unsigned shared, handle stream, void **p, void **extra) {
     SAY("launch %p (%u %u %u) (%u %u %u) %u %p", function, gx, gy, gz, bx, by, bz, shared, stream);
     for (int i = 0; i < 4; i++) SAY("pointer %lx", *(unsigned long *)p[i]);
-    for (int i = 4; i < 11; i++) SAY("integer %d", *(int *)p[i]);
-    return SAY("floats %g %g", *(float *)p[11], *(float *)p[12]);
+    for (int i = 4; i < 10; i++) SAY("integer %d", *(int *)p[i]);
+    return SAY("floats %g %g", *(float *)p[10], *(float *)p[11]);
 }
 
 static const struct { const char *name; void *function; } table[] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernels.inputs import in_a_new_process
-from triadbench.kernels import ORIGINAL
+from triadbench.kernels import ORIGINAL, MelSpec
 from triadbench.kernels.gpu import mel_cuda
 
 _SOURCE = Path(__file__).with_name("cuda_stub.c")
@@ -45,10 +45,10 @@ def test_the_driver_is_asked_for_what_is_meant(tmp_path):
     said = " ".join(in_a_new_process(_PROGRAM, LD_LIBRARY_PATH=str(tmp_path)))
     plan = mel_cuda.plan_for(ORIGINAL, log=True)
     prepared = "mode 2 device 1 retain 1 current 0x7777 stream 1 external 85 1 load ELF function 0x11 mel "
-    large = "load ELF function 0x11 mel attribute 0x22 8 85800 "
-    sizes = f"launch 0x22 (9216 1 1) ({plan.threads} 1 1) {plan.shared_bytes} 0x99"
+    large = f"load ELF function 0x11 mel attribute 0x22 8 {mel_cuda.plan_for(MelSpec(n_fft=20000)).shared_bytes} "
+    sizes = f"launch 0x22 ({512 * -(-126 // plan.frames)} 1 1) ({plan.threads} 1 1) {plan.shared_bytes} 0x99"
     pointers = "pointer 1000 pointer 2000 pointer 30000000000 pointer 4000"
-    integers = " ".join(f"integer {n}" for n in (64000, 126, 18, 512, 512, 0, 64))
+    integers = " ".join(f"integer {n}" for n in (64000, 126, -(-126 // plan.frames), 512, 512, 0))
     launch = f"{sizes} {pointers} {integers} floats 1e-10 1"
     none = "current (nil)"
     assert said == f"{prepared}{large}{launch} {none} push 0x7777 {launch} pop 0x7777 {none}"

@@ -8,25 +8,24 @@ import re
 import numpy as np
 import pytest
 
-from tests.kernels.cuda_cases import AGAINST_REFERENCE, FLOAT32, TONE_LIMITS, TONES, reference_mel, tone_frames
-from tests.kernels.inputs import noise
-from triadbench.kernels import CHORD, ORIGINAL, SPECS, WHISPER, MelSpec
+from tests.kernels.cuda_cases import AGAINST_REFERENCE, FLOAT32, TONE_LIMITS, reference_mel
+from tests.kernels.inputs import noise, tilted_tones
+from triadbench.kernels import LOG_EPS, ORIGINAL, SPECS, MelSpec
 from triadbench.kernels.compare import assert_close, compare
-from triadbench.kernels.gpu import ptx_mel
+from triadbench.kernels.gpu import mel_cuda, ptx_mel
+from triadbench.kernels.gpu import plan as cuda_plan
 from triadbench.kernels.gpu import static_analysis as cuda_static
 from triadbench.kernels.gpu.ptx_machine import PtxFault
 from triadbench.kernels.mel_reference import mel_spectrogram
+from triadbench.kernels.spec import PAD_MODES
 
 pytestmark = pytest.mark.skipif(cuda_static.why_unavailable() is not None, reason=str(cuda_static.why_unavailable()))
 
 ORDERS = ["together", "apart"]
-# Kernels that take seconds to compile and hold no branch that others have not.
-_MORE = {"original_int16", "original_log", "whisper_log_int16", "tones_CHORD_-80", "tones_WHISPER_-80"}
-_MORE |= {"tones_CHORD_80", "tones_WHISPER_80", "n_fft_two_frames_a_block", "every_bin_three_passes", "magnitude"}
-
-
-def named(cases):
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in _MORE else []) for name in cases]
+# Kernels that take seconds to compile and hold no branch that others have not: test_the_cases_reach_every_branch.
+_MORE = {"original_three_clips_two_tiles", "original_int16", "original_log", "whisper_log_int16", "low_bins_alone"}
+_MORE |= {"every_bin_three_passes", "n_fft_all_odd", "n_fft_odd_three_passes", "n_fft_two_frames_a_block"}
+_MORE |= {"other_power", "empty_filters"}
 
 
 def run(case, **options):
@@ -34,7 +33,12 @@ def run(case, **options):
     return ptx_mel.run(case.waveform, case.spec, log=case.log, window=window, filterbank=filterbank, **options)[0]
 
 
-@pytest.mark.parametrize("name", named(AGAINST_REFERENCE))
+# ---- against the reference
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in _MORE else ()) for name in AGAINST_REFERENCE]
+)
 def test_against_reference(name):
     case = AGAINST_REFERENCE[name]
     mels = [run(case, order=order) for order in ORDERS]
@@ -43,13 +47,47 @@ def test_against_reference(name):
     np.testing.assert_array_equal(*mels)
 
 
-@pytest.mark.parametrize("name", named(TONES))
-def test_quiet_tones(name):
-    case = TONES[name]
-    _, spec_name, tilt_db = name.split("_")
-    filters = tone_frames(case.spec, int(tilt_db))[1]
-    expected = reference_mel(case)[:, filters]
-    assert_close(run(case)[:, filters], expected, atol_log=TONE_LIMITS[spec_name], dtype="float32")
+def branches(case):
+    """What decides a program's text, but for sizes."""
+    waveform, spec = mel_cuda.with_samples(case.waveform, case.spec)
+    filters = case.arrays[1] if case.arrays else spec.filterbank()
+    plan = mel_cuda.plan_for(spec, in_dtype=waveform.dtype.name, log=case.log, filterbank=filters)
+    n_middle = len(plan.radices) - 1
+    passes = [
+        ("real", plan.real_radix, 1),
+        *(("middle", radix, 2) for radix in plan.radices[:-1]),
+        ("last", plan.last, 2),
+    ]
+    found = {plan.in_dtype, plan.edge, plan.power, "log" if plan.log else "no log", f"rows of {plan.quad} frames"}
+    found |= {f"{name}: {plan.together(floats * radix)} frames a thread" for name, radix, floats in passes}
+    found |= {f"{name} radix {'odd' if radix % 2 else 'even'}" for name, radix, _ in passes}
+    found |= {"samples shared" if plan.shift else "samples of each frame", f"{n_middle} middle passes"}
+    found |= {"all bins" if plan.n_bins == plan.n_freqs else "bins left out", "gaps" if plan.groups > 1 else "no gaps"}
+    return found | {"filters overlap twice" if cuda_plan._segments(filters) is None else "filters overlap once"}
+
+
+def test_the_cases_reach_every_branch():
+    """Those that are not slow."""
+    expected = {"float32", "int16", *PAD_MODES, "power", "magnitude", "other", "log", "no log"}
+    expected |= {f"rows of {n} frames" for n in (1, 2, 4)} | {f"{n} middle passes" for n in (0, 1, 2)}
+    expected |= {f"{name}: {n} frames a thread" for name in ("real", "middle", "last") for n in (1, 2, 4)}
+    expected |= {f"{name} radix {kind}" for name in ("real", "middle", "last") for kind in ("odd", "even")}
+    expected |= {"samples shared", "samples of each frame", "all bins", "bins left out", "gaps", "no gaps"}
+    expected |= {"filters overlap once", "filters overlap twice"}
+    assert set().union(*(branches(case) for name, case in AGAINST_REFERENCE.items() if name not in _MORE)) == expected
+
+
+@pytest.mark.parametrize("tilt_db", [-80, 80])
+@pytest.mark.parametrize("name", SPECS)
+def test_quiet_tones(name, tilt_db):
+    """As TestTiltedTones in test_mel_cuda.py; the logarithm is taken here, and the kernel is the other tests'."""
+    spec = SPECS[name]
+    waveform, filters = tilted_tones(spec, tilt_db, 3 * spec.n_fft)
+    inside = slice(spec.n_fft // 2 // spec.hop_length + 1, -(spec.n_fft // 2 // spec.hop_length) - 1)  # of the clip
+    actual, expected = ptx_mel.run(waveform[None], spec)[0], mel_spectrogram(waveform[None], spec)
+    assert expected[:, :, inside].shape[2] > 2 and len(filters) > 20
+    logs = (np.log(mel[:, filters, inside] + LOG_EPS) for mel in (actual, expected))
+    assert_close(*logs, atol_log=TONE_LIMITS[name], dtype="float32")
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -63,7 +101,7 @@ def test_a_whole_clip_is_within_float32s_rounding(name):
 
 # ---- wrong kernels on purpose
 
-_SMALL = MelSpec(n_fft=128, n_mels=8)
+_SMALL = MelSpec(n_fft=32, n_mels=5)
 _BARRIER = re.compile(r"bar\.sync[^;]*;")
 
 
@@ -76,11 +114,11 @@ def without_barrier(number):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(
-    ("spec", "barriers"), [(_SMALL, 4), (ORIGINAL, 4), (CHORD, 5), (WHISPER, 4)], ids=["small", *SPECS]
-)
-def test_each_missing_barrier_is_found(spec, barriers, order):
-    waveform, texts = noise((1, 3 * spec.n_fft)), []
+@pytest.mark.parametrize("spec", [_SMALL, *SPECS.values()], ids=["small", *SPECS])
+def test_each_missing_barrier_is_found(spec, order):
+    """One behind each pass but the last, one before and one behind the powers' stores, one behind the sums."""
+    waveform, texts = noise((1, 2 * spec.n_fft)), []
+    barriers = len(mel_cuda.plan_for(spec).radices) + 3
     ptx_mel.run(waveform, spec, order=order, edit=lambda text: texts.append(text) or text)
     assert len(_BARRIER.findall(texts[0])) == barriers
     for number in range(barriers):
@@ -110,7 +148,7 @@ WRONG = {
 def test_wrong_accesses_are_caught(name):
     edit, message = WRONG[name]
     with pytest.raises(PtxFault, match=message):
-        for time in (640, 641):  # where one clip's last frame ends, the next clip begins
+        for time in (160, 161):  # where one clip's last frame ends, the next clip begins
             mel, _ = ptx_mel.run(noise((2, time)), _SMALL, edit=edit)
             assert not np.isnan(mel).any()
 
@@ -129,13 +167,19 @@ def test_wrong_arithmetic_is_seen(pattern):
 def test_no_access_to_shared_memory_has_a_conflict(name):
     _, trace = ptx_mel.run(noise((1, 64000)), SPECS[name], trace=True, blocks=[5])
     shared = [a for i, a in trace.accesses.items() if trace.program.instructions[i].opcode[1] == "shared"]
-    assert sum(a.passes for a in shared) > 500
+    plan = mel_cuda.plan_for(SPECS[name])
+    transform = 8 * plan.frames * plan.n_residues * plan.m  # bytes that each pass stores, and the next one reads
+    assert sum(a.bytes for a in shared) > 2 * len(plan.radices) * transform
     assert [a for a in shared if a.passes > 1.15 * a.ideal] == []
 
 
 def test_sectors_of_samples():
-    """ORIGINAL: two frames that overlap by half read 48 columns of 32 samples, each in whole sectors."""
+    """ORIGINAL: frames that overlap by half and are taken together read each sample once, all in whole sectors."""
     _, trace = ptx_mel.run(noise((1, 64000)), ORIGINAL, trace=True, blocks=[5])
+    plan = mel_cuda.plan_for(ORIGINAL)
+    together = plan.together(plan.real_radix)
+    columns = plan.real_radix + (together - 1) * plan.shift if plan.shift else together * plan.real_radix
     kinds = {i: trace.program.instructions[i].opcode for i in trace.accesses}
     samples = [a for i, a in trace.accesses.items() if kinds[i] == ("ld", "global", "nc", "f32") and a.requests]
-    assert [(a.requests, a.sectors, a.passes) for a in samples] == [(4, 16, 4)] * 48
+    assert [a.bytes for a in samples] == [4 * plan.m * plan.frames // together] * columns
+    assert all(32 * a.sectors == a.bytes for a in samples)

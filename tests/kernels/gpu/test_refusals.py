@@ -31,10 +31,11 @@ def test_every_smooth_size_to_the_limit_has_a_plan_that_fits():
         reason = cuda_plan.why_not(n_fft)
         assert (reason is None) == (largest_prime(n_fft) <= 5)
         if reason is None:
-            plan = cuda_plan.make_plan(n_fft, n_fft // 2 + 1, "float32", "reflect", "power", False)
+            plan = cuda_plan.make_plan(n_fft, n_fft, 1, n_fft // 2 + 1, "float32", "reflect", "power", False)
             assert plan.real_radix * np.prod(plan.radices) == n_fft
             assert plan.shared_bytes <= cuda_plan.SHARED_LIMIT
-            assert plan.frames * plan.n_residues * plan.groups <= plan.threads <= 512
+            in_last_pass = plan.frames // plan.together(2 * plan.last) * plan.n_residues * plan.groups
+            assert in_last_pass <= plan.threads <= 512
 
 
 def test_positions_beyond_32_bits_are_refused():
