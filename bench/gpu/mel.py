@@ -10,6 +10,7 @@ import traceback
 from statistics import median
 
 from triadbench.bench import records
+from triadbench.bench.gpu import mel_before
 from triadbench.bench.gpu.context import Context, gpu_state
 from triadbench.bench.mel import measure, rivals
 from triadbench.bench.mel import records as mel_records
@@ -29,6 +30,7 @@ def run(context: Context) -> str:
     """Measure; the line says what our fastest takes for a clip. RuntimeError where one of ours or a group fails."""
     every, names = rivals.all_rivals(), (*rivals.GRAPHED, *(["ours: numba"] if context.rehearse else []))
     contestants = {name: rival for name, rival in every.items() if (rival.graph_of or name) in names}
+    contestants |= mel_before.contestants()
     groups, environment = _groups(context), mel_records.environment(contestants)
     store = Store(context.records, environment, context.effort, fresh=True)
     effort = measure.Effort(context.effort, budget_s=context.left_s(), clips_compared=64)

@@ -37,6 +37,7 @@ def gpu(monkeypatch):
     with contextlib.ExitStack() as stack:
         fake_gpu.install(monkeypatch, stack)
         monkeypatch.setattr(rivals, "all_rivals", on_fake_gpu)
+        monkeypatch.setattr(stage.mel_before, "contestants", dict)
         monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
         monkeypatch.setattr(roofs, "_SIZES", {"cuda": (1 << 20, 64)})
         monkeypatch.setattr(stage, "_CASES", [("ORIGINAL", 2), ("ORIGINAL", 1), ("CHORD", 1)])
