@@ -22,13 +22,9 @@ import numpy as np
 WARP = 32
 _BANKS, _LINE, _SECTOR = 32, 128, 32  # banks of 4 bytes; bytes
 _THREADS_AT_ONCE = 4096
-_MOST_STEPS = 300_000  # of a batch of blocks: a program that takes more does not end
+_MOST_JUMPS = 20_000  # of the threads of a batch of blocks: a program that takes more does not end
 _NOBODY, _SEVERAL = -1, -2  # who touched a word since the last barrier; else the thread's number
-_TYPES = {
-    f"{kind}{8 * size}": np.dtype(f"{kind.replace('b', 'u').replace('s', 'i')}{size}")
-    for kind in "usb"
-    for size in (2, 4, 8)
-}
+_TYPES = {f"{kind}{8 * n}": np.dtype(f"{code}{n}") for kind, code in ("uu", "bu", "si") for n in (2, 4, 8)}
 _TYPES |= {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "pred": np.dtype(bool)}
 _WIDER = {_TYPES[f"{kind}{bits}"]: _TYPES[f"{kind}{2 * bits}"] for kind in "us" for bits in (16, 32)}
 _NO_CHANGE = {"rn", "lo", "approx", "ftz", "uni", "sync", "to", "global", "shared", "param", "nc", "v2", "v4"}
@@ -36,9 +32,12 @@ _PLAIN: dict[str, Callable] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "min": np.fmin, "max": np.fmax, "neg": np.negative,
     "abs": np.abs, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
     "sqrt": np.sqrt, "rcp": np.reciprocal, "ex2": np.exp2, "lg2": np.log2, "mov": lambda x: x, "cvta": lambda x: x,
+    "rem": np.remainder, "fma": lambda x, y, z: x.astype(np.float64) * y + z, "bfi": lambda *given: _insert(*given),
+    "selp": lambda x, y, chosen: np.where(chosen, x, y),
+    "div": lambda x, y: np.divide(x, y) if x.dtype.kind == "f" else np.floor_divide(x, y),
 }  # fmt: skip
-_COMPARE = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal}
-_COMPARE |= {"gt": np.greater, "ge": np.greater_equal}
+_COMPARE = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater}
+_COMPARE |= {"ge": np.greater_equal, "lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal}
 _ROUND = {"rzi": np.trunc, "rni": np.rint, "rmi": np.floor, "rpi": np.ceil}
 _CONTROL = {"bra", "ret", "exit", "bar"}
 
@@ -217,7 +216,7 @@ class _Batch:
         self.trace, self.program, self.memories = trace, trace.program, sorted(memories, key=lambda m: m.base)
         self.values, self.shared_bytes = values, shared_bytes
         shape = (threads // WARP, len(blocks), WARP)
-        self.n, self.a_warp = threads * len(blocks), WARP * len(blocks)
+        self.n, self.a_warp, self.n_jumps = threads * len(blocks), WARP * len(blocks), 0
         full = lambda array: np.ascontiguousarray(np.broadcast_to(array, shape)).reshape(-1)  # noqa: E731
         tid = full(np.arange(threads).reshape(shape[0], 1, WARP))
         self.block = full(blocks.reshape(1, -1, 1))
@@ -236,54 +235,42 @@ class _Batch:
     def run(self, order: str, trace: bool) -> None:
         kinds = enumerate(self.program.instructions)
         steps = [None if i.opcode[0] in _CONTROL else self._step(pc, i, trace) for pc, i in kinds]
-        ready: dict[int, list[Active]] = {0: [slice(0, self.n)]}
-        n_steps = 0
-        while ready:
-            arrived: dict[int, list[Active]] = {}
-            n_warps = self.n // self.a_warp if order == "apart" else 1
-            for warp in reversed(range(n_warps)):
-                part = slice(warp * self.a_warp, (warp + 1) * self.a_warp) if n_warps > 1 else slice(0, self.n)
-                mine = {pc: [_within(active, part) for active in groups] for pc, groups in ready.items()}
-                n_steps = self._to_barrier(mine, arrived, steps, min if order == "together" else max, n_steps)
+        size, choose = (self.n, min) if order == "together" else (self.a_warp, max)
+        parts = [{0: [slice(begin, begin + size)]} for begin in reversed(range(0, self.n, size))]
+        while any(parts):
+            arrived = [self._to_barrier(ready, steps, choose) for ready in parts]
             self._check_barrier(arrived)
             self.shared.barrier()
-            ready = {pc + 1: groups for pc, groups in arrived.items()}
+            parts = [{pc + 1: groups for pc, groups in places.items()} for places in arrived]
 
-    def _to_barrier(self, ready, arrived, steps, choose, n_steps) -> int:
-        """Run threads (place in the program -> groups) until each has ended or stands in `arrived`."""
-        instructions, warps = self.program.instructions, self.trace.warps
+    def _to_barrier(self, ready, steps, choose) -> dict[int, list[Active]]:
+        """Run threads (place in the program -> groups) until each has ended or waits: those at each barrier."""
+        arrived: dict[int, list[Active]] = {}
         while ready:
             pc = choose(ready)
             active = _joined(ready.pop(pc))
-            if active is None:
-                continue
             count = _n_warps(active)
-            while steps[pc] is not None:
-                warps[pc] += count
-                n_steps += 1
-                steps[pc](active)
-                pc += 1
-                if pc in ready:
+            while pc not in ready:
+                self.trace.warps[pc] += count
+                if (step := steps[pc]) is None:
                     break
+                step(active)
+                pc += 1
             else:
-                warps[pc] += count
-                n_steps += 1
-                if n_steps > _MOST_STEPS:
-                    raise PtxFault(f"the program does not end: {self._name(pc)}")
-                self._control(pc, instructions[pc], active, ready, arrived)
+                ready[pc].append(active)
                 continue
-            ready[pc].append(active)
-        return n_steps
-
-    def _control(self, pc, instruction, active, ready, arrived) -> None:
-        goes, stays = self._split(instruction.guard, active)
-        kind = instruction.opcode[0]
-        if goes is not None and kind == "bra":
-            ready.setdefault(self.program.labels[instruction.operands[0]], []).append(goes)
-        elif goes is not None and kind == "bar":
-            arrived.setdefault(pc, []).append(goes)
-        if stays is not None:
-            ready.setdefault(pc + 1, []).append(stays)
+            self.n_jumps += 1
+            if self.n_jumps > _MOST_JUMPS:
+                raise PtxFault(f"the program does not end: {self._name(pc)}")
+            instruction = self.program.instructions[pc]
+            goes, stays = self._split(instruction.guard, active)
+            if goes is not None and instruction.opcode[0] == "bra":
+                ready.setdefault(self.program.labels[instruction.operands[0]], []).append(goes)
+            elif goes is not None and instruction.opcode[0] == "bar":
+                arrived.setdefault(pc, []).append(goes)
+            if stays is not None:
+                ready.setdefault(pc + 1, []).append(stays)
+        return arrived
 
     def _split(self, guard: str, active: Active) -> tuple[Active | None, Active | None]:
         """Those of `active` whose guard holds, and the others; None for nobody."""
@@ -297,16 +284,13 @@ class _Batch:
         indices = _indices(active)
         return _compact(indices[holds]), _compact(indices[~holds])
 
-    def _check_barrier(self, arrived: dict[int, list[Active]]) -> None:
+    def _check_barrier(self, arrived: list[dict[int, list[Active]]]) -> None:
         """All threads of a block have to wait at one barrier, or all have ended."""
-        for pc, groups in arrived.items():
-            here = np.zeros(self.n, bool)
-            for active in groups:
-                here[active] = True
-            reached = here.reshape(-1, self.a_warp // WARP, WARP).transpose(1, 0, 2).reshape(self.a_warp // WARP, -1)
-            if (missing := reached.any(axis=1) & ~reached.all(axis=1)).any():
-                block = self.block[WARP * int(np.argmax(missing))]
-                raise PtxFault(f"{self._name(pc)}: not all threads of block {block} reach this barrier")
+        for pc in set().union(*arrived):
+            waiting = np.concatenate([self.block[active] for places in arrived for active in places.get(pc, [])])
+            blocks, counts = np.unique(waiting, return_counts=True)
+            if (missing := counts != self.n // self.a_warp * WARP).any():
+                raise PtxFault(f"{self._name(pc)}: not all threads of block {blocks[missing][0]} reach this barrier")
 
     def _name(self, pc: int) -> str:
         return f"line {self.program.instructions[pc].line}: {self.program.instructions[pc].text}"
@@ -314,20 +298,14 @@ class _Batch:
     # ---- one instruction as a function of the active threads
 
     def _step(self, pc: int, instruction: Instruction, trace: bool) -> Callable[[Active], None]:
-        kind = instruction.opcode[0]
-        if kind in ("ld", "st") and instruction.opcode[1] != "param":
-            step = self._memory(pc, instruction, trace)
-        else:
-            step = self._arithmetic(instruction)
-        if not instruction.guard:
-            return step
+        is_access = instruction.opcode[0] in ("ld", "st") and instruction.opcode[1] != "param"
+        step = self._memory(pc, instruction, trace) if is_access else self._arithmetic(instruction)
 
         def guarded(active: Active) -> None:
-            goes, _ = self._split(instruction.guard, active)
-            if goes is not None:
+            if (goes := self._split(instruction.guard, active)[0]) is not None:
                 step(goes)
 
-        return guarded
+        return guarded if instruction.guard else step
 
     def _source(self, text: str, dtype: np.dtype) -> Callable[[Active], Any]:
         """An operand's values, as a function of the active threads."""
@@ -355,7 +333,7 @@ class _Batch:
         dtype = result = _TYPES[modifiers[-1]]
         special = set(modifiers[:-1]) - _NO_CHANGE
         types = [dtype] * len(inputs)
-        function: Callable
+        function = _PLAIN.get(kind)
         if kind == "ld":
             value, inputs, types = self.values[inputs[0].strip("[]")], [], []
             function = lambda: value  # noqa: E731
@@ -368,28 +346,17 @@ class _Batch:
                 product = lambda x, y: (x.astype(wide) * y.astype(wide) >> shift).astype(result)  # noqa: E731
                 types[2:] = [result] * len(types[2:])
             function = product if kind == "mul" else lambda x, y, z: product(x, y) + z
-        elif kind == "fma":
-            function = lambda x, y, z: x.astype(np.float64) * y + z  # noqa: E731
-        elif kind in ("div", "rem") and dtype.kind != "i":
-            function = np.remainder if kind == "rem" else np.divide if dtype.kind == "f" else np.floor_divide
         elif kind in ("shl", "shr"):
             types[1], function = _TYPES["u32"], _shift(kind, dtype)
-        elif kind == "selp":
-            types[2] = _TYPES["pred"]
-            function = lambda x, y, chosen: np.where(chosen, x, y)  # noqa: E731
-        elif kind == "bfi":
-            function = _insert
         elif kind == "setp":
             special, result = special - {modifiers[0]}, _TYPES["pred"]
             function = _comparison(modifiers[0], dtype)
         elif kind == "cvt":
             result, special = _TYPES[modifiers[-2]], special - {modifiers[-2], *_ROUND}
             function = _conversion([_ROUND[name] for name in modifiers if name in _ROUND], dtype, result)
-        elif kind in _PLAIN:
-            function = _PLAIN[kind]
-        else:
-            raise NotImplementedError(instruction.text)
-        if special:
+        elif kind == "selp":
+            types[2] = _TYPES["pred"]
+        if function is None or special or kind in ("div", "rem") and dtype.kind == "i":
             raise NotImplementedError(f"{instruction.text}: {', '.join(special)}")
         sources = [self._source(text, kind_of) for text, kind_of in zip(inputs, types, strict=True)]
         row = self._row(to, result)
@@ -477,7 +444,6 @@ def _insert(x, into, position, count):
 
 
 def _comparison(relation: str, dtype: np.dtype) -> Callable:
-    relation = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}.get(relation, relation)
     if relation in ("nan", "num"):
         return lambda x, y: (np.isnan(x) | np.isnan(y)) == (relation == "nan")
     function = _COMPARE[relation[:2]]
@@ -497,24 +463,14 @@ def _indices(active: Active) -> np.ndarray:
     return np.arange(active.start, active.stop) if isinstance(active, slice) else active
 
 
-def _compact(indices: np.ndarray) -> Active | None:
-    """Ascending indices as a slice where they are neighbours; None for no index."""
-    if not len(indices):
-        return None
+def _compact(indices: np.ndarray) -> Active:
+    """Ascending indices as a slice where they are neighbours."""
     whole = indices[-1] - indices[0] + 1 == len(indices)
     return slice(int(indices[0]), int(indices[-1]) + 1) if whole else indices
 
 
-def _within(active: Active, part: slice) -> Active | None:
-    indices = _indices(active)
-    return _compact(indices[(indices >= part.start) & (indices < part.stop)])
-
-
-def _joined(groups: list[Active | None]) -> Active | None:
-    present = [active for active in groups if active is not None]
-    if len(present) < 2:
-        return present[0] if present else None
-    return _compact(np.sort(np.concatenate([_indices(active) for active in present])))
+def _joined(groups: list[Active]) -> Active:
+    return groups[0] if len(groups) == 1 else _compact(np.sort(np.concatenate([*map(_indices, groups)])))
 
 
 def _n_warps(active: Active) -> int:
