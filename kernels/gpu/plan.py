@@ -254,29 +254,25 @@ def make_bands(plan: Plan, filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarr
         segments which are served together begin in different banks.
     """
     segment = _segments(filterbank)
-    rising, falling = (
-        np.concatenate(parts) for parts in ((filterbank, 0 * filterbank[:1]), (0 * filterbank[:1], filterbank))
-    )
-    bins = np.arange(filterbank.shape[1])
-    if segment is not None:
-        own = segment == np.arange(len(filterbank) + 1)[:, None]
-        rising, falling = np.where(own, rising, 0.0), np.where(own, falling, 0.0)
-    else:
+    rising, falling = (np.pad(filterbank, (rows, (0, 0))) for rows in ((0, 1), (1, 0)))
+    if segment is None:
         falling = 0 * falling
-    used = [plan.spread(bins[(up != 0.0) | (down != 0.0)]) for up, down in zip(rising, falling, strict=True)]
+    else:
+        own = segment == np.arange(len(rising))[:, None]
+        rising, falling = rising * own, falling * own
+    used = [plan.spread(np.flatnonzero(weighed)) for weighed in (rising != 0.0) | (falling != 0.0)]
     apart = _SERVED * plan.quad // plan.frames  # segments that are served together
     begins = [int(rows[0]) if len(rows) else 0 for rows in used]
     if 1 < apart <= _SERVED:
         for at in range(len(begins), 0, -apart):  # the longest segments come first
             served = slice(max(0, at - apart), at)
             begins[served] = _in_different_banks(begins[served], apart)
-    bands = np.array(
-        [(b, (rows[-1] + 2 - b) // 2) if len(rows) else (0, 0) for b, rows in zip(begins, used, strict=True)], np.int32
-    )
+    spans = [(rows[-1] + 2 - b) // 2 if len(rows) else 0 for b, rows in zip(begins, used, strict=True)]
+    bands = np.array([(b if span else 0, span) for b, span in zip(begins, spans, strict=True)], np.int32)
     weights = np.zeros((2 * bands[:, 1].max(), len(bands), 2), np.float32)
     for s, rows in enumerate(used):
-        chosen = (rising[s] != 0.0) | (falling[s] != 0.0)
-        weights[rows - begins[s], s] = np.stack((rising[s, chosen], falling[s, chosen]), axis=1)
+        both = np.stack((rising[s], falling[s]), axis=1)
+        weights[rows - begins[s], s] = both[both.any(axis=1)]
     return bands, weights.reshape(-1, 2, len(bands), 2).swapaxes(1, 2).ravel()
 
 
@@ -295,16 +291,12 @@ def _segments(filterbank: np.ndarray) -> np.ndarray | None:
 
 def _in_different_banks(begins: list[int], apart: int) -> list[int]:
     """Each moved down by less than `apart`, to different remainders, with the least moves in all."""
-    best: dict[int, tuple[int, tuple[int, ...]]] = {
-        0: (0, ())
-    }  # remainders that are taken, as bits -> moves, beginnings
+    best: dict = {0: (0, ())}  # remainders that are taken, as bits -> moves, beginnings
     for begin in begins:
-        longer: dict[int, tuple[int, tuple[int, ...]]] = {}
-        for taken, (moves, chosen) in best.items():
-            for move in range(min(apart, begin + 1)):
-                bit = taken | 1 << (begin - move) % apart
-                new = moves + move + (100 if bit == taken else 0), (*chosen, begin - move)
-                if bit not in longer or new < longer[bit]:
-                    longer[bit] = new
+        longer: dict = {}
+        for (taken, (moves, chosen)), move in itertools.product(best.items(), range(min(apart, begin + 1))):
+            bits = taken | 1 << (begin - move) % apart
+            new = moves + move + 100 * (bits == taken), (*chosen, begin - move)
+            longer[bits] = min(new, longer.get(bits, new))
         best = longer
     return list(min(best.values())[1])
