@@ -193,8 +193,8 @@ def modelled(records: list[dict]) -> list[dict]:
             for phase, counted in zip(result["phases"], work["phases"], strict=True):
                 phase["conflicts"] = counted["conflicts"]
             ns, where = measured.get(spec, (None, None))
-            more = {"worst_conflicts": work["worst_conflicts"], "measured_ns": ns, "case": where}
-            found[spec] = {"spec": spec, **result, **more}
+            worst = work["worst_conflicts"]
+            found[spec] = {"spec": spec, **result, "worst_conflicts": worst, "measured_ns": ns, "case": where}
     return list(found.values())
 
 

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from triadbench.kernels.gpu import mel_cuda, ptx_mel, static_analysis
-from triadbench.kernels.gpu.ptx_machine import Program, Trace
+from triadbench.kernels.gpu.ptx_machine import LINE, Program, Trace
 from triadbench.kernels.operation_count import fused_bytes
 from triadbench.kernels.spec import MelSpec
 
-LINE = 128  # bytes through L1 or shared memory at once
 _LINE_OR_OPERATION = re.compile(
     r'//## File "\.nv_debug_ptx_txt", line (\d+)|^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)',
     re.MULTILINE,
@@ -59,7 +58,7 @@ def count(spec: MelSpec, *, log: bool = False, n_samples: int = 64000, arch: str
     n_blocks = spec.n_frames(n_samples) / plan.frames
     samples = np.random.default_rng(0).standard_normal((1, n_samples)).astype(np.float32)
     _, trace = ptx_mel.run(samples, spec, log=log, trace=True, blocks=[int(n_blocks) // 2])
-    slots = _issue_slots(trace, static_analysis.listing(static_analysis.ptx(spec, log=log), arch))
+    slots = _issue_slots(trace, static_analysis.assemble(static_analysis.ptx(spec, log=log), arch)[1])
     instructions = trace.program.instructions
     phase_of = np.cumsum([i.opcode[0] == "bar" for i in instructions])
     names = ["real", *["middle"] * (len(plan.radices) - 1), "last", "powers", "filters", "output"]
@@ -108,8 +107,7 @@ def _issue_slots(trace: Trace, listing: str) -> np.ndarray:
             accesses[at] += operation in _MEMORY
     written = [i.opcode[0] in ("ld", "st") and i.opcode[1] != "param" for i in program.instructions]
     copies = np.maximum(1.0, np.bincount(runs, accesses) / np.maximum(1, np.bincount(runs, written)))
-    first = np.searchsorted(runs, runs)
-    return machine * trace.warps[first] / copies[runs]
+    return machine * trace.warps[np.searchsorted(runs, runs)] / copies[runs]  # of a run's first
 
 
 def _runs(program: Program) -> np.ndarray:

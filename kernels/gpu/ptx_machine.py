@@ -11,7 +11,6 @@ many passes as the busiest of the 32 banks has different words; one is ideal. Of
 the 128-byte lines and 32-byte sectors that it touches.
 """
 
-import bisect
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -20,9 +19,9 @@ from typing import Any
 import numpy as np
 
 WARP = 32
-_BANKS, _LINE, _SECTOR = 32, 128, 32  # banks of 4 bytes; bytes
+_BANKS, LINE, _SECTOR = 32, 128, 32  # banks of 4 bytes; bytes
 _THREADS_AT_ONCE = 4096
-_MOST_JUMPS = 20_000  # of the threads of a batch of blocks: a program that takes more does not end
+_MOST_JUMPS = 20_000  # from a barrier to the next: a program that takes more does not end
 _NOBODY, _SEVERAL = -1, -2  # who touched a word since the last barrier; else the thread's number
 _TYPES = {f"{kind}{8 * n}": np.dtype(f"{code}{n}") for kind, code in ("uu", "bu", "si") for n in (2, 4, 8)}
 _TYPES |= {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "pred": np.dtype(bool)}
@@ -61,10 +60,7 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A kernel. labels: index of the instruction behind each.
-
-    registers: name without number -> type, how many (0: one, without number).
-    """
+    """labels: index of the instruction behind each. registers: name without number -> type, how many (0: one)."""
 
     instructions: tuple[Instruction, ...]
     labels: dict[str, int]
@@ -74,11 +70,10 @@ class Program:
 
 @dataclasses.dataclass
 class Access:
-    """Counts of one instruction that touches memory, over all warps that took it.
+    """Counts of one instruction that touches memory, over all warps that took it: `requests`.
 
-    Attributes:
-        requests: warps that took it. passes: of shared memory, or 128-byte lines of global. ideal: passes without a
-        conflict, 0 for global memory. sectors: of 32 bytes, 0 for shared. bytes: asked for by threads.
+    passes: of shared memory, or 128-byte lines of global. ideal: passes without a conflict, 0 for global memory.
+    sectors: of 32 bytes, 0 for shared. bytes: asked for by threads.
     """
 
     requests: int = 0
@@ -109,14 +104,12 @@ class Memory:
         self.base, self.size, self.read_only = base, octets.size, read_only
         padded = np.pad(octets, (0, -octets.size % 8)) if read_only else octets
         self.views = {size: padded.view(f"u{size}") for size in (2, 4)}
-        words = -(-self.size // 4)
-        self.holds = np.full(words, written)
-        self.writer, self.reader = (np.full(0 if read_only else words, _NOBODY) for _ in range(2))
+        self.holds = np.full(-(-self.size // 4), written)
+        self.writer, self.reader = (np.full(0 if read_only else len(self.holds), _NOBODY) for _ in range(2))
 
     def barrier(self) -> None:
         """What happened before is ordered before what follows."""
-        self.writer.fill(_NOBODY)
-        self.reader.fill(_NOBODY)
+        self.writer[:] = self.reader[:] = _NOBODY
 
     def read(self, words: np.ndarray, threads: np.ndarray) -> tuple[str, np.ndarray] | None:
         """Note that these threads read these words (same shapes); what is wrong, and where, or None."""
@@ -155,15 +148,13 @@ def parse(text: str) -> Program:
         for statement in filter(None, map(str.strip, parts)):
             if match := re.fullmatch(r"(\$\w+):", statement):
                 labels[match[1]] = len(instructions)
-            elif statement.startswith(".pragma"):
-                continue
             elif match := re.fullmatch(r"\.reg \.(\w+)\s+(%?\w+)(?:<(\d+)>)?", statement):
                 registers[match[2]] = (match[1], int(match[3] or 0))
             elif match := re.fullmatch(r"(?:@(!?%?\w+)\s+)?([a-z]\w*(?:\.\w+)*)\s*(.*)", statement):
                 operands = tuple(part.strip() for part in re.split(r",(?![^{]*\})", match[3]) if part)
                 opcode = tuple(match[2].split("."))
                 instructions.append(Instruction(line, statement, opcode, operands, match[1] or ""))
-            else:
+            elif not statement.startswith(".pragma"):
                 raise NotImplementedError(f"line {line}: {statement}")
     parameters = re.findall(r"\.param \.(\w+) (\w+)", head)
     return Program(tuple(instructions), labels, registers, tuple(parameters))
@@ -216,15 +207,14 @@ class _Batch:
         self.trace, self.program, self.memories = trace, trace.program, sorted(memories, key=lambda m: m.base)
         self.values, self.shared_bytes = values, shared_bytes
         shape = (threads // WARP, len(blocks), WARP)
-        self.n, self.a_warp, self.n_jumps = threads * len(blocks), WARP * len(blocks), 0
+        self.n, self.a_warp = threads * len(blocks), WARP * len(blocks)
         full = lambda array: np.ascontiguousarray(np.broadcast_to(array, shape)).reshape(-1)  # noqa: E731
         tid = full(np.arange(threads).reshape(shape[0], 1, WARP))
         self.block = full(blocks.reshape(1, -1, 1))
         self.thread = self.block * threads + tid  # of the whole grid
         words = -(-shared_bytes // 4)
         self.shared_start = full(4 * words * np.arange(len(blocks)).reshape(1, -1, 1))
-        poison = np.full(words * len(blocks), np.nan, np.float32)
-        self.shared = Memory(poison, 0, read_only=False, written=False)
+        self.shared = Memory(np.full(words * len(blocks), np.nan, np.float32), 0, read_only=False, written=False)
         special = {"%tid.x": tid, "%ctaid.x": self.block, "%ntid.x": threads, "%nctaid.x": n_blocks}
         special |= {"%dynamic_smem_size": shared_bytes}
         self.registers = {name: np.broadcast_to(v, self.n).astype(np.uint32) for name, v in special.items()}
@@ -246,6 +236,7 @@ class _Batch:
     def _to_barrier(self, ready, steps, choose) -> dict[int, list[Active]]:
         """Run threads (place in the program -> groups) until each has ended or waits: those at each barrier."""
         arrived: dict[int, list[Active]] = {}
+        jumps = 0
         while ready:
             pc = choose(ready)
             active = _joined(ready.pop(pc))
@@ -259,8 +250,7 @@ class _Batch:
             else:
                 ready[pc].append(active)
                 continue
-            self.n_jumps += 1
-            if self.n_jumps > _MOST_JUMPS:
+            if (jumps := jumps + 1) > _MOST_JUMPS:
                 raise PtxFault(f"the program does not end: {self._name(pc)}")
             instruction = self.program.instructions[pc]
             goes, stays = self._split(instruction.guard, active)
@@ -277,10 +267,8 @@ class _Batch:
         if not guard:
             return active, None
         holds = self.registers[guard.lstrip("!")][active] ^ guard.startswith("!")
-        if holds.all():
-            return active, None
-        if not holds.any():
-            return None, active
+        if holds.all() or not holds.any():
+            return (active, None) if holds[0] else (None, active)
         indices = _indices(active)
         return _compact(indices[holds]), _compact(indices[~holds])
 
@@ -413,10 +401,9 @@ class _Batch:
         return step
 
     def _memory_at(self, pc: int, address: int, active: Active) -> Memory:
-        i = bisect.bisect_right([memory.base for memory in self.memories], address) - 1
-        if i < 0:
-            self._refuse(pc, active, np.ones(1, bool), "out of bounds", np.array([address]))
-        return self.memories[i]
+        below = [memory for memory in self.memories if memory.base <= address]
+        self._refuse(pc, active, np.array([not below]), "out of bounds", np.array([address]))
+        return below[-1]
 
     def _refuse(self, pc: int, active: Active, bad: np.ndarray, what: str, address: np.ndarray) -> None:
         if bad.any():
@@ -438,9 +425,9 @@ def _shift(kind: str, dtype: np.dtype) -> Callable:
 
 
 def _insert(x, into, position, count):
-    """The lowest `count` bits of x in place of those of `into` from `position` on."""
-    mask = ((1 << int(count)) - 1) << int(position)
-    return into & ~np.uint32(mask) | (x << position) & np.uint32(mask)
+    """The lowest `count` bits of x, fewer than all, in place of those of `into` from `position` on."""
+    mask = (count.dtype.type(1) << count) - count.dtype.type(1) << position
+    return into & ~mask | x << position & mask
 
 
 def _comparison(relation: str, dtype: np.dtype) -> Callable:
@@ -474,21 +461,19 @@ def _joined(groups: list[Active]) -> Active:
 
 
 def _n_warps(active: Active) -> int:
-    if isinstance(active, slice):
-        return (active.stop - 1) // WARP - active.start // WARP + 1
-    return 1 + int(np.count_nonzero(np.diff(active // WARP)))
+    return 1 + int(np.count_nonzero(np.diff(_indices(active) // WARP)))
 
 
 def _count(access: Access, threads: np.ndarray, address: np.ndarray, size: int, shared: bool) -> None:
     """Add what these threads' accesses of `size` bytes each take."""
-    access.requests += 1 + int(np.count_nonzero(np.diff(threads // WARP)))
+    access.requests += _n_warps(threads)
     access.bytes += size * len(threads)
     every = address[:, None] + np.arange(0, size, min(size, 4))
     # Lanes that are served together, and what they touch, as one number each.
-    group = (threads // (_LINE // max(size, 4) if shared else WARP))[:, None] << 40
+    group = (threads // (LINE // max(size, 4) if shared else WARP))[:, None] << 40
     if not shared:
         access.sectors += len(np.unique(group + every // _SECTOR))
-        access.passes += len(np.unique(group + every // _LINE))
+        access.passes += len(np.unique(group + every // LINE))
         return
     words = np.unique(group + every // 4)
     groups, index = np.unique(words >> 40, return_inverse=True)

@@ -90,7 +90,7 @@ def analyse(spec: MelSpec, *, in_dtype: str = "float32", log: bool = True, arch:
 def _analysis(spec: MelSpec, in_dtype: str, log: bool, arch: str) -> dict[str, Any]:
     limits, began = _limits(arch), time.perf_counter()
     plan = mel_cuda.plan_for(spec, in_dtype=in_dtype, log=log)
-    report, code = _assemble(gpu_compile.ptx(plan), arch)
+    report, listing = assemble(gpu_compile.ptx(plan), arch)
     seconds = time.perf_counter() - began
 
     counts = {}
@@ -98,15 +98,15 @@ def _analysis(spec: MelSpec, in_dtype: str, log: bool, arch: str) -> dict[str, A
         match = re.search(pattern, report)
         counts[name] = int(match[1]) if match else 0
     counts["shared_bytes"] += plan.shared_bytes
-    mix = _mix(code)
+    mix = _mix(listing)
     blocks_by = occupancy(counts["registers"], counts["shared_bytes"], plan.threads, arch)
     limited_by = min(blocks_by, key=lambda limit: blocks_by[limit])
     blocks = {"blocks_per_sm": blocks_by[limited_by], "blocks_per_sm_by": blocks_by, "limited_by": limited_by}
     radices = [plan.real_radix, *plan.radices]
     shape = {"threads_per_block": plan.threads, "frames_per_block": plan.frames, "radices": radices}
     occupied = blocks_by[limited_by] * plan.threads / limits["threads"]
-    result = {"arch": arch, "instructions": sum(mix.values()), "mix": mix, "limits": limits, "occupancy": occupied}
-    return {**result, **counts, **shape, **blocks, "seconds": seconds}
+    code = {"arch": arch, "instructions": sum(mix.values()), "mix": mix, "limits": limits, "occupancy": occupied}
+    return {**code, **counts, **shape, **blocks, "seconds": seconds}
 
 
 def occupancy(registers: int, shared_bytes: int, threads: int, arch: str) -> dict[str, int]:
@@ -128,21 +128,16 @@ def _limits(arch: str) -> dict[str, int]:
     return LIMITS[arch]
 
 
-def _mix(code: str) -> dict[str, int]:
+def _mix(listing: str) -> dict[str, int]:
     mix = dict.fromkeys(CLASSES, 0)
     class_of = {name: kind for kind, names in _CLASS_OF.items() for name in names.split()}
-    for operation in _OPERATION.findall(code):
+    for operation in _OPERATION.findall(listing):
         mix[operation if operation in mix else class_of.get(operation, "other")] += 1
     return mix
 
 
-def listing(text: str, arch: str) -> str:
-    """The machine code of a PTX text, with a comment before each instruction that comes from another line of it."""
-    return _assemble(text, arch)[1]
-
-
-def _assemble(text: str, arch: str) -> tuple[str, str]:
-    """What ptxas reports, and the listing of the machine code, with lines of the PTX."""
+def assemble(text: str, arch: str) -> tuple[str, str]:
+    """What ptxas reports, and the listing of the machine code, with a comment where another line of the PTX begins."""
     with scratch_folder() as folder:
         ptx_file, cubin = folder / "mel.ptx", folder / "mel.cubin"
         ptx_file.write_text(text)

@@ -54,7 +54,7 @@ def test_a_prediction_by_hand():
 def test_machine_instructions_follow_the_warps():
     """Of straight code each instruction counts once a warp that comes by; of a loop once a turn of each."""
     _, trace = ptx_mel.run(np.zeros((1, 64000), np.float32), ORIGINAL, blocks=[5], trace=True)
-    listing = cuda_static.listing(cuda_static.ptx(ORIGINAL, log=False), "sm_90")
+    listing = cuda_static.assemble(cuda_static.ptx(ORIGINAL, log=False), "sm_90")[1]
     slots = cost_model._issue_slots(trace, listing)
     instructions, plan = trace.program.instructions, mel_cuda.plan_for(ORIGINAL)
     phases = np.cumsum([i.opcode[0] == "bar" for i in instructions]) - len(plan.radices)  # 0: the last pass
@@ -99,6 +99,6 @@ $L_turn:
 def test_the_lines_do_not_change_the_machine_code():
     found = cuda_static.analyse(ORIGINAL, log=False)
     operations = re.findall(
-        r"^\s*/\*[0-9a-f]{4}\*/", cuda_static.listing(cuda_static.ptx(ORIGINAL, log=False), "sm_90"), re.M
+        r"^\s*/\*[0-9a-f]{4}\*/", cuda_static.assemble(cuda_static.ptx(ORIGINAL, log=False), "sm_90")[1], re.M
     )
     assert len(operations) == found["instructions"]

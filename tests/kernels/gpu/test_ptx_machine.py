@@ -59,6 +59,8 @@ INTEGERS = {
     "sub.s32 %r5, %r1, 9; setp.lt.s32 %p1, %r5, 0; selp.b32 %r9, 5, %r1, %p1;": np.where(THREAD < 9, 5, THREAD),
     "sub.s32 %r5, %r1, 9; setp.lo.u32 %p1, %r5, 2; setp.eq.s32 %p2, %r1, 0; or.pred %p3, %p1, %p2; selp.b32 %r9, 1, 0, %p3;": np.isin(THREAD, [0, 9, 10]),
     "mov.f32 %f2, 0f7FC00000; setp.leu.f32 %p1, %f1, %f2; setp.le.f32 %p2, %f1, %f2; selp.b32 %r5, 1, 0, %p1; selp.b32 %r6, 2, 0, %p2; add.s32 %r9, %r5, %r6;": 0 * THREAD + 1,
+    "bfi.b32 %r9, %r1, -1, 8, 4;": 0xFFFFF0FF | (THREAD & 15) << 8,
+    "cvt.u64.u32 %rd5, %r1; bfi.b64 %rd6, %rd5, -1, 40, 4; shr.u64 %rd7, %rd6, 32; cvt.u32.u64 %r9, %rd7;": 0xFFFFF0FF | (THREAD & 15) << 8,
     "mul.f32 %f2, %f1, 0fBFC00000; cvt.rzi.s32.f32 %r9, %f2;": np.trunc(-1.5 * THREAD).astype(np.int32),
     "mul.f32 %f2, %f1, 0f3F000000; cvt.rni.f32.f32 %f3, %f2; cvt.rzi.u32.f32 %r9, %f3;": np.rint(THREAD / 2),
     "setp.gt.u32 %p1, %r1, 40; mov.u32 %r9, 1; @%p1 mov.u32 %r9, 2; @!%p1 add.s32 %r9, %r9, 6;": np.where(THREAD > 40, 2, 7),
