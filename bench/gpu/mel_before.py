@@ -29,7 +29,7 @@ def contestants() -> dict[str, rivals.Rival]:
         tolerance_reason="that of ours: cuda",
         ours=True,
         int16=True,
-        unavailable=lambda device: mel_cuda.why_unavailable(),
+        unavailable=lambda device: mel_cuda.why_unavailable() or (None if _FILE.is_file() else f"no {_FILE.name} here"),
         unsupported=lambda spec: None if spec in SPECS.values() else "it is kept for the named specs",
     )
     return {one.name: one for one in (rival, rivals._graphed(rival))}
