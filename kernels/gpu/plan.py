@@ -27,9 +27,8 @@ LARGEST_RADIX = 32  # 64 registers of data in a thread; 64 would need more than 
 SHARED_LIMIT = 99 * 1024
 # Wanted in a block at most, by frames: several blocks then share a multiprocessor, and one computes while another waits
 # at a barrier or for memory. 512 threads of 128 registers are the whole register file.
-_THREADS = {1: 512, 2: 288, 4: 288, 8: 160, 16: 160, 32: 160}
+_THREADS = {1: 512, 2: 288, 4: 288, 8: 160, 16: 160}
 _TOGETHER = 80  # floats of data that a thread holds of the frames that it takes at once
-TAIL = 1  # rows after the last bin's that a filter's last pair of rows may reach
 _SERVED = 8  # lanes whose 16 bytes the 32 banks serve at once
 _PAIRS = 16  # lanes whose 8 bytes they do
 
@@ -76,8 +75,13 @@ class Plan:
         return self.m // self.last
 
     @property
+    def packed(self) -> bool:
+        """Whether c = 0 and c = r / 2, whose r-point outputs are real, share a transform."""
+        return self.groups == 1 and self.real_radix % 2 == 0
+
+    @property
     def n_residues(self) -> int:
-        return self.real_radix // 2 + 1
+        return self.real_radix // 2 + (0 if self.packed else 1)
 
     @property
     def pad(self) -> int:
@@ -93,9 +97,14 @@ class Plan:
         return min(self.frames, 4)
 
     @property
+    def step(self) -> int:
+        """Rows of powers that a segment takes at once: its weights for them wait for memory together."""
+        return 4 if self.frames > 4 else 2
+
+    @property
     def sums(self) -> int:
         """Where the filters' rising sums lie in shared memory, [filter][frame], in floats; the falling ones follow."""
-        return self.frames * (self.spread(self.n_freqs - 1) + 1 + TAIL) + 3 & ~3
+        return self.frames * (self.spread(self.n_freqs - 1) + self.step) + 3 & ~3
 
     @property
     def shared_bytes(self) -> int:
@@ -121,7 +130,7 @@ def make_plan(
     reason, layout = why_not(n_fft, n_mels), _layout(n_fft, n_mels)
     if reason or layout is None:
         raise ValueError(reason)
-    n_bins = min(n_bins + TAIL, n_fft // 2 + 1)  # a filter's last pair of rows reads them, with weights of zero
+    n_bins = min(n_bins + layout.step - 1, n_fft // 2 + 1)  # a filter's last rows may be these, with weights of zero
     shift = hop_length // layout.m if hop_length < n_fft and hop_length % layout.m == 0 else 0
     layout = dataclasses.replace(layout, n_bins=n_bins, shift=shift, in_dtype=in_dtype)
     return dataclasses.replace(layout, edge=edge, power=power, log=log)
@@ -164,7 +173,7 @@ def _cost(plan: Plan) -> float:
         warps = -(-plan.frames // together * items // 32)
         total += warps * 32 * (20 + together * radix * (6 + share * 4 * np.log2(radix + 1)))
     registers = 1.0 + 0.005 * max(0, max(plan.real_radix, *plan.radices) - 16)  # fewer threads fit
-    return total / plan.frames * registers * (1.1 if plan.threads < 64 else 1.0)
+    return total / plan.frames * registers * (1.1 if plan.threads < 128 else 1.0)
 
 
 def _with_strides(plan: Plan) -> Plan:
@@ -249,7 +258,7 @@ def make_bands(plan: Plan, filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarr
     that overlap in another way have a segment each, with weights for its own alone.
 
     Returns:
-        (n_mels + 1, 2) int32: a segment's first row, and how many pairs of rows it spans; and the weights, float32,
+        (n_mels + 1, 2) int32: a segment's first row, and how many times `plan.step` rows it spans; and the weights, float32,
         as [pair of rows][segment][row][rising, falling]. Zero at the padding, before and behind, that lets the
         segments which are served together begin in different banks.
     """
@@ -267,9 +276,9 @@ def make_bands(plan: Plan, filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarr
         for at in range(len(begins), 0, -apart):  # the longest segments come first
             served = slice(max(0, at - apart), at)
             begins[served] = _in_different_banks(begins[served], apart)
-    spans = [(rows[-1] + 2 - b) // 2 if len(rows) else 0 for b, rows in zip(begins, used, strict=True)]
+    spans = [(rows[-1] + plan.step - b) // plan.step if len(rows) else 0 for b, rows in zip(begins, used, strict=True)]
     bands = np.array([(b if span else 0, span) for b, span in zip(begins, spans, strict=True)], np.int32)
-    weights = np.zeros((2 * bands[:, 1].max(), len(bands), 2), np.float32)
+    weights = np.zeros((plan.step * max(1, *spans), len(bands), 2), np.float32)
     for s, rows in enumerate(used):
         both = np.stack((rising[s], falling[s]), axis=1)
         weights[rows - begins[s], s] = both[both.any(axis=1)]

@@ -36,7 +36,7 @@ import textwrap
 import numpy as np
 
 from triadbench.kernels.gpu.memory import PARAMETERS
-from triadbench.kernels.gpu.plan import TAIL, Plan, table_offsets
+from triadbench.kernels.gpu.plan import Plan, table_offsets
 
 _HEAD = """
 def kernel({parameters}):
@@ -68,7 +68,7 @@ while item < {items}:
     here = advance(shared, u(2 * u(u(tile * {tile}) + {place})))
     turn = advance(tables, u({turns} + 4 * b))
 {stores}
-    item = u(item + {plan.threads})
+    item = u(opaque(i32(item + {plan.threads})))
 cuda.syncthreads()
 """
 
@@ -113,6 +113,31 @@ while item < {zeros}:
 cuda.syncthreads()
 """
 
+_LAST_PACKED = """
+item = u(thread if thread < {items} else {items} - 1)
+residue = u(item // {tiles})
+tile = u(item - u(residue * {tiles}))
+here = advance(shared, u(2 * u(u(tile * {tile}) + u(residue * {plan.residue}))))
+{transform}
+if residue == 0:
+{split}
+else:
+{powers}
+cuda.syncthreads()
+if thread < {items}:
+    shift = u({together} * tile)
+    low = advance(shared, u(u({plan.frames} * u({half} if residue == 0 else residue)) + shift))
+    high = advance(shared, i32(i32(shift) - i32(u({plan.frames} * residue))))
+{stores}
+    if residue == 0:
+        {first}
+item = thread
+while item < {zeros}:
+    store(shared, u(item + {tail}), zero)
+    item = u(item + {plan.threads})
+cuda.syncthreads()
+"""
+
 _GAPS = """
 item = thread
 while item < {items}:
@@ -121,26 +146,35 @@ while item < {items}:
     item = u(item + {plan.threads})
 """
 
+_PREPARE = """
+chosen = u(item if item < {items} else {items} - 1)
+segment = u(chosen // {quads})
+shift = u({plan.quad} * u(chosen - u(segment * {quads})))
+segment = u({plan.n_mels} - segment)
+band = advance(bands, u(2 * segment))
+steps = read(band, 1)
+powers = advance(shared, u(u({plan.frames} * u(read(band, 0))) + shift))
+weights = advance(tables, u({weights} + u(4 * segment)))
+{read}
+"""
+
 _FILTERS = """
-item = thread
 while item < {items}:
-    segment = u(item // {quads})
-    shift = u({plan.quad} * u(item - u(segment * {quads})))
-    segment = u({plan.n_mels} - segment)
-    band = advance(bands, u(2 * segment))
-    pairs = read(band, 1)
-    powers = advance(shared, u(u({plan.frames} * u(read(band, 0))) + shift))
-    weights = advance(tables, u({weights} + u(4 * segment)))
 {begin}
-    while pairs > 0:
-        up0, down0, up1, down1 = read4(weights, 0)
+    while steps > 0:
+        if steps > 1:
+            weights = advance(weights, {next_weights})
+{read_next}
+        else:
+{no_next}
 {add}
-        powers = advance(powers, {pair})
-        weights = advance(weights, {next_weights})
-        pairs = opaque(i32(pairs - 1))
+{shift_weights}
+        powers = advance(powers, {step})
+        steps = opaque(i32(steps - 1))
     sums = advance(shared, u(u({plan.sums} + u({plan.frames} * segment)) + shift))
 {sums}
     item = u(item + {plan.threads})
+{prepare}
 cuda.syncthreads()
 item = thread
 while item < {outputs}:
@@ -156,20 +190,41 @@ while item < {outputs}:
 
 def program(plan: Plan) -> tuple[str, dict[str, np.float32]]:
     """The text of `kernel`, and the float32 constants that it names."""
-    constants = {"zero": np.float32(0.0)}
+    constants = {"zero": np.float32(0.0), "quarter": np.float32(0.25)}
     phases = [_real(plan, constants)]
     phases += [_middle(plan, position, constants) for position in range(len(plan.radices) - 1)]
-    phases += [_last(plan, constants), _filters(plan)]
+    prepare, filters = _filters(plan)
+    last = (_last_packed if plan.packed else _last)(plan, constants).removesuffix("cuda.syncthreads()\n")
+    phases += [last, prepare + "cuda.syncthreads()" + filters]
     text = _HEAD.format(parameters=", ".join(PARAMETERS), plan=plan)
+    phases = [_without_short_loops(phase, plan.threads) for phase in phases]
     for number, phase in enumerate(phases):  # each with names of its own: numba is slow where a name is assigned twice
         text += textwrap.indent(re.sub(r"\b(re|im|[cpsvwxyz])(\d\w*)\b", rf"\g<1>{number}_\2", phase), "    ")
     return text, constants
 
 
+def _without_short_loops(text: str, threads: int) -> str:
+    """Loops over no more items than there are threads run once."""
+
+    def once(match: re.Match) -> str:
+        items, body = int(match[1]), match[2]
+        if items > threads:
+            return match[0]
+        return f"if {'True' if items == threads else f'item < {items}'}:\n{body}"
+
+    return re.sub(rf"while item < (\d+):\n((?:    .*\n)*?)    item = u\((?:opaque\(i32\()?item \+ {threads}\)+\n", once, text)
+
+
 def _real(plan: Plan, constants: dict) -> str:
     radix, m, together = plan.real_radix, plan.m, plan.together(plan.real_radix)
     stores, transform = [], []
-    for c in range(plan.n_residues):
+    if plan.packed:
+        stores.append(f"both = advance(shared, u(u({2 * together * plan.frame} * tile) + b))")
+        for f in range(together):
+            first, second = f"re{f}_0", f"re{f}_{radix // 2}"
+            stores += [f"{first} = {first} * quarter", f"store(both, {2 * f * plan.frame}, {first} + {second} * quarter)"]
+            stores += [f"store(both, {2 * f * plan.frame + m}, {first} - {second} * quarter)"]
+    for c in range(1 if plan.packed else 0, plan.n_residues):
         stores += _turned(c, m, together, plan.frame, c * plan.residue, real=c == 0 or 2 * c == radix)
     named = {  # sample -> where it is, in columns of m samples from the first frame's, and in frames
         f"z{f}_{a}" if not plan.shift else f"z{a + f * plan.shift}": (a + f * plan.shift, 0 if plan.shift else f)
@@ -264,32 +319,83 @@ def _last(plan: Plan, constants: dict) -> str:
         low, high = "u(bin + digits)", "u(u(bin + digits) + u(1 if residue > 0 else 0))"
     tiles = plan.frames // together
     sizes = {"items": tiles * plan.n_residues * groups, "tiles": tiles, "together": together}
-    sizes |= {"tile": together * plan.frame, "run": plan.place(radix), "zeros": plan.frames * TAIL}
+    sizes |= {"tile": together * plan.frame, "run": plan.place(radix), "zeros": plan.frames * (plan.step - 1)}
     blocks = {"transform": _block(transform, 0), "stores": _block(stores or ["pass"], 1), "gaps": gaps}
     tail = plan.frames * (plan.spread(plan.n_freqs - 1) + 1)
     return _LAST.format(plan=plan, tail=tail, digits=_digits(plan), low=low, high=high, **sizes, **blocks)
 
 
-def _filters(plan: Plan) -> str:
-    frames, lanes = plan.frames, range(plan.quad)
+def _last_packed(plan: Plan, constants: dict) -> str:
+    radix, step, together = plan.last, plan.real_radix, plan.together(2 * plan.last)
+    n_low = (radix + 1) // 2
+    rows = {j: ("low", step * j) if j < n_low else ("high", step * (radix - j)) for j in range(radix)}
+    least = {j: row if pointer == "low" else row - step // 2 + 1 for j, (pointer, row) in rows.items()}
+    outputs = [j for j in range(radix) if least[j] < plan.n_bins]
+
+    def stored(pointer, row, j) -> str:
+        values = ", ".join(f"p{f}_{j}" for f in range(together))
+        call = f"store{together}({{}}, {{}}, ({values}))" if together > 1 else f"store({{}}, {{}}, {values})"
+        return call.format(pointer, plan.frames * row)
+
+    power = {"power": "{}", "magnitude": "sqrt({})", "other": "power_of({}, half_power)"}[plan.power]
+    transform, split, powers = [], [], []
+    for f in range(together):
+        transform += _loads(radix, f, f * plan.frame, 1) + _complex(radix, range(radix), constants, f)
+        powers += [f"p{f}_{j} = {power.format(f're{f}_{j} * re{f}_{j} + im{f}_{j} * im{f}_{j}')}" for j in outputs]
+        powers += [f"p{f}_first = zero"]
+        graph = Graph(constants, together + f)
+        bins = _halves([(Node(graph, f"re{f}_{j}"), Node(graph, f"im{f}_{j}")) for j in range(radix)])
+        places = {2 * j + 1 if j < n_low else 2 * (radix - j): j for j in outputs} | {0: "first"}
+        split += graph.lines({f"{part}{f}_s{k}": v for k in places for part, v in zip(("re", "im"), bins[k], strict=True)})
+        square = "re{0}_s{1} * re{0}_s{1} + im{0}_s{1} * im{0}_s{1}"
+        split += [f"p{f}_{j} = {power.format(square.format(f, k))}" for k, j in places.items()]
+    tiles = plan.frames // together
+    sizes = {"items": tiles * plan.n_residues, "tiles": tiles, "together": together, "half": step // 2}
+    sizes |= {"tile": together * plan.frame, "zeros": plan.frames * (plan.step - 1), "tail": plan.frames * plan.n_freqs}
+    blocks = {"transform": _block(transform, 0), "split": _block(split, 1), "powers": _block(powers, 1)}
+    blocks |= {"stores": _block([stored(*rows[j], j) for j in outputs], 1), "first": stored("low", -(step // 2), "first")}
+    return _LAST_PACKED.format(plan=plan, **sizes, **blocks)
+
+
+def _halves(z: list[Complex]) -> list[Complex]:
+    """Bins 0..m of four times the 2 m real samples u whose pairs u[2 n] + i u[2 n + 1] have the transform z."""
+    m = len(z)
+    out: list = [None] * (m + 1)
+    for k in range(m // 2 + 1):
+        (a, b), (c, d) = z[k], z[-k % m]
+        even, odd = (a + c, b - d), _turn((b + d, c - a), *_unit(k, 2 * m))
+        out[k] = even[0] + odd[0], even[1] + odd[1]
+        out[m - k] = even[0] - odd[0], even[1] - odd[1]
+    return out
+
+
+def _filters(plan: Plan) -> tuple[str, str]:
+    """What reads the first weights, which need not wait for the powers, and the phases themselves."""
+    frames, lanes, n_segments = plan.frames, range(plan.quad), plan.n_mels + 1
     grouped = (lambda name: f"{name}{plan.quad}") if plan.quad > 1 else (lambda name: name)
     listed = lambda name: ", ".join(f"{name}{i}" for i in lanes)  # noqa: E731
+    ways = [f"{way}{row}" for row in range(plan.step) for way in ("up", "down")]
+    read = [f"{', '.join(ways[i : i + 4])} = read4(weights, {i * n_segments})" for i in range(0, len(ways), 4)]
     begin = [f"{name}{i} = zero" for name in ("rise", "fall") for i in lanes]
     add = []
-    for row in range(2):
+    for row in range(plan.step):
         add.append(f"{listed('p')} = {grouped('load')}(powers, {row * frames})")
         add += [f"{name}{i} += p{i} * {way}{row}" for name, way in (("rise", "up"), ("fall", "down")) for i in lanes]
-    n_segments = plan.n_mels + 1
     falls = frames * n_segments
     values = "({})" if plan.quad > 1 else "{}"
     sums = [
         f"{grouped('store')}(sums, {at}, {values.format(listed(name))})" for at, name in ((0, "rise"), (falls, "fall"))
     ]
+    sizes = {"items": n_segments * frames // plan.quad, "quads": frames // plan.quad, "step": plan.step * frames}
+    sizes |= {"next_weights": 2 * plan.step * n_segments, "outputs": plan.n_mels * frames, "fall": falls + frames}
+    prepare = _PREPARE.format(plan=plan, weights=table_offsets(plan)[-1], read="\n".join(read), **sizes)
     blocks = {"begin": _block(begin, 1), "add": _block(add, 2), "sums": _block(sums, 1)}
-    sizes = {"items": n_segments * frames // plan.quad, "quads": frames // plan.quad, "pair": 2 * frames}
-    sizes |= {"next_weights": 4 * n_segments, "outputs": plan.n_mels * frames, "fall": falls + frames}
+    blocks |= {"read_next": _block([re.sub(r"\b(up|down)", r"next_\1", line) for line in read], 3)}
+    blocks |= {"no_next": _block([f"next_{way} = zero" for way in ways], 3)}
+    blocks |= {"shift_weights": _block([f"{way} = next_{way}" for way in ways], 2)}
     result = "log(total + eps)" if plan.log else "total"
-    return _FILTERS.format(plan=plan, weights=table_offsets(plan)[-1], result=result, **sizes, **blocks)
+    text = _FILTERS.format(plan=plan, prepare=_block(prepare.splitlines(), 1), result=result, **sizes, **blocks)
+    return "item = thread" + prepare, text
 
 
 def _complex(radix: int, outputs, constants: dict, f: int) -> list[str]:
