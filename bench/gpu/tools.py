@@ -1,14 +1,17 @@
 """Programs that a stage runs: found, given a time limit, and their output kept as far as it is read."""
 
+import contextlib
 import glob
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+_FAREWELL_S = 2.0
 _PLACES = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute/*", "/usr/local/nvidia/bin")
 
 
@@ -30,10 +33,14 @@ def run_tool(
     kept = bytearray()
     reader = threading.Thread(target=keep_end, args=(process.stdout, kept, 2_000_000), daemon=True)
     reader.start()
+    farewell_s = min(_FAREWELL_S, 0.2 * limit_s)
     try:
-        code = process.wait(max(0.0, limit_s))
+        code = process.wait(max(0.0, limit_s - farewell_s))
     except subprocess.TimeoutExpired:
         code = None
+        process.send_signal(signal.SIGINT)  # pytest, for one, then tells what has failed until here
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(farewell_s)
         process.kill()
         process.wait()
     reader.join(1)  # what it started itself may hold the pipe open

@@ -49,7 +49,8 @@ def network_module(checkpoint: Checkpoint, info: ExportInfo) -> torch.jit.Script
         Checkpoint(_folded(checkpoint.model), checkpoint.architecture, checkpoint.task, checkpoint.spec)
     )
     mel = torch.zeros(2, info.spec.n_mels, CLIP_FRAMES if info.samples else 63)
-    with quiet(), torch.no_grad():
+    # A trace keeps this setting with every convolution: TF32 would round their inputs to 10 bits on a GPU.
+    with quiet(), torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return torch.jit.trace(network.eval(), (mel,), check_trace=False)
 
 

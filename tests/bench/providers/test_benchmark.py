@@ -186,6 +186,7 @@ def test_no_stft_model_of_a_foreign_file(tmp_path):
 
 @pytest.mark.gpu
 def test_a_gpu_is_measured_with_and_without_copies(tmp_path, monkeypatch):
+    pytest.importorskip("plotly")  # of the page
     done = invoke(tmp_path, "--provider", "cpu,cuda", "--only", "offline", monkeypatch=monkeypatch)
     assert done.exit_code == 0, done.output
     found, _ = records.load(tmp_path / "r.jsonl")

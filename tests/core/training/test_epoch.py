@@ -222,12 +222,17 @@ def test_an_error_of_the_thread_ahead_is_raised_where_its_batch_is_wanted(sets, 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", [name for name, *_ in LADDER("cuda")])
 def test_a_switch_changes_speed_only_on_a_gpu(name, sets, original):
-    """TF32 rounds inputs to 10 bits: a thousandth, of a loss between 0.7 and 1.7."""
+    """TF32 rounds inputs to 10 bits: a thousandth, of a loss between 0.7 and 1.7.
+
+    Adam's first steps have the size of the learning rate whatever the gradient's: rounding turns some of them round,
+    and a later loss of the few clips here differed by 0.056 on an H100.
+    """
     (switches,) = (switches for rung, switches, _ in LADDER("cuda") if rung == name)
     made = trainer(sets, switches, device="cuda")
     found = (made.train_epoch(), made.test_epoch(), made.train_epoch())
     for a, b in zip(found, original[1:], strict=True):
-        assert a.losses == pytest.approx(b.losses, abs=0.02 if switches.precision == "tf32" else 2e-3)
+        assert a.losses == pytest.approx(b.losses, abs=0.1 if switches.precision == "tf32" else 2e-3)
+    assert found[0].losses[0] == pytest.approx(original[1].losses[0], abs=2e-3)  # before the first step
     parts = made.train_epoch(Clock("cuda"))
     assert sum(parts.parts.values()) == pytest.approx(parts.seconds) and parts.parts["backward"] > 0
 

@@ -232,12 +232,17 @@ class TestOnGpu:
         _check_replays(*_captured(module, waveform), waveform)
 
     def test_preparing_beside_another_threads_capture(self):
-        """Compiles, loads, allocates and waits, all of which that capture's mode forbids to other threads."""
+        """Compiles, loads, allocates and waits, all of which that capture's mode forbids to other threads.
+
+        It forbids torch's own allocations as well, so that memory for the output is among what torch keeps.
+        """
         module, waveform = _module(ORIGINAL, log=True), torch.from_numpy(noise((4, 16000))).cuda()
         other, samples = _module(BESIDE_A_CAPTURE), noise((2, 4000))
         on_gpu, graph = torch.from_numpy(samples).cuda(), torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream(priority=-1)  # not one that the capture may have been given
         module(waveform)
+        with torch.cuda.stream(stream):
+            torch.empty(1 << 16, device="cuda")
         torch.cuda.synchronize()
 
         def work():
