@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from triadbench.core.errors import UserError
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder that is imported as `triadbench`: a checkout, or a part of site-packages."""
 StrPath = str | os.PathLike
+ModelFiles = StrPath | Sequence[StrPath]
+"""The file of a model; or two, the type network and the root network of the original study, joined into one model."""
 
 
 def pretrained_path(name: str = "") -> Path:
@@ -104,6 +106,27 @@ def _hold(lock: Path, held: Path, where: str, option: str) -> Iterator[None]:
                 lock.unlink()
                 if is_new:
                     lock.parent.rmdir()  # unless something is in it
+
+
+def model_paths(files: ModelFiles) -> tuple[Path, ...]:
+    """One path, or two; UserError: more, or none."""
+    paths = (Path(files),) if isinstance(files, StrPath) else tuple(map(Path, files))
+    if len(paths) not in (1, 2):
+        given = ", ".join(map(str, paths)) or "no model file"
+        raise UserError(f"{given}: give one model, or two: the checkpoints of a type network and of a root network")
+    return paths
+
+
+def model_name(files: ModelFiles) -> str:
+    """Names of a model's files, for people: "type.pth + root.pth"; two of one name with their folders."""
+    paths = model_paths(files)
+    n = 1 if len({path.name for path in paths}) == len(paths) else 2
+    return " + ".join("/".join(path.parts[-n:]) for path in paths)
+
+
+def model_stem(files: ModelFiles) -> str:
+    """What files made of a model are called; of two, both names in the order of the alphabet, or the one they share."""
+    return "-".join(sorted({path.stem for path in model_paths(files)}))
 
 
 def check_model_file(path: Path, way_out: str = "") -> None:

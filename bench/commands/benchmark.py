@@ -41,14 +41,12 @@ def _names(option: str, choices: Iterable[str]) -> Callable:
 @click.option(
     "--batch", "batches", callback=console.integers, metavar="LIST", help="Batch sizes.  [default: 1,2,4, to 512]"
 )
-@click.option("--model", type=_PATH, help="Checkpoint that the exported files were made of.  [default: the shipped]")
+@console.model_option("Checkpoint that the exported files were made of.  [default: the shipped]")
 @click.option("--files", "folder", type=_PATH, help="Folder of the exported files.  [default: the checkpoint's]")
 @click.option("--out", type=_PATH, default=_FOLDER / "report.html", help="HTML page to write.")
 @click.option("--records", type=_PATH, default=_FOLDER / "records.jsonl", help="JSON Lines file to append to.")
 @console.json_option
-def benchmark(
-    quick: bool, full: bool, model: Path | None, folder: Path | None, out: Path, records: Path, as_json: bool, **options
-) -> None:
+def benchmark(quick: bool, full: bool, out: Path, records: Path, as_json: bool, **options) -> None:
     """Time the model in every format, precision, provider, thread count and batch size, and write a page.
 
     One clip a call (1,024 queries: mean, p50 to p99.9), clips a second for each batch size, loading and first call and
@@ -73,13 +71,14 @@ def benchmark(
     from triadbench.bench.report import providers_page
     from triadbench.core.errors import UserError
     from triadbench.core.files import only_writer
+    from triadbench.kernels.scratch import scratch_folder
 
     outputs.check_writable(out)
     outputs.check_writable(records, "--records", appended=True)
     console.resume_hint(f"finished groups are kept in {records}; --only, --batch and --threads measure the others")
     begun, effort = time.perf_counter(), plans.EFFORTS["quick" if quick else "full" if full else "normal"]
-    with only_writer(records), console.progress("benchmark", "blocks") as progress:
-        plan = plans.make_plan(effort, model, folder, **options)
+    with only_writer(records), scratch_folder() as scratch, console.progress("benchmark", "blocks") as progress:
+        plan = plans.make_plan(effort, **options, scratch=scratch)
         results, failed = run.measure(records, plan, effort, progress=progress, note=console.note)
         environment = results[0]["environment"] if results else {}
         result = outputs.write_page(providers_page.page(results), out, records, environment, begun)

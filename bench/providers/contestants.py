@@ -147,19 +147,19 @@ def _eager(contestant: Contestant, threads: int):
     import torch
 
     from triadbench.bench.cases import torchaudio_mel
-    from triadbench.core.models import checkpoint as checkpoints
-    from triadbench.kernels import MelSpectrogram
+    from triadbench.core.models.predictor import Predictor
     from triadbench.kernels.spec import LOG_EPS
 
     torch.set_num_threads(threads)
-    checkpoint = checkpoints.load(Path(contestant.path), device=contestant.device)
+    predictor = Predictor.load(contestant.path, contestant.device)
     is_baseline = contestant.format == BASELINE
-    mel = torchaudio_mel(checkpoint.spec) if is_baseline else MelSpectrogram.from_spec(checkpoint.spec, log=True)
-    mel = mel.to(contestant.device)
-    model: Any = checkpoint.model
+    mel = torchaudio_mel(predictor.checkpoint.spec).to(contestant.device) if is_baseline else predictor.mel
+    model: Any = predictor.model
 
     def forward(waveforms):
-        features = torch.log(mel(waveforms) + LOG_EPS) if is_baseline else mel(waveforms)
+        features = mel(waveforms)
+        if is_baseline and predictor.log:
+            features = torch.log(features + LOG_EPS)
         logits = model.joint(features)
         joint = torch.softmax(logits.flatten(1), dim=1).reshape(logits.shape)
         return joint.sum(dim=1), joint.sum(dim=2), logits

@@ -10,6 +10,8 @@ from triadbench.bench.providers.contestants import FORMATS, Contestant
 from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
+from triadbench.core.files import ModelFiles, check_model_file, model_paths, model_stem
+from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.predictor import SHIPPED
 from triadbench.export.predict.providers import check_choice, why_unavailable
 
@@ -63,19 +65,25 @@ class Plan:
 
 def make_plan(
     effort: Effort,
-    checkpoint: Path | None = None,
+    model: ModelFiles | None = None,
     folder: Path | None = None,
     providers: Sequence[str] = (),
     precisions: Sequence[str] = (),
     threads: Sequence[int] = (),
     batches: Sequence[int] = (),
     parts: Sequence[str] = (),
+    scratch: Path | None = None,
 ) -> Plan:
-    """Fill in what was not asked for and check what was. Raises UserError for what is unknown or cannot be had."""
-    checkpoint = Path(checkpoint or SHIPPED)
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: no such model file; give a checkpoint with --model")
+    """Fill in what was not asked for and check what was; two networks become one checkpoint in the folder `scratch`.
+    Raises UserError for what is unknown or cannot be had."""
+    model = model or SHIPPED
+    checkpoint, *others = model_paths(model)
+    for path in (checkpoint, *others):
+        check_model_file(path, "; give a checkpoint with --model")
     folder = Path(folder or checkpoint.parent)
+    if others and scratch is not None:
+        checkpoint = scratch / f"{model_stem(model)}.safetensors"
+        checkpoints.save(checkpoints.load(model), checkpoint)
     threads = check_counts(batches, threads, most_batch=4096)
     present, absent = grid(checkpoint, folder, providers, precisions)
     if not present:

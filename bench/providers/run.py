@@ -29,6 +29,7 @@ from triadbench.bench.roofs import torch_threads
 from triadbench.core import timing
 from triadbench.core.device import available_bytes
 from triadbench.core.errors import UserError
+from triadbench.core.models.prediction import require_chords
 from triadbench.core.models.predictor import SHIPPED, Predictor
 from triadbench.core.models.spelling import chord_name
 from triadbench.kernels.scratch import scratch_folder
@@ -86,9 +87,7 @@ class _Benchmark:
         self._end = end  # on `time.perf_counter`
         self.scratch, self.records_path, self.plan, self.effort, self.note = scratch, records_path, plan, effort, note
         predictor = Predictor.load(plan.checkpoint)
-        task = predictor.checkpoint.task
-        if task != "both":
-            raise UserError(f"{plan.checkpoint.name} answers for the {task} only; give one for both")
+        require_chords(predictor.checkpoint.task, plan.checkpoint.name)
         self.results: list[dict] = []
         self.failed: list[str] = []
         self._dropped: set[str] = set()

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -41,6 +42,18 @@ def finite(context: click.Context, parameter: click.Parameter, value: float | No
 
 _JSON_HELP = "Print one JSON object on stdout (nothing if the work fails)."
 json_option = click.option("--json", "as_json", is_flag=True, help=_JSON_HELP)
+
+
+def model_option(text: str) -> Callable:
+    """--model: nothing (None), a file, or two (a tuple), which `core.models.checkpoint.load` joins."""
+
+    def one_or_two(context: click.Context, parameter: click.Parameter, paths: tuple[Path, ...]):
+        return paths if len(paths) > 1 else next(iter(paths), None)
+
+    both = "Given twice: checkpoints of the original study's type network and root network, joined."
+    path = click.Path(path_type=Path)
+    return click.option("--model", type=path, multiple=True, callback=one_or_two, help=f"{text}  {both}")
+
 
 peer_option = click.option(
     "--peer",

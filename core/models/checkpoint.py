@@ -8,6 +8,7 @@ original study (`.pt`, `.pth`) are read by torch's weights-only loader, which ad
 import json
 import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from triadbench.core.constants import VERSION
 from triadbench.core.errors import UserError
-from triadbench.core.files import StrPath, atomic_path, check_model_file
+from triadbench.core.files import ModelFiles, StrPath, atomic_path, check_model_file, model_paths
 from triadbench.core.models.chords import ROOTS, TYPES
-from triadbench.core.models.networks import ChordNet, OriginalNet
+from triadbench.core.models.networks import ChordNet, OriginalNet, OriginalPair
 from triadbench.core.models.tensor_file import read_tensors, write_tensors
 from triadbench.core.models.vocabulary import QUALITIES
 from triadbench.kernels.spec import CHORD, ORIGINAL, MelSpec
@@ -55,9 +56,11 @@ def build_model(architecture: str, task: str, spec: MelSpec | None = None, confi
     """A model with fresh weights; UserError: an architecture or task that does not exist."""
     if architecture == "original" and task in _N_CLASSES:
         return OriginalNet(_N_CLASSES[task])
+    if architecture == "original" and task == "both":
+        return OriginalPair()
     if architecture == "chordnet" and task == "both":
         return ChordNet(spec or CHORD, **(config or {}))
-    models = "original: type, root; chordnet: both"
+    models = "original: type, root, both; chordnet: both"
     raise UserError(f"no model of architecture {architecture!r} for task {task!r} ({models})")
 
 
@@ -89,13 +92,36 @@ def save(checkpoint: Checkpoint, path: StrPath) -> None:
         write_tensors(tensors, temporary, {"triadbench": json.dumps(described)})
 
 
-def load(path: StrPath, *, device: str | torch.device = "cpu") -> Checkpoint:
-    """Read a checkpoint of ours, or a state dict of the original network (`.pt`, `.pth`, or bare `.safetensors`).
+def load(files: ModelFiles, *, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint of ours, or a state dict of the original network (`.pt`, `.pth`, or bare `.safetensors`); or a
+    type network's and a root network's, in any order, as one model that names chords.
 
     Raises:
-        UserError: missing, damaged, of another program, or of another version.
+        UserError: missing, damaged, of another program, or of another version; or two that do not go together.
     """
-    path = Path(path)
+    paths = model_paths(files)
+    parts = [_load_one(path, device) for path in paths]
+    return parts[0] if len(parts) == 1 else _joined(parts, paths, device)
+
+
+def _joined(parts: Sequence[Checkpoint], paths: Sequence[Path], device: str | torch.device) -> Checkpoint:
+    """Of a type network and a root network one model, with both training records."""
+    tasks = {part.task: part for part in parts}
+    if sorted(tasks) != ["root", "type"]:
+        answers = [part.task.replace("both", "whole chord") for part in parts]
+        said = ", ".join(f"{path} answers for the {answer}" for path, answer in zip(paths, answers, strict=True))
+        raise UserError(f"{said}: two models are joined where one answers for the type and one for the root")
+    one, other = (part.spec.to_dict() for part in parts)
+    if different := ", ".join(f"{key} {one[key]} and {other[key]}" for key in one if one[key] != other[key]):
+        raise UserError(f"{paths[0]} and {paths[1]} take different mel spectrograms ({different})")
+    model = OriginalPair()
+    model.types.load_state_dict(tasks["type"].model.state_dict())
+    model.roots.load_state_dict(tasks["root"].model.state_dict())
+    training = {task: tasks[task].training for task in ("type", "root")}
+    return Checkpoint(model.to(device).eval(), "original", "both", tasks["type"].spec, training)
+
+
+def _load_one(path: Path, device: str | torch.device) -> Checkpoint:
     check_model_file(path)
     if path.suffix != ".safetensors":
         return _original_from(_load_torch(path), path, device)

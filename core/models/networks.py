@@ -42,8 +42,26 @@ class OriginalNet(nn.Module):
 
         The original hands these, and not logits, to the cross-entropy, which applies a softmax again.
         """
-        x = self.conv4(self.conv3(self.conv2(self.conv1(mel))))
-        return self.softmax(self.linear(self.flatten(x)))
+        return self.softmax(self.logits(mel))
+
+    def logits(self, mel: Tensor) -> Tensor:
+        """What the softmax is taken of, (batch, n_classes)."""
+        return self.linear(self.flatten(self.conv4(self.conv3(self.conv2(self.conv1(mel))))))
+
+
+class OriginalPair(nn.Module):
+    """The original study's two networks as one model that names chords, as its app showed them: each answers alone, and
+    a triad is as likely as its type times its root.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types, self.roots = OriginalNet(len(TYPES)), OriginalNet(len(ROOTS))
+
+    def joint(self, mel: Tensor) -> Tensor:
+        """Log probabilities (batch, 12 roots, 4 types) of the triads, of a power mel spectrogram (batch, 64, 126)."""
+        types, roots = (torch.log_softmax(net.logits(mel.unsqueeze(1)), dim=1) for net in (self.types, self.roots))
+        return roots.unsqueeze(2) + types.unsqueeze(1)
 
 
 class PitchAxis(nn.Module):

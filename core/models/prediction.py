@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from triadbench.core.errors import UserError
 from triadbench.core.models.chords import NO_CHORD, ROOTS, TYPES
 from triadbench.core.models.spelling import chord_name, chord_root, harte
 from triadbench.core.models.vocabulary import N_CLASSES, N_QUALITIES, NO_CHORD_CLASS, QUALITIES, Chord
@@ -54,6 +55,14 @@ class Scores:
         triads = triads_of(self.chords)[:, :NO_TRIAD] + np.float32(1e-30)
         joint = (triads / triads.sum(axis=1, keepdims=True)).reshape(-1, len(ROOTS), len(TYPES))
         return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, self.silent)
+
+
+def require_chords(task: str, model: str = "this model") -> None:
+    """Raises UserError, with the way out, where a model answers for the "type" or the "root" only."""
+    if task != "both":
+        other = "root" if task == "type" else "type"
+        way_out = "give the checkpoints of both, --model TYPE --model ROOT (in Python, a list of the two)"
+        raise UserError(f"{model} answers for the {task} only, a chord needs the {other} network as well; {way_out}")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from triadbench.core.constants import CLIP_SAMPLES
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
-from triadbench.core.files import pretrained_path
+from triadbench.core.files import ModelFiles, pretrained_path
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
-from triadbench.core.models.networks import ChordNet, joint_of
+from triadbench.core.models.networks import ChordNet, OriginalPair, joint_of
 from triadbench.core.models.prediction import Scores, is_silent
 from triadbench.kernels import MelSpectrogram
 
@@ -31,13 +29,14 @@ class Predictor:
         self.mel = MelSpectrogram.from_spec(checkpoint.spec, log=self.log).to(self.device)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, device: str = "cpu") -> Predictor:
-        """The model of a file, by default the shipped one; UserError: the file is missing or no model."""
-        path = Path(path) if path is not None else SHIPPED
-        if path == SHIPPED and not path.exists():
+    def load(cls, files: ModelFiles | None = None, device: str = "cpu") -> Predictor:
+        """The model of a file, or of two (`core.models.checkpoint.load`), by default the shipped one. Raises UserError:
+        a file is missing or no model, or two do not go together."""
+        files = SHIPPED if files is None else files
+        if files == SHIPPED and not SHIPPED.exists():
             name, folder = SHIPPED.name, SHIPPED.parent
             raise UserError(f"the shipped model {name} is not in {folder}; give --model FILE, or train one")
-        return cls(checkpoints.load(path), device)
+        return cls(checkpoints.load(files), device)
 
     @torch.inference_mode()
     def __call__(self, waveforms: np.ndarray) -> Scores:
@@ -61,6 +60,9 @@ class Predictor:
             joint = torch.softmax(logits.flatten(1), dim=1).reshape(logits.shape).cpu().numpy()
             full = torch.softmax(chords, dim=1).cpu().numpy(), torch.softmax(heads.bass, dim=1).cpu().numpy()
             return Scores(joint.sum(axis=1), joint.sum(axis=2), joint, silent, *full)
+        if isinstance(self.model, OriginalPair):
+            types, roots = (net(mel.unsqueeze(1)).cpu().numpy() for net in (self.model.types, self.model.roots))
+            return Scores(types, roots, roots[:, :, None] * types[:, None], silent)
         probabilities = self.model(mel.unsqueeze(1)).cpu().numpy()
         types, roots = (probabilities, None) if self.checkpoint.task == "type" else (None, probabilities)
         return Scores(types, roots, None, silent)

@@ -18,7 +18,7 @@ from triadbench.core.errors import UserError
 from triadbench.core.models import chroma_template
 from triadbench.core.models.chords import NO_CHORD
 from triadbench.core.models.peers import listen
-from triadbench.core.models.prediction import name_chord, no_chord
+from triadbench.core.models.prediction import name_chord, no_chord, require_chords
 from triadbench.core.models.spelling import UNKNOWN, chord_name, harte, read_harte
 from triadbench.core.models.targets import allowed_classes, parse_label
 from triadbench.core.models.vocabulary import N_QUALITIES, QUALITIES
@@ -150,6 +150,7 @@ def evaluate_names(
     Raises:
         UserError: the model does not name both type and root, a peer failed, or no sound could be read.
     """
+    require_chords(predictor.checkpoint.task)
     ours, template, kept, failed = [], [], [], []
     known = [(sound, main_label(sound.stretches)) for sound in sounds]
     for done, (sound, label) in enumerate(known, 1):
@@ -159,8 +160,7 @@ def evaluate_names(
             failed.append({"file": str(sound.path), "error": str(error)})
             continue
         scores = predictor(waveform[None])
-        if scores.chords is None:
-            raise UserError("this model does not name both type and root; full names need both")
+        assert scores.chords is not None  # models of one task are refused
         bass = None if scores.bass is None else scores.bass[0]
         named = no_chord() if scores.silent[0] else name_chord(scores.chords[0], bass, 0)
         sure = named["confidence"], named["label_confidence"]

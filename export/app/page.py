@@ -244,7 +244,7 @@ def _draw_api(recogniser: Recogniser) -> None:
             answer = recogniser.name_clip(audio, model, provider)
         except Exception as error:
             raise gr.Error(visitor_message(error), print_exception=False, title="Not answered") from None
-        source = {"model": answer.predictor.path.name, "provider": answer.predictor.provider}
+        source = {"model": answer.predictor.model_name, "provider": answer.predictor.provider}
         return answer.chord | source | {"read_ms": round(answer.read_ms, 3), "model_ms": round(answer.model_ms, 3)}
 
     def timeline(audio, model, provider):

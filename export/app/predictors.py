@@ -2,12 +2,12 @@
 
 import os
 import threading
-from pathlib import Path
 
 from triadbench.core.constants import PROVIDERS
 from triadbench.core.errors import UserError
-from triadbench.core.files import pretrained_path
-from triadbench.export.predict.predictor import ChordPredictor, file_name
+from triadbench.core.files import ModelFiles, model_name, pretrained_path
+from triadbench.core.models.prediction import require_chords
+from triadbench.export.predict.predictor import ChordPredictor, file_name, provider_of
 
 _SHIPPED = {"shipped model": "fp32", "shipped model, int8": "int8", "shipped model, fp16": "fp16"}
 _CHORDS = ["all chords", "triads alone"]
@@ -19,19 +19,19 @@ class Predictors:
     """Predictors by the names that the menus show.
 
     Args:
-        model: a file of the user's own, the first in the menu; None: the shipped models alone.
-        provider: the first in the menu.
+        model: of the user's own, as of `ChordPredictor`, the first in the menu; None: the shipped models alone.
+        provider: the first in the menu; None: the one for the model.
         threads: of the CPU for one answer.
 
     Attributes:
         models, providers, chords: the menus, in order; the app begins with the first entries.
     """
 
-    def __init__(self, model: str | Path | None = None, provider: str = "cpu", threads: int = 1):
+    def __init__(self, model: ModelFiles | None = None, provider: str | None = None, threads: int = 1):
         self.threads, self._lock, self.chords = threads, threading.Lock(), _CHORDS
         self._loaded: dict[tuple[str, str, str], ChordPredictor] = {}
         self._loading: dict[tuple[str, str, str], threading.Lock] = {}
-        self._own = {} if model is None else {Path(model).name: Path(model)}
+        self._own = {} if model is None else {model_name(model): model}
         self.models = list(self._own)
         for name, precision in _SHIPPED.items():
             on_disk = any(pretrained_path(file_name(device, precision)).is_file() for device in ("cpu", "cuda"))
@@ -39,7 +39,7 @@ class Predictors:
                 self.models.append(name)
         has_gpu = os.path.exists("/proc/driver/nvidia/version") or os.name == "nt"
         offered = [name for name in PROVIDERS if has_gpu or name not in ("cuda", "tensorrt")]
-        self.providers = list(dict.fromkeys([provider, *offered]))
+        self.providers = list(dict.fromkeys([provider or provider_of(model), *offered]))
         self.get()
 
     def get(self, model: str | None = None, provider: str | None = None, chords: str | None = None) -> ChordPredictor:
@@ -67,9 +67,7 @@ class Predictors:
     def _load(self, model: str, provider: str, chords: str) -> ChordPredictor:
         options: dict = {"precision": _SHIPPED.get(model, "fp32"), "triads": chords == _CHORDS[1]}
         predictor = ChordPredictor(self._own.get(model), provider, threads=self.threads, **options)
-        if predictor.info.task != "both":
-            only = f"{predictor.path.name} answers for the {predictor.info.task} only"
-            raise UserError(f"{only}; naming a chord needs both")
+        require_chords(predictor.info.task, predictor.model_name)
         predictor.warm_kernel()
         return predictor
 

@@ -1,20 +1,21 @@
 """The command `app`. Imports what it needs in its body."""
 
-from pathlib import Path
-
 import click
 
 from triadbench.core.commands import console
 from triadbench.core.constants import PROVIDERS
+from triadbench.core.files import ModelFiles
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 lets the whole network in.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, help="0 is any free one.")
+@console.model_option("Exported model or checkpoint.  [default: the shipped models]")
 @click.option(
-    "--model", type=click.Path(path_type=Path), help="Exported model or checkpoint.  [default: the shipped models]"
+    "--provider",
+    type=click.Choice(PROVIDERS),
+    help="The first in the page's menu.  [default: cpu; torch for a checkpoint]",
 )
-@click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", help="The first in the page's menu.")
 @click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads for one answer.")
 @click.option("--max-mb", type=click.FloatRange(0.1, 4000), default=100.0, help="Largest file that is taken.")
 @click.option("--max-minutes", type=click.FloatRange(0.1, 600), default=30.0, help="Longest song that is taken.")
@@ -23,8 +24,8 @@ from triadbench.core.constants import PROVIDERS
 def app(
     host: str,
     port: int,
-    model: Path | None,
-    provider: str,
+    model: ModelFiles | None,
+    provider: str | None,
     threads: int,
     max_mb: float,
     max_minutes: float,

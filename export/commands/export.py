@@ -17,6 +17,7 @@ import click
 
 from triadbench.core.commands import console
 from triadbench.core.constants import PRECISIONS
+from triadbench.core.files import ModelFiles
 
 if TYPE_CHECKING:
     from triadbench.export.formats.exporter import Row
@@ -49,7 +50,7 @@ def _precisions(context: click.Context, parameter: click.Parameter, text: str | 
     metavar="NAME,NAME",
     help=f"{', '.join(PRECISIONS)}. Those named must hold; otherwise those that hold are written.  [default: all]",
 )
-@click.option("--model", type=_PATH, help="Checkpoint.  [default: the shipped model]")
+@console.model_option("Checkpoint.  [default: the shipped model]")
 @click.option("--out", type=_PATH, default=Path("runs/export"), help="Folder to write into.")
 @click.option("--banks", type=_PATH, default=Path("data/banks"), help="Folder that keeps the recorded notes.")
 @console.json_option
@@ -57,7 +58,7 @@ def export(
     onnx: bool,
     torchscript: bool,
     precisions: tuple[str, ...] | None,
-    model: Path | None,
+    model: ModelFiles | None,
     out: Path,
     banks: Path,
     as_json: bool,
@@ -77,6 +78,7 @@ def export(
       python cli.py export
       python cli.py export --onnx --precision fp32 --model runs/ours/best.safetensors --out runs/mine
       python cli.py export --onnx --torchscript --out core/pretrained
+      python cli.py export --model type.pth --model root.pth --out runs/original
     """
     import torch  # noqa: F401 - before ONNX, so that it is PyTorch that is named where the extra is missing
 
@@ -92,6 +94,9 @@ def export(
     with _stages() as progress:
         rows = exporter.export_files(model, out, formats, precisions or exporter.PRECISIONS, banks, progress)
         times = time_files(rows, model, lambda *at: progress("time", *at))
+    if None in (rows[0].type_accuracy, rows[0].root_accuracy):
+        way_out = "with both checkpoints, --model TYPE --model ROOT, they name chords"
+        console.note(f"{rows[0].file} answers for one task, and so do its files, which `infer` refuses; {way_out}")
     if as_json:
         console.print_json(table_json(rows, times, out))
     else:
@@ -117,7 +122,7 @@ def _stages() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def time_files(rows: Sequence[Row], model: Path | None, progress: Callable[[int, int], None]) -> dict[str, dict]:
+def time_files(rows: Sequence[Row], model: ModelFiles | None, progress: Callable[[int, int], None]) -> dict[str, dict]:
     """{file: {"ms", "clips_per_s", "disturbed"}} of the files that are there: median time of a clip alone, clips a
     second in batches of 32, and whether other work wanted the same cores (see `core.timing`)."""
     import numpy as np

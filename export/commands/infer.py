@@ -19,6 +19,7 @@ import click
 from triadbench.core.commands import console
 from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS, PROVIDERS, TIMELINE_FORMATS, usable_cores
 from triadbench.core.errors import UserError
+from triadbench.core.files import ModelFiles, model_paths
 
 if TYPE_CHECKING:
     from triadbench.export.predict.predictor import ChordPredictor
@@ -48,7 +49,7 @@ def _refuse_device(context: click.Context, parameter: click.Parameter, value: st
     "model.  [default: cpu; torch for a checkpoint]",
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="Of the network.")
-@click.option("--model", type=_PATH, help="Exported model or checkpoint.  [default: the shipped model]")
+@console.model_option("Exported model or checkpoint.  [default: the shipped model]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: one a core]")
 @click.option("--alternatives", type=click.IntRange(0, 204), help="Next likely chords.  [default: 3; 2 in the table]")
 @click.option("--triads", is_flag=True, help="Triads alone: every chord is answered with one, and only silence with N.")
@@ -74,7 +75,7 @@ def infer(
     files: tuple[str, ...],
     provider: str | None,
     precision: str,
-    model: Path | None,
+    model: ModelFiles | None,
     threads: int | None,
     alternatives: int | None,
     triads: bool,
@@ -105,6 +106,7 @@ def infer(
       python cli.py infer recordings --provider cuda --csv
       python cli.py infer song.mp3 --timeline --out song.lab --out song.html
       python cli.py infer album --timeline --out chords --format lab --format mid
+      python cli.py infer chord.wav --model type.pth --model root.pth
     """
     if as_csv + as_json + as_jsonl > 1:
         raise click.UsageError("choose --csv, --json or --jsonl")
@@ -122,6 +124,7 @@ def infer(
     from triadbench.export.predict.predictor import ChordPredictor
 
     provider, note = (provider, None) if provider else _provider_of(model)
+    name = "shipped" if model is None else " + ".join(map(str, model_paths(model)))
     threads = threads or usable_cores()
     # On a CPU each thread answers for files of its own, all alone: that wastes less than several for one answer.
     alone = provider == "cpu" and len(paths) > 1 and not timeline
@@ -137,7 +140,7 @@ def infer(
     console.resume_hint(hint)
     texts: Callable[[Iterable[dict]], Iterator[str]]
     if as_json:
-        texts = functools.partial(_object, described={"model": str(model or "shipped"), "provider": provider})
+        texts = functools.partial(_object, described={"model": name, "provider": provider})
     elif as_jsonl:
         texts = functools.partial(map, lambda result: console.json_text(result) + "\n")
     elif timeline:
@@ -168,17 +171,15 @@ def _examples(song: bool) -> list[str]:
     return [str(folder / name) for name in names if name.endswith(".ogg")]
 
 
-def _provider_of(model: Path | None) -> tuple[str, str | None]:
+def _provider_of(model: ModelFiles | None) -> tuple[str, str | None]:
     """By the kind of file; with a line for the user where PyTorch answers."""
-    from triadbench.export.predict.predictor import file_kind
+    from triadbench.export.predict.predictor import file_kind, provider_of
 
-    if model is None:
-        return "cpu", None
-    kind, (provider, *_), _ = file_kind(model)
-    if provider in ONNX_PROVIDERS:
-        return provider, None
+    if model is None or (provider := provider_of(model)) in ONNX_PROVIDERS:
+        return provider_of(model), None
     faster = "; `export` makes it faster" if provider == "torch" else ""
-    return provider, f"{model} is {kind}: answered by PyTorch (--provider {provider}){faster}"
+    said = ", ".join(f"{path} is {file_kind(path)[0]}" for path in model_paths(model))
+    return provider, f"{said}: answered by PyTorch (--provider {provider}){faster}"
 
 
 def _name_clips(

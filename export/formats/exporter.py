@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from triadbench.core.constants import PRECISIONS
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path
+from triadbench.core.files import ModelFiles, atomic_path, model_name, model_paths, model_stem
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.checkpoint import Checkpoint
 from triadbench.core.models.predictor import SHIPPED
@@ -81,7 +81,7 @@ def check(formats: Sequence[str], precisions: Sequence[str]) -> None:
 
 
 def export_files(
-    checkpoint_path: Path | None,
+    model: ModelFiles | None,
     out_dir: Path,
     formats: Sequence[str],
     precisions: Sequence[str],
@@ -94,14 +94,14 @@ def export_files(
     none, and does not keep the others from being written.
 
     Args:
-        checkpoint_path, banks: the model, None for the shipped one; a folder that keeps the notes of the clips.
+        model, banks: its checkpoint or the two to join, None for the shipped one; a folder that keeps the clips' notes.
 
     Raises:
         UserError: no such model, a folder or disk that refuses, an unknown format or precision.
     """
     check(formats, precisions)
-    path = checkpoint_path or SHIPPED
-    checkpoint = checkpoints.load(path)
+    model = model or SHIPPED
+    checkpoint, paths = checkpoints.load(model), model_paths(model)
     try:  # better now than after a minute
         nearest = next(folder for folder in (out_dir, *out_dir.absolute().parents) if folder.exists())
         with scratch_folder(nearest):
@@ -112,9 +112,10 @@ def export_files(
         with scratch_folder() as folder:
             clips = verify.verification_clips(banks, verify.N_VERIFICATION, progress)
             reference = verify.Reference(checkpoint, clips, folder, progress)
-            jobs = _Export(checkpoint, path, out_dir, reference, banks).jobs(formats, precisions)
-            head = path.name, "checkpoint", "fp32", "kernel", "reference", str(path), path.stat().st_size
-            rows = [Row(*head, agreement=1.0).with_accuracies(reference.expected_accuracies())]
+            jobs = _Export(checkpoint, model, out_dir, reference, banks).jobs(formats, precisions)
+            head = model_name(model), "checkpoint", "fp32", "kernel", "reference", " + ".join(map(str, paths))
+            size = sum(path.stat().st_size for path in paths)
+            rows = [Row(*head, size, agreement=1.0).with_accuracies(reference.expected_accuracies())]
             for done, job in enumerate(jobs):
                 progress("export", done, len(jobs))
                 rows.append(job())
@@ -125,15 +126,25 @@ def export_files(
     return rows
 
 
+def _recorded(training: object) -> dict:
+    """The settings in a training record; of two networks, by task."""
+    record = training if isinstance(training, dict) else {}
+    if parts := [task for task in ("type", "root") if task in record]:
+        return {task: _recorded(record[task]) for task in parts}
+    config = record.get("config", {})
+    return {key: config[key] for key in _RECORDED if isinstance(config, dict) and key in config}
+
+
 class _Export:
     """One checkpoint's files; the network is exported once for all of them."""
 
-    def __init__(self, checkpoint: Checkpoint, path: Path, out_dir: Path, reference: verify.Reference, banks: Path):
-        self.checkpoint, self.stem, self.out_dir = checkpoint, path.stem, out_dir
+    def __init__(
+        self, checkpoint: Checkpoint, model: ModelFiles, out_dir: Path, reference: verify.Reference, banks: Path
+    ):
+        self.checkpoint, self.stem, self.out_dir = checkpoint, model_stem(model), out_dir
         self.reference, self.banks = reference, banks
-        config = checkpoint.training.get("config", {}) if isinstance(checkpoint.training, dict) else {}
-        training = {key: config[key] for key in _RECORDED if isinstance(config, dict) and key in config}
-        self.info = ExportInfo.of_checkpoint(checkpoint, path, "onnx", "none", training)
+        training = _recorded(checkpoint.training)
+        self.info = ExportInfo.of_checkpoint(checkpoint, model, "onnx", "none", training)
         self._network = functools.cache(self._make_network)
 
     def jobs(self, formats: Sequence[str], precisions: Sequence[str]) -> list[Callable[[], Row]]:

@@ -21,7 +21,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 from triadbench.core.models.checkpoint import Checkpoint
-from triadbench.core.models.networks import joint_of
+from triadbench.core.models.networks import OriginalPair, joint_of
 from triadbench.export.formats.mel_graph import IR_VERSION, OPSET, mel_graph
 from triadbench.export.predict.metadata import ExportInfo
 from triadbench.export.predict.providers import load_onnxruntime
@@ -39,15 +39,17 @@ class NetworkWithProbabilities(nn.Module):
         self.both = checkpoint.task == "both"
 
     def forward(self, mel: Tensor) -> tuple[Tensor, ...]:
+        if isinstance(self.model, OriginalPair):
+            logits = self.model.joint(mel)
+            joint = logits.exp()
+            return joint.sum(dim=1), joint.sum(dim=2), logits
         if self.both:
             heads = self.model.heads(mel)
             chords = self.model.calibrated(heads.chords)
             logits = joint_of(chords)
             joint = torch.softmax(logits.flatten(1), dim=1).reshape(logits.shape)
             return joint.sum(dim=1), joint.sum(dim=2), logits, chords, torch.softmax(heads.bass, dim=1)
-        x = mel.unsqueeze(1)
-        x = self.model.conv4(self.model.conv3(self.model.conv2(self.model.conv1(x))))
-        logits = self.model.linear(self.model.flatten(x))
+        logits = self.model.logits(mel.unsqueeze(1))
         return torch.softmax(logits, dim=1), logits
 
 
@@ -197,7 +199,7 @@ def kept_in_float32(network: onnx.ModelProto) -> list[str]:
     shape; and of every Softmax: ONNX Runtime had none in fp16 before 1.17, and put operators of another opset there."""
     nodes = list(network.graph.node)
     before, behind = {next(node for node in nodes if node.op_type == "Conv").input[0]}, {"logits", "chord_logits"}
-    kept = {node.name for node in nodes if node.op_type in ("Softmax", "Shape")}
+    kept = {node.name for node in nodes if node.op_type in ("Softmax", "LogSoftmax", "Shape")}
     for node in reversed(nodes):  # each stands behind those that make its inputs
         if before & set(node.output):
             kept.add(node.name)

@@ -176,7 +176,8 @@ class Reference:
     def _add(self, name: str, files: tuple, start: int, waveforms: np.ndarray, comparable: bool = True) -> np.ndarray:
         """Append a case, and return its mel spectrograms."""
         mel, scores = self.mel(waveforms), self.predictor(waveforms)
-        answers = (scores.types, scores.roots, scores.joint, scores.chords, scores.bass)
+        chords = () if scores.bass is None else (scores.chords, scores.bass)  # of triads alone they are made of them
+        answers = (scores.types, scores.roots, scores.joint, *chords)
         expected = tuple(values for values in answers if values is not None)
         rows = start, start + len(waveforms)
         self.cases.append(Case(name, files[0], files[1], rows, expected, comparable, self._slack(mel)))
@@ -188,7 +189,7 @@ class Reference:
         if self.checkpoint.architecture != "original":
             return np.ones(len(mel))
         with torch.inference_mode():
-            logits = NetworkWithProbabilities(self.checkpoint)(torch.from_numpy(mel))[-1].numpy()
+            logits = NetworkWithProbabilities(self.checkpoint)(torch.from_numpy(mel))[-1].flatten(1).numpy()
         return np.maximum(1.0, 1e-6 / FP32_LIMIT * np.abs(logits).max(axis=1))
 
     def mel(self, waveforms: np.ndarray) -> np.ndarray:
@@ -329,10 +330,11 @@ def _probabilities(outputs: tuple, case: Case, info: ExportInfo) -> tuple[np.nda
     sums = [np.abs(values.reshape(len(values), -1).sum(axis=1) - 1).max() for values in probabilities]
     require(max(sums) <= 1e-3, otherwise="probabilities that do not sum to 1")
     if info.task == "both":
-        types, roots, joint, chords, _ = probabilities
-        triads = triads_of(chords)  # what has none is spread over all of them
-        spread = (triads[:, :-1] + triads[:, -1:] / (triads.shape[1] - 1)).reshape(joint.shape)
-        pairs = [(joint.sum(axis=1), types), (joint.sum(axis=2), roots), (spread, joint)]
+        types, roots, joint, *more = probabilities
+        pairs = [(joint.sum(axis=1), types), (joint.sum(axis=2), roots)]
+        if info.vocabulary:
+            triads = triads_of(more[0])  # what has none is spread over all of them
+            pairs.append(((triads[:, :-1] + triads[:, -1:] / (triads.shape[1] - 1)).reshape(joint.shape), joint))
     else:
         pairs = [(probabilities[0], probabilities[1])]
     apart = max(np.abs(one - other).max() for one, other in pairs)

@@ -22,7 +22,7 @@ from triadbench.core.audio.io import STDIN, SUFFIXES_SAID, Note, iter_blocks
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS
-from triadbench.core.models.prediction import Scores, likeliest_class, name_chord, no_chord
+from triadbench.core.models.prediction import Scores, likeliest_class, name_chord, no_chord, require_chords
 from triadbench.core.models.vocabulary import N_CLASSES
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def infer_files(
     Raises:
         UserError: the predictor answers for one task only, or fails.
     """
-    if predictor.info.task != "both":
-        raise UserError(f"this model answers for the {predictor.info.task} only; `infer` needs one for both")
+    require_chords(predictor.info.task)
     known = len(files) if isinstance(files, Sequence) else None
     predict = _SharedPredictor(predictor, at_once, known or 0)
     numbered = enumerate(os.fspath(file) for file in files)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS, VERSION
 from triadbench.core.errors import UserError
-from triadbench.core.files import file_digest
+from triadbench.core.files import ModelFiles, file_digest, model_paths
 from triadbench.core.models.chords import ROOTS, TYPES
 from triadbench.core.models.vocabulary import QUALITIES
 
@@ -44,7 +44,7 @@ class ExportInfo:
         precision: of the network; the mel spectrogram is float32 in all.
         mel_settings, log: as of `MelSpec.to_dict`, and whether the network takes log mel.
         samples: the only length that the network takes, or None for any from `min_samples` on.
-        checkpoint_sha256: of the file that was exported.
+        checkpoint_sha256: of the file that was exported; of two, both sorted, with + between.
         accuracies: what was measured when it was verified: {"set", "n", "type_accuracy", "root_accuracy", ...}.
         training: from the checkpoint's record, the settings that made it.
         vocabulary: qualities that it names at every root, in Harte's syntax; empty: the types alone.
@@ -119,10 +119,12 @@ class ExportInfo:
         }
 
     @classmethod
-    def of_checkpoint(cls, checkpoint: Checkpoint, path: Path, kind: str, front_end: str, training: dict) -> ExportInfo:
-        """Of the checkpoint that was read from the file `path`, and of what it is exported as."""
+    def of_checkpoint(
+        cls, checkpoint: Checkpoint, files: ModelFiles, kind: str, front_end: str, training: dict
+    ) -> ExportInfo:
+        """Of the checkpoint that was read from `files`, and of what it is exported as."""
         ours, spec = checkpoint.architecture == "chordnet", checkpoint.spec.to_dict()
-        samples, digest = None if ours else CLIP_SAMPLES, file_digest(path)
+        samples, digest = None if ours else CLIP_SAMPLES, "+".join(sorted(map(file_digest, model_paths(files))))
         head = checkpoint.architecture, checkpoint.task, kind, front_end, "fp32"
         return cls(*head, spec, ours, samples, digest, training=training, vocabulary=_VOCABULARY if ours else [])
 

@@ -22,6 +22,7 @@ import numpy as np
 from triadbench.core import timing
 from triadbench.core.constants import CLIP_SAMPLES, PRECISIONS
 from triadbench.core.errors import UserError
+from triadbench.core.files import ModelFiles, model_paths
 from triadbench.core.models.prediction import Scores
 from triadbench.export.predict.metadata import KEY, ExportInfo, check_seal
 from triadbench.export.predict.providers import Model, OnnxModel, Outputs, error_line
@@ -152,20 +153,20 @@ class TorchScriptModel(Model):
 
 
 class CheckpointModel(Model):
-    """A checkpoint, with `core.models.predictor.Predictor`."""
+    """A checkpoint, or two joined, with `core.models.predictor.Predictor`; `path` is the first."""
 
     front_end = "kernel"
 
-    def __init__(self, path: Path, device: str = "cpu", threads: int | None = None):
+    def __init__(self, files: ModelFiles, device: str = "cpu", threads: int | None = None):
         import torch
 
         from triadbench.core.models.predictor import Predictor
 
-        self.path, self.predictor = path, Predictor.load(path, device)
+        self.path, self.predictor = model_paths(files)[0], Predictor.load(files, device)
         if threads is not None:
             torch.set_num_threads(threads)
         checkpoint, backend = self.predictor.checkpoint, self.predictor.mel.backend
-        self.info = ExportInfo.of_checkpoint(checkpoint, path, "checkpoint", backend, {})
+        self.info = ExportInfo.of_checkpoint(checkpoint, files, "checkpoint", backend, {})
 
     def scores(self, waveforms: np.ndarray) -> Scores:
         return self.predictor(waveforms)

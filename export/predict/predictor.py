@@ -21,8 +21,8 @@ import numpy as np
 
 from triadbench.core.constants import CLIP_SAMPLES, ONNX_PROVIDERS, PRECISIONS, PROVIDERS, SAMPLE_RATE, usable_cores
 from triadbench.core.errors import UserError
-from triadbench.core.files import check_model_file, pretrained_path
-from triadbench.core.models.prediction import Scores, name_chord, no_chord
+from triadbench.core.files import ModelFiles, check_model_file, model_name, model_paths, pretrained_path
+from triadbench.core.models.prediction import Scores, name_chord, no_chord, require_chords
 from triadbench.export.predict.metadata import ExportInfo
 from triadbench.export.predict.providers import Bound, Model, OnnxModel, Placement, check_choice, whole_number
 
@@ -48,7 +48,8 @@ class ChordPredictor:
     """A model, loaded once, that answers for waveforms.
 
     Args:
-        model: an exported file, or a checkpoint for provider "torch"; None: the shipped model.
+        model: an exported file, or a checkpoint for provider "torch", or a list of two: the original study's type
+            network and root network, which together name chords; None: the shipped model.
         provider: "cpu", "cuda", "tensorrt" (ONNX Runtime), "torchscript", or "torch" (on a checkpoint).
         precision: of the shipped model: "fp32", "fp16" or "int8".
         threads: of the CPU, for one call; None: one a core that this process may use. On ONNX Runtime they share the
@@ -61,7 +62,7 @@ class ChordPredictor:
         options, engine_cache: of the provider; see `export.predict.providers.OnnxModel`.
 
     Attributes:
-        path, info: of the file, and what it says of itself.
+        path, model_name, info: of the file (of two, the first); for people; and what the model says of itself.
         provider, triads: as asked for, and checked.
         note: None, or why the kernel is not used though it was asked for with `warm_kernel`: one line.
         seconds_a_clip: of "graph" and "kernel", once both are measured here.
@@ -72,7 +73,7 @@ class ChordPredictor:
 
     def __init__(
         self,
-        model: str | Path | None = None,
+        model: ModelFiles | None = None,
         provider: str = "cpu",
         *,
         precision: str = "fp32",
@@ -99,8 +100,9 @@ class ChordPredictor:
         self._open = functools.partial(
             OnnxModel, provider=provider, threads=1, options=options, engine_cache=engine_cache
         )
-        self.path = _shipped(provider, precision) if model is None else _given(Path(model), provider)
-        self._model = self._load(device, model is None)
+        self.path = _shipped(provider, precision) if model is None else _given(model, provider)
+        self.model_name = model_name(model or self.path)
+        self._model = self._load(device, model)
         self._graph = self._model if isinstance(self._model, OnnxModel) else None
         self.info: ExportInfo = self._model.info
         if model is not None and precision not in ("fp32", self.info.precision):
@@ -141,8 +143,7 @@ class ChordPredictor:
         if waveform.ndim != 1:
             raise UserError(f"waveform of shape {waveform.shape}: expected (samples,); average the channels")
         alternatives = whole_number("alternatives", alternatives, 0)
-        if self.info.task != "both":
-            raise UserError(f"this model answers for the {self.info.task} only; naming a chord needs one for both")
+        require_chords(self.info.task)
         scores = self(waveform[None], sample_rate)
         if scores.chords is None or scores.silent[0]:
             return no_chord()
@@ -227,7 +228,7 @@ class ChordPredictor:
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._sharing, thread_name_prefix="predictor")
 
-    def _load(self, device: str, shipped: bool) -> Model:
+    def _load(self, device: str, files: ModelFiles | None) -> Model:
         asked = self._asked
         if self.provider in ("torch", "torchscript"):
             from triadbench.export.predict.models import CheckpointModel, TorchScriptModel
@@ -235,8 +236,10 @@ class ChordPredictor:
             kind = CheckpointModel if self.provider == "torch" else TorchScriptModel
             if asked not in ("auto", only := kind.front_end):
                 raise UserError(f"front_end={asked!r}: provider {self.provider} has {only} alone; leave it out")
-            return kind(self.path, device, self._threads)
-        if asked == "kernel" and shipped:
+            if self.provider == "torch":
+                return CheckpointModel(files or self.path, device, self._threads)
+            return TorchScriptModel(self.path, device, self._threads)
+        if asked == "kernel" and files is None:
             return self._kernel(None)
         model = self._open(self.path)
         if model.info.input_name == "waveform":
@@ -301,9 +304,19 @@ def file_kind(path: Path) -> tuple[str, tuple[str, ...], str]:
     return _KINDS[next(endings, ".onnx")]
 
 
-def _given(path: Path, provider: str) -> Path:
-    check_model_file(path)
-    kind, providers, way_out = file_kind(path)
-    if provider not in providers and path.name.endswith(tuple(_KINDS)):
-        raise UserError(f"{path} is {kind}, which provider {provider} does not take; {way_out}")
-    return path
+def provider_of(files: ModelFiles | None) -> str:
+    """The provider that answers where none was asked for, by the kind of file; "cpu" for the shipped model."""
+    return "cpu" if files is None else file_kind(model_paths(files)[0])[1][0]
+
+
+def _given(files: ModelFiles, provider: str) -> Path:
+    paths = model_paths(files)
+    for path in paths:
+        check_model_file(path)
+        kind, providers, way_out = file_kind(path)
+        if len(paths) > 1 and (provider != "torch" or provider not in providers):
+            way_out = "use --provider torch on both checkpoints, or `export` them together"
+            raise UserError(f"{path} is {kind}: two networks are joined by PyTorch alone; {way_out}")
+        if provider not in providers and path.name.endswith(tuple(_KINDS)):
+            raise UserError(f"{path} is {kind}, which provider {provider} does not take; {way_out}")
+    return paths[0]

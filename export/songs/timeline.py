@@ -22,7 +22,7 @@ from triadbench.core.audio.io import Note, Source, iter_blocks, read_header
 from triadbench.core.constants import SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS
-from triadbench.core.models.prediction import REDUCTION, chord_of, describe, triads_of
+from triadbench.core.models.prediction import REDUCTION, Scores, chord_of, describe, require_chords, triads_of
 from triadbench.core.models.spelling import read_chord, roman_numeral
 from triadbench.core.models.vocabulary import NO_CHORD_CLASS, QUALITIES
 from triadbench.export.predict.predictor import ChordPredictor
@@ -132,13 +132,9 @@ def find_timeline(
         note: called with what `core.audio.io.iter_blocks` has to say of the file.
 
     Raises:
-        UserError: the file cannot be used; the model does not name both type and root, or takes one length only.
+        UserError: the file cannot be used, or the model does not name both type and root.
     """
-    task, samples = predictor.info.task, predictor.info.samples
-    if task != "both":
-        raise UserError(f"this model answers for the {task} only; a timeline needs one for both")
-    if samples is not None:
-        raise UserError(f"this model takes clips of {samples} samples alone; a timeline needs windows of half a second")
+    require_chords(predictor.info.task)
     frames = _score_frames(source, predictor, progress, name, note, settings)
     duration_s, curve = frames.onset_curve.samples / SAMPLE_RATE, frames.onset_curve.curve()
     note_onsets, beats = onsets(curve), find_beats(curve)
@@ -184,13 +180,18 @@ def _score_frames(
             curve.add(block)
             yield block
 
+    def scores(windows: np.ndarray) -> Scores:
+        """Of windows; zeros follow them for the original network, which takes 4 s and was trained on such clips too."""
+        missing = (predictor.info.samples or windows.shape[1]) - windows.shape[1]
+        return predictor(np.pad(windows, ((0, 0), (0, missing))) if missing else np.ascontiguousarray(windows))
+
     lengths_s = (settings.window_s, settings.hop_s, settings.long_window_s, settings.lead_s)
     window, hop, long_window, lead = (round(seconds * SAMPLE_RATE) for seconds in lengths_s)
     for batch in _windows(blocks(), long_window, hop, lead, settings.batch):
         n_frames += len(batch)
-        short = predictor(np.ascontiguousarray(batch[:, :window]))
+        short = scores(batch[:, :window])
         # Every other one: the sound of a second changes little in a tenth.
-        long = predictor(np.ascontiguousarray(batch[::2]))
+        long = scores(batch[::2])
         assert short.chords is not None and long.chords is not None  # models of one task are refused
         bass = np.zeros((len(batch), len(ROOTS))) if short.bass is None else short.bass
         answers = (values.astype(np.float16) for values in (short.chords, long.chords, bass))

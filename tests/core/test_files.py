@@ -7,7 +7,7 @@ import os
 import pytest
 
 from triadbench.core.errors import UserError
-from triadbench.core.files import atomic_path, file_digest, only_one, only_writer
+from triadbench.core.files import atomic_path, file_digest, model_name, model_stem, only_one, only_writer
 from triadbench.kernels import object_cache
 
 
@@ -120,3 +120,11 @@ def test_the_umask_decides_who_may_read(tmp_path, umask):
         os.umask(before)
     plain = 0o666 & ~umask
     assert modes == {"file": plain, "folder": 0o777 & ~umask, "x": plain, "code": plain}
+
+
+def test_what_a_model_of_two_files_is_called():
+    assert (model_name("a/type.pth"), model_stem("a/type.pth")) == ("type.pth", "type")
+    pair = ("a/type.pth", "b/root.pth")
+    assert model_name(pair) == "type.pth + root.pth" and model_stem(pair) == model_stem(pair[::-1]) == "root-type"
+    pair = ("a/type/best.safetensors", "a/root/best.safetensors")
+    assert model_name(pair) == "type/best.safetensors + root/best.safetensors" and model_stem(pair) == "best"

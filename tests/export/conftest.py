@@ -2,9 +2,11 @@
 
 import pytest
 
+from tests.core.toys import save_pair
 from tests.export.exports import sine_clips
 from triadbench.core.models import checkpoint
 from triadbench.core.models.predictor import SHIPPED
+from triadbench.export.formats import exporter
 from triadbench.export.formats.verify import Reference
 
 
@@ -17,3 +19,15 @@ def shipped_checkpoint():
 def reference(shipped_checkpoint, tmp_path_factory):
     """Of the shipped model, on 48 clips."""
     return Reference(shipped_checkpoint, sine_clips(), tmp_path_factory.mktemp("reference"))
+
+
+@pytest.fixture(scope="session")
+def exported_pair(tmp_path_factory):
+    """(files of a type and a root network, rows of all that `export` makes of them together)."""
+    folder = tmp_path_factory.mktemp("pair")
+    files = save_pair(folder / "models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter.verify, "verification_clips", lambda *_: sine_clips())
+        patch.setattr(exporter.verify, "calibration_clips", lambda *_: sine_clips())
+        settings = exporter.FORMATS, exporter.PRECISIONS, folder / "banks", lambda *_: None
+        return files, exporter.export_files(files, folder / "out", *settings)

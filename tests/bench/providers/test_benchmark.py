@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from onnx import numpy_helper
 
+from tests.core.toys import save_pair
 from tests.export.exports import sealed_bytes
 from triadbench import cli
 from triadbench.bench import machine, records
@@ -193,3 +194,17 @@ def test_a_gpu_is_measured_with_and_without_copies(tmp_path, monkeypatch):
     on_gpu = [r for r in found if r["samples"] and r["parameters"]["provider"] == "cuda"]
     assert {r["parameters"]["copies"] for r in on_gpu} == {True, False}
     assert all(set(r["placement"]["nodes"]) <= {"cuda", "cpu"} for r in on_gpu if r["placement"])
+
+
+def test_two_networks_are_timed_as_one(tmp_path, monkeypatch):
+    types, roots = map(str, save_pair(tmp_path / "pair"))
+    only = ("--only", "single", "--threads", "1", "--json")
+    done = invoke(tmp_path, "--model", types, "--model", roots, *only, monkeypatch=monkeypatch)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert {row["format"] for row in result["measurements"]} == {"eager, torchaudio", "eager, our kernel"}
+    assert result["failed"] == [] and "root-type.onnx is not there; `export` makes it" in done.stderr
+    done = invoke(tmp_path, "--model", types, *only, monkeypatch=monkeypatch)
+    assert done.exit_code == 1 and "type.pth answers for the type only, a chord needs the root network" in done.stderr
+    done = invoke(tmp_path, "--model", types, "--model", types, *only, monkeypatch=monkeypatch)
+    assert done.exit_code == 1 and "two models are joined where one answers for the type" in done.stderr

@@ -21,6 +21,7 @@ def right(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "roots": outputs["root_probabilities"],
         "logits": outputs["logits"],
         "labels": outputs["logits"].reshape(len(outputs["logits"]), -1).argmax(axis=1),
+        "slack": np.ones(len(outputs["logits"])),
     }
 
 
@@ -50,6 +51,14 @@ def test_the_same_answers_pass():
 )
 def test_wrong_answers_fail(outputs, told):
     assert told in gate.compare(outputs, right(answers()), "fp32").reason
+
+
+def test_a_clip_whose_logits_are_large_may_differ_more_and_no_other():
+    reference = right(answers())
+    reference["slack"][3] = 3.0
+    assert gate.compare(changed("type_probabilities", (3, 1), 2e-5), reference, "fp32").reason is None
+    assert "differs by 4e-05" in gate.compare(changed("type_probabilities", (3, 1), 4e-5), reference, "fp32").reason
+    assert "differs by 2e-05" in gate.compare(changed("type_probabilities", (2, 1), 2e-5), reference, "fp32").reason
 
 
 def test_a_difference_below_the_limit_passes_and_is_told():

@@ -6,12 +6,13 @@ import pytest
 import soundfile
 
 from tests.commands import assert_one_line, run, run_json
-from tests.core.toys import all_names, chord, save_template, whole_note_folder, write_pack, write_set
+from tests.core.toys import all_names, chord, save_pair, save_template, whole_note_folder, write_pack, write_set
 from tests.odd_files import BAD, C_MAJOR, ODD, nan, truncated
 from triadbench.core.data import render_set as renderset
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.files import only_one
 from triadbench.core.models.chords import ClipName
+from triadbench.core.models.targets import label_of
 from triadbench.core.training import train as training
 
 
@@ -33,6 +34,23 @@ def test_evaluate(model, tmp_path):
     )
     assert "template.safetensors on set (8 clips)" in (tmp_path / "c.html").read_text()
     assert done.stderr == f"Confusion matrices: {tmp_path / 'c.html'}\n"
+
+
+def test_evaluate_two_networks_of_the_original(tmp_path):
+    """As one model; alone, each is measured on what it answers for."""
+    types, roots = save_pair(tmp_path / "pair")
+    folder = write_set(tmp_path / "set", all_names()[:8])
+    result, _ = run_json("evaluate", "--data", folder, "--model", types, "--model", roots)
+    assert result["n"] == 8 and result["type_accuracy"] == result["root_accuracy"] == result["both_accuracy"] == 1
+    alone, _ = run_json("evaluate", "--data", folder, "--model", roots)
+    assert alone["root_accuracy"] == 1 and alone["type_accuracy"] is None and alone["both_accuracy"] is None
+    done = run("evaluate", "--data", folder, "--model", types, "--model", types, code=1)
+    assert_one_line(done, "two models are joined where one answers for the type and one for the root")
+    for path in sorted(folder.iterdir()):
+        path.with_suffix(".lab").write_text(f"0 4 {label_of(ClipName.parse(path.stem))}\n")
+    pair, _ = run_json("evaluate", "--data", folder, "--model", types, "--model", roots)
+    assert pair["model"] == "type.pth + root.safetensors" and pair["triads"] == 1
+    assert_one_line(run("evaluate", "--data", folder, "--model", roots, code=1), "answers for the root only", "--model")
 
 
 def test_evaluate_table(model, tmp_path):

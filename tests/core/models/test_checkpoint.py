@@ -1,5 +1,6 @@
 """A checkpoint comes back as it was, runs nothing that a file holds, and says in a line what is wrong with a file."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.core.damage import damaged
 from tests.core.models.test_networks import published_forward, published_state
-from tests.core.toys import save_original, save_template, small_net
+from tests.core.toys import save_original, save_pair, save_template, small_net
 from triadbench.core.constants import VERSION
 from triadbench.core.errors import UserError
 from triadbench.core.models import checkpoint as checkpoints
@@ -281,7 +282,7 @@ def test_weights_that_do_not_fit(path, change):
         load(path)
 
 
-@pytest.mark.parametrize(("architecture", "task"), [("original", "both"), ("chordnet", "root"), ("x", "type")])
+@pytest.mark.parametrize(("architecture", "task"), [("original", "chord"), ("chordnet", "root"), ("x", "type")])
 def test_models_that_do_not_exist(architecture, task):
     with pytest.raises(UserError, match=f"no model of architecture '{architecture}' for task '{task}'"):
         build_model(architecture, task)
@@ -341,3 +342,48 @@ def test_no_damaged_published_state_dict_answers(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="m.pt: .* is damaged; get the file anew"):
         load(path)
+
+
+# --- two networks as one model ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["type first", "root first"])
+def test_two_networks_are_joined_and_come_back_from_one_file(order, tmp_path):
+    files = save_pair(tmp_path)
+    joined = load(files[::order])
+    assert (joined.architecture, joined.task, joined.spec, joined.state) == ("original", "both", ORIGINAL, {})
+    assert joined.training == {"type": {"source": "type.pth"}, "root": {}} and not joined.model.training
+    save(joined, tmp_path / "joined.safetensors")
+    mel = torch.rand(3, 64, 126) * 10
+    types, roots = (load(path).model(mel.unsqueeze(1)) for path in files)
+    for model in (joined.model, load(tmp_path / "joined.safetensors").model):
+        joint = model.joint(mel).exp()
+        assert torch.allclose(joint, roots[:, :, None] * types[:, None, :], rtol=1e-4, atol=1e-7)
+        assert torch.equal(joint.flatten(1).argmax(1), roots.argmax(1) * 4 + types.argmax(1))
+
+
+def test_what_cannot_be_joined_is_said_in_one_line(tmp_path, path):
+    types, roots = save_pair(tmp_path / "pair")
+    other = tmp_path / "other.safetensors"
+    save(Checkpoint(OriginalNet(12), "original", "root", dataclasses.replace(ORIGINAL, f_max=7000.0)), other)
+    for files, words in (
+        ([types, types], "type.pth answers for the type, .*type.pth answers for the type: two models are joined"),
+        ([path, roots], "model.safetensors answers for the whole chord, .*root.safetensors answers for the root: two"),
+        ([types, roots, types], "type.pth, .*root.safetensors, .*type.pth: give one model, or two"),
+        ([], "no model file: give one model, or two"),
+        ([types, other], r"type.pth and .*other.safetensors take different mel spectrograms \(f_max .* and 7000.0\)"),
+        ([types, tmp_path / "none.pth"], "none.pth: no such model file"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            load(files)
+        assert "\n" not in str(caught.value)
+
+
+def test_neither_of_two_runs_code(tmp_path):
+    types, roots = save_pair(tmp_path)
+    evil, trace = tmp_path / "evil.pth", tmp_path / "trace"
+    torch.save({"linear.bias": Harm(trace)}, evil)
+    for files in ([evil, roots], [types, evil]):
+        with pytest.raises(UserError, match="evil.pth: not a state dict that can be read safely"):
+            load(files)
+    assert not trace.exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.core.toys import all_names, chord, save_original, save_template, small_net, template_net
+from tests.core.toys import all_names, chord, save_original, save_pair, save_template, small_net, template_net
 from triadbench.core.errors import UserError
 from triadbench.core.models import predictor as predict
 from triadbench.core.models.checkpoint import Checkpoint, load
@@ -336,3 +336,19 @@ def test_a_model_of_triads_gives_no_other_chord_any_probability():
     assert scores.chords.shape == (3, N_CLASSES) and scores.bass is None
     assert np.array_equal(scores.chords[:, :-1].reshape(3, 12, N_QUALITIES)[..., :4], joint)
     assert np.allclose(scores.chords.sum(axis=1), 1) and np.allclose(scores.of_triads().joint, joint)
+
+
+def test_a_pair_answers_as_each_of_its_networks(tmp_path):
+    files = save_pair(tmp_path)
+    waveforms = np.stack([chord(root, kind) for root in range(12) for kind in range(4)])
+    scores, (types, roots) = Predictor.load(files)(waveforms), (Predictor.load(path)(waveforms) for path in files)
+    assert np.array_equal(scores.types, types.types) and np.array_equal(scores.roots, roots.roots)
+    best = scores.joint.reshape(48, 48).argmax(1)
+    assert np.array_equal(best, 4 * roots.roots.argmax(1) + types.types.argmax(1)) and np.array_equal(best, range(48))
+    assert np.allclose(scores.joint.sum(axis=(1, 2)), 1, atol=1e-6) and scores.bass is None
+    for row, waveform in enumerate(waveforms[:8]):  # whatever else it hears
+        noise = waveform + np.random.default_rng(row).standard_normal(64_000).astype(np.float32)
+        pair, one, other = (Predictor.load(model)(noise[None]) for model in (files, *files))
+        assert pair.joint[0].argmax() == 4 * other.roots[0].argmax() + one.types[0].argmax()
+    with pytest.raises(UserError, match="takes 64000 samples, not 4096"):
+        Predictor.load(files)(waveforms[:, :4096])

@@ -11,6 +11,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from tests.core.toys import chord as chord_of_sines
+from tests.core.toys import save_pair
 from triadbench.core.audio.io import write_wav
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPE_INTERVALS, TYPES, root_pitch_class
@@ -47,7 +49,7 @@ def test_what_the_reader_has_to_say_is_shown(tmp_path):
 class Hears:
     """Every window is Cmaj7 over E, or Gsus4, and no triad for sure."""
 
-    provider, path = "cpu", "fake.onnx"
+    provider, path, model_name = "cpu", "fake.onnx", "fake.onnx"
 
     def __init__(self, label, bass):
         self.label, self.bass = label, bass
@@ -77,7 +79,7 @@ def test_the_page_shows_whole_chords(label, bass, name, words, tmp_path):
     recogniser.predictors.get = lambda *_: Hears(label, bass)
     answer = recogniser.name_clip(str(tmp_path / "x.wav"), None, None)
     answer = answer._replace(
-        predictor=type("p", (), {"info": answer.predictor.info, "provider": "cpu", "path": tmp_path})
+        predictor=type("p", (), {"info": answer.predictor.info, "provider": "cpu", "model_name": "x.onnx"})
     )
     clip = html.render("clip", answer=answer, window_s=4.0)
     assert f'<p class="tb-chord">{printed(name)}</p>' in clip and words in clip
@@ -92,6 +94,24 @@ def test_the_menu_has_triads_alone():
     assert not predictors.get().triads and predictors.get(chords="triads alone").triads
     with pytest.raises(UserError, match="chords='none' is not in the menu"):
         predictors.get(chords="none")
+
+
+def test_two_networks_are_one_entry_of_the_menu(tmp_path):
+    files = save_pair(tmp_path / "pair")
+    predictors = Predictors(files)
+    assert predictors.models[:2] == ["type.pth + root.safetensors", "shipped model"]
+    assert predictors.providers[0] == "torch" and Predictors().providers[0] == "cpu"
+    recogniser = Recogniser(predictors, tmp_path, 3, 0.5)
+    write_wav(tmp_path / "x.wav", chord_of_sines(4, 1))
+    answer = recogniser.name_clip(str(tmp_path / "x.wav"), None, None)
+    assert answer.chord["chord"] == "Cm" and answer.chord["agreement"] == 1
+    assert "by type.pth + root.safetensors on torch" in html.render("clip", answer=answer, window_s=4.0)
+    assert recogniser.name_song(str(tmp_path / "x.wav"), None, None).timeline.duration_s == 4
+    assert recogniser.name_clip(str(tmp_path / "x.wav"), "shipped model", "cpu").chord["chord"] == "Cm"
+    with pytest.raises(UserError, match="two networks are joined by PyTorch alone"):
+        predictors.get(provider="cpu")
+    with pytest.raises(UserError, match="root.safetensors answers for the root only, a chord needs the type network"):
+        Predictors(files[1])
 
 
 @pytest.mark.parametrize("chord", ["N", *(chord_name(root, 1) for root in range(12))])

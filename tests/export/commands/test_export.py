@@ -17,6 +17,7 @@ import pytest
 from tests import commands
 from tests.core.toys import save_original
 from tests.export.exports import ONNX_FILES, bare_network, info_of, network, sine_clips
+from triadbench.core.files import file_digest
 from triadbench.core.models import checkpoint
 from triadbench.core.models.predictor import SHIPPED
 from triadbench.export.commands import export as command
@@ -279,3 +280,35 @@ def test_all_of_it(tmp_path, monkeypatch):
     done = run("--out", tmp_path / "out", "--banks", tmp_path / "banks")
     assert set(files(tmp_path / "out")) == ALL_FILES and done.stdout.count("verified") == 7
     assert checkpoint.load(SHIPPED).task == "both"
+
+
+# ---- the original study's two networks as one file
+
+
+def test_two_networks_become_one_verified_file_of_each_format(exported_pair):
+    files, (reference, *rows) = exported_pair
+    assert reference.file == "type.pth + root.safetensors" and reference.status == "reference"
+    fp32 = {row.file: row for row in rows if row.precision == "fp32"}
+    assert set(fp32) == {f"root-type.{end}" for end in ("onnx", "batch.onnx", "mel.onnx", "torchscript.pt")}
+    digests = "+".join(sorted(file_digest(path) for path in files))
+    for row in fp32.values():
+        assert row.status == "verified" and row.agreement == 1.0
+        assert (row.type_accuracy, row.root_accuracy) == (reference.type_accuracy, reference.root_accuracy)
+    for name in ("root-type.onnx", "root-type.mel.onnx"):
+        info = info_of(onnx.load(fp32[name].path))
+        assert (info.architecture, info.task, info.samples, info.log) == ("original", "both", 64_000, False)
+        assert info.checkpoint_sha256 == digests and info.training == {"type": {}, "root": {}}
+    for row in rows:  # those that do not hold leave no file
+        assert row.status == "verified" or (row.precision != "fp32" and row.path is None), row
+
+
+def test_an_export_of_one_task_says_how_to_join(tmp_path):
+    done = run("--torchscript", "--model", save_original(tmp_path / "vgg.safetensors", "root"), "--out", tmp_path)
+    assert "vgg.safetensors answers for one task" in done.stderr and "--model TYPE --model ROOT" in done.stderr
+
+
+def test_networks_that_do_not_go_together_write_nothing(tmp_path):
+    model = save_original(tmp_path / "vgg.safetensors", "root")
+    done = run("--model", model, "--model", model, "--out", tmp_path / "out", code=1)
+    assert_one_line(done, "two models are joined where one answers for the type and one for the root")
+    assert not (tmp_path / "out").exists()

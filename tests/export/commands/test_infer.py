@@ -24,6 +24,8 @@ from triadbench import cli
 from triadbench.core.files import pretrained_path
 from triadbench.core.models.checkpoint import Checkpoint, load, save
 from triadbench.core.models.chords import ROOTS
+from triadbench.core.models.predictor import Predictor
+from triadbench.core.models.spelling import chord_name
 from triadbench.export.predict import predictor as runtime
 from triadbench.kernels.spec import CHORD
 
@@ -424,3 +426,70 @@ def test_infer_hears_no_chord_in_silence(model, tmp_path, kind):
     pcm(tmp_path / "x.wav", SILENT[kind])
     result, _ = run_json("infer", "--provider", "torch", "--model", model, tmp_path / "x.wav")
     assert result["results"][0]["chord"] == "N" and result["results"][0]["type"] is None
+
+
+# --- the original study's two networks ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chords_of_pair(exported_pair, tmp_path_factory):
+    """A folder of six triads, and the chords that each network's own argmax gives them."""
+    folder, waveforms = tmp_path_factory.mktemp("triads"), [chord(root, 1 + root % 2) for root in range(6)]
+    for number, waveform in enumerate(waveforms):
+        soundfile.write(folder / f"{number}.wav", waveform, 16_000, subtype="FLOAT")
+    types, roots = (Predictor.load(path)(np.stack(waveforms)) for path in exported_pair[0])
+    pairs = zip(roots.roots.argmax(1), types.types.argmax(1), strict=True)
+    return folder, [chord_name(int(root), int(kind)) for root, kind in pairs]
+
+
+def test_infer_joins_two_networks(exported_pair, chords_of_pair):
+    (types, roots), (folder, chords) = exported_pair[0], chords_of_pair
+    assert chords == ["G#m", "Adim", "Bbm", "Bdim", "Cm", "C#dim"]
+    for models in ((types, roots), (roots, types)):
+        result, done = run_json("infer", folder, "--model", models[0], "--model", models[1])
+        assert [answer["chord"] for answer in result["results"]] == chords
+        assert result["model"] == f"{models[0]} + {models[1]}" and result["provider"] == "torch"
+        assert f"{models[1]} is a checkpoint: answered by PyTorch" in done.stderr
+    text = run("infer", folder / "4.wav", "--model", types, "--model", roots, "--timeline").stdout
+    assert "0:04.00" in text and "key" in text
+
+
+def test_infer_answers_with_the_exported_file(exported_pair, chords_of_pair):
+    folder, chords = chords_of_pair
+    paths = [
+        row.path for row in exported_pair[1] if row.path and row.format != "checkpoint" and row.precision == "fp32"
+    ]
+    assert len(paths) == 4
+    for path in paths:
+        result, _ = run_json("infer", folder, "--model", path)
+        assert [answer["chord"] for answer in result["results"]] == chords, path
+        assert "0:04.00" in run("infer", folder / "4.wav", "--model", path, "--timeline").stdout
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_infer_refuses_a_damaged_exported_pair(exported_pair, chords_of_pair, tmp_path, kind):
+    source = next(Path(row.path) for row in exported_pair[1] if row.format == kind)
+    content, path = bytearray(source.read_bytes()), tmp_path / source.name
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    provider = "cpu" if kind == "onnx" else "torchscript"  # named, so that no note stands before the error
+    done = run("infer", chords_of_pair[0], "--model", path, "--provider", provider, code=1)
+    assert_one_line(done, path.name, "SHA-256")
+
+
+def test_infer_says_which_models_do_not_go_together(exported_pair, chords_of_pair, model):
+    (types, roots), rows = exported_pair
+    exported = next(row.path for row in rows if row.format == "onnx")
+    for models, words in (
+        ([types], ("answers for the type only, a chord needs the root network", "--model TYPE --model ROOT")),
+        ([types, types], ("two models are joined where one answers for the type and one for the root",)),
+        ([types, roots, roots], ("give one model, or two",)),
+        ([model, roots], ("template.safetensors answers for the whole chord",)),
+        ([exported, roots], ("root-type.onnx is an ONNX model: two networks are joined by PyTorch alone", "`export`")),
+        ([roots, exported], ("root-type.onnx is an ONNX model: two networks are joined by PyTorch alone", "`export`")),
+    ):
+        given = [word for path in models for word in ("--model", path)]
+        done = run("infer", "--provider", "torch", chords_of_pair[0], *given, code=1)
+        assert_one_line(done, *words)
+    done = run("infer", "--provider", "cpu", chords_of_pair[0], "--model", types, "--model", roots, code=1)
+    assert_one_line(done, "type.pth is a checkpoint: two networks are joined by PyTorch alone; use --provider torch")

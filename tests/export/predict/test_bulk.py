@@ -270,7 +270,7 @@ def test_results_come_one_by_one(predictor, tmp_path):
 
 def test_a_model_of_one_task_is_refused(tmp_path):
     predictor = ChordPredictor(save_original(tmp_path / "m.safetensors", "root"), "torch")
-    with pytest.raises(UserError, match="this model answers for the root only; `infer` needs one for both"):
+    with pytest.raises(UserError, match="this model answers for the root only, a chord needs the type network as well"):
         next(infer_files(predictor, []))
 
 

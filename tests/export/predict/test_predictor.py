@@ -428,3 +428,32 @@ def test_the_end_of_a_process_waits_for_the_running_step_alone():
     go_on.set()
     end.join()
     assert done == ["first"]
+
+
+# ---- the original study's two networks
+
+
+def test_a_pair_and_its_files_answer_alike(exported_pair):
+    (types, roots), rows = exported_pair
+    waveforms = np.stack([chord(root, kind) for root in range(12) for kind in range(4)])
+    alone = ChordPredictor(types, "torch")(waveforms).types, ChordPredictor(roots, "torch")(waveforms).roots
+    paths = {(row.format, row.front_end): row.path for row in rows if row.precision == "fp32"}
+    pair = ChordPredictor([str(types), roots], "torch")
+    assert pair.model_name == "type.pth + root.safetensors" and pair.path == types and pair.info.task == "both"
+    predictors = [
+        pair,
+        ChordPredictor(paths["onnx", "each"]),
+        ChordPredictor(paths["onnx", "each"], front_end="kernel"),
+        ChordPredictor(paths["onnx", "batch"]),
+        ChordPredictor(paths["torchscript", "stft"], "torchscript"),
+    ]
+    for predictor in predictors:
+        scores = predictor(waveforms)
+        for found, wanted in zip((scores.types, scores.roots), alone, strict=True):
+            assert np.abs(found - wanted).max() <= WORST and np.array_equal(found.argmax(1), wanted.argmax(1))
+        best = scores.joint.reshape(48, 48).argmax(1)
+        assert np.array_equal(best, 4 * alone[1].argmax(1) + alone[0].argmax(1))
+        assert predictor.name(chord(4, 1))["chord"] == "Cm" and predictor.name(np.zeros(64_000))["chord"] == "N"
+        assert predictor(waveforms[:0]).joint.shape == (0, 12, 4)
+        with pytest.raises(UserError, match="takes 64000 samples, not 70000"):
+            predictor(np.zeros((1, 70_000), np.float32))

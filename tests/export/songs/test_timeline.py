@@ -395,11 +395,18 @@ def test_bad_files(source, words):
         find_timeline(source(), Fake())
 
 
-@pytest.mark.parametrize(
-    ("task", "samples", "words"), [("type", None, "the type only"), ("both", 64_000, "64000 samples alone")]
-)
-def test_models_that_cannot(task, samples, words):
+def test_a_model_of_one_task_cannot():
     fake = Fake()
-    fake.info = type("info", (), {"task": task, "samples": samples})
-    with pytest.raises(UserError, match=words):
+    fake.info = type("info", (), {"task": "type", "samples": None})
+    with pytest.raises(UserError, match="answers for the type only, a chord needs the root network"):
         find_timeline(wav(np.zeros(RATE)), fake)
+
+
+def test_a_model_of_one_length_hears_each_window_and_zeros_after_it():
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * RATE).astype(np.float32)
+    free, fixed = Fake(), Fake()
+    fixed.info = type("info", (), {"task": "both", "samples": 64_000})
+    assert find_timeline(wav(sound), fixed).segments == find_timeline(wav(sound), free).segments
+    assert {shape[1] for shape in fixed.shapes} == {64_000} and {shape[1] for shape in free.shapes} == {8000, 16_000}
+    for padded, window in zip(fixed.heard, free.heard, strict=True):
+        assert np.array_equal(padded[:, : window.shape[1]], window) and not padded[:, window.shape[1] :].any()
