@@ -11,11 +11,7 @@ from triadbench.core.files import ModelFiles
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 lets the whole network in.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, help="0 is any free one.")
 @console.model_option("Exported model or checkpoint.  [default: the shipped models]")
-@click.option(
-    "--provider",
-    type=click.Choice(PROVIDERS),
-    help="The first in the page's menu.  [default: cpu; torch for a checkpoint]",
-)
+@click.option("--provider", type=click.Choice(PROVIDERS), help="First in the menu.  [default: as `infer`]")
 @click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads for one answer.")
 @click.option("--max-mb", type=click.FloatRange(0.1, 4000), default=100.0, help="Largest file that is taken.")
 @click.option("--max-minutes", type=click.FloatRange(0.1, 600), default=30.0, help="Longest song that is taken.")
