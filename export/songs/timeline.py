@@ -181,7 +181,7 @@ def _score_frames(
             yield block
 
     def scores(windows: np.ndarray) -> Scores:
-        """Of windows; zeros follow them for the original network, which takes 4 s and was trained on such clips too."""
+        """Of windows; the original network takes 4 s, and zeros follow, as its preprocessing fills short clips."""
         missing = (predictor.info.samples or windows.shape[1]) - windows.shape[1]
         return predictor(np.pad(windows, ((0, 0), (0, missing))) if missing else np.ascontiguousarray(windows))
 

@@ -1,5 +1,6 @@
 """Full names, triads by mir_eval's rule, sounds without a chord, and confidences are counted as they should be."""
 
+from unittest.mock import Mock
 from xml.etree import ElementTree
 
 import numpy as np
@@ -97,7 +98,8 @@ def answer(monkeypatch):
     def answers(*rows):
         left = ({"label": label, "label_confidence": name, "confidence": triad} for label, name, triad in rows)
         monkeypatch.setattr(name_evaluation, "name_chord", lambda *_: next(left))
-        return lambda waveforms: Scores(None, None, np.ones((1, 12, 4)), np.zeros(1, bool))
+        scores = Scores(None, None, np.ones((1, 12, 4)), np.zeros(1, bool))
+        return Mock(return_value=scores, checkpoint=Mock(task="both"))
 
     return answers
 
@@ -145,7 +147,7 @@ def test_what_cannot_be_read_is_listed(sounds, answer):
 
 def test_a_model_of_one_task(sounds, tmp_path):
     predictor = Predictor(load(save_original(tmp_path / "m.safetensors", "type")))
-    with pytest.raises(UserError, match="both type and root"):
+    with pytest.raises(UserError, match="answers for the type only, a chord needs the root network"):
         evaluate_names(sounds, predictor, {})
 
 
