@@ -57,7 +57,7 @@ def _why(records: Sequence[dict]) -> Finding:
     opening += f" {published.hint()}"
     for device in ("cuda", "cpu"):
         rows = ladder.main_ladder(records, device)
-        if ladder.has_parts(rows):
+        if ladder.has_parts(rows) and rows[0]["badge"] != "disturbed":
             outside, bound = 1 - ladder.share(rows[0], ladder.NETWORK), ladder.bound(rows[0])
             numbers |= {"device": DEVICES[device], "share_outside_network": outside, "bound": bound}
             return f"{opening} {ladder.bound_sentence(rows[0])}", numbers, None
@@ -89,7 +89,7 @@ def _gain(records: Sequence[dict]) -> Finding:
         used += [times[0], times[-1]]
         notes.append(pairing.note(row["code"] for row in times))
     trials = [row for row in experiments.ours(records) if (row["phase"], row["device"]) == ("train", "cpu")]
-    if gains := _most_threads(experiments.gains(trials)):
+    if gains := _most_threads(pairing.undisturbed(experiments.gains(trials))):
         ratios = [gain["ratio"] for gain in gains]
         numbers |= _range("experiments", ratios)
         numbers |= {"experiments": len(ratios), "experiments_threads": gains[0]["threads"]}
@@ -114,7 +114,8 @@ def _ladder_numbers(times: Sequence[Row]) -> dict[str, float]:
 def _mel(records: Sequence[dict]) -> Finding:
     rows = mel_summary.rows([record for record in records if is_mel(record)])
     duels = mel_summary.duels([row for row in rows if not row["disturbed"]])
-    duels = [duel for duel in duels if duel["case"][3] == "cpu"]
+    # On the CPU where it was timed there, else on the GPU.
+    duels = [duel for duel in duels if duel["case"].device == "cpu"] or duels
     if not duels:
         return "Our mel kernel against torchaudio and its rivals is not measured here yet.", {}, MEL
     threads = max(duel["case"][2] for duel in duels)
@@ -123,7 +124,14 @@ def _mel(records: Sequence[dict]) -> Finding:
         "eager": [duel["against_eager"] for duel in duels if duel["against_eager"]],
         "rival": [duel["against_rival"] for duel in duels],
     }
-    numbers = {"threads": threads, "cases": len(duels), "lost": sum(ratio < 1 for ratio in ratios["rival"])}
+    on_gpu = duels[0]["case"].device == "cuda"
+    where = "On the GPU" if on_gpu else f"With {pairing.threads_text(threads)} of the CPU"
+    numbers = {
+        "threads": threads,
+        "device": "GPU" if on_gpu else "CPU",
+        "cases": len(duels),
+        "lost": sum(ratio < 1 for ratio in ratios["rival"]),
+    }
     for name, values in ratios.items():
         if values:
             numbers |= _range(name, values) | {f"{name}_median": median(values)}
@@ -131,7 +139,7 @@ def _mel(records: Sequence[dict]) -> Finding:
     eager = f"{span(ratios['eager'])} times as fast as torchaudio (median {{}}) and " if ratios["eager"] else ""
     eager = eager.format(number(numbers.get("eager_median"), 2))
     text = (
-        f"With {pairing.threads_text(threads)} of the CPU our fastest mel kernel is, over {len(duels)} cases, {eager}"
+        f"{where} our fastest mel kernel is, over {len(duels)} cases, {eager}"
         f"{span(ratios['rival'])} times as fast as the best rival of each case (median "
         f"{number(numbers['rival_median'], 2)}; {rivals})"
     )
@@ -144,7 +152,8 @@ def _gpu(records: Sequence[dict], has_gpu: bool) -> Finding:
     numbers: dict[str, Any] = {}
     trials = [row for row in experiments.ours(records) if row["phase"] == "train"]
     for pipeline in ("original", "fast"):
-        ratios = _most_threads([ratio for ratio in experiments.ratios(trials) if ratio["pipeline"] == pipeline])
+        pairs = pairing.undisturbed(experiments.ratios(trials))
+        ratios = _most_threads([ratio for ratio in pairs if ratio["pipeline"] == pipeline])
         if ratios:
             numbers |= _range(pipeline, [ratio["ratio"] for ratio in ratios])
             numbers[f"{pipeline}_threads"] = ratios[0]["threads"]

@@ -140,7 +140,7 @@ def latest(timings: list[dict]) -> list[dict]:
             climb = (*(_hashable(parameters.get(name)) for name in ("device", "task")), pairing.threads(record))
             climbs[climb] = [*([] if parameters.get("rung") == 0 else climbs.get(climb, [])), record]
     others = [record for record in kept if _kind(record) != "ladder"]
-    return _last_of_each([*others, *itertools.chain(*climbs.values())], _case)
+    return _last_of_each([*others, *itertools.chain(*climbs.values())], case_of)
 
 
 def is_mel(record: dict) -> bool:
@@ -215,7 +215,8 @@ def _kind(record: dict) -> str:
     return record["name"].removesuffix(" left out")
 
 
-def _case(record: dict) -> tuple:
+def case_of(record: dict) -> tuple:
+    """What tells one case from another: (kind of record, threads or None, its parameters as JSON)."""
     kind = _kind(record)
     parameters = {k: v for k, v in record["parameters"].items() if k not in _NOT_THE_CASE.get(kind, ())}
     if parameters.get("dtype") == "float32":  # older records of a case do not say it

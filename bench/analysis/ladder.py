@@ -85,7 +85,8 @@ def ladders(records: Sequence[dict]) -> dict[Case, list[Row]]:
 
     Returns:
         case -> rows of `epoch_row` with `rung`, `name`, `sentence`, `protocol`, `setting` (task, batch size, clips),
-        `mel` ("clip", "batch", ...), `over_original`, `over_previous` (times as fast, by medians), `losses`,
+        `mel` ("clip", "batch", ...), `over_original`, `over_previous` (times as fast, by medians; None where other
+        programs disturbed one of the two), `losses`,
         `losses_of_seeds` (of the original with other seeds), `seeds`, `spread_of_seeds`, `tolerance`,
         `worst_difference` (from the original's losses), `passed` (None where it cannot be told), `disturbed_epochs`.
         `samples` is empty for a rung that failed its check.
@@ -100,13 +101,14 @@ def ladders(records: Sequence[dict]) -> dict[Case, list[Row]]:
 def _rows(records: list[dict]) -> list[Row]:
     # Where the original itself is missing nothing can be said "over the original".
     original = records[0] if records[0]["parameters"]["rung"] == 0 and records[0]["samples"] else None
-    reference_s = median(original["samples"]) if original else None
+    reference_s = median(original["samples"]) if original and badge(original) != "disturbed" else None
     rows: list[Row] = []
     for record in records:
         parameters, row = record["parameters"], epoch_row(record)
         row |= {name: record.get(name) or [] for name in ("losses", "losses_of_seeds", "seeds")}
-        middle_s = row["median_s"]
-        previous_s = next((earlier["median_s"] for earlier in reversed(rows) if earlier["samples"]), None)
+        middle_s = None if row["badge"] == "disturbed" else row["median_s"]
+        previous = next((earlier for earlier in reversed(rows) if earlier["samples"]), None)
+        previous_s = previous["median_s"] if previous and previous["badge"] != "disturbed" else None
         tolerance = record.get("tolerance", record.get("spread_of_seeds"))
         worst = record.get("max_difference")
         if worst is None and original:
@@ -200,16 +202,23 @@ def gain_sentence(rows: Sequence[Row]) -> str:
     saved = {
         row["name"]: 1e3 * (before["median_s"] - row["median_s"]) / first["clips"]
         for before, row in zip(times, times[1:], strict=False)
+        if row["over_previous"]
     }
     most = [name for name in sorted(saved, key=lambda name: -saved[name])[:3] if saved[name] > 0]
     savings = ", ".join(f"“{name}” ({number(saved[name])} ms a clip)" for name in most)
     checked = [row for row in rows[1:] if row["passed"] is not None]
     protocol = "" if first["protocol"] == "full" else f" ({first['protocol']})"
+    seconds = f"{number(first['median_s'])} s to {number(last['median_s'])} s"
+    changes = f"On the {place(first)}, {len(times) - 1} changes"
+    if last["over_original"]:
+        gain = f"{changes} make an epoch of {first['clips']:,} clips{protocol} "
+        gain += f"{number(last['over_original'], 2)} times as fast ({seconds})"
+        gain += f"; most of the saving comes from {savings}" if savings else ""
+    else:
+        gain = f"{changes} took an epoch of {first['clips']:,} clips{protocol} from {seconds}, but other programs "
+        gain += "wanted the cores meanwhile, and nothing is concluded"
     return (
-        f"On the {place(first)}, {len(times) - 1} changes make an epoch of {first['clips']:,} clips{protocol} "
-        f"{number(last['over_original'], 2)} times as fast ({number(first['median_s'])} s to "
-        f"{number(last['median_s'])} s)"
-        + (f"; most of the saving comes from {savings}" if savings else "")
+        gain
         + f"; {sum(row['passed'] for row in checked)} of {len(checked)} rungs keep the loss curve within its tolerance."
     )
 
@@ -221,7 +230,7 @@ def sentences(records: Sequence[dict]) -> list[str]:
     for rows in (cpu, gpu):
         lines += [split_sentence(rows[0])] if has_parts(rows) else []
         lines += [gain_sentence(rows)] if is_complete(rows) else []
-    if has_parts(cpu) and has_parts(gpu):
+    if has_parts(cpu) and has_parts(gpu) and "disturbed" not in (cpu[0]["badge"], gpu[0]["badge"]):
         return lines + _cpu_and_gpu(timed(cpu), timed(gpu))
     return lines + ([f"{bound_sentence(cpu[0])} (GPU: not measured.)"] if has_parts(cpu) and not gpu else [])
 
@@ -256,6 +265,8 @@ def _cpu_and_gpu(cpu: list[Row], gpu: list[Row]) -> list[str]:
             f"in batches: {percent(1 - together_us / alone_us)} of it was launching small kernels, not arithmetic."
         )
     note = pairing.note(row["code"] for row in (cpu[0], gpu[0], cpu[-1], gpu[-1]))
+    if "disturbed" in (cpu[-1]["badge"], gpu[-1]["badge"]):
+        return lines
     fast = _times(cpu[-1]["median_s"], gpu[-1]["median_s"])
     return [*lines, *([note] if note else []), f"With the fast pipeline the GPU is {fast} as fast as the CPU."]
 
@@ -286,8 +297,8 @@ def _tables(rows: list[Row]) -> str:
             f"{row['median_s']:.3f}",
             f"{1e3 * row['median_s'] / row['clips']:.3f}",
             f"{row['median_s'] / row['clips'] * int(published.TRAIN_SHARE * FULL_CLIPS):.2f}",
-            f"{row['over_original']:.2f}x",
-            f"{row['over_previous'] or 1:.2f}x",
+            f"{row['over_original']:.2f}x" if row["over_original"] else None,
+            f"{row['over_previous'] or 1:.2f}x" if row["over_previous"] or not row["rung"] else None,
             f"{row['first_s']:.3f}",
             f"{row['worst_difference']:.1e}",
             f"{row['instrumented_s'] / row['median_s']:.2f}x",

@@ -11,7 +11,7 @@ from triadbench.kernels.gpu import cost_model
 
 EAGER = "torchaudio eager"
 _CUDA = "ours: cuda"
-_SLOW_BACKENDS = ("ours: reference", "ours: torchaudio")
+SLOW_BACKENDS = ("ours: reference", "ours: torchaudio")
 
 
 class Case(NamedTuple):
@@ -54,7 +54,7 @@ def rows(records: list[dict]) -> list[dict]:
         bytes at the memory's roof), `intensity` (operations a byte), `rms_relative`, `peak_relative`, `tilted_log`,
         `approximate` (it computes other values), `graph_of` (the contestant whose calls a CUDA graph replays, or ""),
         `first_call_ms` (with preparing), `first_in_process`, `against_eager` (times as fast as torchaudio eager; graph
-        replays are compared with graph replays), None where it cannot be known.
+        replays are compared with graph replays), None where it cannot be known or other programs disturbed one of both.
     """
     roof = roofs(records)
     timings = []
@@ -89,9 +89,9 @@ def rows(records: list[dict]) -> list[dict]:
             }
         )
     eagers = [row for row in timings if EAGER in (row["contestant"], row["graph_of"])]
-    eager = {(case(row), bool(row["graph_of"])): row["p50_ms"] for row in eagers}
+    eager = {(case(row), bool(row["graph_of"])): row["p50_ms"] for row in eagers if not row["disturbed"]}
     for row in timings:
-        here = eager.get((case(row), bool(row["graph_of"])))
+        here = None if row["disturbed"] else eager.get((case(row), bool(row["graph_of"])))
         row["against_eager"] = here / row["p50_ms"] if here else None
     return timings
 
@@ -151,7 +151,7 @@ def duels(timings: list[dict]) -> list[dict]:
     Graph replays where there are some of both sides: the device's time, free of what a call costs the CPU.
 
     Returns:
-        `case`, `ours` and `rival` (rows), `against_eager`, `against_rival` (times as fast).
+        `case`, `ours` and `rival` (rows), `against_eager`, `against_rival` (times as fast; None where disturbed).
     """
     pairs = []
     for here in dict.fromkeys(map(case, timings)):
@@ -161,7 +161,9 @@ def duels(timings: list[dict]) -> list[dict]:
         in_order = sorted(graphs if both else exact, key=itemgetter("p50_ms"))
         ours, rival = (next((row for row in in_order if row["ours"] == mine), None) for mine in (True, False))
         if ours and rival:
-            ratios = {"against_eager": ours["against_eager"], "against_rival": rival["p50_ms"] / ours["p50_ms"]}
+            disturbed = ours["disturbed"] or rival["disturbed"]
+            ratios = {"against_rival": None if disturbed else rival["p50_ms"] / ours["p50_ms"]}
+            ratios["against_eager"] = ours["against_eager"]
             pairs.append({"case": here, "ours": ours, "rival": rival, **ratios})
     return pairs
 
@@ -204,7 +206,7 @@ def _ours_against_rivals(quiet: list[dict]) -> list[str]:
     for here in dict.fromkeys(duel["case"]._replace(batch=0, threads=0) for duel in pairs):
         mine = [duel for duel in pairs if duel["case"]._replace(batch=0, threads=0) == here]
         most = max(duel["case"].threads for duel in mine)
-        mine = [duel for duel in mine if duel["case"].threads == most]
+        mine = sorted((duel for duel in mine if duel["case"].threads == most), key=lambda duel: duel["case"])
         parts = [
             f"batch {duel['case'].batch}: "
             + (f"{number(duel['against_eager'], 2)} times torchaudio eager, " if duel["against_eager"] else "")
@@ -254,7 +256,7 @@ def _batching(quiet: list[dict]) -> list[str]:
 
 
 def _errors(timings: list[dict]) -> list[str]:
-    ours = [row for row in timings if row["ours"] and row["contestant"] not in _SLOW_BACKENDS]
+    ours = [row for row in timings if row["ours"] and row["contestant"] not in SLOW_BACKENDS]
     eager = [row for row in timings if row["contestant"] == EAGER]
     if not ours or not eager:
         return []

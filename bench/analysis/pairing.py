@@ -24,6 +24,11 @@ def code(record: dict) -> tuple[str | None, str | None]:
     return (commit and str(commit)) or None, (fingerprint and str(fingerprint)) or None
 
 
+def undisturbed(pairs: Iterable[dict]) -> list[dict]:
+    """The pairs (with their two `rows`) of which other programs disturbed neither: of others no ratio is shown."""
+    return [pair for pair in pairs if all(row["badge"] != "disturbed" for row in pair["rows"])]
+
+
 def note(codes: Iterable[tuple[str | None, str | None]]) -> str:
     """A sentence for figures that were measured with different code, or "" where it was the same."""
     codes = list(codes)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from triadbench.bench.analysis import pairing
-from triadbench.bench.analysis.summary import badge, number, scientific
+from triadbench.bench.analysis.summary import badge, disturbance, number, scientific
 from triadbench.core.commands.console import table
 
 Row = dict[str, Any]
@@ -38,7 +38,8 @@ def rows(records: Sequence[dict]) -> list[Row]:
         rows of `format`, `precision`, `provider`, `threads`, `copies`, `name`; `single` (of `statistics`, ms, or None),
         `samples`, `first_ms`, `offline` ({batch size: clips a second, of the median call}), `best` (the largest of
         them, or None), `best_batch`, `over_eager`, `over_eager_offline` (times as fast as the baseline on the same
-        device, batch 1 by medians and each at its best batch size; None where that was not timed in the same run),
+        device, batch 1 by medians and each at its best batch size; None where that was not timed in the same run, or
+        other programs disturbed one of the two),
         `worst_difference`, `agreement`, `limit`, `joules` ({batch: of a clip}), `energy_note`, `placement`, `badge`.
     """
     contestants: dict[tuple, Row] = {}
@@ -101,11 +102,12 @@ def _circumstances(row: Row) -> tuple[int, bool, bool]:
 def _compare(row: Row, baseline: Row | None) -> None:
     if baseline is None or baseline is row:
         return
-    if row["single"] and baseline["single"] and row["single_run"] == baseline["single_run"]:
+    quiet = "disturbed" not in (row["badge"], baseline["badge"])
+    if quiet and row["single"] and baseline["single"] and row["single_run"] == baseline["single_run"]:
         row["over_eager"] = baseline["single"]["p50"] / row["single"]["p50"]
     if row["best"] and baseline["best"]:
         runs = row["offline_runs"][row["best_batch"]], baseline["offline_runs"][baseline["best_batch"]]
-        if runs[0] == runs[1]:
+        if runs[0] == runs[1] and not any(one["disturbed"][one["best_batch"]] for one in (row, baseline)):
             row["over_eager_offline"] = row["best"] / baseline["best"]
 
 
@@ -153,6 +155,7 @@ def files_ratio(records: Sequence[dict]) -> tuple[Row, Row, float] | None:
         for ours in (row for row in ways if row["what"] == "infer")
         for loop in (row for row in ways if row["what"].startswith("eager loop"))
         if all(ours[key] == loop[key] for key in ("files", "threads", "run"))
+        and "disturbed" not in (ours["badge"], loop["badge"])
     ]
     return max(pairs, key=lambda pair: (pair[0]["files"], -pair[2]), default=None)
 
@@ -222,22 +225,21 @@ def files_sentence(ratio: tuple[Row, Row, float]) -> str:
 def sentences(records: Sequence[dict]) -> list[str]:
     """What the records say."""
     every = rows(records)
-    lines = []
+    lines = disturbance([record for record in records if record["samples"]])
     for threads in sorted({row["threads"] for row in every}):
         here = [row for row in every if (row["threads"], row["provider"], row["precision"]) == (threads, "cpu", "fp32")]
         if single := [row for row in here if row["over_eager"]]:
             best = max(single, key=lambda row: row["over_eager"])
-            lines.append(single_sentence(best) + _disturbed(best["badge"] == "disturbed"))
+            lines.append(single_sentence(best))
         if offline := [row for row in here if row["over_eager_offline"]]:
             best = max(offline, key=lambda row: row["best"])
             lines.append(
                 f"Many clips on the CPU with {pairing.threads_text(threads)}: “{best['name']}” takes "
                 f"{number(best['best'])} clips a second at batch {best['best_batch']}, "
                 f"{number(best['over_eager_offline'])} times as many as eager PyTorch at its best batch."
-                f"{_disturbed(best['disturbed'].get(best['best_batch']))}"
             )
     if ratio := files_ratio(records):
-        lines.append(files_sentence(ratio) + _disturbed("disturbed" in (ratio[0]["badge"], ratio[1]["badge"])))
+        lines.append(files_sentence(ratio))
     lines += [
         f"python cli.py {row['what']} takes {number(row['median_s'])} s as a whole process (median of "
         f"{len(row['samples'])}){': ' + row['badge'] if row['badge'] else ''}."
@@ -249,10 +251,6 @@ def sentences(records: Sequence[dict]) -> list[str]:
         never = "at no batch size that was measured faster than the CPU"
         lines.append(f"{crossing['name']}: {never if crossing['batch'] is None else where}.")
     return lines if crossings else [*lines, "GPU: not measured, and so no crossover between CPU and GPU."]
-
-
-def _disturbed(disturbed: bool | None) -> str:
-    return " (Disturbed: other programs used the processor meanwhile.)" if disturbed else ""
 
 
 def over_eager(row: Row, key: str = "over_eager") -> str:

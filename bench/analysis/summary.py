@@ -29,13 +29,15 @@ def is_unstable(samples: Sequence[float]) -> bool:
 
 def disturbance(records: Sequence[dict]) -> list[str]:
     """A sentence on how many of these timings other processes disturbed, where there are some."""
-    loads = [record["other_cores"] for record in records if record.get("disturbed")]
-    if not loads:
+    disturbed = [record for record in records if record.get("disturbed")]
+    if not disturbed:
         return []
+    loads = [record["other_cores"] for record in disturbed if record.get("other_cores") is not None]
+    cores = f"{number(min(loads), 2)} to {number(max(loads), 2)} cores" if loads else "the cores"
     return [
-        f"{len(loads)} of {len(records)} timings are disturbed: other processes used {number(min(loads), 2)} to "
-        f"{number(max(loads), 2)} cores meanwhile. Such medians can be wrong by a hundred times, even without spread, "
-        "and nothing is concluded from them; run again on an idle machine."
+        f"{len(disturbed)} of {len(records)} timings are disturbed: other processes used {cores} meanwhile. "
+        "Such medians can be wrong by a hundred times, even without spread, and nothing is concluded from them; "
+        "run again on an idle machine."
     ]
 
 

@@ -15,7 +15,7 @@ from triadbench.core.files import only_writer
 
 _PATH = click.Path(path_type=Path)
 _FOLDER = Path("runs/profile")
-PARTS = ("mel", "layers", "pipeline", "lines")
+PARTS = ("mel", "layers", "pipeline", "lines", "flame")
 
 
 @click.command()
@@ -23,7 +23,7 @@ PARTS = ("mel", "layers", "pipeline", "lines")
 @click.option(
     "--only",
     type=click.Choice(PARTS),
-    help="One part alone: mel spectrograms and rivals, network layers, an epoch's parts, or lines.",
+    help="One part alone: mel spectrograms and rivals, network layers, an epoch's parts, lines, or flame graphs.",
 )
 @click.option("--spec", "specs", multiple=True, metavar="NAME", help="ORIGINAL, CHORD or WHISPER; repeat for more.")
 @click.option(
@@ -46,9 +46,9 @@ def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_j
     """Measure this machine and write one interactive page.
 
     All of it: mel spectrograms with every rival that is installed, the networks' layers, a training step, an epoch's
-    parts and the lines of the original and the fast pipeline; about fifteen minutes on two cores, --quick under two. On
-    a machine with a GPU both are measured. Mel groups that were measured before with the same code are not measured
-    again. The layers' traces for Perfetto lie beside the page.
+    parts, and the lines and flame graphs of the original and the fast pipeline; about fifteen minutes on two cores,
+    --quick under two. On a machine with a GPU both are measured. Mel groups that were measured before with the same
+    code are not measured again. Beside the page lie the layers' traces for Perfetto and a file for speedscope.
 
     \b
     Examples:

@@ -18,23 +18,35 @@ _PATH = click.Path(path_type=Path)
     metavar="DIR",
     help="Also write the README's pictures there as PNG; needs a Chromium or Chrome on the PATH.",
 )
+@click.option(
+    "--compare", "other", type=_PATH, metavar="OTHER", help="Compare RECORDS with these, of another commit or machine."
+)
 @console.json_option
-def report(records: tuple[Path, ...], out: Path, pictures: Path | None, as_json: bool) -> None:
+def report(records: tuple[Path, ...], out: Path, pictures: Path | None, other: Path | None, as_json: bool) -> None:
     """Write everything that RECORDS hold into one HTML file that needs no network.
 
     RECORDS are files of JSON Lines or folders of them; without any, all under bench/results and runs. What several
-    machines measured stays apart: the page has a menu, and no ratio mixes two.
+    machines measured stays apart: the page has a menu, and no ratio mixes two. With --compare the page shows which
+    timings changed beyond noise instead.
 
     \b
     Examples:
       python cli.py report
       python cli.py report runs/profile/records.jsonl --out report.html
       python cli.py report bench/results --pictures pictures --json
+      python cli.py report new.jsonl --compare old.jsonl --out changes.html
     """
     from triadbench.bench.report import report as page
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--out {out}: the page is HTML; give a name that ends in .html")
+    if other is not None:
+        if pictures is not None:
+            raise click.UsageError("--pictures is of the report; leave it out with --compare")
+        from triadbench.bench.report import compare_page
+
+        result, text = compare_page.write(list(records) or None, other, out)
+        return console.print_json(result) if as_json else click.echo(text)
     result = page.write_report(list(records) or None, out)
     if pictures is not None:
         from triadbench.bench.report.pictures import write_pictures

@@ -69,7 +69,7 @@ _HOST = (
 
 
 @contextlib.contextmanager
-def _trainers(device: str, clips: int, batch_size: int) -> Iterator[tuple[Dataset, StudyTrainer, StudyTrainer]]:
+def both_trainers(device: str, clips: int, batch_size: int) -> Iterator[tuple[Dataset, StudyTrainer, StudyTrainer]]:
     """(files, original, fast): clips as files, and trainers of both pipelines over them from the same weights.
 
     The files, deleted at the end, are 16 kHz mono of every root and type in turn; the fast pipeline has a pack of them.
@@ -129,7 +129,7 @@ def run_parts(
         (name, kind): [] for name in switches for kind in (False, True)
     }
     busy: dict[str, list[float]] = {name: [] for name in switches}
-    with _trainers(device, clips, batch_size) as (_, *both):
+    with both_trainers(device, clips, batch_size) as (_, *both):
         trainers = dict(zip(switches, both, strict=True))
         for name, trainer in trainers.items():
             firsts[name] = trainer.train_epoch()
@@ -179,7 +179,7 @@ def run_lines(
 
     host = _HOST if device == "cuda" else ""
     common = {"device": device, "threads": torch.get_num_threads()}
-    with _trainers(device, clips, batch_size) as (files, original, fast):
+    with both_trainers(device, clips, batch_size) as (files, original, fast):
         dataset = TriadClips(files, torch.from_numpy(files.labels()[0]), torch.device(device))
 
         def read_all() -> None:

@@ -165,7 +165,7 @@ def profile(
         if kind == "plain":
             plain_ms.append(_wall_ms(plain, device))
             continue
-        with _ranges(module), _profiler(device) as profiler:
+        with _ranges(module), torch_profiler(device) as profiler:
             elapsed_ms = _wall_ms(named, device)
         if number:  # the profiler's own first call counts for nothing
             profiled_ms.append(elapsed_ms)
@@ -251,7 +251,7 @@ def _wall_ms(step: Callable[[], None], device: str) -> float:
 
 
 @contextlib.contextmanager
-def _profiler(device: str, **options: Any) -> Iterator[torch.profiler.profile]:
+def torch_profiler(device: str, **options: Any) -> Iterator[torch.profiler.profile]:
     """A running torch.profiler with its own options: of the CPU, and on "cuda" of the kernels as well."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -283,7 +283,7 @@ def trace_memory(step: Callable[[], None], device: str, out: Path | None = None)
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
     gc.collect()  # torch warns where a step frees what was allocated before the watch began
-    with _profiler(device, record_shapes=True, profile_memory=True) as running:
+    with torch_profiler(device, record_shapes=True, profile_memory=True) as running:
         step()
         drain(device)
     with scratch_folder() as folder:

@@ -1,4 +1,4 @@
-"""The profile of this machine: kernels, layers, training step, pipeline and lines, as records.
+"""The profile of this machine: kernels, layers, training step, pipeline, lines and flame graphs, as records.
 
 Every part's records are appended as soon as they are made. The groups of the mel profile that the records hold already
 are not measured again; the other parts take a minute or two together and are.
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from triadbench.bench import machine, records
 from triadbench.bench.mel import measure as mel
-from triadbench.bench.profile import epochs, layers, networks
+from triadbench.bench.profile import epochs, flame, layers, networks
 from triadbench.core.constants import usable_cores
 
-PARTS = ("mel", "layers", "step", "pipeline", "lines")
+PARTS = ("mel", "layers", "step", "pipeline", "lines", "flame")
 Progress = Callable[[int, int | None], None]
 
 
@@ -26,7 +26,7 @@ class Effort(NamedTuple):
     Attributes:
         mel: of the mel profile. mel_specs: names of specs; () takes all. all_threads_only: no run with one thread.
         step: of networks and training steps.
-        layers, pipeline, lines: options of `layers.run`, `epochs.run_parts` and `epochs.run_lines`.
+        layers, pipeline, lines, flame: options of `layers.run`, `epochs.run_parts`, `epochs.run_lines`, `flame.run`.
     """
 
     mel: mel.Effort
@@ -36,6 +36,7 @@ class Effort(NamedTuple):
     layers: dict[str, Any]
     pipeline: dict[str, Any]
     lines: dict[str, Any]
+    flame: dict[str, Any]
 
 
 _QUICK_MEL = dataclasses.replace(
@@ -46,7 +47,7 @@ _QUICK_MEL = dataclasses.replace(
     warm_starts=0,
 )
 _LAYOUT = layers.LAYOUTS[:1]
-FULL = Effort(mel.FULL, (), False, networks.FULL, {"steps": 20}, {}, {"clips": 184, "rounds": 7})
+FULL = Effort(mel.FULL, (), False, networks.FULL, {"steps": 20}, {}, {"clips": 184, "rounds": 7}, {})
 QUICK = Effort(
     _QUICK_MEL,
     ("ORIGINAL", "CHORD"),
@@ -55,10 +56,13 @@ QUICK = Effort(
     {"steps": 8, "layouts": _LAYOUT, "max_time_s": 2.0},
     {"clips": 92, "rounds": 3, "max_time_s": 5.0},
     {"clips": 46, "rounds": 3, "max_time_s": 3.0},
+    {"clips": 46},
 )
 _SMOKE = {"clips": 12, "rounds": 1, "max_time_s": 1.0}
 _SMOKE_LAYERS = {"steps": 1, "layouts": _LAYOUT, "max_time_s": 1.0}
-SMOKE = Effort(mel.SMOKE, ("ORIGINAL",), True, networks.SMOKE, _SMOKE_LAYERS, {"batch_size": 6, **_SMOKE}, _SMOKE)
+SMOKE = Effort(
+    mel.SMOKE, ("ORIGINAL",), True, networks.SMOKE, _SMOKE_LAYERS, {"batch_size": 6, **_SMOKE}, _SMOKE, {"clips": 12}
+)
 
 
 def run(
@@ -90,6 +94,7 @@ def run(
     environment = machine.environment()
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     measure: dict[str, Callable[..., list[dict]]] = {"pipeline": epochs.run_parts, "lines": epochs.run_lines}
+    measure["flame"] = flame.run
     measure["layers"] = functools.partial(layers.run, folder=folder)
     measured: dict[str, tuple[list[dict], float]] = {}
     for part in (part for part in PARTS if part in parts):

@@ -30,7 +30,7 @@ _NAMES = {"batch_size": "clips a step (batch size)", "num_items": "clips in the 
 def chapter(records: Sequence[dict]) -> Markup:
     """HTML of both experiments of one machine; the published figures are there without any record."""
     theirs, ours = experiments.published_rows(), experiments.ours(records)
-    drawn, pairs = theirs + experiments.shown(ours), experiments.ratios(theirs + ours)
+    drawn, pairs = theirs + experiments.shown(ours), pairing.undisturbed(experiments.ratios(theirs + ours))
     charts = []
     for experiment, title in _TITLES.items():
         rows = [row for row in drawn if row["experiment"] == experiment]
@@ -49,7 +49,7 @@ def chapter(records: Sequence[dict]) -> Markup:
         ratios=pairs,
         ratios_figure=ratios(pairs),
         published_ratios=published_ratios,
-        gains=experiments.gains(ours),
+        gains=pairing.undisturbed(experiments.gains(ours)),
         devices=DEVICES,
         who=who,
     )

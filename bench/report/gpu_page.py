@@ -29,7 +29,7 @@ def chapter(records: list[dict]) -> Markup:
         checks=checks(records),
         counters=counted,
         units={name: value["unit"] for record in counted for name, value in record["metrics"].items()},
-        trainings=[(record, training_figure(record)) for record in trainings],
+        trainings=[(record, training_figure(record)) for record in trainings if len(record["samples"]) > 1],
     )
 
 

@@ -15,7 +15,7 @@ from triadbench.bench.report.page import render
 TITLE = "The ladder: from the original pipeline to the fast one"
 _KINDS = {"whole epoch": ("#7d8590", ""), "saved": ("#0072b2", "/"), "added": ("#d55e00", "x")}
 """Kind of a waterfall's bar -> colour and hatching."""
-_ROOM = 1.45  # what the longest bar leaves for its label
+_ROOM = 1.6  # what the longest bar leaves for its label
 _GREY = "rgba(128,128,128,.6)"
 
 
@@ -77,9 +77,10 @@ def waterfall(rows: Sequence[Row]) -> Figure:
     figure, names, medians = go.Figure(), [*labels(rows), "all together"], [row["median_s"] for row in rows]
     total = rows[-1]["over_original"]
     bars = [("whole epoch", 0.0, medians[0], "", f"{number(medians[0])} s")]
-    for old, new in itertools.pairwise(medians):
-        ratio, kind = f"÷{number(old / new)}", "saved" if new <= old else "added"
-        bars.append((kind, min(old, new), max(old, new), ratio, f"{number(new)} s ({ratio})"))
+    for (old, new), row in zip(itertools.pairwise(medians), rows[1:], strict=True):
+        kind = "saved" if new <= old else "added"
+        ratio = f"÷{number(row['over_previous'])}" if row["over_previous"] else ""
+        bars.append((kind, min(old, new), max(old, new), ratio, f"{number(new)} s" + (f" ({ratio})" if ratio else "")))
     end = f"{number(medians[-1])} s" + (f" (÷{number(total)})" if total else "")
     bars.append(("whole epoch", 0.0, medians[-1], "", end))
     for kind, (colour, shape) in _KINDS.items():
@@ -109,6 +110,7 @@ def waterfall(rows: Sequence[Row]) -> Figure:
         figure.add_annotation(x=x, y=name, text=words, xanchor="left", showarrow=False, xshift=8, font_size=12)
     whole, most = [0, _ROOM * max(ends)], max(value for row in rows for value in row["samples"])
     figure.update_layout(**layout(160 + 40 * len(names)), barmode="overlay", bargap=0.3)
+    figure.update_layout(legend=LEGEND_ABOVE)
     figure.update_xaxes(title_text="seconds an epoch", range=whole)
     figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ", categoryorder="array")
     figure.update_yaxes(categoryarray=names)

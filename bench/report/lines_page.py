@@ -13,7 +13,7 @@ from triadbench.bench.report.page import render
 
 _HOT_LINES = 8
 _HOT_SHARE = 0.01
-_OPEN_SHARE = 0.005
+_OPEN_SHARE = 0.05
 """Functions below this share of their own come folded."""
 
 

@@ -1,5 +1,6 @@
 """The chapter of mel spectrograms: ours beside their rivals, and the CUDA kernel as compiled, from records alone."""
 
+import itertools
 import math
 from statistics import median
 
@@ -9,7 +10,7 @@ from markupsafe import Markup
 from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.analysis.mel import Case, case
 from triadbench.bench.analysis.summary import number, percent, select
-from triadbench.bench.report.figures import LEGEND_ABOVE, SERIES, Figure, layout, samples_box, views
+from triadbench.bench.report.figures import DASHES, LEGEND_ABOVE, SERIES, Figure, layout, samples_box, views
 from triadbench.bench.report.page import render
 from triadbench.core import timing
 from triadbench.kernels.gpu.cost_model import H100
@@ -38,8 +39,8 @@ def chapter(records: list[dict]) -> Markup:
         findings=mel_summary.findings(records),
         rows=rows,
         case=mel_summary.case,
-        duels=mel_summary.duels(rows),
-        on_gpu=mel_summary.on_gpu(rows),
+        duels=sorted(mel_summary.duels(rows), key=lambda duel: duel["case"]),
+        on_gpu=sorted(mel_summary.on_gpu(rows), key=lambda entry: entry[0]),
         speed_ups=speed_ups(rows) if any(row["against_eager"] for row in rows) else None,
         rooflines={device: roofline(rows, records, device) for device in devices},
         errors=error_and_speed(rows) if rows else None,
@@ -72,18 +73,21 @@ def styles(rows: list[dict]) -> dict[str, dict]:
     }
 
 
+def _is_ours(row: dict) -> bool:
+    """Whether it is a timing of our kernel that nothing disturbed."""
+    return row["ours"] and row["contestant"] not in mel_summary.SLOW_BACKENDS and not row["disturbed"]
+
+
 def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
-    """Achieved operations against operations a byte, under the roofs of the most threads; largest batch shown first."""
+    """Achieved operations against operations a byte, under the roofs; first the largest batch of ours."""
     mine = [row for row in rows if row["device"] == device]
-    cases = sorted({(row["threads"], row["batch"]) for row in mine}, key=lambda key: (-key[0], -key[1]))
+    ours = {(row["threads"], row["batch"]) for row in mine if _is_ours(row)}
+    every = {(row["threads"], row["batch"]) for row in mine}
+    cases = sorted(every, key=lambda key: (key not in ours, -key[0], -key[1]))
     style, roofs, figure, owners = styles(rows), mel_summary.roofs(records), go.Figure(), []
     for index, (threads, batch) in enumerate(cases):
-        for x, y, name, label in _roof_lines(roofs, device, threads):
-            flat = y[0] == y[1]
-            look = {"name": name, "showlegend": False, "mode": "lines+text", "hovertemplate": f"{name}<extra></extra>"}
-            look |= {"text": ["", label + " "] if flat else [" " + label, ""], "textfont": {"size": 10}}
-            look["textposition"] = "top left" if flat else "bottom right"
-            dash = "solid" if flat or name.startswith("memory") else "dot"
+        for (x, y, name), dash in zip(_roof_lines(roofs, device, threads), itertools.cycle(DASHES)):
+            look = {"name": name, "mode": "lines", "hovertemplate": f"{name}<extra></extra>"}
             figure.add_scatter(x=x, y=y, line={"color": _GREY, "width": 2, "dash": dash}, **look)
             owners.append(index)
         for name, look in style.items():
@@ -104,40 +108,38 @@ def roofline(rows: list[dict], records: list[dict], device: str) -> Figure:
             owners.append(index)
     operations_a_byte = _log("operations a byte (nominal work over least traffic)")
     operations_a_byte["range"] = [math.log10(value) for value in _INTENSITIES]
-    upright = {"yref": "paper", "yanchor": "bottom", "showarrow": False, "textangle": -90, "xshift": 9}
+    # In rows of their own above the plot: specs can lie close together.
+    specs = {row["spec"]: row["intensity"] for row in mine}
+    above = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "font": {"size": 10}}
+    above |= {"xanchor": "right", "xshift": 5}
     figure.update_layout(
-        **layout(560),
+        **layout(560) | {"margin": {"l": 8, "r": 12, "t": 8 + 14 * len(specs), "b": 48}},
         xaxis=operations_a_byte,
         yaxis={"type": "log", "title": {"text": "GFLOP/s"}, "automargin": True, "dtick": 1},
         annotations=[
-            {"x": math.log10(x), "y": 0, "text": spec, "font": {"size": 10}, **upright}
-            for x, spec in {row["intensity"]: row["spec"] for row in mine}.items()
+            {"x": math.log10(x), "text": f"{spec} ↓", "yshift": 14 * place, **above}
+            for place, (spec, x) in enumerate(specs.items())
         ],
     )
     labels = [f"batch {batch}, {Case('', batch, threads, device).place}" for threads, batch in cases]
     return figure, views(figure, owners, dict(enumerate(labels)))
 
 
-def _roof_lines(roofs: dict, device: str, threads: int) -> list[tuple[list, list, str, str]]:
-    """(x, y, name, label) of each roof: slopes up to the ridge, then flat."""
+def _roof_lines(roofs: dict, device: str, threads: int) -> list[tuple[list, list, str]]:
+    """(x, y, name) of each roof: the flat one, then slopes up to it."""
     top = roofs.get((device, threads, "arithmetic"))
     if top is None:
         return []
     low, high = _INTENSITIES
-    flat = f"matrix product {number(top)} GFLOP/s"
-    lines = [([low, high], [top, top], flat, flat)]
+    lines = [([low, high], [top, top], f"matrix product {number(top)} GFLOP/s")]
     slopes = sorted(
         (rate, name)
         for (where, count, name), rate in roofs.items()
         if (where, count) == (device, threads) and name != "arithmetic" and top / rate > low
     )
     for rate, name in slopes:
-        # Caches can be equally fast: lines that lie together have one label, at the lowest.
-        near = [slope for slope in slopes if rate / 1.25 <= slope[0] <= 1.25 * rate]
-        label = ", ".join(f"{other} {number(near_rate)}" for near_rate, other in near) + " GB/s"
         end = min(top / rate, high)
-        title = f"{name} {number(rate)} GB/s"
-        lines.append(([low, end], [rate * low, rate * end], title, label if rate == near[0][0] else ""))
+        lines.append(([low, end], [rate * low, rate * end], f"{name} {number(rate)} GB/s"))
     return lines
 
 
@@ -202,9 +204,9 @@ def error_and_speed(rows: list[dict]) -> Figure:
 
 
 def times(rows: list[dict], records: list[dict]) -> Figure:
-    """Every sample and its box, a case at a time; first batch 64 with the most threads, or the largest batch."""
-    cases = list(dict.fromkeys(map(case, rows)))
-    first = max(cases, key=lambda one: (one.threads, one.batch == 64, one.batch))
+    """Every sample and its box, a case at a time; first one of ours: most threads, batch 64 or the largest."""
+    cases, ours = list(dict.fromkeys(map(case, rows))), {case(row) for row in rows if _is_ours(row)}
+    first = max(cases, key=lambda one: (one in ours, one.threads, one.batch == 64, one.batch))
     cases.sort(key=lambda one: one != first)
     style, figure, owners = styles(rows), go.Figure(), []
     for record in select(records, "mel"):

@@ -1,6 +1,6 @@
 """The one place that renders HTML: Jinja2 templates in `templates/`, with every value escaped unless it is Markup.
 
-A page has chapters for one machine or for several, of which one is shown at a time.
+A page opens with its answer, of one machine or of several, of which one is shown at a time; chapters are folded below.
 """
 
 import functools
@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from triadbench.bench.analysis.summary import number, percent, scientific
+from triadbench.bench.report.figures import Figure
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _ENVIRONMENT = {
@@ -39,6 +40,18 @@ class Chapter(NamedTuple):
     id: str
     title: str
     body: str
+
+
+class Opening(NamedTuple):
+    """The first screen: `verdict` in one short sentence, three `figures` as (value, what it is), and one picture.
+
+    `picture`: a figure and its choices, or None; `label` says what it shows.
+    """
+
+    verdict: str
+    figures: Sequence[tuple[str, str]] = ()
+    picture: Figure | None = None
+    label: str = ""
 
 
 @functools.cache
@@ -79,20 +92,20 @@ def render(template: str, **values: object) -> Markup:
         raise ValueError(str(error)) from error
 
 
-def page(title: str, lead: str, machines: Sequence[tuple[str, Sequence[Chapter]]]) -> str:
-    """The whole HTML page: heading, the line below it, and (label, chapters) of each machine, the first shown first."""
+def page(title: str, lead: str, machines: Sequence[tuple[str, Opening, Sequence[Chapter]]]) -> str:
+    """The whole HTML page: heading, a last line, and (label, opening, chapters) of each machine, the first shown."""
     return str(render("page.html", title=title, lead=lead, machines=machines))
 
 
-def machine_page(title: str, what: str, chapters: Sequence[Chapter], records: Sequence[dict]) -> str:
+def machine_page(title: str, what: str, opening: Opening, chapters: Sequence[Chapter], records: Sequence[dict]) -> str:
     """The page of one run on one machine, which is its last chapter; `what` is its kind, as "Profile"."""
     if not records:
-        return page(title, "", [("nothing measured", chapters)])
+        return page(title, "", [("nothing measured", opening, chapters)])
     machine = records[0]["environment"]
     gpu = machine["gpu"] or "no GPU: nothing was measured on one"
     where = f"{machine['cpu']}, {machine['cores_usable']} cores · {gpu}"
     last = Chapter("environment", "Environment", environment(records))
-    return page(title, f"{what} of {machine['time']}", [(where, [*chapters, last])])
+    return page(title, f"{what} of {machine['time']}", [(where, opening, [*chapters, last])])
 
 
 def environment(records: Sequence[dict]) -> Markup:

@@ -19,15 +19,17 @@ from triadbench.bench.analysis import providers as providers_numbers
 from triadbench.bench.report import (
     accuracy_page,
     experiments_page,
+    flame_page,
     gpu_page,
     ladder_page,
     mel_page,
     networks_page,
+    opening,
     pipeline_page,
     profile_page,
     providers_page,
 )
-from triadbench.bench.report.page import Chapter, environment, page, render
+from triadbench.bench.report.page import Chapter, Opening, environment, page, render
 
 _CARD = Markup('<div class="card"><p>{}</p></div>')
 TITLE = "Why was it only twice as fast?"
@@ -67,6 +69,7 @@ _PARTS = (
     _Part("experiments", experiments_page.TITLE, [*experiment_numbers.NAMES], experiments_page.chapter, ""),
     _profiled("pipeline", [pipeline_page.NAME]),
     _profiled("lines", ["lines"]),
+    _profiled("flame", [flame_page.NAME])._replace(command=""),
     _Part(
         "providers", providers_page.TITLE, providers_numbers.NAMES, providers_page.chapter, providers_numbers.COMMAND
     ),
@@ -102,12 +105,11 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
             sentences = [{"key": "rehearsal", "text": _REHEARSAL, "numbers": {}, "missing": None}]
         chapters, missing = _chapters(machine, gathered, sentences, problems)
         label = machine.label if machine.records else "no machine: these records hold no timing"
-        pages.append((label, chapters))
+        pages.append((label, _opening(machine, sentences), chapters))
         entry = {"label": machine.label, "records": len(machine.records), "story": sentences}
         machines.append(entry | {"chapters": [chapter.id for chapter in chapters], "missing": missing})
     counts = [len(machine.records) for machine in gathered.machines if not machine.rehearsal]
-    lead = "The training study, explained and beaten: "
-    lead += f"{sum(counts):,} records of {len(counts)} machine{'s' * (len(counts) != 1)}."
+    lead = f"{sum(counts):,} records of {len(counts)} machine{'s' * (len(counts) != 1)}."
     if gathered.machines and not counts:
         lead = _REHEARSAL
     with atomic_path(Path(out)) as temporary:
@@ -116,6 +118,15 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
         size = temporary.stat().st_size
     result = {"page": str(out), "bytes": size, "machines": machines, "accuracy": len(gathered.accuracy)}
     return result | {"files": gathered.files, "problems": problems, "passed_over": gathered.passed_over}
+
+
+def _opening(machine: gather.Machine, sentences: list[dict]) -> Opening:
+    if machine.rehearsal:
+        return Opening(_REHEARSAL)
+    try:
+        return opening.of_story(machine.records, sentences)
+    except story.MALFORMED:  # the chapter of these records names what is wrong
+        return Opening("Nothing is concluded: some records are not as they should be.")
 
 
 def text(result: dict) -> str:

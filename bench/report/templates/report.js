@@ -12,10 +12,18 @@ if (theme === "dark" || theme === "light") root.dataset.theme = theme;
 
 const plotSettings = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
 
-/** Draw every figure below `place`: its JSON stands in a script beside it, with what a reader may choose to see. */
+/** Draw the figures below `place` that are unfolded and not drawn yet: the JSON of each stands in a script beside it,
+    with what a reader may choose to see. */
 function draw(place) {
   for (const source of place.querySelectorAll("script[data-plot]")) {
+    if (source.closest("details:not([open])")) continue;
     const { figure, changes } = JSON.parse(source.textContent), id = source.dataset.plot;
+    source.removeAttribute("data-plot");
+    if (innerWidth < 600) {
+      figure.layout.font.size = 10;
+      figure.layout.legend = { ...figure.layout.legend, entrywidthmode: "fraction", entrywidth: .5, font: { size: 9 } };
+      for (const note of figure.layout.annotations || []) note.font = { ...note.font, size: 9 };
+    }
     Plotly.newPlot(id, figure.data, figure.layout, plotSettings);
     if (changes.length < 2) continue;
     const select = document.getElementById(id + "-choice");
@@ -73,6 +81,16 @@ function connectMachineMenu(menu) {
   });
 }
 
+/** Unfold what an address's "#id" names, and all that it lies in. */
+function reveal(hash) {
+  const target = hash && document.getElementById(decodeURIComponent(hash.slice(1)));
+  if (!target) return;
+  const own = target.matches("section") ? target.querySelector("details") : target;
+  for (let folded = own.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
+  draw(document);
+  target.scrollIntoView();
+}
+
 /** The keys n and p go to the next and the previous hot line of source, from where the focus is. */
 function goToHotLine(event) {
   if (!["n", "p"].includes(event.key) || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -84,13 +102,16 @@ function goToHotLine(event) {
   const beyond = hot.filter(row => row !== focus && (focus.compareDocumentPosition(row) & bit) && !row.contains(focus));
   const rows = beyond.length && focus !== document.body ? beyond : hot;
   const next = rows[forward ? 0 : rows.length - 1];
-  next.closest("details").open = true;
+  reveal("#" + next.id);
   next.focus();
   next.scrollIntoView({ block: "center" });
 }
 
-let themeOnScreen;
+let themeOnScreen, folded = [];
 function printing(on) {
+  if (on) folded = [...document.querySelectorAll("details:not([open])")];
+  for (const details of folded) details.open = on;
+  if (on) draw(document);
   if (on) themeOnScreen = root.dataset.theme;
   if (on) root.dataset.theme = "light";
   else if (themeOnScreen) root.dataset.theme = themeOnScreen;
@@ -103,9 +124,12 @@ document.addEventListener("DOMContentLoaded", () => {
   document.getElementById("theme-switch").addEventListener("click", switchTheme);
   const menu = document.getElementById("machine-choice");
   if (menu) connectMachineMenu(menu);
+  reveal(location.hash);
 });
 window.addEventListener("load", fit);
-document.addEventListener("toggle", fit, true);
+window.addEventListener("hashchange", () => reveal(location.hash));
+document.addEventListener("click", event => reveal(event.target.closest('a[href^="#"]')?.hash));
+document.addEventListener("toggle", event => { draw(event.target); fit(); }, true);
 document.addEventListener("keydown", goToHotLine);
 systemDark.addEventListener("change", paint);
 window.addEventListener("beforeprint", () => printing(true));

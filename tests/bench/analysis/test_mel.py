@@ -178,3 +178,14 @@ def test_the_table_of_a_gpu_pairs_replays_and_calls():
         (mel.EAGER, True, True),
     ]
     assert table[1][2]["roof_ms"] == pytest.approx(0.05) and table[1][3]["p50_ms"] == 0.2
+
+
+def test_a_disturbed_timing_has_no_ratio():
+    quiet = [timing("ours: numba", 0.1, 1), timing(mel.EAGER, 1.0, 1)]
+    quiet[0]["parameters"]["ours"] = True
+    (duel,) = mel.duels(mel.rows(quiet))
+    assert duel["against_eager"] == pytest.approx(10) == duel["against_rival"]
+    for index in (0, 1):
+        one = [record | {"disturbed": record is quiet[index]} for record in quiet]
+        (duel,) = mel.duels(mel.rows(one))
+        assert duel["against_eager"] is None is duel["against_rival"]

@@ -55,13 +55,16 @@ def test_a_folder_is_compared_with_the_best_loop_of_the_same_run():
     assert providers.files_ratio([]) is None
 
 
-def test_disturbed_timings_are_said():
+def test_nothing_is_concluded_from_disturbed_timings():
     assert not any("isturbed" in sentence for sentence in providers.sentences(everything()))
     records = everything()
     for one in records:
         one["disturbed"] = True
     sentences = providers.sentences(records)
-    assert sum("(Disturbed: other programs" in sentence for sentence in sentences) == 5
+    assert "nothing is concluded" in sentences[0] and not any("times as" in sentence for sentence in sentences)
+    every = providers.rows(records)
+    assert not any(row["over_eager"] or row["over_eager_offline"] for row in every)
+    assert providers.files_ratio(records) is None
     assert sum(": disturbed." in sentence for sentence in sentences) == 2
 
 

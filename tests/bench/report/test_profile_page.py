@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -173,7 +174,7 @@ def whole(tmp_path_factory):
         folder,
         folder / "records.jsonl",
         whole_machine.SMOKE,
-        parts=("layers", "step", "pipeline", "lines"),
+        parts=("layers", "step", "pipeline", "lines", "flame"),
         progress=lambda part: lambda *at: seen.append((part, *at)),
     )
     return folder, profile_page.write(parts, folder / "page.html", folder / "records.jsonl", begun), seen
@@ -188,10 +189,10 @@ def test_the_whole_profile_is_one_page(whole):
     page = (folder / "page.html").read_text(encoding="utf-8")
     own = re.sub(r"<(script|style)>.*?</\1>", "", page, flags=re.DOTALL)
     assert "http" not in own and "src=" not in own, "nothing is fetched"
-    for part in ("layers", "step", "pipeline", "lines", "environment"):
+    for part in ("layers", "step", "pipeline", "lines", "flame", "environment"):
         assert f'<section id="{part}"' in own
-    assert own.count("<h2") == 5, "a chapter has one title"
-    assert {part for part, *_ in seen} == {"layers", "step", "pipeline", "lines"}
+    assert own.count("<h2") == 6, "a chapter has one title"
+    assert {part for part, *_ in seen} == {"layers", "step", "pipeline", "lines", "flame"}
     assert all((folder / path).exists() for path in re.findall(r'href="([^"#]+\.gz)"', own))
     assert "never calls" not in own and result["parts"]["lines"]["records"] == 3
     assert str(folder) in profile_page.text(result) and json.dumps(result)
@@ -209,6 +210,25 @@ def test_lines_of_the_real_pipelines_are_found(whole):
     assert backward[0]["hits"] == 1, "8 of 12 clips are trained on, in one step"
     mel = [line for line in found["original dataset"]["lines"] if "self.transform(signal)" in line["text"]]
     assert mel[0]["hits"] == 12 and mel[0]["share"] > 0
+
+
+def test_flame_graphs_of_the_real_work_lie_beside_the_page_for_speedscope(whole):
+    folder, result, _ = whole
+    graphs = {r["parameters"]["target"]: r for r in records.load(folder / "records.jsonl")[0] if r["name"] == "flame"}
+    assert list(graphs) == ["original training step", "fast training step", "infer"]
+    content = json.loads(Path(result["speedscope"]).read_text())
+    names = [frame["name"] for frame in content["shared"]["frames"]]
+    assert not any(re.search(r"(^|[ '\"])/", name) or " object at 0x" in name for name in names), "no path of a machine"
+    for profile, record in zip(content["profiles"], graphs.values(), strict=True):
+        assert profile["type"] == "sampled" and profile["unit"] == "milliseconds"
+        assert len(profile["samples"]) == len(profile["weights"]) > 5
+        assert profile["endValue"] == pytest.approx(sum(profile["weights"]))
+        assert profile["endValue"] == pytest.approx(record["samples"][0], rel=0.1)
+        assert all(0 <= frame < len(names) for stack in profile["samples"] for frame in stack)
+        assert {stack[0] for stack in profile["samples"]} == {names.index(record["parameters"]["target"])}
+    own = " ".join(graphs["original training step"]["frames"])
+    assert "_train_steps" in own and "aten::convolution_backward" in own and "__getitem__" in own
+    assert "infer_files" in " ".join(graphs["infer"]["frames"])
 
 
 def test_targets_of_a_gpu_are_named_as_core_has_them():

@@ -390,3 +390,40 @@ def test_pictures_without_a_browser_say_the_way_out(cpu_file, tmp_path, monkeypa
     done = run(cpu_file, "--out", tmp_path / "r.html", "--pictures", tmp_path / "pictures")
     assert done.exit_code == 1 and "install Chromium" in done.stderr
     assert (tmp_path / "r.html").exists()
+
+
+# --- the first screen, and what is not concluded ---------------------------------------------------------------------
+
+
+def opening(page: str) -> str:
+    return page.split('<div class="opening">')[1].split("<section")[0]
+
+
+def test_a_page_opens_with_a_verdict_three_figures_and_a_picture(cpu_file, gpu_file, tmp_path):
+    for file, verdict in ((cpu_file, "runs 2.5 times as fast on the same CPU"), (gpu_file, "The GPU mostly waits")):
+        write_report([file], tmp_path / "r.html")
+        first = opening((tmp_path / "r.html").read_text())
+        assert verdict in first and first.count("<dt>") == 3 and first.count("data-plot") == 1
+    page = (tmp_path / "r.html").read_text()
+    assert page.count('<details class="chapter"><summary><h2') == page.count("<section")
+
+
+def test_of_disturbed_timings_no_ratio_is_shown_and_nothing_is_bold_before_that_is_said(tmp_path):
+    every = made.everything()
+    for record in every:
+        record["disturbed"] = True
+    result = write_report([made.write(every, tmp_path / "a.jsonl")], tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "Nothing is concluded: other programs disturbed" in opening(page)
+    # The original's own published ratio is no disturbed run's.
+    assert opening(page).replace("2.0 to 2.3 ×", "").count("×") == 0
+    before = page.split("</head>")[1].split("Nothing is concluded")[0]
+    assert "<b>" not in before and "<strong>" not in before
+    for name in ("mel", "ladder", "experiments", "providers"):
+        text = re.sub(r"<script.*?</script>", "", chapter(page, name), flags=re.S)
+        assert not re.search(r"[\d.]+( times|</b> times|×)( as fast| torchaudio| the best)", text), name
+    assert "experiment" not in "".join(told(result)["gain"]["numbers"]) and "÷" not in page
+    assert (
+        told(result)["gain"]["numbers"]["ladder_ratio"] is None
+        and "nothing is concluded" in told(result)["gain"]["text"]
+    )

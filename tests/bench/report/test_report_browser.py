@@ -36,6 +36,7 @@ function drawn() {
     })),
   };
 }
+function unfold() { for (const folded of document.querySelectorAll("details")) folded.open = true; }
 function hover(plot) {
   // Real events over a mark: what a mouse does, not what the library offers to scripts.
   const mark = plot.querySelector(".points path, .scatterlayer path.point"), box = mark.getBoundingClientRect();
@@ -48,6 +49,20 @@ function hover(plot) {
 addEventListener("load", () => setTimeout(async () => {
   const found = { errors };
   try {
+    found.opening = { ...drawn(), height: document.body.offsetHeight };
+    dispatchEvent(new Event("beforeprint"));
+    found.printed = [document.querySelectorAll("details:not([open])").length, drawn().plots.length];
+    dispatchEvent(new Event("afterprint"));
+    found.afterwards = document.querySelectorAll("details.chapter[open]").length;
+    const links = [...document.querySelectorAll(".row[id], section[id]")];
+    if (links.length) {
+      const target = links[links.length - 1];
+      location.hash = target.id;
+      await pause(200);
+      found.linked = [target.querySelector("details")?.open, target.getBoundingClientRect().top];
+    }
+    unfold();
+    await pause(500);
     found.first = drawn();
     found.wide = [innerWidth, document.documentElement.scrollWidth];
     const plot = document.getElementById("ladder0-waterfall") || document.querySelector(".js-plotly-plot");
@@ -68,6 +83,8 @@ addEventListener("load", () => setTimeout(async () => {
       for (const index of [1, 0, 1]) {
         menu.selectedIndex = index;
         menu.dispatchEvent(new Event("change"));
+        await pause(200);
+        unfold();
         await pause(500);
         found.machines.push({ told: document.querySelector(".where").textContent, ...drawn() });
       }
@@ -131,6 +148,14 @@ def seen(report) -> dict:
 
 def test_no_error_and_nothing_fetched(seen):
     assert seen["errors"] == [] and seen["log"] == [] and seen["fetched"] == []
+
+
+def test_a_page_opens_with_one_screen_and_the_rest_folded(seen):
+    assert [plot["id"] for plot in seen["opening"]["plots"]] == ["opening"] and seen["opening"]["height"] < 2000
+    # Folded pictures are drawn when their chapter opens, and all of them on paper.
+    assert seen["printed"] == [0, seen["opening"]["asked"]] and seen["afterwards"] == 0
+    unfolded, top = seen["linked"]
+    assert unfolded and 0 <= top < 2900
 
 
 def test_every_picture_is_drawn(seen):
