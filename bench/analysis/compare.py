@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,60 +23,40 @@ FEWEST = 3
 FASTER, SLOWER, ALIKE = "faster", "slower", "within noise"
 
 
-class Comparison(NamedTuple):
-    """`this` and `other`: what was compared; `rows` as of `compare`; `alone`: timings that only one side has."""
-
-    this: gather.Machine
-    other: gather.Machine
-    rows: list[Row]
-    alone: int
-
-    def of(self, verdict: str) -> list[Row]:
-        """The rows with this verdict."""
-        return [row for row in self.rows if row["verdict"] == verdict]
-
-
-def read(record_paths: Sequence[Path] | None, other: Path) -> Comparison:
-    """The comparison of two sets of record files: of the same machine where both have one, else of their first.
+def pair(record_paths: Sequence[Path] | None, other: Path) -> tuple[gather.Machine, gather.Machine]:
+    """What two sets of record files measured on one machine, or else on the first of each.
 
     Raises:
-        UserError: no record, or no timing that both have.
+        UserError: one of them holds no timing.
     """
-    ours, theirs = (
-        [machine for machine in gather.gather(paths).machines if not machine.rehearsal]
-        for paths in (record_paths, [other])
-    )
-    pairs = [(one, another) for one in ours for another in theirs]
-    pair = next((pair for pair in pairs if pair[0].key == pair[1].key), pairs[0] if pairs else None)
-    rows, alone = compare(pair[0].records, pair[1].records) if pair else ([], 0)
-    if pair is None or not rows:
-        raise UserError(f"{other}: no timing in common with these records; both must have measured the same cases")
-    return Comparison(*pair, rows, alone)
+    sides = [gather.gather(paths).machines for paths in (record_paths, [other])]
+    pairs = [(one, another) for one in sides[0] for another in sides[1] if not one.rehearsal | another.rehearsal]
+    if not pairs:
+        raise UserError(f"{other}: nothing to compare; these records and those must both hold timings")
+    return next((pair for pair in pairs if pair[0].key == pair[1].key), pairs[0])
 
 
-def compare(records: Sequence[dict], others: Sequence[dict]) -> tuple[list[Row], int]:
-    """Rows of the timings that both have, most changed first, and the number of those that only one has.
+def compare(records: Sequence[dict], others: Sequence[dict]) -> list[Row]:
+    """Rows of the timings that both have, most changed first.
 
     Returns:
         rows of `name`, `case`, `unit`, `median`, `other_median`, `ratio` (times as fast as the other), `low`, `high`
-        (its interval), `verdict`: one of `FASTER`, `SLOWER`, `ALIKE`, or why there is no ratio (then None, as `low` and
-        `high` are).
+        (its interval), `verdict`: `FASTER`, `SLOWER`, `ALIKE`, or why there is no ratio (None, and no interval).
     """
     ours, theirs = (
-        {_case(r): r for r in side if r["samples"] and r["unit"] in ("s", "ms")} for side in (records, others)
+        {_case(r): r for r in side if r["unit"] in ("s", "ms") and min(r["samples"], default=0) > 0}
+        for side in (records, others)
     )
     rows = [_row(case, ours[case], theirs[case]) for case in ours if case in theirs]
-    rows.sort(key=lambda row: -abs(np.log(row["ratio"] or 1.0)))
-    return rows, len(ours.keys() ^ theirs.keys())
+    return sorted(rows, key=lambda row: -abs(np.log(row["ratio"] or 1.0)))
 
 
 def _case(record: dict) -> tuple[str, str, str]:
-    """What both sides must share; of threads, all cores of two machines are the same case."""
+    """What both sides must share (of threads, all cores of two machines are the same case), and the case in words."""
     kind, threads, parameters = gather.case_of(record)
-    cores, named = record["environment"].get("cores_usable"), json.loads(parameters)
+    named = json.loads(parameters)
     if (count := named.get("threads", threads)) is not None:
-        named["threads"] = "all threads" if count == cores else count
-    # Names first, then numbers with what they count.
+        named["threads"] = "all threads" if count == record["environment"].get("cores_usable") else count
     words = [value for value in named.values() if isinstance(value, str)]
     words += [f"{key} {value}" for key, value in named.items() if isinstance(value, int | float)]
     return kind, json.dumps(named, sort_keys=True), ", ".join(words)
@@ -89,28 +69,20 @@ def _row(case: tuple[str, str, str], record: dict, other: dict) -> Row:
         return row | {"verdict": "disturbed"}
     if record["unit"] != other["unit"] or min(len(record["samples"]), len(other["samples"])) < FEWEST:
         return row | {"verdict": f"fewer than {FEWEST} samples"}
-    (least, most), (other_least, other_most) = (np.percentile(r["samples"], [5, 95]) for r in (record, other))
-    row |= {"ratio": row["other_median"] / row["median"]}
-    row |= {"low": float(other_least / most), "high": float(other_most / least)}
+    (least, most), (other_least, other_most) = (np.percentile(r["samples"], [5, 95]).tolist() for r in (record, other))
+    row |= {"ratio": row["other_median"] / row["median"], "low": other_least / most, "high": other_most / least}
     return row | {"verdict": FASTER if row["low"] > 1 else SLOWER if row["high"] < 1 else ALIKE}
 
 
-def verdict(comparison: Comparison) -> str:
-    """One sentence."""
-    judged = [row for row in comparison.rows if row["ratio"]]
-    if not judged:
-        return f"Nothing is concluded: none of {len(comparison.rows)} common timings is undisturbed on both sides."
-    faster, slower = len(comparison.of(FASTER)), len(comparison.of(SLOWER))
-    return f"Of {len(judged)} timings {faster} became faster and {slower} slower, beyond noise."
-
-
-def text(comparison: Comparison) -> str:
-    """The terminal's version."""
-    changed = [row for row in comparison.rows if row["verdict"] in (FASTER, SLOWER)]
-    lines = [
-        f"- {row['name']}, {row['case']}: {number(row['ratio'])} times as fast ({number(row['low'])} to "
+def sentences(rows: Sequence[Row]) -> list[str]:
+    """How many changed, and then each that did."""
+    if not any(row["ratio"] for row in rows):
+        return [f"Nothing is concluded: of {len(rows)} common timings none is undisturbed on both sides."]
+    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (FASTER, SLOWER, ALIKE)}
+    first = f"Of {sum(counts.values())} timings {counts[FASTER]} are faster and {counts[SLOWER]} slower, beyond noise."
+    return [first] + [
+        f"{row['name']}, {row['case']}: {number(row['ratio'])} times as fast ({number(row['low'])} to "
         f"{number(row['high'])}), {number(row['other_median'])} to {number(row['median'])} {row['unit']}"
-        for row in changed[:20]
+        for row in rows
+        if row["verdict"] in (FASTER, SLOWER)
     ]
-    lines += [f"- and {len(changed) - 20} more, in the page"] if len(changed) > 20 else []
-    return "\n".join([verdict(comparison), *lines])

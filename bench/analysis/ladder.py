@@ -232,7 +232,8 @@ def sentences(records: Sequence[dict]) -> list[str]:
         lines += [gain_sentence(rows)] if is_complete(rows) else []
     if has_parts(cpu) and has_parts(gpu) and "disturbed" not in (cpu[0]["badge"], gpu[0]["badge"]):
         return lines + _cpu_and_gpu(timed(cpu), timed(gpu))
-    return lines + ([f"{bound_sentence(cpu[0])} (GPU: not measured.)"] if has_parts(cpu) and not gpu else [])
+    alone = has_parts(cpu) and not gpu and cpu[0]["badge"] != "disturbed"
+    return lines + ([f"{bound_sentence(cpu[0])} (GPU: not measured.)"] if alone else [])
 
 
 def explain(records: Sequence[dict]) -> list[str]:

@@ -45,8 +45,9 @@ def report(records: tuple[Path, ...], out: Path, pictures: Path | None, other: P
             raise click.UsageError("--pictures is of the report; leave it out with --compare")
         from triadbench.bench.report import compare_page
 
-        result, text = compare_page.write(list(records) or None, other, out)
-        return console.print_json(result) if as_json else click.echo(text)
+        changes = compare_page.write(list(records) or None, other, out)
+        lines = [*changes["sentences"][:21], f"Page: {out}"]
+        return console.print_json(changes) if as_json else click.echo("\n".join(lines))
     result = page.write_report(list(records) or None, out)
     if pictures is not None:
         from triadbench.bench.report.pictures import write_pictures

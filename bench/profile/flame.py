@@ -105,26 +105,24 @@ def own_times(events: Iterable[dict], root: str) -> dict[Stack, float]:
     Args:
         events: of a Chrome trace: `ph`, `cat`, `name`, `tid`, `ts` and `dur` in microseconds.
     """
-    events = [
-        e for e in events if e.get("ph") == "X" and e.get("cat") in ("python_function", "cpu_op", "user_annotation")
-    ]
-    thread = next(e["tid"] for e in events if e["name"] == root)
+    kinds = ("python_function", "cpu_op", "user_annotation")
+    calls = [event for event in events if event.get("ph") == "X" and event.get("cat") in kinds]
+    thread = next(event["tid"] for event in calls if event["name"] == root)
+    calls = [e for e in calls if e["tid"] == thread and not _PASSED_OVER.search(e["name"])]
     own: dict[Stack, float] = {}
     around: list[tuple[float, Stack]] = []
-    for event in sorted((e for e in events if e["tid"] == thread), key=lambda e: (e["ts"], -e["dur"])):
-        end = event["ts"] + event["dur"]
+    for event in sorted(calls, key=lambda e: (e["ts"], -e["dur"])):
+        end, ms = event["ts"] + event["dur"], event["dur"] / 1e3
         # A range outlives the function that opened it, and does not lie within it.
         while around and (around[-1][0] <= event["ts"] or around[-1][0] < end - 1):
             around.pop()
-        if _PASSED_OVER.search(event["name"]):
+        if not around and event["name"] != root:
             continue
-        outer: Stack = () if event["name"] == root or not around else around[-1][1]
-        if event["name"] != root and not outer:
-            continue
+        outer: Stack = around[-1][1] if around else ()
         stack = (*outer, _BUILT_IN.sub(r"\1 (built-in)", _FOLDER.sub("", event["name"])))
-        own[stack] = own.get(stack, 0.0) + event["dur"] / 1e3
+        own[stack] = own.get(stack, 0.0) + ms
         if outer:
-            own[outer] -= event["dur"] / 1e3
+            own[outer] -= ms
         around.append((end, stack))
     return own
 
@@ -135,12 +133,11 @@ def folded(own: dict[Stack, float]) -> dict[str, list]:
     for stack, weight in own.items():
         for depth in range(1, len(stack) + 1):
             inclusive[stack[:depth]] = inclusive.get(stack[:depth], 0.0) + weight
-    least = _LEAST_SHARE * sum(own.values())
     kept: dict[Stack, float] = {}
     for stack, weight in own.items():
-        while len(stack) > 1 and inclusive[stack] < least:
+        while len(stack) > 1 and inclusive[stack] < _LEAST_SHARE * sum(own.values()):
             stack = stack[:-1]
         kept[stack] = kept.get(stack, 0.0) + weight
-    frames = {name: index for index, name in enumerate(dict.fromkeys(name for stack in kept for name in stack))}
-    weights = [round(max(0.0, weight), 4) for weight in kept.values()]
-    return {"frames": [*frames], "stacks": [[frames[n] for n in stack] for stack in kept], "weights_ms": weights}
+    frames = list(dict.fromkeys(name for stack in kept for name in stack))
+    stacks = [[frames.index(name) for name in stack] for stack in kept]
+    return {"frames": frames, "stacks": stacks, "weights_ms": [round(max(0.0, ms), 4) for ms in kept.values()]}

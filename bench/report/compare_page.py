@@ -17,60 +17,47 @@ _DRAWN = 14
 """Rows that an opening's picture has room for."""
 
 
-def write(record_paths: Sequence[Path] | None, other: Path, out: Path) -> tuple[dict, str]:
-    """Write the page (arguments: as `report.write_report`, and the files to compare with).
+def write(record_paths: Sequence[Path] | None, other: Path, out: Path) -> dict:
+    """Write the page (arguments: as of `report.write_report`, and the files to compare with).
 
     Returns:
-        `page`, `this`, `other` (labels of machines), `verdict`, `alone`, `rows`; and the terminal's version.
+        `page`, `machines` (two labels), `sentences` and `rows` as of `bench.analysis.compare`.
     """
-    found = compare.read(record_paths, other)
-    both = {"These": found.this, "Other": found.other}
-    sides = {f"{side}: {machine.label}, {_commits(machine.records)}": machine.records for side, machine in both.items()}
-    figures = [(str(len(found.of(verdict))), f"{verdict} than the other, beyond noise") for verdict in (FASTER, SLOWER)]
-    figures.append((str(len(found.of(ALIKE))), "within noise"))
-    changed = [row for row in found.rows if row["verdict"] in (FASTER, SLOWER)]
-    drawn = picture(changed or found.of(ALIKE)) if changed or found.of(ALIKE) else None
-    label = "Times as fast as the other, with intervals"
-    opening = Opening(compare.verdict(found), figures, drawn, label)
-    rest = [row for row in found.rows if not row["ratio"]]
-    chapters = [
-        Chapter(key, f"{title}: {len(rows)}", render("compare.html", rows=rows))
-        for key, title, rows in (
-            ("changed", "Changed beyond noise", changed),
-            ("alike", "Within noise", found.of(ALIKE)),
-        )
+    both = compare.pair(record_paths, other)
+    rows = compare.compare(both[0].records, both[1].records)
+    sentences = compare.sentences(rows)
+    groups = {title: [row for row in rows if row["verdict"] == title] for title in (FASTER, SLOWER, ALIKE)}
+    figures = [
+        (str(len(group)), title if title == ALIKE else f"{title}, beyond noise") for title, group in groups.items()
     ]
-    chapters.append(Chapter("rest", f"Not compared: {len(rest)}", render("compare.html", rows=rest)))
-    chapters += [Chapter(f"side{i}", title, environment(records)) for i, (title, records) in enumerate(sides.items())]
-    lead = f"{found.alone:,} timings are on one side alone."
+    drawn = groups[FASTER] + groups[SLOWER] or groups[ALIKE]
+    opening = Opening(sentences[0], figures, picture(drawn) if drawn else None, "Times as fast, with intervals")
+    groups["not compared"] = [row for row in rows if not row["ratio"]]
+    chapters = [
+        Chapter(f"rows{i}", f"{title.capitalize()}: {len(group)}", render("compare.html", rows=group))
+        for i, (title, group) in enumerate(groups.items())
+    ]
+    sides = {side: f"{side}: {machine.label}" for side, machine in zip(("These", "The other"), both, strict=True)}
+    for (side, title), machine in zip(sides.items(), both, strict=True):
+        chapters.append(Chapter(side.replace(" ", "-"), title, environment(machine.records)))
     with atomic_path(out) as temporary:
-        content = page("What changed", lead, [(" · ".join(sides), opening, chapters)])
+        content = page("What changed", "", [(" · ".join(sides.values()), opening, chapters)])
         temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
-    result = {"page": str(out), "this": found.this.label, "other": found.other.label, "alone": found.alone}
-    result |= {"verdict": compare.verdict(found), "rows": found.rows}
-    return result, f"{compare.text(found)}\nPage: {out}"
-
-
-def _commits(records: Sequence[dict]) -> str:
-    commits = list(dict.fromkeys(str(record["environment"].get("commit") or "unknown")[:7] for record in records))
-    return f"commit{'s' * (len(commits) > 1)} {', '.join(commits[:3])}{' and others' * (len(commits) > 3)}"
+    return {"page": str(out), "machines": [*sides.values()], "sentences": sentences, "rows": rows}
 
 
 def picture(rows: Sequence[Row]) -> Figure:
     """Ratio and interval of the most changed rows; right of 1 these records are faster."""
-    rows, figure = rows[:_DRAWN], go.Figure()
+    rows = sorted(rows, key=lambda row: max(row["ratio"], 1 / row["ratio"]), reverse=True)[:_DRAWN]
     names = [f"{row['name'].removeprefix('benchmark ')}, {row['case']}".replace("<", "&lt;") for row in rows]
+    above, below = ([abs(row[end] - row["ratio"]) for row in rows] for end in ("high", "low"))
+    figure = go.Figure()
     figure.add_scatter(
         x=[row["ratio"] for row in rows],
         y=list(range(len(rows))),
         mode="markers",
         marker={"size": 9, "color": [_COLOURS[row["verdict"]] for row in rows]},
-        error_x={
-            "color": "#8a8f98",
-            "symmetric": False,
-            "array": [row["high"] - row["ratio"] for row in rows],
-            "arrayminus": [row["ratio"] - row["low"] for row in rows],
-        },
+        error_x={"color": "#8a8f98", "symmetric": False, "array": above, "arrayminus": below},
         text=names,
         hovertemplate="%{text}<br>%{x:.3g} times as fast<extra></extra>",
     )

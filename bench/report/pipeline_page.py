@@ -7,7 +7,6 @@ from markupsafe import Markup
 from triadbench.bench.analysis import ladder, pairing
 from triadbench.bench.analysis.summary import DEVICES, number, percent
 from triadbench.bench.report import ladder_page
-from triadbench.bench.report.figures import Figure
 from triadbench.bench.report.page import render
 
 NAME = "pipeline parts"
@@ -34,24 +33,16 @@ def findings(records: Sequence[dict]) -> list[str]:
                 f"{', '.join(f'{part} {percent(costs[part] / total)}' for part in largest)}"
                 + (f" ({row['badge']})." if row["badge"] else ".")
             )
-        if len(rows) > 1 and "disturbed" in (row["badge"] for row in rows):
+        by_name = {row["name"]: row for row in rows}
+        if not set(_ORDER) <= set(by_name):
+            continue
+        original, fast = (by_name[name] for name in _ORDER)
+        if "disturbed" in (original["badge"], fast["badge"]):
             sentences.append(f"{where}: other programs wanted the cores meanwhile, so the two are not compared.")
-    for original, fast in pairs(records):
-        where = ladder.place(fast)
+            continue
         ratio, note = original["median_s"] / fast["median_s"], pairing.note([original["code"], fast["code"]])
         sentences.append(f"{where}: the fast pipeline's epoch is {number(ratio)} times as fast. {note}".rstrip())
     return sentences
-
-
-def pairs(records: Sequence[dict]) -> list[tuple[dict, dict]]:
-    """(original, fast) of each case where both were timed and neither was disturbed."""
-    named = [{row["name"]: row for row in rows if row["badge"] != "disturbed"} for rows in groups(records).values()]
-    return [(rows["original"], rows["fast"]) for rows in named if set(_ORDER) <= set(rows)]
-
-
-def figures(records: Sequence[dict]) -> list[Figure]:
-    """The bars of each case."""
-    return [ladder_page.parts(rows, [row["name"] for row in rows]) for rows in groups(records).values()]
 
 
 def groups(records: Sequence[dict]) -> dict[tuple, list[dict]]:

@@ -1,13 +1,9 @@
 """The profile's page: kernels, layers, step, pipeline, lines and flame graphs of one machine, from records alone."""
 
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 from triadbench.bench import outputs
-from triadbench.bench.analysis import ladder
 from triadbench.bench.analysis import mel as mel_summary
-from triadbench.bench.analysis.summary import number, percent
 from triadbench.bench.report import (
     flame_page,
     layers_page,
@@ -17,8 +13,7 @@ from triadbench.bench.report import (
     opening,
     pipeline_page,
 )
-from triadbench.bench.report.figures import Figure
-from triadbench.bench.report.page import Chapter, Opening, machine_page
+from triadbench.bench.report.page import Chapter, machine_page
 
 TITLES = {
     "mel": "Kernels: mel spectrograms",
@@ -29,7 +24,7 @@ TITLES = {
     "flame": "Flame graphs: a training step and infer",
 }
 _MODULES = {"layers": layers_page, "step": networks_page, "pipeline": pipeline_page, "lines": lines_page}
-_MODULES |= {"flame": flame_page}
+_MODULES["flame"] = flame_page
 CHAPTERS = {"mel": mel_page.chapter} | {part: module.chapter for part, module in _MODULES.items()}
 FINDINGS = {"mel": mel_summary.findings} | {part: module.findings for part, module in _MODULES.items()}
 
@@ -40,34 +35,7 @@ def page(parts: dict[str, list[dict]]) -> str:
     shown = [chapter for chapter in chapters if chapter.body]
     records = [record for records in parts.values() for record in records]
     title = "Where the time goes on this machine"
-    return machine_page(title, "Profile", _opening(parts, records), shown, records)
-
-
-def _opening(parts: dict[str, list[dict]], records: list[dict]) -> Opening:
-    """The first screen: what the fast pipeline gains and what is left, or what the mel kernel does."""
-    figures, verdict = opening.mel_figures(parts.get("mel", [])), ""
-    if figures:
-        verdict = f"Our mel kernel is {figures[-1][0].removesuffix(' ×')} times as fast as the best rival."
-    for original, fast in pipeline_page.pairs(parts.get("pipeline", [])):
-        costs, ratio = ladder.per_clip_ms(fast), number(original["median_s"] / fast["median_s"], 2)
-        most = max(costs, key=lambda part: costs[part])
-        share = percent(costs[most] / sum(costs.values()))
-        verdict = f"The fast pipeline trains {ratio} times as fast as the original; {share} of the rest is {most}."
-        figures.insert(0, (f"{ratio} ×", f"an epoch on the {ladder.place(fast)}: fast pipeline over original"))
-    for record in parts.get("layers", []):
-        if not record.get("disturbed"):
-            name, step_ms = record["parameters"]["network"], median(record["samples"]) / record["clips"]
-            figures.append((f"{number(step_ms, 2)} ms", f"a clip in a training step of {name}"))
-    pictures: dict[str, Callable[[list[dict]], Figure]] = {
-        "flame": flame_page.figure,
-        "pipeline": lambda records: next(iter(pipeline_page.figures(records))),
-        "mel": lambda records: mel_page.speed_ups(mel_summary.rows(records)),
-    }
-    part = next((part for part in pictures if parts.get(part)), None)
-    picture = pictures[part](parts[part]) if part else None
-    if picture:
-        picture[0].update_layout(height=min(opening.HEIGHT, picture[0].layout.height))
-    return Opening(verdict or opening.nothing_concluded(records), figures[:3], picture, TITLES.get(part or "", ""))
+    return machine_page(title, "Profile", opening.of_records(records), shown, records)
 
 
 def write(parts: dict[str, tuple[list[dict], float]], out: Path, records_path: Path, begun: float) -> dict:

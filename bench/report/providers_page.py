@@ -9,7 +9,7 @@ from markupsafe import Markup
 from triadbench.bench.analysis import providers
 from triadbench.bench.analysis.pairing import threads_text
 from triadbench.bench.analysis.providers import Row
-from triadbench.bench.analysis.summary import number
+from triadbench.bench.report import opening
 from triadbench.bench.report import page as pages
 from triadbench.bench.report.figures import (
     DASHES,
@@ -23,7 +23,6 @@ from triadbench.bench.report.figures import (
     thinned,
     views,
 )
-from triadbench.bench.report.opening import nothing_concluded
 from triadbench.bench.report.page import Chapter, render
 
 TITLE = "One clip in, one chord out: formats and providers"
@@ -78,18 +77,11 @@ def chapter(records: Sequence[dict]) -> Markup:
 def page(records: Sequence[dict]) -> str:
     """The whole HTML page of one run."""
     body = chapter(records) or Markup('<div class="card"><p>Nothing was measured.</p></div>')
-    single = [row for row in providers.rows(records) if row["over_eager"]]
-    opening = pages.Opening(nothing_concluded(records))
-    if single:
-        best = max(single, key=lambda row: row["over_eager"])
-        ratio, one_ms = number(best["over_eager"], 2), number(best["single"]["p50"])
-        figures = [(f"{ratio} ×", f"{best['name']} over eager PyTorch"), (f"{one_ms} ms", "one clip, median")]
-        figures.append((f"{number(best['single']['p99'])} ms", "one clip, 99 % within"))
-        verdict = f"One clip is named {ratio} times as fast as by eager PyTorch."
-        opening = pages.Opening(verdict, figures, latencies(single), "Distribution of latencies")
-    return pages.machine_page(
-        "What a prediction costs", "Benchmark", opening, [Chapter("providers", TITLE, body)], records
-    )
+    first = opening.of_records(records)
+    if single := [row for row in providers.rows(records) if row["single"]]:
+        first = first._replace(picture=latencies(single), label="Distribution of latencies")
+    chapters = [Chapter("providers", TITLE, body)]
+    return pages.machine_page("What a prediction costs", "Benchmark", first, chapters, records)
 
 
 def latencies(rows: Sequence[Row]) -> Figure:

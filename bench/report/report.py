@@ -105,7 +105,8 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
             sentences = [{"key": "rehearsal", "text": _REHEARSAL, "numbers": {}, "missing": None}]
         chapters, missing = _chapters(machine, gathered, sentences, problems)
         label = machine.label if machine.records else "no machine: these records hold no timing"
-        pages.append((label, _opening(machine, sentences), chapters))
+        first = Opening(_REHEARSAL) if machine.rehearsal else opening.of_records(machine.records)
+        pages.append((label, first, chapters))
         entry = {"label": machine.label, "records": len(machine.records), "story": sentences}
         machines.append(entry | {"chapters": [chapter.id for chapter in chapters], "missing": missing})
     counts = [len(machine.records) for machine in gathered.machines if not machine.rehearsal]
@@ -118,15 +119,6 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
         size = temporary.stat().st_size
     result = {"page": str(out), "bytes": size, "machines": machines, "accuracy": len(gathered.accuracy)}
     return result | {"files": gathered.files, "problems": problems, "passed_over": gathered.passed_over}
-
-
-def _opening(machine: gather.Machine, sentences: list[dict]) -> Opening:
-    if machine.rehearsal:
-        return Opening(_REHEARSAL)
-    try:
-        return opening.of_story(machine.records, sentences)
-    except story.MALFORMED:  # the chapter of these records names what is wrong
-        return Opening("Nothing is concluded: some records are not as they should be.")
 
 
 def text(result: dict) -> str:

@@ -11,7 +11,6 @@ from tests.bench import report_records as made
 from triadbench import cli
 from triadbench.bench import records
 from triadbench.bench.analysis import compare
-from triadbench.core.errors import UserError
 
 
 def timing(name, samples, **more):
@@ -33,7 +32,7 @@ def test_a_change_is_beyond_the_noise_of_both():
     ours += [timing("noisy", [5.0, 9.0, 14.0]), timing("disturbed", scaled(0.1), disturbed=True)]
     ours += [timing("once", [1.0]), timing("alone", STEADY)]
     others = [timing(name, STEADY) for name in ("halved", "same", "slower", "noisy", "disturbed", "once", "gone")]
-    rows, alone = compare.compare(ours, others)
+    rows = compare.compare(ours, others)
     found = {row["name"]: row for row in rows}
     verdicts = {name: row["verdict"] for name, row in found.items()}
     assert verdicts == {
@@ -44,16 +43,16 @@ def test_a_change_is_beyond_the_noise_of_both():
         "disturbed": "disturbed",
         "once": "fewer than 3 samples",
     }
-    assert alone == 2 and rows[0]["name"] == "halved"
+    assert rows[0]["name"] == "halved"
     assert found["halved"]["ratio"] == pytest.approx(2) and found["halved"]["low"] < 2 < found["halved"]["high"]
     assert found["disturbed"]["ratio"] is None and found["once"]["ratio"] is None
 
 
 def test_all_cores_of_two_machines_are_one_case_and_other_thread_counts_are_not():
-    rows, _ = compare.compare([timing("x", STEADY, cores=16)], [timing("x", STEADY, cores=2)])
+    rows = compare.compare([timing("x", STEADY, cores=16)], [timing("x", STEADY, cores=2)])
     assert len(rows) == 1 and "all threads" in rows[0]["case"]
-    rows, alone = compare.compare([timing("x", STEADY, cores=16, threads=4)], [timing("x", STEADY, cores=2)])
-    assert rows == [] and alone == 2
+    rows = compare.compare([timing("x", STEADY, cores=16, threads=4)], [timing("x", STEADY, cores=2)])
+    assert rows == []
 
 
 def run(*arguments):
@@ -65,7 +64,7 @@ def test_the_command_writes_a_page_of_what_changed(tmp_path):
     other = made.write([timing("<halved>", STEADY), timing("same", STEADY)], tmp_path / "old.jsonl")
     done = run(ours, "--compare", other, "--out", tmp_path / "r.html")
     assert done.exit_code == 0, done.output
-    assert "Of 2 timings 1 became faster and 0 slower" in done.stdout and "2.00 times as fast" in done.stdout
+    assert "Of 2 timings 1 are faster and 0 slower" in done.stdout and "2.00 times as fast" in done.stdout
     page = (tmp_path / "r.html").read_text()
     assert "&lt;halved&gt;" in page and "<halved>" not in page and "not measured in turns" in page
     result = json.loads(run(ours, "--compare", other, "--out", tmp_path / "r.html", "--json").stdout)
@@ -75,8 +74,11 @@ def test_the_command_writes_a_page_of_what_changed(tmp_path):
 def test_nothing_in_common_and_wrong_usage(tmp_path):
     one = made.write([timing("x", STEADY)], tmp_path / "a.jsonl")
     another = made.write([timing("y", STEADY)], tmp_path / "b.jsonl")
-    with pytest.raises(UserError, match="no timing in common"):
-        compare.read([one], another)
-    failed = run(one, "--compare", another, "--out", tmp_path / "r.html")
-    assert failed.exit_code == 1 and not (tmp_path / "r.html").exists()
+    done = run(one, "--compare", another, "--out", tmp_path / "r.html")
+    assert done.exit_code == 0 and "Nothing is concluded: of 0 common timings" in done.stdout
+    rehearsed = timing("x", STEADY)
+    rehearsed["environment"]["rehearsal"] = True
+    empty = made.write([rehearsed], tmp_path / "c.jsonl")
+    failed = run(one, "--compare", empty, "--out", tmp_path / "s.html")
+    assert failed.exit_code == 1 and "nothing to compare" in failed.stderr and not (tmp_path / "s.html").exists()
     assert run(one, "--compare", one, "--pictures", tmp_path, "--out", tmp_path / "r.html").exit_code == 2
