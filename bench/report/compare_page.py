@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from triadbench.bench.analysis import compare
 from triadbench.bench.analysis.compare import ALIKE, FASTER, SLOWER, Row
+from triadbench.bench.analysis.gather import Machine
 from triadbench.bench.report.figures import Figure, layout
 from triadbench.bench.report.opening import HEIGHT
 from triadbench.bench.report.page import Chapter, Opening, environment, page, render
@@ -37,13 +38,18 @@ def write(record_paths: Sequence[Path] | None, other: Path, out: Path) -> dict:
         Chapter(f"rows{i}", f"{title.capitalize()}: {len(group)}", render("compare.html", rows=group))
         for i, (title, group) in enumerate(groups.items())
     ]
-    sides = {side: f"{side}: {machine.label}" for side, machine in zip(("These", "The other"), both, strict=True)}
+    sides = {side: f"{side}: {_label(machine)}" for side, machine in zip(("These", "The other"), both, strict=True)}
     for (side, title), machine in zip(sides.items(), both, strict=True):
         chapters.append(Chapter(side.replace(" ", "-"), title, environment(machine.records)))
     with atomic_path(out) as temporary:
         content = page("What changed", "", [(" · ".join(sides.values()), opening, chapters)])
         temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
     return {"page": str(out), "machines": [*sides.values()], "sentences": sentences, "rows": rows}
+
+
+def _label(machine: Machine) -> str:
+    newest = max((record["environment"] for record in machine.records), key=lambda known: str(known.get("time", "")))
+    return f"{machine.label}, last commit {str(newest.get('commit') or 'unknown')[:7]}"
 
 
 def picture(rows: Sequence[Row]) -> Figure:

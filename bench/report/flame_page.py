@@ -19,19 +19,17 @@ _OURS, _OTHERS, _OPERATORS = "#56b4e9", "#b6bcc6", "#e69f00"
 
 def chapter(records: Sequence[dict]) -> Markup:
     """The flame graphs among the records; nothing if there are none."""
-    shown = _latest(records)
-    if not shown:
-        return Markup()
-    return render("flame.html", findings=findings(shown), figure=figure(shown))
+    shown = select(records, NAME)
+    return render("flame.html", findings=findings(shown), figure=figure(shown)) if shown else Markup()
 
 
 def findings(records: Sequence[dict]) -> list[str]:
     """What each flame graph says, in a sentence: the call with most time of its own."""
     sentences = []
-    for record in _latest(records):
-        own: dict[str, float] = {}
+    for record in select(records, NAME):
+        own = dict.fromkeys(record["frames"], 0.0)
         for stack, weight in zip(record["stacks"], record["weights_ms"], strict=True):
-            own[record["frames"][stack[-1]]] = own.get(record["frames"][stack[-1]], 0.0) + weight
+            own[record["frames"][stack[-1]]] += weight
         name = max(own, key=lambda frame: own[frame])
         sentences.append(
             f"{_title(record)}: {number(record['plain_ms'] / record['clips'])} ms a clip, under the profiler "
@@ -41,18 +39,18 @@ def findings(records: Sequence[dict]) -> list[str]:
     return sentences
 
 
-def figure(records: Sequence[dict], height: int = 620) -> Figure:
+def figure(records: Sequence[dict]) -> Figure:
     """An icicle for each record, one shown at a time: width is time, below a call lies what it calls."""
-    drawn, titles = go.Figure(), [_title(record) for record in _latest(records)]
-    for record in _latest(records):
+    drawn, titles = go.Figure(), [_title(record) for record in select(records, NAME)]
+    for record in select(records, NAME):
         inclusive: dict[tuple[int, ...], float] = {}
         for stack, weight in zip(record["stacks"], record["weights_ms"], strict=True):
             for depth in range(1, len(stack) + 1):
                 inclusive[tuple(stack[:depth])] = inclusive.get(tuple(stack[:depth]), 0.0) + weight
         names = [record["frames"][stack[-1]].replace("<", "&lt;") for stack in inclusive]
         drawn.add_icicle(
-            ids=["/".join(map(str, stack)) for stack in inclusive],
-            parents=["/".join(map(str, stack[:-1])) for stack in inclusive],
+            ids=list(map(str, inclusive)),
+            parents=[str(stack[:-1]) if stack[1:] else "" for stack in inclusive],
             labels=[name.rpartition("): ")[2] for name in names],
             values=[round(weight, 3) for weight in inclusive.values()],
             branchvalues="total",
@@ -63,32 +61,25 @@ def figure(records: Sequence[dict], height: int = 620) -> Figure:
             textfont={"color": "#1c2430"},
             hovertemplate="%{customdata}<br>%{value:.3~g} ms, %{percentRoot:.1%}<extra></extra>",
         )
-    drawn.update_layout(**layout(height) | {"margin": {"l": 0, "r": 0, "t": 0, "b": 0}})
-    drawn.update_layout(uniformtext={"minsize": 9, "mode": "hide"})
+    margin = dict.fromkeys("lrtb", 0)
+    drawn.update_layout(**layout(620) | {"margin": margin}, uniformtext={"minsize": 9, "mode": "hide"})
     return drawn, views(drawn, range(len(titles)), dict(enumerate(titles)))
 
 
-def write_speedscope(records: Sequence[dict], page: Path) -> Path | None:
-    """Write the stacks in speedscope's format as NAME.speedscope.json beside the page; None where there are none."""
-    shown = _latest(records)
-    if not shown:
-        return None
-    frames = list(dict.fromkeys(name for record in shown for name in record["frames"]))
+def write_speedscope(records: Sequence[dict], page: Path) -> Path:
+    """Write the stacks in speedscope's format beside the page, as its name with .speedscope.json."""
+    frames = list(dict.fromkeys(name for record in records for name in record["frames"]))
     profiles = [
         {"type": "sampled", "name": _title(record), "unit": "milliseconds", "startValue": 0}
         | {"endValue": sum(record["weights_ms"]), "weights": record["weights_ms"]}
         | {"samples": [[frames.index(record["frames"][i]) for i in stack] for stack in record["stacks"]]}
-        for record in shown
+        for record in records
     ]
     schema = "https://www.speedscope.app/file-format-schema.json"
     content = {"$schema": schema, "shared": {"frames": [{"name": name} for name in frames]}, "profiles": profiles}
     with atomic_path(page.with_suffix(".speedscope.json")) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(json.dumps(content), encoding="utf-8")
     return page.with_suffix(".speedscope.json")
-
-
-def _latest(records: Sequence[dict]) -> list[dict]:
-    return list({_title(record): record for record in select(records, NAME)}.values())
 
 
 def _title(record: dict) -> str:

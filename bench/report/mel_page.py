@@ -131,7 +131,7 @@ def _roof_lines(roofs: dict, device: str, threads: int) -> list[tuple[list, list
     if top is None:
         return []
     low, high = _INTENSITIES
-    lines = [([low, high], [top, top], f"matrix product {number(top)} GFLOP/s")]
+    lines = [([low, high], [top, top], f"matmul {number(top)} GFLOP/s")]
     slopes = sorted(
         (rate, name)
         for (where, count, name), rate in roofs.items()

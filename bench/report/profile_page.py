@@ -56,8 +56,8 @@ def write(parts: dict[str, tuple[list[dict], float]], out: Path, records_path: P
     }
     traces = [str(out.parent / record["trace"]) for record in of_part.get("layers", [])]
     result = outputs.write_page(page(of_part), out, records_path, environment, begun)
-    if speedscope := flame_page.write_speedscope(of_part.get("flame", []), out):
-        result["speedscope"] = str(speedscope)
+    if flames := of_part.get("flame"):
+        result["speedscope"] = str(flame_page.write_speedscope(flames, out))
     return result | {"parts": summaries, "traces": traces}
 
 

@@ -21,7 +21,7 @@ function draw(place) {
     source.removeAttribute("data-plot");
     if (innerWidth < 600) {
       figure.layout.font.size = 10;
-      figure.layout.legend = { ...figure.layout.legend, entrywidthmode: "fraction", entrywidth: .5, font: { size: 9 } };
+      figure.layout.legend = { ...figure.layout.legend, entrywidthmode: "fraction", entrywidth: .5, font: { size: 8 } };
       for (const note of figure.layout.annotations || []) note.font = { ...note.font, size: 9 };
     }
     Plotly.newPlot(id, figure.data, figure.layout, plotSettings);

@@ -400,7 +400,10 @@ def opening(page: str) -> str:
 
 
 def test_a_page_opens_with_a_verdict_three_figures_and_a_picture(cpu_file, gpu_file, tmp_path):
-    for file, verdict in ((cpu_file, "trains 2.5 times as fast as the original on the same CPU"), (gpu_file, "The GPU mostly waits")):
+    for file, verdict in (
+        (cpu_file, "trains 2.5 times as fast as the original on the same CPU"),
+        (gpu_file, "The GPU mostly waits"),
+    ):
         write_report([file], tmp_path / "r.html")
         first = opening((tmp_path / "r.html").read_text())
         assert verdict in first and first.count("<dt>") == 3 and first.count("data-plot") == 1
