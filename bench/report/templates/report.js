@@ -21,7 +21,12 @@ function draw(place) {
     source.removeAttribute("data-plot");
     if (innerWidth < 600) {
       figure.layout.font.size = 10;
-      figure.layout.legend = { ...figure.layout.legend, entrywidthmode: "fraction", entrywidth: .5, font: { size: 8 } };
+      // A legend in one column or two: on so narrow a page it takes its height from the figure.
+      const names = figure.data.filter(trace => trace.showlegend !== false && trace.visible !== false && trace.name);
+      const entrywidth = names.some(trace => trace.name.length > 30) ? 1 : .5;
+      figure.layout.legend = { ...figure.layout.legend, entrywidthmode: "fraction", entrywidth, font: { size: 8 } };
+      if (names.length > 6) figure.layout.height += 10 * names.length / entrywidth;
+      document.getElementById(id).style.height = figure.layout.height + "px";
       for (const note of figure.layout.annotations || []) note.font = { ...note.font, size: 9 };
     }
     Plotly.newPlot(id, figure.data, figure.layout, plotSettings);
