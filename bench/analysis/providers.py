@@ -240,6 +240,9 @@ def sentences(records: Sequence[dict]) -> list[str]:
             )
     if ratio := files_ratio(records):
         lines.append(files_sentence(ratio))
+    else:
+        alone = [row for row in waits(records, FILES) if row["what"] == "infer"]
+        lines += [f"A folder of {row['files']:,} files: infer takes {number(row['median_s'])} s." for row in alone[-1:]]
     lines += [
         f"python cli.py {row['what']} takes {number(row['median_s'])} s as a whole process (median of "
         f"{len(row['samples'])}){': ' + row['badge'] if row['badge'] else ''}."

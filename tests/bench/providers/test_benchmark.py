@@ -88,7 +88,9 @@ def test_all_formats_pass_and_json_is_one_object(tmp_path, monkeypatch):
     baseline = next(row for row in result["measurements"] if row["format"] == contestants.BASELINE)
     for row in result["measurements"]:
         if row["format"] != contestants.BASELINE and row["provider"] == "cpu":
-            assert row["over_eager"] == pytest.approx(baseline["single"]["p50"] / row["single"]["p50"])
+            ratio = pytest.approx(baseline["single"]["p50"] / row["single"]["p50"])
+            # Whether other programs disturb it is this machine's affair; then no ratio is shown.
+            assert row["over_eager"] == (None if "disturbed" in (row["badge"], baseline["badge"]) else ratio)
 
 
 def test_files_are_answered_alike_and_processes_too(tmp_path, monkeypatch):
