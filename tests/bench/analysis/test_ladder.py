@@ -99,3 +99,13 @@ def test_the_terminals_tables():
     assert "rung 2: left out, its loss differs by 0.5 from the original's; 0.1 is allowed" in text
     assert "may differ by 0.1: the spread of 3 seeds of the original pipeline (0.1)" in text
     assert "CPU, type, batch 32, 64 clips of which 1,000 train; protocol full" in text
+
+
+@pytest.mark.parametrize("disturbed", [0, -1])
+def test_of_a_disturbed_rung_no_ratio_is_told(disturbed):
+    every = made.ladder(made.environment())
+    every[disturbed]["disturbed"] = True
+    rows = ladder.main_ladder(every, "cpu")
+    assert rows[-1]["over_original"] is None and (rows[1]["over_previous"] is None) == (disturbed == 0)
+    assert (rows[-1]["over_previous"] is None) == (disturbed == -1)
+    assert "nothing is concluded" in ladder.gain_sentence(rows) and "times as fast" not in ladder.gain_sentence(rows)

@@ -49,6 +49,7 @@ function hover(plot) {
 addEventListener("load", () => setTimeout(async () => {
   const found = { errors };
   try {
+    found.unfolded = [...document.querySelectorAll("details.chapter[open]")].map(each => each.parentElement.id);
     found.opening = { ...drawn(), height: document.body.offsetHeight };
     dispatchEvent(new Event("beforeprint"));
     found.printed = [document.querySelectorAll("details:not([open])").length, drawn().plots.length];
@@ -107,7 +108,7 @@ addEventListener("load", () => setTimeout(async () => {
 </script>"""
 
 
-def look(page: Path, width: int = 1200) -> dict:
+def look(page: Path, width: int = 1200, fragment: str = "") -> dict:
     """What the browser saw on a page of this width; a frame, for a window is never narrower than 500 pixels."""
     content = page.read_text(encoding="utf-8")
     probed = page.with_name(f"probed-{page.name}")
@@ -116,7 +117,7 @@ def look(page: Path, width: int = 1200) -> dict:
     )
     frame = page.with_name(f"frame-{page.name}")
     frame.write_text(
-        f'<!DOCTYPE html><body><iframe src="{probed.name}" style="width:{width}px;height:3000px;border:0"></iframe>'
+        f'<!DOCTYPE html><body><iframe src="{probed.name}{fragment}" style="width:{width}px;height:3000px;border:0"></iframe>'
         '<pre id="found"></pre><script>addEventListener("message", event => {'
         'document.getElementById("found").textContent = event.data; document.querySelector("iframe").remove(); });'
         "</script></body>"
@@ -154,6 +155,7 @@ def test_a_page_opens_with_one_screen_and_the_rest_folded(seen):
     assert [plot["id"] for plot in seen["opening"]["plots"]] == ["opening"] and seen["opening"]["height"] < 2000
     # Folded pictures are drawn when their chapter opens, and all of them on paper.
     assert seen["printed"] == [0, seen["opening"]["asked"]] and seen["afterwards"] == 0
+    assert seen["unfolded"] == []
     unfolded, top = seen["linked"]
     assert unfolded and 0 <= top < 2900
 
@@ -181,8 +183,10 @@ def test_the_menu_shows_one_machine_at_a_time(seen):
 
 
 def test_a_phone_scrolls_in_one_direction_only(report):
-    seen = look(report, width=420)
+    seen = look(report, width=420, fragment="#ladder0-waterfall")
     assert seen["wide"][0] == 420 >= seen["wide"][1]
+    # Opened by a link to a place deep in a chapter, that chapter alone is unfolded.
+    assert seen["unfolded"] == ["ladder"]
     assert seen["errors"] == [] and all(plot["inside"] for plot in seen["first"]["plots"])
 
 
