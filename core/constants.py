@@ -19,8 +19,8 @@ ONNX_PROVIDERS = {
 """Our names of ONNX Runtime's execution providers, and its own."""
 PROVIDERS = (*ONNX_PROVIDERS, "torchscript", "torch")
 PRECISIONS = ("fp32", "fp16", "int8")
-FULL_CLIPS = 8192
-"""Of the original study's set."""
+FULL_CLIPS, ALL_CLIPS = 8192, 86_400
+"""Of the original study's experiments, and of its whole set, out of which it drew those."""
 TIMELINE_FORMATS = ("lab", "json", "csv", "mid", "html")
 """Of the files that `infer --timeline` writes."""
 
@@ -33,11 +33,12 @@ class RecipeDefaults(NamedTuple):
     learning_rate: float
     split: str
     test_fraction: float
+    seed: int
 
 
 RECIPE_DEFAULTS = {
-    "original": RecipeDefaults(30, 32, 1e-5, "random", 0.3),
-    "ours": RecipeDefaults(10, 64, 3e-3, "grouped", 0.04),
+    "original": RecipeDefaults(30, 32, 1e-5, "random", 0.3, 13),
+    "ours": RecipeDefaults(10, 64, 3e-3, "grouped", 0.04, 0),
 }
 
 EPOCH_PARTS = ("reading", "resampling", "mel", "copy", "forward", "backward", "optimizer", "synchronisation", "idle")

@@ -41,7 +41,7 @@ def _defaults(name: str) -> str:
     help=f"Clips at random, or whole recordings.  {_defaults('split')}",
 )
 @click.option("--test-fraction", type=_FRACTION, help=f"Share kept for testing.  {_defaults('test_fraction')}")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of weights, order and dropout.")
+@click.option("--seed", type=click.IntRange(0), help=f"Of weights, order and dropout.  {_defaults('seed')}")
 @click.option("--split-seed", type=click.IntRange(0), default=13, help="Of the split; the original's is 13.")
 @click.option("--device", default="cpu", help="cpu or cuda.")
 @click.option("--resume", is_flag=True, help="Go on with the training in OUT after its last whole epoch.")
@@ -79,6 +79,9 @@ def train(source: Path, out: Path, task: str, resume: bool, as_json: bool, **opt
 
     console.resume_hint(f"whole epochs are kept in {out}; the same command with --resume goes on from there")
     lock = only_one(out, "OUT") if distributed.is_main() else contextlib.nullcontext()
+    if options["recipe"] == "original" and distributed.is_main():
+        switched = "".join(f", {text}" for text in options["switches"])
+        console.note(f"pipeline: {options['pipeline'] or 'fast'}{switched} (--pipeline original is the study's own)")
     with lock, console.training_progress() as progress:
         results = train_tasks({"data": source, "out": out, **options}, task, resume, progress, distributed.train)
     if not distributed.is_main():
@@ -89,7 +92,8 @@ def train(source: Path, out: Path, task: str, resume: bool, as_json: bool, **opt
     rows = []
     for task, record in results.items():
         best = record["curves"][record["best_epoch"] - 1]
-        shares = [f"{key[5:-9]} {100 * best[key]:.2f} %" for key in best if key.endswith("accuracy")]
+        tested = [key for key in best if key.startswith("test_") and key.endswith("accuracy")]
+        shares = [f"{key[5:-9]} {100 * best[key]:.2f} %" for key in tested]
         rows.append([task, record["best_epoch"], ", ".join(shares), best["test_loss"], record["seconds"]])
     click.echo(console.table(["task", "best epoch", "test accuracy", "test loss", "seconds"], rows))
     missing = "" if importable("plotly") else f" (no curves.html: it needs plotly; {way_out('plotly')})"

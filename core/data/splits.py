@@ -1,10 +1,12 @@
 """Which clips train and which test.
 
-`random_split` is the original study's: it puts variants of one recording on both sides, so its accuracy is that of
-recognising recordings seen before. `grouped_split` keeps every recording on one side.
+`random_split` puts variants of one recording on both sides, as the original study's split does (`split_sizes`, and
+`core.training.draws` for its very indices), so its accuracy is that of recognising recordings seen before.
+`grouped_split` keeps every recording on one side.
 """
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
@@ -17,8 +19,21 @@ TEST_FRACTION = 0.3
 SEED = 13
 
 
+def split_sizes(n: int, test_fraction: float = TEST_FRACTION) -> tuple[int, int]:
+    """(train, test) clips of n, as `torch.utils.data.random_split(dataset, [1 - test_fraction, test_fraction])` counts:
+    whole clips of each share, and what is over goes to training first. A UserError where a side would be empty.
+    """
+    _check_fraction(test_fraction)
+    sizes = [math.floor(n * share) for share in (1 - test_fraction, test_fraction)]
+    for side in range(n - sum(sizes)):
+        sizes[side] += 1
+    if min(sizes) < 1:
+        raise UserError(f"{n} clips cannot be split with a test part of {test_fraction}: a side would be empty")
+    return sizes[0], sizes[1]
+
+
 def random_split(n: int, test_fraction: float = TEST_FRACTION, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
-    """The original's split of `n` clips, index for index: train and test, int64, in the order of
+    """A random split of `n` clips: train and test, int64, in the order of
     `torch.utils.data.random_split(dataset, [int(0.7 * n), n - int(0.7 * n)], torch.Generator().manual_seed(13))`.
     A UserError where a side would be empty.
     """

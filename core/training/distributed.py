@@ -214,25 +214,30 @@ class SharedEpochs(Epochs):
         silent = None if on_step is None else lambda done, total, losses: on_step(done, total, None)
         return super().train_epoch(clock, silent)
 
-    def _train_steps(self, order: np.ndarray, clock: NoClock, on_step: OnStep | None) -> list[float]:
-        return self.world.sum_numbers(super()._train_steps(order, clock, on_step))
+    def _train_steps(
+        self, order: np.ndarray, clock: NoClock, on_step: OnStep | None
+    ) -> tuple[list[float], list[float]]:
+        losses, n_right = (self.world.sum_numbers(values) for values in super()._train_steps(order, clock, on_step))
+        return losses, n_right
 
-    def _losses(self, batches: list[np.ndarray], clock: NoClock) -> Iterator[Tensor]:
+    def _steps(self, batches: list[np.ndarray], clock: NoClock) -> Iterator[tuple[Any, Any]]:
         mine = [self.world.part(rows) for rows in batches]
         inputs = self.source.batches([rows for rows in mine if len(rows)], clock)
         for rows, part in zip(batches, mine, strict=True):
             self._weight = len(part) / len(rows)
             if len(part):
-                yield self.step(*next(inputs), clock) * self._weight
+                loss, n_right = self.step(*next(inputs), clock)
+                yield loss * self._weight, n_right
             else:  # the others have clips of this batch, and gradients
                 self.step.optimizer.zero_grad(set_to_none=True)
                 self.step.optimizer.step()
-                yield torch.zeros((), device=self.device)
+                nothing = self.step.read(torch.zeros((), device=self.device), clock)
+                yield nothing, nothing
 
-    def _test_batches(self, rows: np.ndarray, clock: NoClock) -> tuple[list[float], float, float]:
-        losses, *totals = super()._test_batches(self.world.part(rows), clock)
+    def _test_batches(self, rows: np.ndarray, clock: NoClock) -> tuple[list[float], list[float], float, float]:
+        losses, n_right, *totals = super()._test_batches(self.world.part(rows), clock)
         total, hits = self.world.sum_numbers(totals)
-        return losses, total, hits
+        return losses, n_right, total, hits
 
 
 _joined: World | None = None

@@ -5,7 +5,7 @@ Epochs, and their two users: `StudyTrainer` for experiments, `OriginalRun` for t
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,18 @@ from torch import Tensor
 
 from triadbench.core.constants import RECIPE_DEFAULTS
 from triadbench.core.data.dataset import Dataset
-from triadbench.core.data.splits import SEED, TEST_FRACTION, random_split
+from triadbench.core.data.splits import SEED, TEST_FRACTION
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
-from triadbench.core.models.networks import OriginalNet, original_loss
+from triadbench.core.models.networks import OriginalNet
 from triadbench.core.timing import Clock, NoClock, clock_for, synchronize
 from triadbench.core.training.batches import features_fit, in_batches, make_source
-from triadbench.core.training.settings import Report, ResolvedConfig, Switches, epoch_order, finite_loss, pipeline
+from triadbench.core.training.draws import Draws
+from triadbench.core.training.settings import Report, ResolvedConfig, Switches, finite_loss, pipeline
 from triadbench.core.training.step import OnStep, StepGraph, TrainingStep
 
-_TEST_BATCH = 128
+N_CLASSES = {"type": len(TYPES), "root": len(ROOTS)}
 _REPORT_EVERY = 10  # steps
 TimeSource = Clock | Callable[[], float] | None
 
@@ -36,9 +37,11 @@ class EpochResult:
     Attributes:
         seconds: from the first batch asked for to the last result read; with a clock, more than without.
         n_clips: seen. losses: of every step, in order, each before its update (training; of every batch in testing).
-        loss: mean over the clips. accuracy: share of clips named rightly (testing), or None.
+        loss: mean over the clips. accuracy: share of clips named rightly, in training each before its update. The
+            original states means over batches, the same wherever all batches are full, as in its final training.
         prepared_s: of `seconds`, what was paid once: computing features that later epochs reuse (mel="cached").
         parts: {part: seconds} summing to `seconds`, if a clock was given (`core.constants.EPOCH_PARTS`).
+        n_right: clips named rightly, of every batch.
     """
 
     seconds: float
@@ -48,6 +51,7 @@ class EpochResult:
     accuracy: float | None = None
     prepared_s: float = 0.0
     parts: dict[str, float] | None = None
+    n_right: list[float] = field(default_factory=list)
 
 
 class Epochs:
@@ -55,7 +59,7 @@ class Epochs:
 
     Args:
         model: OriginalNet on the CPU or the device; moved and converted in place.
-        rows: (train, test) indices of clips. test_batch_size: None: the training's.
+        rows: (train, test) indices of clips. draws: gives the order of every epoch.
 
     Attributes:
         model: the network, on the device. n_train, n_test: clips on the two sides.
@@ -73,11 +77,10 @@ class Epochs:
         *,
         task: str,
         batch_size: int,
-        seed: int,
+        draws: Draws,
         switches: Switches,
         device: torch.device,
         learning_rate: float,
-        test_batch_size: int | None = None,
     ):
         if switches.check(device).packed and dataset.kind != "pack":
             way_out = "switch packed=true reads a pack (make one with `data pack`)"
@@ -85,8 +88,7 @@ class Epochs:
         if not switches.packed and dataset.kind == "pack":
             way_out = "switch packed=false opens a file for each clip: give the folder or zip that the pack was made of"
             raise UserError(f"{dataset.path} is a {dataset.kind}; {way_out}")
-        self.switches, self.device, self.batch_size, self.seed = switches, device, batch_size, seed
-        self.test_batch_size = test_batch_size or batch_size
+        self.switches, self.device, self.batch_size, self.draws = switches, device, batch_size, draws
         self.train_rows, self.test_rows = rows
         self.n_train, self.n_test = map(len, rows)
         self.source = make_source(dataset, task, switches, device)
@@ -102,29 +104,30 @@ class Epochs:
             on_step: called with (steps done, steps, losses so far) after each step (CUDA graph: some steps); None for
                 losses that are not known before the epoch ends.
         """
-        order = self.train_rows[epoch_order(self.n_train, self.seed, self.epoch).numpy()]
+        order = self.train_rows[self.draws.order(self.n_train, self.epoch)]
         self.step.model.train()
         synchronize(self.device)
         books, started = clock_for(clock, self.device), time.perf_counter()
         with self.step.settings():
             prepared_s = self._prepare(books, capture=self.switches.cuda_graph)
             run = self._graph.run if self._graph is not None else self._train_steps
-            losses = run(order, books, on_step)
-        seconds = time.perf_counter() - started
+            losses, n_right = run(order, books, on_step)
+        seconds, n = time.perf_counter() - started, len(order)
         self.epoch += 1
-        loss = float(np.dot(losses, [len(rows) for rows in in_batches(order, self.batch_size)])) / len(order)
-        return EpochResult(seconds, len(order), losses, loss, None, prepared_s, books.parts(seconds))
+        loss = float(np.dot(losses, [len(rows) for rows in in_batches(order, self.batch_size)])) / n
+        return EpochResult(seconds, n, losses, loss, sum(n_right) / n, prepared_s, books.parts(seconds), n_right)
 
     def test_epoch(self, clock: TimeSource = None) -> EpochResult:
         """A pass over the test side, without updates."""
         self.step.model.eval()
         synchronize(self.device)
         books, started = clock_for(clock, self.device), time.perf_counter()
-        with self.step.settings(), torch.no_grad():
+        with self.step.settings():
             prepared_s = self._prepare(books)
-            losses, total, hits = self._test_batches(self.test_rows, books)
+            with torch.inference_mode():
+                losses, n_right, total, hits = self._test_batches(self.test_rows, books)
         seconds, n = time.perf_counter() - started, self.n_test
-        return EpochResult(seconds, n, losses, total / n, hits / n, prepared_s, books.parts(seconds))
+        return EpochResult(seconds, n, losses, total / n, hits / n, prepared_s, books.parts(seconds), n_right)
 
     def _prepare(self, clock: NoClock, capture: bool = False) -> float:
         """Work that is done once; its seconds. (The graph itself is captured in the first epoch's first step.)"""
@@ -138,40 +141,32 @@ class Epochs:
         seconds = time.perf_counter() - started
         return seconds if seconds > 1e-3 else 0.0
 
-    def _train_steps(self, order: np.ndarray, clock: NoClock, on_step: OnStep | None) -> list[float]:
+    def _train_steps(
+        self, order: np.ndarray, clock: NoClock, on_step: OnStep | None
+    ) -> tuple[list[float], list[float]]:
         batches = in_batches(order, self.batch_size)
         losses: list[Any] = []
-        for loss in self._losses(batches, clock):
-            if self.switches.sync_each_step:
-                with clock.part("synchronisation"):
-                    loss = loss.item()
+        hits: list[Any] = []
+        for loss, n_right in self._steps(batches, clock):
             losses.append(loss)
+            hits.append(n_right)
             if on_step is not None:
                 on_step(len(losses), len(batches), losses)
         with clock.part("synchronisation"):
-            return _numbers(losses)
+            return _numbers(losses), _numbers(hits)
 
-    def _losses(self, batches: list[np.ndarray], clock: NoClock) -> Iterator[Any]:
-        """The loss of every batch, each with its update."""
+    def _steps(self, batches: list[np.ndarray], clock: NoClock) -> Iterator[tuple[Any, Any]]:
+        """Loss and right answers of every batch, each with its update."""
         for mel, labels in self.source.batches(batches, clock):
             yield self.step(mel, labels, clock)
 
-    def _test_batches(self, rows: np.ndarray, clock: NoClock) -> tuple[list[float], float, float]:
-        """(loss of every batch, sum of the clips' losses, clips named rightly)."""
-        batches, losses, hits = in_batches(rows, self.test_batch_size), [], []
-        for mel, labels in self.source.batches(batches, clock):
-            with clock.part("forward"):
-                probabilities = self.step.forward(mel)
-                loss: Any = original_loss(probabilities, labels)
-                n_right: Any = (probabilities.argmax(1) == labels).sum()
-            if self.switches.sync_each_step:
-                with clock.part("synchronisation"):
-                    loss, n_right = loss.item(), n_right.item()
-            losses.append(loss)
-            hits.append(n_right)
+    def _test_batches(self, rows: np.ndarray, clock: NoClock) -> tuple[list[float], list[float], float, float]:
+        """(loss and right answers of every batch, sum of the clips' losses, clips named rightly)."""
+        batches = in_batches(rows, self.batch_size)
+        judged = [self.step.judge(*inputs, clock) for inputs in self.source.batches(batches, clock)]
         with clock.part("synchronisation"):
-            losses, hits = _numbers(losses), _numbers(hits)
-        return losses, float(np.dot(losses, [len(rows) for rows in batches])), sum(hits)
+            losses, hits = (_numbers([pair[side] for pair in judged]) for side in (0, 1))
+        return losses, hits, float(np.dot(losses, [len(rows) for rows in batches])), sum(hits)
 
 
 def _numbers(values: list[Any]) -> list[float]:
@@ -182,11 +177,13 @@ def _numbers(values: list[Any]) -> list[float]:
 class StudyTrainer(Epochs):
     """The original study's training of one network, for its experiments and for the ladder.
 
-    Order of clips and initial weights depend on the seeds alone, whatever the switches.
+    Split, weights and order of clips depend on the seeds alone, whatever the switches; with both as they are by
+    default they are the original's (`core.training.draws`).
 
     Args:
         dataset: from `core.data.dataset.open_dataset`; packed=True needs a pack, packed=False a folder or zip.
         task: "type" or "root". seed: of weights and order. split_seed: of the random split.
+        n_classes: of the network; None takes the task's, 4 or 12. The original timed types with 12.
         settings: further arguments of `Epochs`, which raises as well.
     """
 
@@ -195,22 +192,27 @@ class StudyTrainer(Epochs):
         dataset: Dataset,
         *,
         task: str,
-        seed: int,
         device: str | torch.device,
+        seed: int = SEED,
         split_seed: int = SEED,
+        n_classes: int | None = None,
         learning_rate: float = RECIPE_DEFAULTS["original"].learning_rate,
         test_fraction: float = TEST_FRACTION,
         **settings: Any,
     ):
-        n_classes = {"type": len(TYPES), "root": len(ROOTS)}
-        if task not in n_classes:
+        if task not in N_CLASSES:
             raise UserError(f"task {task!r}: the original's networks learn type or root")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = OriginalNet(n_classes[task])
-        rows = random_split(len(dataset), test_fraction, split_seed)
-        settings |= {"task": task, "seed": seed, "learning_rate": learning_rate, "device": torch_device(str(device))}
-        super().__init__(dataset, model, rows, **settings)
+        draws, split = (
+            Draws(len(dataset), n_classes or N_CLASSES[task], number, test_fraction=test_fraction)
+            for number in (seed, split_seed)
+        )
+        settings |= {"task": task, "draws": draws, "learning_rate": learning_rate, "device": torch_device(str(device))}
+        super().__init__(dataset, draws.model, split.rows, **settings)
+
+
+def draws_of(config: ResolvedConfig, n: int) -> Draws:
+    """The original's random numbers for a training on a whole set of n clips."""
+    return Draws(n, N_CLASSES[config.task], config.seed, n_all=n, test_fraction=config.test_fraction)
 
 
 class OriginalRun:
@@ -226,23 +228,23 @@ class OriginalRun:
         report: Report,
         make_epochs: Callable[..., Epochs] = Epochs,
     ):
-        switches = pipeline(config.pipeline or "fast", device, config.switches)
+        switches = pipeline(str(config.pipeline), device, config.switches)
         names = {text.partition("=")[0] for text in config.switches}
         if config.pipeline != "original" and "packed" not in names:
             switches = switches.with_(packed=dataset.kind == "pack")  # a set that is not packed trains as well
         if "mel" not in names and switches.mel == "cached" and not features_fit(len(dataset), device):
             switches = switches.with_(mel="batch", cuda_graph=False)
         self.config = config
-        settings = {name: getattr(config, name) for name in ("task", "batch_size", "seed", "learning_rate")}
-        settings |= {"switches": switches, "device": device, "test_batch_size": _TEST_BATCH}
+        settings = {name: getattr(config, name) for name in ("task", "batch_size", "learning_rate")}
+        settings |= {"switches": switches, "device": device, "draws": draws_of(config, len(dataset))}
         self.epochs = make_epochs(dataset, model, rows, **settings)
         self.optimizer: torch.optim.Optimizer = self.epochs.step.optimizer
         self.described: dict = {"pipeline": switches.describe()}
         report({"stage": "features", "done": 0, "total": len(dataset)})
         self.epochs.source.prepare(lambda done, total: report({"stage": "features", "done": done, "total": total}))
 
-    def train_epoch(self, epoch: int, report: Report) -> float:
-        """Train for the epoch numbered `epoch` (from 0); the clips' mean loss."""
+    def train_epoch(self, epoch: int, report: Report) -> dict[str, float | None]:
+        """Train for the epoch numbered `epoch` (from 0); the clips' mean loss, and accuracy before each update."""
         reads = self.epochs.switches.sync_each_step or self.epochs.device.type == "cpu"  # elsewhere reading waits
 
         def on_step(done: int, total: int, losses: Any) -> None:
@@ -254,7 +256,8 @@ class OriginalRun:
             report(event)
 
         self.epochs.epoch = epoch
-        return self.epochs.train_epoch(on_step=on_step).loss
+        result = self.epochs.train_epoch(on_step=on_step)
+        return {"train_loss": result.loss, f"train_{self.config.task}_accuracy": result.accuracy}
 
     def test(self) -> dict[str, float | None]:
         """Loss and accuracy on clips that training does not see."""

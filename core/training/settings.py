@@ -1,8 +1,8 @@
 """The settings of a training: its recipe, and its pipeline, which are switches from the original's way to the fast one.
 
 A switch changes how fast an epoch runs, not what it computes: order of clips, initial weights, loss and updates are the
-same up to rounding, whatever the switches. All randomness of an epoch is seeded by (seed, epoch), so that a resumed
-training takes the very steps that an uninterrupted one would have taken.
+same up to rounding, whatever the switches. All randomness of an epoch follows from the seed and the epoch's number, so
+that a resumed training takes the very steps that an uninterrupted one would have taken.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TrainConfig:
         recipe: "original" or "ours". task: "type" or "root" for the original's networks, "both" for ours.
         epochs, batch_size, learning_rate: None takes the recipe's.
         split: "random" as the original, or "grouped": no recording on both sides. test_fraction: size of the test side.
-        seed: of weights, order and dropout. split_seed: of the split.
+        seed: of weights, order and dropout; None takes the recipe's. split_seed: of the split.
         device: "cpu", "cuda", "cuda:1", ...
         pipeline, switches: of the original recipe, by name and as "name=value" (`pipeline`).
     """
@@ -50,7 +50,7 @@ class TrainConfig:
     learning_rate: float | None = None
     split: str | None = None
     test_fraction: float | None = None
-    seed: int = 0
+    seed: int | None = None
     split_seed: int = 13
     device: str = "cpu"
     pipeline: str | None = None
@@ -64,6 +64,8 @@ class TrainConfig:
         if self.task not in tasks:
             raise UserError(f"recipe {self.recipe!r} trains the task {' or '.join(tasks)}, not {self.task!r}")
         defaults = RECIPE_DEFAULTS[self.recipe]._asdict()
+        if self.recipe == "original":
+            defaults["pipeline"] = "fast"
         config = ResolvedConfig(**vars(self) | {k: v for k, v in defaults.items() if getattr(self, k) is None})
         if config.split not in ("random", "grouped"):
             raise UserError(f"unknown split {config.split!r}; choose random or grouped")
@@ -92,6 +94,7 @@ class ResolvedConfig(TrainConfig):
     learning_rate: float = 0.0
     split: str = ""
     test_fraction: float = 0.0
+    seed: int = 0
 
     def described(self) -> dict:
         """The settings as a training record holds them."""
@@ -113,7 +116,7 @@ RECIPES = {
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """The order (n,) in which an epoch (from 0) takes its clips, in every pipeline."""
+    """The order (n,) in which an epoch (from 0) of our recipe takes its rows."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(mix_seed(seed, epoch)))
 
 
@@ -143,13 +146,15 @@ class Switches:
         pool_first: max-pool before ReLU: the same function, for both are monotone, with a quarter of the ReLU's work.
         fused_blocks: a block's bias, max-pool and ReLU in one pass of our compiled code, the first block whole, no
             convolution of what the pooling drops, and backward only where a gradient comes through pooling and ReLU
-            (kernels/conv_pool/blocks.py). CPU, float32; needs channels_last and pool_first.
+            (kernels/conv_pool/blocks.py); numbers too small for float32's full precision become zero. CPU, float32;
+            needs channels_last and pool_first.
         fused_optimizer: Adam(fused=True): one pass over the weights.
-        sync_each_step: the loss is read after every batch, as the original does; False: losses stay on the device
-            until the epoch ends.
+        sync_each_step: of every batch the loss is read before the backward pass, and the right answers are counted and
+            read after the update, as the original does; False: they stay on the device until the epoch ends.
         precision: of convolutions and products: "fp32", "tf32" (GPU) or "bf16" (autocast).
         compile: torch.compile of the step's network.
-        cuda_graph: the whole training step is captured once and replayed (GPU; needs fused_optimizer).
+        cuda_graph: the whole training step is captured once and replayed, and cuDNN tries its algorithms for the
+            fastest; the loss is then read after the update (GPU; needs fused_optimizer).
     """
 
     packed: bool = False

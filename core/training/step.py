@@ -7,6 +7,7 @@ the device says which step it is. Otherwise batches are copied into the place th
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,16 +48,40 @@ class TrainingStep:
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             return self._forward(mel).float()
 
-    def __call__(self, mel: Tensor, labels: Tensor, clock: NoClock = NO_CLOCK) -> Tensor:
-        """One update; the loss before it, a detached scalar on the device."""
+    def __call__(self, mel: Tensor, labels: Tensor, clock: NoClock = NO_CLOCK) -> tuple[Any, Any]:
+        """One update, in the original's order; what `judge` says, of the weights before it."""
+        return self.judge(mel, labels, clock, self._update)
+
+    def judge(
+        self, mel: Tensor, labels: Tensor, clock: NoClock, then: Callable[[Tensor, NoClock], None] | None = None
+    ) -> tuple[Any, Any]:
+        """(loss, clips named rightly) of a batch: numbers where the switches say so, else scalars on the device.
+
+        `then` is called with the loss between the two.
+        """
         with clock.part("forward"):
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = original_loss(self.forward(mel), labels)
+            probabilities = self.forward(mel)
+            loss = original_loss(probabilities, labels)
+        read_loss = self.read(loss, clock)
+        if then is not None:
+            then(loss, clock)
+        with clock.part("forward"):
+            n_right = (probabilities.detach().argmax(1) == labels).sum()
+        return read_loss, self.read(n_right, clock)
+
+    def _update(self, loss: Tensor, clock: NoClock) -> None:
         with clock.part("backward"):
+            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         with clock.part("optimizer"):
             self.optimizer.step()
-        return loss.detach()
+
+    def read(self, value: Tensor, clock: NoClock) -> Any:
+        """A scalar as a number, for which the GPU is waited for, if the switches want that in every step."""
+        if not self.switches.sync_each_step or self.switches.cuda_graph:  # a graph's results are read by `StepGraph`
+            return value.detach()
+        with clock.part("synchronisation"):
+            return value.item()
 
     @contextlib.contextmanager
     def settings(self) -> Iterator[None]:
@@ -128,14 +153,14 @@ class StepGraph:
         self.step, self.source, self.batch_size, self.reads, self.timed = step, source, batch_size, reads, timed
         self._rows = torch.zeros(n, dtype=torch.int64, device=step.device)
         self._position = torch.zeros(1, dtype=torch.int64, device=step.device)
-        self._losses = torch.zeros(-(-n // batch_size), device=step.device)
+        self._results = torch.zeros(2, -(-n // batch_size), device=step.device)  # losses, clips named rightly
         self._offsets = torch.arange(batch_size, device=step.device)
         self._batch: tuple[Tensor, Tensor] | None = None
         self._marks = _Marks() if timed else None
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
-    def run(self, order: np.ndarray, clock: NoClock, on_step: OnStep | None = None) -> list[float]:
-        """Train on the clips `order`; the losses of all steps."""
+    def run(self, order: np.ndarray, clock: NoClock, on_step: OnStep | None = None) -> tuple[list[float], list[float]]:
+        """Train on the clips `order`; of all steps the losses, and how many clips were named rightly."""
         batches, whole = in_batches(order, self.batch_size), len(order) // self.batch_size
         cached = isinstance(self.source, CachedSource)
         self._rows.copy_(torch.from_numpy(order))
@@ -145,7 +170,7 @@ class StepGraph:
         while done < len(batches):
             if done == whole:
                 count = 1
-                self._losses[whole] = self.step(*next(inputs), clock)
+                self._results[:, whole] = torch.stack(self.step(*next(inputs), clock))
             else:
                 # One launch for several steps where nobody looks in between.
                 several = cached and not self.reads and not clock.active and whole - done >= _STEPS_A_LAUNCH
@@ -160,11 +185,12 @@ class StepGraph:
             done += count
             if self.reads:
                 with clock.part("synchronisation"):
-                    self._losses[done - 1].item()
+                    self._results[:, done - 1].tolist()
             if on_step is not None:
-                on_step(done, len(batches), self._losses)
+                on_step(done, len(batches), self._results[0])
         with clock.part("synchronisation"):
-            return self._losses.tolist()
+            losses, n_right = self._results.tolist()
+        return losses, n_right
 
     def _replay(self, count: int, clock: NoClock) -> None:
         if count not in self._graphs:
@@ -183,8 +209,8 @@ class StepGraph:
             else:
                 assert self._batch is not None, "a batch is taken before the capture"
                 mel, labels = self._batch
-            loss = self.step(mel, labels, self._marks or NO_CLOCK)
-            self._losses.index_copy_(0, self._position, loss.view(1))
+            result = torch.stack(self.step(mel, labels, self._marks or NO_CLOCK))
+            self._results.index_copy_(1, self._position, result.view(2, 1))
             self._position.add_(1)
 
     def _capture(self, count: int) -> torch.cuda.CUDAGraph:
@@ -211,7 +237,7 @@ class StepGraph:
 
         def tensors() -> list[Tensor]:
             averages = [value for state in self.step.optimizer.state.values() for value in state.values()]
-            return [*self.step.model.parameters(), *averages, self._position, self._losses]
+            return [*self.step.model.parameters(), *averages, self._position, self._results]
 
         saved = {tensor: tensor.detach().clone() for tensor in tensors()}
         yield

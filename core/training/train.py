@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from triadbench.core.models.networks import ChordNet, chord_loss, triad_log_prob
 from triadbench.core.models.prediction import NO_TRIAD, REDUCTION
 from triadbench.core.models.targets import allowed_classes, parse_label, sounding
 from triadbench.core.training.crops import CropDrawer, Crops
-from triadbench.core.training.epoch import OriginalRun
+from triadbench.core.training.epoch import OriginalRun, draws_of
 from triadbench.core.training.settings import RECIPES, Report, ResolvedConfig, TrainConfig, finite_loss, mix_seed
 from triadbench.kernels import MelSpectrogram
 
@@ -62,7 +63,7 @@ class ChordRun:
         self.optimizer: torch.optim.Optimizer = make_optimizer(model, config.learning_rate)
         self.targets = targets_of(self.crops.labels)
 
-    def train_epoch(self, epoch: int, report: Report) -> float:
+    def train_epoch(self, epoch: int, report: Report) -> dict[str, float]:
         """Train for the epoch numbered `epoch` (from 0); the crops' mean loss."""
         config = self.config
         batches = self.crops.epoch(self.train_rows, config.batch_size, config.seed, epoch)
@@ -82,7 +83,7 @@ class ChordRun:
                 mean = finite_loss(float(total_loss) / n, epoch)
                 event = {"stage": "train", "epoch": epoch + 1, "epochs": config.epochs, "done": step + 1}
                 report({**event, "total": steps, "loss": mean})
-        return float(total_loss) / n
+        return {"train_loss": float(total_loss) / n}
 
     def step(self, crops: Crops) -> Tensor:
         """One step of the optimizer with a batch of crops; the loss before it, detached."""
@@ -219,7 +220,8 @@ def train(
     data, train_rows, test_rows = _opened(config)
     torch.manual_seed(config.seed)
     kind = recipe.architecture, config.task, recipe.spec
-    model = last.model if last else checkpoints.build_model(*kind)
+    first = draws_of(config, len(data)).model if config.recipe == "original" else checkpoints.build_model(*kind)
+    model = last.model if last else first
     run = run_types[config.recipe](config, model, data, (train_rows, test_rows), device, report)
     record: dict[str, Any] = {
         "config": described,
@@ -243,7 +245,8 @@ def train(
             record = checkpoints.resumed_record(record, means)
     for epoch in range(len(record["curves"]), config.epochs):
         started = time.perf_counter()
-        point: dict[str, Any] = {"epoch": epoch + 1, "train_loss": finite_loss(run.train_epoch(epoch, report), epoch)}
+        point: dict[str, Any] = {"epoch": epoch + 1, **run.train_epoch(epoch, report)}
+        finite_loss(point["train_loss"], epoch)
         point |= run.test()
         if not math.isfinite(loss := point["test_loss"]):
             raise UserError(f"the test loss is {loss} in epoch {epoch + 1}; try a smaller --learning-rate")
@@ -266,6 +269,8 @@ def _opened(config: ResolvedConfig) -> tuple[Excerpts | Dataset, np.ndarray, np.
     data = open_excerpts(Path(config.data)) if is_excerpts(Path(config.data)) else open_dataset(config.data)
     if isinstance(data, Excerpts) and config.recipe == "original":
         raise UserError(f"recipe 'original' trains on clips named by type and root, which {config.data} does not have")
+    if config.recipe == "original" and config.split == "random":
+        return data, *draws_of(replace(config, seed=seed), len(data)).rows
     if config.split == "random":
         return data, *random_split(len(data), fraction, seed)
     if isinstance(data, Excerpts):
@@ -341,7 +346,7 @@ def _draw_curves(record: dict, path: Path) -> None:
     from plotly.subplots import make_subplots
 
     curves, config = record["curves"], record["config"]
-    figure = make_subplots(rows=1, cols=2, subplot_titles=("loss", "accuracy on the test side"))
+    figure = make_subplots(rows=1, cols=2, subplot_titles=("loss", "accuracy"))
     epochs = [point["epoch"] for point in curves]
     for key in (k for k in curves[-1] if k.endswith(("loss", "accuracy"))):
         values, name = [point[key] for point in curves], key.replace("_", " ")

@@ -75,7 +75,7 @@ def test_both_pipelines_are_split_into_all_parts(measured):
     found, seen = measured
     assert [record["parameters"]["pipeline"] for record in found] == ["original", "fast"]
     for record in found:
-        assert set(record["parts"]) == set(EPOCH_PARTS) and record["n_clips"] == 8 and len(record["samples"]) == 2
+        assert set(record["parts"]) == set(EPOCH_PARTS) and record["n_clips"] == 9 and len(record["samples"]) == 2
         assert sum(record["parts"].values()) == pytest.approx(record["instrumented_s"])
         assert record["error"]["max_difference"] < epochs.LOSS_TOLERANCE
         assert record["overhead"] > 0 and record["parameters"]["threads"] >= 1 and json.dumps(record)

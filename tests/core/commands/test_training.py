@@ -231,7 +231,7 @@ def test_train_passes_its_options_on(pack, monkeypatch, tmp_path):
         "both",
         False,
         "ours",
-        0,
+        None,
         13,
     )
     assert all(settings[key] is None for key in ("epochs", "batch_size", "learning_rate", "split", "test_fraction"))

@@ -23,6 +23,7 @@ from triadbench.core.models.networks import ChordNet, OriginalNet, chord_loss
 from triadbench.core.models.vocabulary import N_CLASSES
 from triadbench.core.training import distributed
 from triadbench.core.training.distributed import SharedEpochs, World
+from triadbench.core.training.draws import Draws
 from triadbench.core.training.settings import ORIGINAL_PIPELINE, fast_pipeline
 from triadbench.core.training.train import augment, augmentation
 from triadbench.kernels.spec import CHORD
@@ -269,7 +270,7 @@ def test_a_process_without_a_clip_computes_and_adds_nothing(switches, pack, monk
         (np.arange(2), np.arange(2, 4)),
         task="type",
         batch_size=8,
-        seed=0,
+        draws=Draws(4, 4, 0),
         switches=switches,
         device=torch.device("cpu"),
         learning_rate=1e-4,

@@ -12,13 +12,13 @@ from tests.core.toys import all_names, write_set
 from triadbench.core.constants import EPOCH_PARTS
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.pack import pack
-from triadbench.core.data.splits import random_split
 from triadbench.core.errors import UserError
 from triadbench.core.models.networks import OriginalNet, original_loss
 from triadbench.core.timing import Clock
 from triadbench.core.training.batches import CachedSource, TriadClips, in_batches, make_source
+from triadbench.core.training.draws import Draws
 from triadbench.core.training.epoch import StudyTrainer
-from triadbench.core.training.settings import LADDER, ORIGINAL_PIPELINE, Switches, epoch_order, fast_pipeline
+from triadbench.core.training.settings import LADDER, ORIGINAL_PIPELINE, Switches, fast_pipeline
 from triadbench.core.training.step import TrainingStep
 from triadbench.kernels.spec import ORIGINAL
 
@@ -90,29 +90,30 @@ def test_half_precision_stays_near(sets, original):
 
 
 def test_an_epoch_by_hand(sets, original):
-    """What the original pipeline does, written out with torch alone."""
+    """What the original pipeline does, written out with torch alone; `test_draws` has the original's seed."""
     made, first, tested, _ = original
-    train_rows, test_rows = random_split(48, 0.3, 13)
-    assert (made.n_train, made.n_test) == (len(train_rows), len(test_rows)) == (33, 15)
-    torch.manual_seed(3)
-    net = OriginalNet(4)
+    draws, (train_rows, test_rows) = Draws(48, 4, 3), Draws(48, 4, 13).rows
+    assert (made.n_train, made.n_test) == (len(train_rows), len(test_rows)) == (34, 14)
+    net = draws.model
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
     clips = TriadClips(sets[False], torch.from_numpy(sets[False].labels()[0]), CPU)
-    order = train_rows[epoch_order(33, 3, 0).numpy()]
-    losses = []
+    order = train_rows[draws.order(34, 0)]
+    losses, n_right = [], 0
     for rows in in_batches(order, 10):
         mel, labels = (torch.stack(column) for column in zip(*(clips[row] for row in rows), strict=True))
-        loss = nn.functional.cross_entropy(net(mel), labels)
+        probabilities = net(mel)
+        loss = nn.functional.cross_entropy(probabilities, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+        n_right += int((probabilities.argmax(1) == labels).sum())
     assert first.losses == pytest.approx(losses, rel=1e-6) and len(losses) == 4
-    assert first.loss == pytest.approx(np.dot(losses, [10, 10, 10, 3]) / 33)
+    assert first.loss == pytest.approx(np.dot(losses, [10, 10, 10, 4]) / 34) and first.accuracy == n_right / 34
     with torch.no_grad():
         mel, labels = (torch.stack(column) for column in zip(*(clips[row] for row in test_rows), strict=True))
         assert tested.loss == pytest.approx(float(original_loss(net(mel), labels)), rel=1e-5)
-        assert tested.accuracy == int((net(mel).argmax(1) == labels).sum()) / 15
+        assert tested.accuracy == int((net(mel).argmax(1) == labels).sum()) / 14
 
 
 def test_fused_blocks_have_the_gradients_of_the_network():

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tests.core.runs import Killed, original, ours
 from tests.core.toys import write_pack, write_set
 from triadbench.core.data.dataset import open_dataset
-from triadbench.core.data.splits import grouped_split, random_split
+from triadbench.core.data.splits import grouped_split
 from triadbench.core.errors import UserError
 from triadbench.core.models import checkpoint as checkpoints
 from triadbench.core.models.chords import ClipName
@@ -16,6 +16,7 @@ from triadbench.core.models.networks import ChordNet, original_loss_floor
 from triadbench.core.models.targets import allowed_classes, parse_label, sounding
 from triadbench.core.models.vocabulary import N_CLASSES
 from triadbench.core.training.batches import CachedSource
+from triadbench.core.training.draws import Draws
 from triadbench.core.training.epoch import OriginalRun
 from triadbench.core.training.settings import ORIGINAL_PIPELINE, RECIPES, TrainConfig, fast_pipeline
 from triadbench.core.training.step import TrainingStep
@@ -45,6 +46,7 @@ def test_the_original_recipe_is_the_studys():
     config = TrainConfig("data", "out", recipe="original", task="root").resolved()
     assert (config.epochs, config.batch_size, config.learning_rate) == (30, 32, 1e-5)
     assert (config.split, config.test_fraction, config.split_seed) == ("random", 0.3, 13)
+    assert (config.seed, config.pipeline) == (13, "fast")
     recipe = RECIPES["original"]
     assert recipe.spec == ORIGINAL
     for switches in (ORIGINAL_PIPELINE, fast_pipeline("cpu")):
@@ -121,15 +123,17 @@ def watch(monkeypatch):
 def test_the_original_takes_the_random_split_and_a_constant_rate(pack, tmp_path, monkeypatch):
     seen = watch(monkeypatch)
     record = train(original(pack, tmp_path / "run", epochs=2, batch_size=None))
-    train_rows, test_rows = random_split(48, 0.3, 13)
-    assert [len(rows) for rows in seen["steps"]] == [32, 1] * 2
+    train_rows, test_rows = Draws(48, 4, 13, n_all=48).rows
+    assert [len(rows) for rows in seen["steps"]] == [32, 2] * 2
+    assert [len(rows) for rows in seen["batches"]] == [14]
     epochs = [sum(seen["steps"][0:2], []), sum(seen["steps"][2:4], [])]
     assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(train_rows.tolist()) and epochs[0] != epochs[1]
     assert seen["tests"] == [test_rows.tolist()] * 2
     assert {rate for rates in seen["rates"] for rate in rates} == {1e-5}
     point = record["curves"][0]
     assert min(point["train_loss"], point["test_loss"]) > original_loss_floor(4)
-    assert set(point) == {"epoch", "train_loss", "test_loss", "test_type_accuracy", "seconds"}
+    wanted = {"epoch", "train_loss", "train_type_accuracy", "test_loss", "test_type_accuracy", "seconds"}
+    assert set(point) == wanted and 0 < point["train_type_accuracy"] < 1
 
 
 def test_ours_takes_the_grouped_split_and_the_schedule(pack, tmp_path, monkeypatch):

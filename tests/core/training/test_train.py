@@ -19,7 +19,7 @@ from tests.core.runs import Killed, killer, original, ours
 from tests.core.toys import small_net, write_excerpts, write_pack
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.excerpts import open_excerpts
-from triadbench.core.data.splits import grouped_split, random_split
+from triadbench.core.data.splits import grouped_split
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE
 from triadbench.core.models import checkpoint as checkpoints
@@ -27,6 +27,7 @@ from triadbench.core.models.networks import chord_loss, original_loss
 from triadbench.core.models.prediction import REDUCTION
 from triadbench.core.models.targets import label_of
 from triadbench.core.training import train as training
+from triadbench.core.training.draws import Draws
 from triadbench.core.training.settings import RECIPES
 from triadbench.core.training.train import train
 from triadbench.kernels import MelSpectrogram
@@ -89,7 +90,7 @@ def test_what_a_run_leaves(run):
     )
     assert [point["epoch"] for point in record["curves"]] == list(range(1, config.epochs + 1))
     assert all(math.isfinite(value) for point in record["curves"] for value in point.values())
-    assert record["n_train"] + record["n_test"] == 48 and record["config"]["seed"] == config.seed
+    assert record["n_train"] + record["n_test"] == 48 and record["config"]["seed"] == config.resolved().seed
     assert record["data_digest"] == open_dataset(config.data).digest()
     page = (out / "curves.html").read_text()
     assert "plotly" in page and "train loss" in page and "test type accuracy" in page
@@ -118,7 +119,9 @@ def test_the_last_point_is_what_the_last_model_measures(run):
     dataset = open_dataset(config.data)
     seed = config.split_seed
     rows = (
-        random_split(48, 0.3, seed)[1] if config.recipe == "original" else grouped_split(dataset.clips, 0.25, seed)[1]
+        Draws(48, 4, seed, n_all=48).rows[1]
+        if config.recipe == "original"
+        else grouped_split(dataset.clips, 0.25, seed)[1]
     )
     recipe, model = RECIPES[config.recipe], checkpoints.load(out / "last.safetensors").model
     mel = MelSpectrogram.from_spec(recipe.spec, log=config.recipe == "ours")(torch.from_numpy(dataset.read_many(rows)))
@@ -150,7 +153,7 @@ def test_ours_learns(ours_run):
 
 def test_another_seed_gives_other_weights(run, tmp_path):
     config, out, _, _ = run
-    train(replace(config, out=tmp_path / "other", epochs=1, seed=config.seed + 1))
+    train(replace(config, out=tmp_path / "other", epochs=1, seed=config.resolved().seed + 1))
     one, other = load_file(out / "last.safetensors"), load_file(tmp_path / "other" / "last.safetensors")
     assert not any(torch.equal(one[key], other[key]) for key in one if one[key].ndim == 4)
 
