@@ -44,6 +44,11 @@ def busy_s() -> float:
     return (ticks[0] + ticks[1] + ticks[2] + ticks[7]) / os.sysconf("SC_CLK_TCK")
 
 
+def stolen_s() -> float:
+    """Seconds of processor time that a hypervisor has taken away since the start; they are in `busy_s` on Linux."""
+    return int(_stat("cpu ").split()[7]) / os.sysconf("SC_CLK_TCK") if _LINUX else 0.0
+
+
 def started_at(process: int) -> float:
     """When a process began, in seconds since 1970."""
     if not _LINUX:

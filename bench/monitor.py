@@ -1,0 +1,192 @@
+"""What else a machine did during a measurement: work of others, clocks, temperatures, power and throttling.
+
+A thread samples about every half second. Work of others is counted by the system from end to end, not sampled. The GPU
+is asked by NVML where pynvml (package nvidia-ml-py) is installed, else by one nvidia-smi that stays and repeats itself.
+Whether a measurement was disturbed is judged by what others took, against fixed limits, never by its own duration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from triadbench.core import system, timing
+from triadbench.core.constants import usable_cores
+
+STEAL_LIMIT_PERCENT = 2.0
+"""Of the machine's CPU time; beyond it a measurement is disturbed. For other processes: `core.timing.is_disturbed`."""
+_EVERY_S = 0.5
+_PROCESSOR_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "x86_pkg_temp", "acpitz")
+_QUERY = "--query-gpu=clocks.sm,temperature.gpu,power.draw,clocks_throttle_reasons.active"
+_THROTTLE = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "software temperature limit",
+    0x40: "hardware temperature limit",
+    0x80: "power brake",
+}
+"""NVML's reasons for which a GPU runs slower than it would; idling and settings of a user are none."""
+_Sample = tuple[float | None, float | None, float | None, int, float | None]
+"""Of a GPU: SM clock in MHz, temperature in degrees Celsius, power in W, bits of reasons, others' use in percent."""
+_NOTHING: _Sample = (None, None, None, 0, None)
+
+
+class Monitor:
+    """Watches while its block runs; then `fields()` is what a record says of it. For device "cuda" GPU 0 is asked."""
+
+    def __init__(self, device: str = "cpu"):
+        self._on_gpu, self._stop = device.startswith("cuda"), threading.Event()
+        self._samples: list[tuple[float, float | None, float | None, _Sample | None]] = []
+
+    def __enter__(self) -> Monitor:
+        self._started, self._counters = time.perf_counter(), _counters()
+        self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds = time.perf_counter() - self._started
+        self._busy, self._steal = (now - then for now, then in zip(_counters(), self._counters, strict=True))
+        self._stop.set()
+        self._thread.join(10)  # an nvidia-smi that hangs must not hold up the measurement
+
+    def _watch(self) -> None:
+        with contextlib.ExitStack() as stack:
+            gpu = _gpu_reader(stack) if self._on_gpu else None
+            while True:
+                values = (cpu_mhz(), cpu_temperature_c(), gpu() if gpu else None)
+                self._samples.append((time.perf_counter() - self._started, *values))
+                if self._stop.wait(_EVERY_S):
+                    return
+
+    def fields(self) -> dict[str, Any]:
+        """Plain values; a curve is [[seconds since the start, value], ...], None where the machine does not tell.
+
+        Returns:
+            `seconds`; `other_cpu_percent` (of one core, mean; ours and our finished children's work is not in it);
+            `steal_percent` (of the machine's CPU time); curves `cpu_mhz` and `cpu_temperature_c`, and why there is no
+            temperature; `gpu`: None, or `other_percent` and curves `sm_mhz`, `temperature_c`, `power_w`, and the
+            reasons of `throttle`.
+        """
+        times, clocks, temperatures, states = zip(*self._samples, strict=True)
+        temperature = _curve(times, temperatures)
+        gpu: dict[str, Any] | None = None
+        if states := tuple(state or _NOTHING for state in states) if any(states) else ():
+            sm, celsius, watt, reasons, others = zip(*states, strict=True)
+            used = [value for value in others if value is not None]
+            gpu = {"other_percent": fmean(used) if used else None, "sm_mhz": _curve(times, sm)}
+            gpu |= {"temperature_c": _curve(times, celsius), "power_w": _curve(times, watt)}
+            gpu["throttle"] = [word for bit, word in _THROTTLE.items() if any(bits & bit for bits in reasons)]
+        reason = "this system shows no sensor of the processor's temperature, as in most virtual machines"
+        return {
+            "seconds": self._seconds,
+            "other_cpu_percent": 100 * max(0.0, self._busy) / self._seconds,
+            "steal_percent": 100 * max(0.0, self._steal) / self._seconds / (os.cpu_count() or 1),
+            "cpu_mhz": _curve(times, clocks),
+            "cpu_temperature_c": temperature,
+            **({} if temperature else {"cpu_temperature_reason": reason}),
+            "gpu": gpu,
+        }
+
+
+def _curve(times: Sequence[float], values: Sequence[float | None]) -> list[list[float]] | None:
+    return [[round(at, 2), value] for at, value in zip(times, values, strict=True) if value is not None] or None
+
+
+def disturbed(monitor: dict[str, Any], threads: int | None = None) -> str | None:
+    """Why a measurement with these `Monitor.fields` does not count, in words, or None; `threads` of ours by default
+    `core.timing.own_threads()`."""
+    other, steal = monitor["other_cpu_percent"], monitor["steal_percent"]
+    if timing.is_disturbed(other / 100, threads or timing.own_threads(), usable_cores()):
+        return f"other processes used {other:.0f} % of a core"
+    if steal > STEAL_LIMIT_PERCENT:
+        return f"{steal:.1f} % of the processor's time went to other machines of its host"
+    return None
+
+
+def _counters() -> tuple[float, float]:
+    """Processor seconds so far of other processes, and those taken away by a hypervisor."""
+    steal, own = system.stolen_s(), os.times()
+    return system.busy_s() - steal - sum(own[:4]), steal
+
+
+def cpu_mhz() -> float | None:
+    """Mean clock of the cores now, in MHz."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        files = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+        if clocks := [int(file.read_text()) / 1e3 for file in files]:
+            return fmean(clocks)
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        if clocks := [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]:
+            return fmean(clocks)
+    return None
+
+
+def cpu_temperature_c(root: Path = Path("/sys/class")) -> float | None:
+    """The hottest of the processor's sensors now, in degrees Celsius, by Linux."""
+    temperatures = []
+    for names, values in (("hwmon/hwmon*/name", "temp*_input"), ("thermal/thermal_zone*/type", "temp")):
+        for file in root.glob(names):
+            with contextlib.suppress(OSError, ValueError):
+                if file.read_text().strip() in _PROCESSOR_SENSORS:
+                    temperatures += [int(value.read_text()) / 1e3 for value in file.parent.glob(values)]
+    return max(temperatures, default=None)
+
+
+def _gpu_reader(stack: contextlib.ExitStack) -> Callable[[], _Sample | None]:
+    """What reads the state of GPU 0, by NVML or nvidia-smi; both are ended by `stack`."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        stack.callback(pynvml.nvmlShutdown)
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    except Exception:  # not installed, or NVML's own errors
+        return _smi_reader(stack)
+    since = time.time_ns() // 1000
+
+    def others() -> float:
+        nonlocal since
+        used, last = 0.0, since
+        with contextlib.suppress(pynvml.NVMLError):  # "not found": nobody used it meanwhile
+            for process in pynvml.nvmlDeviceGetProcessUtilization(handle, last):
+                since = max(since, process.timeStamp)
+                used += process.smUtil if process.pid != os.getpid() else 0
+        return used
+
+    def read() -> _Sample | None:
+        try:
+            clock = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+            temperature = pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
+            power, reasons = pynvml.nvmlDeviceGetPowerUsage, pynvml.nvmlDeviceGetCurrentClocksThrottleReasons
+            return clock, temperature, power(handle) / 1e3, reasons(handle), others()
+        except pynvml.NVMLError:
+            return None
+
+    return read
+
+
+def _smi_reader(stack: contextlib.ExitStack) -> Callable[[], _Sample | None]:
+    command = ("nvidia-smi", _QUERY, "--format=csv,noheader,nounits", "--id=0", f"--loop-ms={1000 * _EVERY_S:.0f}")
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except OSError:
+        return lambda: None
+    stack.enter_context(process)
+    stack.callback(process.kill)
+
+    def read() -> _Sample | None:  # waits for its next line
+        with contextlib.suppress(ValueError):
+            *values, reasons = (value.strip() for value in process.stdout.readline().split(","))  # type: ignore
+            clock, temperature, power = (None if value.startswith("[") else float(value) for value in values)
+            return clock, temperature, power, int(reasons, 16), None
+        return None
+
+    return read
