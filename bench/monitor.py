@@ -23,6 +23,7 @@ from triadbench.core.constants import usable_cores
 STEAL_LIMIT_PERCENT = 2.0
 """Of the machine's CPU time; beyond it a measurement is disturbed. For other processes: `core.timing.is_disturbed`."""
 _EVERY_S = 0.5
+_POINTS = 120  # of a curve at most: a trial may take minutes
 _PROCESSOR_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "x86_pkg_temp", "acpitz")
 _QUERY = "--query-gpu=clocks.sm,temperature.gpu,power.draw,clocks_throttle_reasons.active"
 _THROTTLE = {
@@ -97,7 +98,8 @@ class Monitor:
 
 
 def _curve(times: Sequence[float], values: Sequence[float | None]) -> list[list[float]] | None:
-    return [[round(at, 2), value] for at, value in zip(times, values, strict=True) if value is not None] or None
+    points = [[round(at, 2), value] for at, value in zip(times, values, strict=True) if value is not None]
+    return points[:: -(-len(points) // _POINTS)] if points else None
 
 
 def disturbed(monitor: dict[str, Any], threads: int | None = None) -> str | None:

@@ -1,10 +1,12 @@
 """How long is an epoch, by batch size and by number of clips, with the original pipeline and with the fast one?
 
 Timed, as in the original: the training part and the testing part of each epoch apart; a trial is five epochs of a
-network trained from its seeded start, its figure their mean; the first of six trials is dropped. Whatever a pipeline
-prepares in its first epoch (features that it keeps, a graph that it captures) is in that epoch's time. Not timed:
-making the trainer (kept as `setup_s`), opening the clips, and a short run of every contestant before the first trial of
-a process, so that a resumed study does not measure a cold start.
+network trained from its seeded start, its figure their mean; the first of six trials is dropped. A trial that other
+work disturbed, as `bench.monitor` judges, is run again, twice at most; it stays in the record, out of the means.
+
+Whatever a pipeline prepares in its first epoch (features that it keeps, a graph that it captures) is in that epoch's
+time. Not timed: making the trainer (kept as `setup_s`), opening the clips, and a short run of every contestant before
+the first trial of a process, so that a resumed study does not measure a cold start.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from triadbench.bench import records
+from triadbench.bench.monitor import Monitor, disturbed
 from triadbench.bench.study.protocol import SEED, SPLIT_SEED, Case, Protocol, Turn, parameters
 from triadbench.bench.study.session import Remaining, Session, Settings, duration, open_session
-from triadbench.core import timing
 
 if TYPE_CHECKING:
     from triadbench.core.training.settings import Switches
+
+ATTEMPTS = 3
 
 
 def switches_of(pipeline: str, device: str) -> Switches:
@@ -33,6 +37,8 @@ def switches_of(pipeline: str, device: str) -> Switches:
 
 def run(protocol: Protocol, settings: Settings) -> dict:
     """Measure what is missing of an experiment, and append a record for each figure.
+
+    Setting by setting: the records of one are appended when its last trial is done.
 
     Returns:
         `experiment`, `protocol` ("full" or "short: ..."), `records` (path), `trials` (path), `measured` and `kept`
@@ -46,10 +52,10 @@ def run(protocol: Protocol, settings: Settings) -> dict:
         settings.note(f"protocol {label}: not the original's figures")
     needs = {"needs_wavs": "original" in protocol.pipelines, "needs_pack": "fast" in protocol.pipelines}
     with open_session(settings, max(protocol.clips), **needs) as session:
-        missing = [turn for turn in turns if session.log.find(_trial(turn.case, turn.trial, protocol)) is None]
+        missing = [turn for turn in turns if not _is_done(turn, protocol, session)]
         if missing:
             check_memory([turn.case for turn in missing])
-            _measure(protocol, turns, missing, session)
+            _measure(protocol, missing, session)
         else:
             settings.note(f"all {len(turns)} trials are done ({session.log.path}); another --run folder measures anew")
         figures = [record for case in protocol.cases() for record in _records(case, protocol, session)]
@@ -70,18 +76,36 @@ def check_memory(cases: Sequence[Case], way_out: str = "choose a smaller --clips
         check_features(n, device, way_out=way_out)
 
 
-def _trial(case: Case, trial: int, protocol: Protocol) -> dict:
+def _trial(turn: Turn, attempt: int, protocol: Protocol) -> dict:
     # The number of trials is left out on purpose: six after two are four more, and none is measured twice.
-    return {**asdict(case), "epochs": protocol.epochs, "trial": trial}
+    return {**asdict(turn.case), "epochs": protocol.epochs, "trial": turn.trial, "attempt": attempt}
 
 
-def _measure(protocol: Protocol, turns: list[Turn], missing: list[Turn], session: Session) -> None:
-    remaining, epochs = Remaining(), protocol.epochs
+def _lines(turn: Turn, protocol: Protocol, session: Session) -> list[dict]:
+    """The attempts at a trial so far; one that nothing disturbed is the last."""
+    lines = (session.log.find(_trial(turn, attempt, protocol)) for attempt in range(ATTEMPTS))
+    return [line for line in lines if line is not None]
+
+
+def _is_done(turn: Turn, protocol: Protocol, session: Session) -> bool:
+    lines = _lines(turn, protocol, session)
+    return bool(lines) and (turn.trial == 0 or len(lines) == ATTEMPTS or not lines[-1]["disturbed"])
+
+
+def _append_if_done(setting: list[Turn], protocol: Protocol, session: Session) -> None:
+    if all(_is_done(turn, protocol, session) for turn in setting):
+        cases = dict.fromkeys(turn.case for turn in setting)
+        session.append([record for case in cases for record in _records(case, protocol, session)])
+
+
+def _measure(protocol: Protocol, missing: list[Turn], session: Session) -> None:
+    remaining, epochs, settings, turns = Remaining(), protocol.epochs, protocol.settings(), protocol.turns()
     for turn in turns:
-        line = session.log.find(_trial(turn.case, turn.trial, protocol))
-        if line is not None:
+        for line in _lines(turn, protocol, session):
             remaining.saw(turn.case, sum(line["samples"]) + sum(line["test_s"]))
     _warm_up(missing, session)
+    for setting in settings:
+        _append_if_done(setting, protocol, session)
     with session.settings.progress("trials") as report:
         for count, turn in enumerate(missing):
             session.settings.proceed()
@@ -92,9 +116,14 @@ def _measure(protocol: Protocol, turns: list[Turn], missing: list[Turn], session
                 report(done + epoch, epochs * len(turns), text)
 
             begun = time.perf_counter()
-            epoch_done(0)
-            measured = _run_trial(turn.case, epochs, session, epoch_done)
-            session.log.add(_trial(turn.case, turn.trial, protocol), measured.pop("train_s"), **measured)
+            while not _is_done(turn, protocol, session):
+                epoch_done(0)
+                measured = _run_trial(turn.case, epochs, session, epoch_done)
+                attempt = len(_lines(turn, protocol, session))
+                session.log.add(_trial(turn, attempt, protocol), measured.pop("train_s"), **measured)
+                if measured["disturbed"] and turn.trial:
+                    session.settings.note(f"trial {turn.trial} of {turn.case.pipeline}: {measured['disturbed']}")
+            _append_if_done(next(setting for setting in settings if turn in setting), protocol, session)
             seconds = time.perf_counter() - begun
             remaining.saw(turn.case, seconds)
             if count == 0 and len(missing) > 1:
@@ -104,15 +133,17 @@ def _measure(protocol: Protocol, turns: list[Turn], missing: list[Turn], session
 
 def _run_trial(case: Case, epochs: int, session: Session, epoch_done: Callable[[int], None]) -> dict:
     """One trial as its line holds it; `train_s`, `test_s` and `prepared_s` (of both, paid once) are of each epoch."""
-    switches, options = switches_of(case.pipeline, case.device), {"task": case.task, "device": case.device}
-    begun = time.perf_counter()
-    trainer = session.trainer(switches, case.num_items, batch_size=case.batch_size, **options)
+    switches, begun = switches_of(case.pipeline, case.device), time.perf_counter()
+    options: dict[str, Any] = {name: getattr(case, name) for name in ("task", "device", "batch_size", "n_classes")}
+    trainer = session.trainer(switches, case.num_items, **options)
     setup_s = time.perf_counter() - begun
-    others, trained, tested = timing.OtherWork(), [], []
-    for epoch in range(epochs):
-        trained.append(trainer.train_epoch())
-        tested.append(trainer.test_epoch())
-        epoch_done(epoch + 1)
+    trained, tested = [], []
+    with Monitor(case.device) as monitor:
+        for epoch in range(epochs):
+            trained.append(trainer.train_epoch())
+            tested.append(trainer.test_epoch())
+            epoch_done(epoch + 1)
+    fields = monitor.fields()
     return {
         "train_s": [result.seconds for result in trained],
         "test_s": [result.seconds for result in tested],
@@ -121,10 +152,12 @@ def _run_trial(case: Case, epochs: int, session: Session, epoch_done: Callable[[
         "n_train": trainer.n_train,
         "n_test": trainer.n_test,
         "train_loss": [result.loss for result in trained],
+        "train_accuracy": [result.accuracy for result in trained],
         "test_loss": float(tested[-1].loss),
         "test_accuracy": float(tested[-1].accuracy or 0.0),
         "switches": switches.describe(),
-        **others.fields(),
+        "monitor": fields,
+        "disturbed": disturbed(fields),
     }
 
 
@@ -137,16 +170,23 @@ def _warm_up(missing: list[Turn], session: Session) -> None:
 
 
 def _records(case: Case, protocol: Protocol, session: Session) -> list[dict]:
-    lines = [session.log[_trial(case, trial, protocol)] for trial in range(protocol.trials)]
-    last, kept, results = lines[-1], lines[1:], []
+    warm_up, *trials = [_lines(Turn(case, trial), protocol, session) for trial in range(protocol.trials)]
+    lines = [line for attempts in trials for line in attempts]
+    kept, late = ([line for line in lines if bool(line["disturbed"]) == flag] for flag in (False, True))
+    last, results = lines[-1], []
     # Threads and versions as the trials had them, not as they are when the record is made.
     every = {name: last[name] for name in ("test_loss", "test_accuracy", "switches", "environment")}
     every |= {name: [line[name] for line in kept] for name in ("setup_s", "prepared_s")} | session.data_fields()
-    every |= {name: max(line[name] for line in kept) for name in ("other_cores", "disturbed")}
-    every |= {"seed": SEED, "split_seed": SPLIT_SEED}
+    every |= {"seed": SEED, "split_seed": SPLIT_SEED, "disturbed": None if kept else last["disturbed"]}
+    every["monitor"] = [line["monitor"] for line in kept]
     for phase, seconds, count in (("train", "samples", "n_train"), ("test", "test_s", "n_test")):
-        first, *means = [fmean(line[seconds]) for line in lines]
+        first, means = fmean(warm_up[0][seconds]), [fmean(line[seconds]) for line in kept]
         fields = {"parameters": parameters(case, protocol, phase=phase), "first_call": first, "n_clips": last[count]}
-        fields |= {"epoch_seconds": [line[seconds] for line in kept], "first_epoch_seconds": lines[0][seconds]}
+        fields |= {"epoch_seconds": [line[seconds] for line in kept], "first_epoch_seconds": warm_up[0][seconds]}
+        fields["disturbed_trials"] = [
+            {name: line[name] for name in ("disturbed", "monitor")}
+            | {"trial": line["parameters"]["trial"], "epoch_seconds": line[seconds]}
+            for line in late
+        ]
         results.append(records.make(f"experiment {case.experiment}", unit="s", samples=means, **every, **fields))
     return results

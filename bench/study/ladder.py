@@ -19,7 +19,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triadbench.bench import records
-from triadbench.bench.study.protocol import LEARNING_RATE, SEED, TASKS
+from triadbench.bench.monitor import Monitor, disturbed
+from triadbench.bench.study.protocol import LEARNING_RATE, SEED, TASKS, n_training
 from triadbench.bench.study.session import Session, Settings, duration, open_session
 from triadbench.core import timing
 from triadbench.core.constants import FULL_CLIPS
@@ -54,12 +55,11 @@ class LadderCase:
     rounds: int = 3
 
     def __post_init__(self) -> None:
-        n_train = int(0.7 * self.num_items)
         if self.rounds < 1:
             raise UserError(f"rounds={self.rounds}: at least 1 timed epoch of each rung is needed")
         if self.task not in TASKS:
             raise UserError(f"unknown task {self.task!r}; choose from {', '.join(TASKS)}")
-        if not 1 <= self.batch_size <= n_train:
+        if not 1 <= self.batch_size <= (n_train := n_training(self.num_items)):
             clips = f"of {self.num_items} clips {n_train} train; give more clips or a smaller batch"
             raise UserError(f"batch size {self.batch_size}: {clips}")
 
@@ -197,9 +197,9 @@ class _Ladder:
                 if self._log.find(self._key(epoch)) is None:
                     if rung.number not in self._trainers:  # of a resumed run the first epoch is done again, untimed
                         self._trainer(_Epoch(rung, "first")).train_epoch()
-                    others = timing.OtherWork()
-                    result = run_epoch(self._trainers[rung.number], with_clock=kind == "instrumented")
-                    self._keep(epoch, result, others.cores())
+                    with Monitor(self.case.device) as monitor:
+                        result = run_epoch(self._trainers[rung.number], with_clock=kind == "instrumented")
+                    self._keep(epoch, result, monitor.fields())
         self._trainers.clear()
 
     def _compare_losses(self) -> None:
@@ -220,7 +220,8 @@ class _Ladder:
         rounds = range(case.rounds if passes else 0)
         lines = {kind: [self._log[self._key(_Epoch(rung, kind, n))] for n in rounds] for kind in _TIMED}
         timed, instrumented = lines.values()
-        disturbed = {kind: [n for n in rounds if lines[kind][n]["disturbed"]] for kind in _TIMED}
+        late = {kind: [n for n in rounds if lines[kind][n]["disturbed"]] for kind in _TIMED}
+        reason = next((line["disturbed"] for line in timed + instrumented if line["disturbed"]), None)
         samples, difference = [line["samples"][0] for line in timed], _finite(self.differences[rung.number])
         fields: dict[str, Any] = {
             "parameters": {"rung": rung.number, **case.parameters(rung), "protocol": case.protocol()},
@@ -228,10 +229,11 @@ class _Ladder:
             "error": {"max_difference": difference, "allowed": self.tolerance},
             "losses_of_seeds": self.seed_losses if rung.number == 0 else [],
             # Seconds are the timed epochs', parts the instrumented ones': which of them, by their rounds from 0.
+            "monitor": [line["monitor"] for line in timed],
             "other_cores": max((line["other_cores"] for line in timed), default=None),
             "instrumented_other_cores": max((line["other_cores"] for line in instrumented), default=None),
         }
-        fields |= {"disturbed": any(disturbed.values()), "disturbed_epochs": disturbed, **self._session.data_fields()}
+        fields |= {"disturbed": reason, "disturbed_epochs": late, **self._session.data_fields()}
         fields |= {"passes": passes, "max_difference": difference, "tolerance": self.tolerance}
         fields |= {"spread_of_seeds": self.spread, "seeds": list(SEEDS), "losses": self.losses[rung.number]}
         fields |= {"sentence": rung.sentence, "n_clips": first["n_clips"], "prepared_s": first["prepared_s"]}
@@ -254,10 +256,17 @@ class _Ladder:
         fields = {"experiment": "ladder", "more": epoch.rung.options, "kind": epoch.kind, "number": epoch.number}
         return {**self.case.parameters(epoch.rung), **fields}
 
-    def _keep(self, epoch: _Epoch, result: EpochResult, other_cores: float = 0.0) -> None:
+    def _keep(self, epoch: _Epoch, result: EpochResult, monitor: dict | None = None) -> None:
         losses = [_finite(loss) for loss in result.losses]
-        fields = {"n_clips": result.n_clips, "prepared_s": result.prepared_s, "parts": result.parts, "losses": losses}
-        self._log.add(self._key(epoch), [result.seconds], **fields, **timing.load_fields(other_cores))
+        fields: dict[str, Any] = {
+            "n_clips": result.n_clips,
+            "prepared_s": result.prepared_s,
+            "parts": result.parts,
+            "losses": losses,
+        }
+        fields |= {"monitor": monitor, "disturbed": disturbed(monitor) if monitor else None}
+        fields["other_cores"] = monitor["other_cpu_percent"] / 100 if monitor else 0.0
+        self._log.add(self._key(epoch), [result.seconds], **fields)
         self.measured += 1
         self._last_s[epoch.rung.number] = result.seconds
         left = self._watch()

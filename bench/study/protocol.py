@@ -13,7 +13,10 @@ TRIALS, EPOCHS = 6, 5
 """The original's: six trials of five epochs, of which the first trial is dropped."""
 BATCH_SIZES, CLIPS = (32, 64, 128, 256), (4096, 8192, 16384)
 PIPELINES, DEVICES, TASKS = ("original", "fast"), ("cpu", "cuda"), ("type", "root")
-SEED, SPLIT_SEED, LEARNING_RATE = 0, 13, 1e-5
+SEED, SPLIT_SEED, LEARNING_RATE = 13, 13, 1e-5
+N_CLASSES = {"type": 4, "root": 12}
+TIMED_CLASSES = 12
+"""Of the network that the original timed, for types as well: it gave their labels to the benchmark of roots."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Case:
     num_items: int
     device: str
     pipeline: str
+    n_classes: int = TIMED_CLASSES
 
 
 class Turn(NamedTuple):
@@ -51,6 +55,7 @@ class Protocol:
     pipelines: tuple[str, ...]
     trials: int = TRIALS
     epochs: int = EPOCHS
+    type_classes: int = TIMED_CLASSES
 
     def __post_init__(self) -> None:
         if self.trials < 2:
@@ -67,10 +72,10 @@ class Protocol:
             values = getattr(self, field)
             if not values or len(set(values)) < len(values):
                 raise UserError(f"{field}={values}: each value once, and at least one")
-        fewest, n_train, largest = min(self.clips), int(0.7 * min(self.clips)), max(self.batch_sizes)
+        fewest, largest = min(self.clips), max(self.batch_sizes)
         if min(self.batch_sizes) < 1 or fewest < 4:
             raise UserError(f"batch size {min(self.batch_sizes)}, {fewest} clips: at least 1 and 4 are needed")
-        if largest > n_train:
+        if largest > (n_train := n_training(fewest)):
             raise UserError(
                 f"batch size {largest}: of {fewest} clips only {n_train} train; give more clips or smaller batches"
             )
@@ -79,25 +84,36 @@ class Protocol:
         """Every figure, in the tables' order."""
         fields = itertools.product(self.tasks, self.clips, self.batch_sizes, self.devices, self.pipelines)
         return [
-            Case(self.experiment, task, batch_size, n, device, pipeline)
+            Case(self.experiment, task, batch_size, n, device, pipeline, self.classes(task))
             for task, n, batch_size, device, pipeline in fields
         ]
 
-    def turns(self) -> list[Turn]:
-        """Every trial in the order of measuring: always the same, so that a resumed run goes on in it.
+    def classes(self, task: str) -> int:
+        """Classes of the network that learns a task."""
+        return self.type_classes if task == "type" else N_CLASSES[task]
 
-        One trial of everything, then the second of everything: a machine that slows down meets all figures alike.
-        Within a setting the contestants (task, device, pipeline) follow one another, shuffled anew each time, so that
-        figures which are divided by one another are measured next to one another.
+    def settings(self) -> list[list[Turn]]:
+        """Every trial in the order of measuring, setting by setting: always the same, so that a resumed run keeps it.
+
+        A setting (clips, batch size) is finished before the next one begins. In it the pipelines alternate, and which
+        is first changes from trial to trial; networks and devices are shuffled anew for each trial: figures which are
+        divided by one another are measured next to one another.
         """
-        shuffle = random.Random(SEED).shuffle
-        turns = []
-        for trial in range(self.trials):
-            for setting in itertools.product(self.clips, self.batch_sizes):
-                group = [case for case in self.cases() if (case.num_items, case.batch_size) == setting]
-                shuffle(group)
-                turns += [Turn(case, trial) for case in group]
-        return turns
+        shuffle, settings = random.Random(SEED).shuffle, []
+        for clips, batch_size in itertools.product(self.clips, self.batch_sizes):
+            turns: list[Turn] = []
+            for trial in range(self.trials):
+                places = list(itertools.product(self.tasks, self.devices))
+                shuffle(places)
+                for (task, device), pipeline in itertools.product(places, self.pipelines[:: -1 if trial % 2 else 1]):
+                    place = (batch_size, clips, device, pipeline, self.classes(task))
+                    turns.append(Turn(Case(self.experiment, task, *place), trial))
+            settings.append(turns)
+        return settings
+
+    def turns(self) -> list[Turn]:
+        """Those of all settings."""
+        return list(itertools.chain(*self.settings()))
 
     def label(self, num_items: int | None = None) -> str:
         """ "full" where trials, epochs and clips (of one figure, or all) are the original's; "short: ..." elsewhere."""
@@ -114,12 +130,23 @@ class Protocol:
             differs.append(f"{_joined(other_clips, ' and ')} clips, not {_joined(known, ' or ')}")
         if other_sizes:
             differs.append(f"batch size {_joined(other_sizes, ' and ')}, not {_joined(sizes, ' or ')}")
+        others = int(bool(other_sizes))
+        if "type" in self.tasks and self.type_classes != TIMED_CLASSES:
+            differs.append(f"types learnt by {self.type_classes} classes, not {TIMED_CLASSES}")
+            others += 1
         if not differs:
             return "full"
-        if len(differs) == 1 and other_sizes:
-            return f"other: {differs[0]}"
+        if len(differs) == others:
+            return f"other: {'; '.join(differs)}"
         more = self.trials >= TRIALS and self.epochs >= EPOCHS and all(count >= min(known) for count in clips)
         return ("longer: " if more else "short: ") + "; ".join(differs)
+
+
+def n_training(n: int) -> int:
+    """Clips of n that train."""
+    from triadbench.core.data.splits import split_sizes
+
+    return split_sizes(n)[0]
 
 
 def _joined(numbers: Sequence[int], word: str) -> str:
@@ -149,12 +176,13 @@ def make(
     pipeline: str = "both",
     trials: int = TRIALS,
     epochs: int = EPOCHS,
+    type_classes: int = TIMED_CLASSES,
 ) -> Protocol:
     """The original's protocol of an experiment, with what is given changed.
 
     Args:
         task: "type", "root" or "both"; None is the original's: both for batch sizes, the type for data sizes.
-        pipeline: "original", "fast" or "both".
+        pipeline: "original", "fast" or "both". type_classes: of the network that learns the type, 12 or its own 4.
     """
     by_batch = experiment == "batch-size"
     task = task or ("both" if by_batch else "type")
@@ -167,6 +195,7 @@ def make(
         PIPELINES if pipeline == "both" else (pipeline,),
         trials,
         epochs,
+        type_classes,
     )
 
 

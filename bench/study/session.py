@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triadbench.bench import machine, outputs, records
 from triadbench.bench.study.protocol import SEED, SPLIT_SEED, Case
+from triadbench.core.constants import ALL_CLIPS
 from triadbench.core.errors import UserError
 from triadbench.core.files import only_one
 
@@ -157,10 +158,9 @@ class StudyClips(NamedTuple):
 
 def _prepare_clips(n: int, settings: Settings, needs_wavs: bool, needs_pack: bool, report: _Report) -> StudyClips:
     """Open, and make where missing, the first `n` clips; `report` is called with (step, clips done, clips in all)."""
-    import numpy as np
-
     from triadbench.core.data.dataset import open_dataset
     from triadbench.core.data.pack import pack as write_pack
+    from triadbench.core.training.draws import draw_clips
 
     folder = settings.data_folder
     source = settings.data or _rendered(n, folder, report)
@@ -174,8 +174,9 @@ def _prepare_clips(n: int, settings: Settings, needs_wavs: bool, needs_pack: boo
         wavs = _as_wavs(dataset, n, folder / f"{stem}-wav", report) if needs_wavs else None
         pack = dataset.subset(range(n)) if needs_pack else None
     else:
-        # A fixed shuffle: names in order put an octave's clips together, and a part of a set must resemble the whole.
-        wavs = dataset.subset(np.random.default_rng(13).permutation(len(dataset)).tolist()[:n])
+        # As the original draws them; of its whole set the trainer does that.
+        whole = n == len(dataset) >= ALL_CLIPS
+        wavs = dataset if whole else dataset.subset(draw_clips(len(dataset), SPLIT_SEED)[:n])
         out = folder / f"{stem}-{n}.pack"
         if needs_pack and not out.exists():
             result = write_pack(wavs, out, progress=lambda done, total: report("pack", done, total))
@@ -260,6 +261,7 @@ class Session:
     environment: dict
     log: TrialLog
     started: float
+    appended: int = 0
 
     def trainer(self, switches: Switches, n: int, **options: Any) -> StudyTrainer:
         """A trainer of the first `n` clips."""
@@ -273,12 +275,17 @@ class Session:
         data = {"origin": self.clips.origin, "digest": self.clips.digest}
         return {"data": data, "fingerprint": self.log.fingerprint}
 
+    def append(self, results: list[dict]) -> None:
+        """Append the records that are not there yet, and count them in `appended`."""
+        self.appended += append_missing(results, self.settings.records_path)
+
     def finish(self, results: list[dict]) -> dict[str, Any]:
-        """Append records; `records`, `trials` (paths), `appended`, `seconds` and `environment` for the result."""
+        """Append missing records; `records`, `trials` (paths), `appended`, `seconds`, `environment` for the result."""
+        self.append(results)
         return {
             "records": str(self.settings.records_path),
             "trials": str(self.log.path),
-            "appended": append_missing(results, self.settings.records_path),
+            "appended": self.appended,
             "seconds": round(time.perf_counter() - self.started, 1),
             "environment": self.environment,
         }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.study.fakes import CLIPS, FakeTrainer, make_clips, run, small
+from tests.bench.study.fakes import CLIPS, FakeMonitor, FakeTrainer, make_clips, run, small
 from triadbench.bench import records
 from triadbench.bench.analysis import experiments as analysis
 from triadbench.bench.study.protocol import Case
@@ -92,7 +92,53 @@ def test_the_first_trial_is_dropped_and_kept_apart(tmp_path, clips):
     assert train["first_call"] == 2 and train["samples"] == [3, 4]
     assert train["epoch_seconds"] == [[3, 3], [4, 4]] and test["samples"] == [1.5, 2]
     assert train["parameters"]["phase"] == "train" and test["parameters"]["phase"] == "test"
-    assert (train["n_clips"], test["n_clips"]) == (int(0.7 * CLIPS), CLIPS - int(0.7 * CLIPS))
+    assert (train["n_clips"], test["n_clips"]) == (45, 19)
+
+
+def test_a_disturbed_trial_is_run_again_twice_at_most_and_stays_in_the_record(tmp_path, clips):
+    """The dropped trial may be disturbed; of the next one the third attempt counts, of the last one none."""
+    FakeMonitor.others += [6400.0, *[6400.0, 6400.0, 0.0], *[6400.0] * 3]
+    notes = []
+    result = run(tmp_path, clips, small(batch_sizes=(8,), task="type", pipeline="fast"), note=notes.append)
+    train, test = result["figures"]
+    assert train["first_call"] == 2 and train["samples"] == [5] and test["samples"] == [2.5] and not train["disturbed"]
+    late = [(line["trial"], line["epoch_seconds"][0], line["disturbed"]) for line in train["disturbed_trials"]]
+    words = "other processes used 6400 % of a core"
+    assert late == [(1, 3, words), (1, 4, words), (2, 6, words), (2, 7, words), (2, 8, words)]
+    assert len(train["monitor"]) == 1 and sum(words in note for note in notes) == 5
+    again = run(tmp_path, clips, small(batch_sizes=(8,), task="type", pipeline="fast"))
+    assert again["measured"] == 0 and again["appended"] == 0
+
+
+def test_a_figure_whose_every_trial_was_disturbed_has_no_mean(tmp_path, clips):
+    FakeMonitor.others += [6400.0] * 4
+    (train, _) = run(tmp_path, clips, small(batch_sizes=(8,), task="type", pipeline="fast", trials=2))["figures"]
+    assert train["samples"] == [] and train["disturbed"] and len(train["disturbed_trials"]) == 3
+    assert analysis.ours([train]) == []
+
+
+def test_a_finished_setting_is_in_the_records_while_the_next_one_is_measured(tmp_path, clips):
+    class Stop(Exception):
+        pass
+
+    def proceed():
+        if len(FakeTrainer.made) > 4 + 12:  # the warm-up's, and the first setting's
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(tmp_path, clips, small(), proceed=proceed)
+    made, _ = records.load(tmp_path / "records.jsonl")
+    assert {record["parameters"]["batch_size"] for record in made} == {4} and len(made) == 8
+    assert run(tmp_path, clips, small())["appended"] == 8
+
+
+def test_types_are_timed_with_the_network_that_the_original_timed(tmp_path, clips):
+    for options, classes in (({}, 12), ({"type_classes": 4}, 4)):
+        FakeTrainer.made.clear()
+        result = run(tmp_path, clips, small(batch_sizes=(8,), task="type", trials=2, **options))
+        assert {made["n_classes"] for made in FakeTrainer.made[2:]} == {classes}
+        assert {record["parameters"]["n_classes"] for record in result["figures"]} == {classes}
+        assert result["measured"] == 4
 
 
 def test_records_carry_the_label_and_are_appended_once(tmp_path, clips):
@@ -114,6 +160,7 @@ def test_records_carry_the_label_and_are_appended_once(tmp_path, clips):
         "device",
         "pipeline",
         "phase",
+        "n_classes",
         "epochs",
         "trials",
         "protocol",

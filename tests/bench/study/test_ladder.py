@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.bench.study.fakes import CLIPS, FakeTrainer, make_clips, run_ladder, settings
+from tests.bench.study.fakes import CLIPS, FakeMonitor, FakeTrainer, make_clips, run_ladder, settings
 from tests.bench.study.test_experiments import counted, kill, start, wait_for_lines
 from triadbench.bench import records
 from triadbench.bench.analysis import ladder as analysis
@@ -54,24 +54,18 @@ def test_every_rung_has_a_record(tmp_path, clips):
     assert run_ladder(tmp_path, clips)["measured"] == 0
 
 
-def test_the_record_says_which_epochs_were_disturbed(tmp_path, clips, monkeypatch):
-    kept = []
-
-    def cores(self):  # of the four epochs that count, two timed and then two instrumented
-        kept.append(None)
-        return 64.0 if len(kept) == 4 else 0.0
-
-    monkeypatch.setattr(ladder.timing.OtherWork, "cores", cores)
+def test_the_record_says_which_epochs_were_disturbed(tmp_path, clips):
+    FakeMonitor.others += [0.0, 0.0, 0.0, 6400.0]  # of two timed epochs, and then of two instrumented ones
     given = rungs(("original", ORIGINAL_PIPELINE, {}))
     result = run_ladder(tmp_path, clips, rungs=given)
     (record,) = result["rungs"]
-    assert record["disturbed"] and record["disturbed_epochs"] == {"timed": [], "instrumented": [1]}
+    assert record["disturbed"] == "other processes used 6400 % of a core" and len(record["monitor"]) == 2
+    assert record["disturbed_epochs"] == {"timed": [], "instrumented": [1]}
     assert (record["other_cores"], record["instrumented_other_cores"]) == (0.0, 64.0)
     assert "Other programs used the processor during epochs of original (1 instrumented)." in analysis.text([record])
-    kept[:] = [None] * 2
+    FakeMonitor.others += [0.0, 6400.0]
     (quiet,) = run_ladder(tmp_path / "other", clips, rungs=lambda device: given(device), rounds=1)["rungs"]
     assert quiet["disturbed_epochs"] == {"timed": [], "instrumented": [0]}
-    kept[:] = [None] * 4
     (quiet,) = run_ladder(tmp_path / "quiet", clips, rungs=given)["rungs"]
     assert not quiet["disturbed"] and quiet["disturbed_epochs"] == {"timed": [], "instrumented": []}
     assert "Other programs" not in analysis.text([quiet])
@@ -135,7 +129,7 @@ def test_killed_it_goes_on(tmp_path, clips):
     [
         ({"rounds": 0}, "rounds=0"),
         ({"task": "both"}, "unknown task 'both'"),
-        ({"num_items": 16}, "of 16 clips 11 train; give more clips or a smaller batch"),
+        ({"num_items": 16}, "of 16 clips 12 train; give more clips or a smaller batch"),
     ],
     ids=["rounds", "task", "batch"],
 )

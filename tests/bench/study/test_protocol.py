@@ -30,6 +30,9 @@ def test_defaults_are_the_originals():
         ({"trials": 9}, "longer: 9 trials, not 6"),
         ({"trials": 9, "epochs": 4}, "short: 9 trials, not 6; 4 epochs a trial, not 5"),
         ({"batch_sizes": (64,), "task": "root", "pipeline": "fast"}, "full"),
+        ({"type_classes": 4}, "other: types learnt by 4 classes, not 12"),
+        ({"type_classes": 4, "task": "root"}, "full"),
+        ({"type_classes": 4, "trials": 2}, "short: 2 trials, not 6; types learnt by 4 classes, not 12"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -48,7 +51,9 @@ def test_contestants_take_turns():
     made = make(batch_sizes=(32, 64), trials=4)
     turns = made.turns()
     assert len(set(turns)) == len(turns) == 4 * len(made.cases())
-    assert [turn.trial for turn in turns] == sorted(turn.trial for turn in turns), "all first trials come first"
+    assert [turn.case.batch_size for turn in turns] == [32] * 16 + [64] * 16, "setting by setting, the smallest first"
+    assert [turn.trial for turn in turns[:16]] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert [turn.case.pipeline for turn in turns[:8]] == ["original", "fast"] * 2 + ["fast", "original"] * 2
     orders = []
     for start in range(0, len(turns), 4):  # task x pipeline of one setting are neighbours
         group = [turn.case for turn in turns[start : start + 4]]
@@ -69,7 +74,7 @@ def test_contestants_take_turns():
         ({"task": "colour"}, "unknown task 'colour'; choose from type, root"),
         ({"pipeline": "slow"}, "unknown pipeline 'slow'; choose from original, fast"),
         ({"batch_sizes": (32, 32)}, "each value once"),
-        ({"batch_sizes": (64,), "clips": (64,)}, "of 64 clips only 44 train; give more clips or smaller batches"),
+        ({"batch_sizes": (64,), "clips": (64,)}, "of 64 clips only 45 train; give more clips or smaller batches"),
         ({"batch_sizes": (0,)}, "batch size 0"),
     ],
     ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
