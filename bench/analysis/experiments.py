@@ -8,6 +8,7 @@ from triadbench.bench.analysis import pairing, published
 from triadbench.bench.analysis.published import Setting
 from triadbench.bench.analysis.summary import DEVICES, badge
 from triadbench.core.commands.console import table
+from triadbench.core.data.splits import split_sizes
 
 Row = dict[str, Any]
 
@@ -156,6 +157,31 @@ def beside_published(records: Sequence[dict]) -> list[Row]:
     return sorted(settings, key=lambda row: (row["task"], row["phase"] != "train", row["num_items"], row["batch_size"]))
 
 
+def _clip_ms(row: Row, device: str, pipeline: str) -> float | None:
+    """Milliseconds a clip of the phase of a row of `beside_published`."""
+    seconds = row["seconds"].get((device, pipeline))
+    n_train, n_test = split_sizes(row["num_items"])
+    return seconds and 1e3 * seconds / (n_train if row["phase"] == "train" else n_test)
+
+
+def missing(records: Sequence[dict]) -> list[str]:
+    """What of a begun experiment's full protocol was not measured on the devices that it was begun on, a line each."""
+    rows, lines = ours(records), []
+    for experiment in dict.fromkeys(row["experiment"] for row in rows):
+        mine = [row for row in rows if row["experiment"] == experiment]
+        done = {(setting(row), row["device"], row["pipeline"]) for row in mine if not row["short"]}
+        places = [(d, p) for d in DEVICES for p in PIPELINES if any(row["device"] == d for row in mine)]
+        for device, pipeline in places if done else ():
+            lacking: dict[str, list[int]] = {}
+            for at in sorted(at for at, where in published.load() if where == "cpu"):
+                if (at.experiment, at.phase) == (experiment, "train") and (at, device, pipeline) not in done:
+                    lacking.setdefault(at.task, []).append(getattr(at, NAMES[f"experiment {experiment}"]))
+            if lacking:
+                names = "; ".join(f"{task} {', '.join(map(str, values))}" for task, values in lacking.items())
+                lines.append(f"{experiment}, {DEVICES[device]}, {pipeline} pipeline: {names}")
+    return lines
+
+
 def text(records: Sequence[dict]) -> str:
     """The terminal's table: seconds an epoch by device and pipeline, our ratios, and the original's figures."""
     rows = beside_published(records)
@@ -173,16 +199,25 @@ def text(records: Sequence[dict]) -> str:
     figures |= {f"fast/original {DEVICES[d]}": [row["fast_over_original"].get(d) for row in rows] for d in DEVICES}
     figures |= {f"GPU/CPU {p}": [row["gpu_over_cpu"].get(p) for row in rows] for p in PIPELINES}
     figures |= {f"published {DEVICES[d]} s": [row["published"].get(d) for row in rows] for d in DEVICES}
+    short = any(row["short"] for row in rows)
+    if short:  # seconds of other numbers of clips are not comparable: milliseconds a clip are
+        figures |= {f"{DEVICES[d]} {p} ms a clip": [_clip_ms(row, d, p) for row in rows] for d, p in places}
+        near = {d: [published.clip_ms(published.nearest(setting(row)), d) for row in rows] for d in DEVICES}
+        figures |= {f"published {DEVICES[d]} ms a clip": near[d] for d in DEVICES}
     for title, values in (figures | {"published GPU/CPU": theirs}).items():
         if any(value is not None for value in values):
-            form = "{:.3f}" if title.endswith(" s") else "{:.2f}x"
+            form = "{:.3f}" if title.endswith((" s", " clip")) else "{:.2f}x"
             columns[title] = [None if value is None else form.format(value) for value in values]
     notes = [f"Protocol {short or 'full'}." for short in dict.fromkeys(row["short"] for row in rows)]
     notes.append("Seconds of an epoch's part, the mean of the kept trials.")
-    if any(theirs):
+    if any(theirs) or short:
         notes.append("Published: the original's own figures, on another machine (i7-10750H, RTX 2070 Max-Q).")
-    else:
-        notes.append("The original measured none of these settings, so nothing stands beside them.")
+    if short:
+        notes.append("A clip's published time is that of 8,192 clips at the nearest batch size.")
+    notes += published.errors() if any(row["task"] == "type" for row in rows) else []
+    if lost := sum(not record["samples"] for record in records if record["name"] in NAMES):
+        notes.append(f"Missing: {lost} figures, of which other work disturbed every trial.")
+    notes += [f"Missing of the original's protocol: {line}." for line in missing(records)]
     if not any(device == "cuda" for row in rows for device, _ in row["seconds"]):
         notes.append("GPU: not measured.")
     if any(row["disturbed"] for row in rows):

@@ -12,6 +12,7 @@ from triadbench.bench.analysis import pairing, published
 from triadbench.bench.analysis.summary import DEVICES, badge, number, percent
 from triadbench.core.commands.console import table
 from triadbench.core.constants import EPOCH_PARTS, FULL_CLIPS
+from triadbench.core.data.splits import split_sizes
 
 Row = dict[str, Any]
 Case = tuple[Any, ...]
@@ -51,7 +52,7 @@ def epoch_row(record: dict) -> Row:
         epoch), `device`, `threads`, `code` (of `pairing.code`), `badge`.
     """
     parameters, parts, samples = record["parameters"], record.get("parts") or {}, record["samples"]
-    clips = record.get("n_clips") or parameters.get("n_clips") or published.TRAIN_SHARE * parameters["num_items"]
+    clips = record.get("n_clips") or parameters.get("n_clips") or split_sizes(parameters["num_items"])[0]
     row = {"samples": samples, "median_s": median(samples) if samples else None, "first_s": record["first_call"]}
     row |= {"least_s": min(samples, default=None), "most_s": max(samples, default=None), "clips": round(clips)}
     row["parts"] = {part: float(parts[part]) for part in (*EPOCH_PARTS, *parts) if part in parts}
@@ -297,7 +298,7 @@ def _tables(rows: list[Row]) -> str:
             row["name"],
             f"{row['median_s']:.3f}",
             f"{1e3 * row['median_s'] / row['clips']:.3f}",
-            f"{row['median_s'] / row['clips'] * int(published.TRAIN_SHARE * FULL_CLIPS):.2f}",
+            f"{row['median_s'] / row['clips'] * split_sizes(FULL_CLIPS)[0]:.2f}",
             f"{row['over_original']:.2f}x" if row["over_original"] else None,
             f"{row['over_previous'] or 1:.2f}x" if row["over_previous"] or not row["rung"] else None,
             f"{row['first_s']:.3f}",

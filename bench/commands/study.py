@@ -24,7 +24,7 @@ from triadbench.bench.analysis import experiments as experiments_text
 from triadbench.bench.analysis import ladder as ladder_text
 from triadbench.bench.study import experiments, protocol
 from triadbench.bench.study import ladder as ladders
-from triadbench.bench.study.protocol import BATCH_SIZES, CLIPS, EPOCHS, PIPELINES, TASKS, TRIALS
+from triadbench.bench.study.protocol import BATCH_SIZES, CLIPS, EPOCHS, PIPELINES, TASKS, TIMED_CLASSES, TRIALS
 from triadbench.bench.study.session import FILE, Settings, TrialLog, append_missing, fingerprint
 from triadbench.core.commands import console
 from triadbench.core.constants import FULL_CLIPS
@@ -322,6 +322,14 @@ def _common(task: str, batch_sizes: str, clips: str):
         device_option,
         click.option("--trials", type=_COUNT, default=TRIALS, help="Trials of each figure; the first is dropped."),
         click.option("--epochs", type=_COUNT, default=EPOCHS, help="Epochs a trial."),
+        click.option(
+            "--type-classes",
+            type=click.Choice(["12", "4"]),
+            default=str(TIMED_CLASSES),
+            show_default=True,
+            callback=lambda context, option, value: int(value),
+            help="Of the network that learns types: 12 as the original timed, or its own 4.",
+        ),
         data_option,
         _run_option(help="Folder of finished trials.  [default: runs/EXPERIMENT]"),
         records_option,

@@ -42,8 +42,7 @@ _DATASET = tuple(
 )
 _STEP = (
     "triadbench.core.training.epoch:Epochs._train_steps",
-    "triadbench.core.training.step:TrainingStep.__call__",
-    "triadbench.core.training.step:TrainingStep.forward",
+    *(f"triadbench.core.training.step:TrainingStep.{part}" for part in ("judge", "_update", "read", "forward")),
 )
 _ORIGINAL = (
     *_STEP,

@@ -7,7 +7,7 @@ from statistics import median
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from triadbench.bench.analysis import experiments, pairing, published
+from triadbench.bench.analysis import conclusions, experiments, pairing, published
 from triadbench.bench.analysis.experiments import THEIRS, Row, who
 from triadbench.bench.analysis.summary import DEVICES, number, span
 from triadbench.bench.report.figures import Figure, layout, rounded, views
@@ -43,7 +43,9 @@ def chapter(records: Sequence[dict]) -> Markup:
     return render(
         "experiments.html",
         hint=published.hint(),
-        remarks=_remarks(ours),
+        conclusions=[sentence["text"] for sentence in conclusions.tell(records)],
+        remarks=[*published.errors(), *_remarks(ours)]
+        + [f"Missing of the original's protocol: {line}." for line in experiments.missing(records)],
         charts=charts,
         ours=ours,
         ratios=pairs,

@@ -4,6 +4,7 @@ Chapters are functions of one machine's records. One that fails on records that 
 the page and in the result, and the others stand.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from triadbench.bench.analysis import conclusions, gather
 from triadbench.bench.analysis import experiments as experiment_numbers
 from triadbench.bench.analysis import findings as story
-from triadbench.bench.analysis import gather
 from triadbench.bench.analysis import ladder as ladder_numbers
 from triadbench.bench.analysis import providers as providers_numbers
 from triadbench.bench.report import (
@@ -33,6 +34,7 @@ from triadbench.bench.report.page import Chapter, Opening, environment, page, re
 
 _CARD = Markup('<div class="card"><p>{}</p></div>')
 TITLE = "Why was it only twice as fast?"
+_OURS = experiment_numbers.PIPELINES
 _REHEARSAL = "A rehearsal: it shows that every stage of the GPU run works, and its figures say nothing."
 
 
@@ -87,8 +89,8 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
         out: HTML file to write, whole or not at all.
 
     Returns:
-        `page`, `bytes`, `machines` (each `label`, `records`, `story`, `chapters`, `missing`), `accuracy` (number of
-        evaluations and trainings), `files`, `problems`, `passed_over`.
+        `page`, `bytes`, `machines` (each `label`, `records`, `story`, `conclusions`, `chapters`, `missing`), `accuracy`
+        (number of evaluations and trainings), `files`, `problems`, `passed_over`.
 
     Raises:
         UserError: no record at all, a path that cannot be read, or an output that cannot be written.
@@ -108,6 +110,7 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
         first = Opening(_REHEARSAL) if machine.rehearsal else opening.of_records(machine.records)
         pages.append((label, first, chapters))
         entry = {"label": machine.label, "records": len(machine.records), "story": sentences}
+        entry["conclusions"] = _conclusions(machine.records)
         machines.append(entry | {"chapters": [chapter.id for chapter in chapters], "missing": missing})
     counts = [len(machine.records) for machine in gathered.machines if not machine.rehearsal]
     lead = f"{sum(counts):,} records of {len(counts)} machine{'s' * (len(counts) != 1)}."
@@ -121,6 +124,13 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
     return result | {"files": gathered.files, "problems": problems, "passed_over": gathered.passed_over}
 
 
+def _conclusions(records: list[dict]) -> list[dict]:
+    """`conclusions.tell`, where there is something of our own to tell, and records as they should be."""
+    with contextlib.suppress(*story.MALFORMED):
+        return [one for one in conclusions.tell(records) if any(one["holds"].get(who) is not None for who in _OURS)]
+    return []
+
+
 def text(result: dict) -> str:
     """The terminal's version: the story of each machine, what is missing, where the page is."""
     lines = []
@@ -129,6 +139,7 @@ def text(result: dict) -> str:
         for sentence in machine["story"]:
             command = f" (make it: {sentence['missing']})" if sentence["missing"] else ""
             lines.append(f"- {sentence['text']}{command}")
+        lines += [f"- {sentence['text']}" for sentence in machine["conclusions"]]
         lines += [f"- missing: {line}" for line in machine["missing"]]
     lines.append(f"Page: {result['page']} ({result['bytes'] / 1e6:.1f} MB)")
     return "\n".join(lines)
@@ -171,6 +182,7 @@ def _chapters(
         for name in experiment_numbers.NAMES
         if not machine.rehearsal and not any(record["name"] == name for record in machine.records)
     ]
+    missing += experiment_numbers.missing(machine.records) if not machine.rehearsal else []
     add("accuracy", "What the networks know", lambda: accuracy_page.chapter(gathered.accuracy))
     add("other", "Other records", lambda: render("others.html", records=others) if others else "")
     if machine.records:

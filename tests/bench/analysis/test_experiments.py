@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from triadbench.bench.analysis import experiments
+from triadbench.bench.analysis import experiments, published
+from triadbench.bench.analysis.published import Setting
 
 
 def record(device, pipeline, phase, seconds, experiment="batch-size", batch_size=32, num_items=8192):
@@ -36,8 +37,34 @@ def test_the_table_stands_beside_the_originals():
 def test_what_was_not_measured_and_what_was_disturbed_is_said():
     odd = record("cpu", "fast", "train", 1.0, num_items=512) | {"disturbed": True}
     text = experiments.text([odd])
-    assert "The original measured none of these settings" in text and "GPU: not measured." in text
-    assert "Other programs used the processor meanwhile" in text and "published" not in text
+    assert "GPU: not measured." in text and "published CPU" not in text
+    assert "Other programs used the processor meanwhile" in text
+
+
+def test_a_short_run_has_the_published_times_of_a_clip_beside_it():
+    short = record("cpu", "fast", "train", 1.0, num_items=512, batch_size=48)
+    short["parameters"]["protocol"] = "short: 512 clips, not 8,192"
+    head, _, row, *notes = experiments.text([short]).splitlines()
+    assert "CPU fast ms a clip" in head and "published CPU ms a clip" in head and "published GPU ms a clip" in head
+    # 359 of 512 clips train, 5,735 of the original's 8,192 at batch 32, the nearest to 48.
+    theirs = published.seconds(Setting("batch-size", "type", 32, 8192, "train"), "cpu")
+    assert f"{1e3 / 359:.3f}" in row and f"{1e3 * theirs / 5735:.3f}" in row
+    assert any("8,192 clips at the nearest batch size" in note for note in notes)
+    assert any("12 classes" in note for note in notes) and any("3.6770 and 3.5788" in note for note in notes)
+
+
+def test_what_is_left_of_a_begun_experiment_is_missing():
+    assert experiments.missing(RECORDS[:1]) == [
+        "batch-size, CPU, original pipeline: root 32, 64, 128, 256; type 64, 128, 256",
+        "batch-size, CPU, fast pipeline: root 32, 64, 128, 256; type 32, 64, 128, 256",
+    ]
+    assert experiments.missing([record("cpu", "fast", "train", 1.0, "data-size", num_items=4096)])[1] == (
+        "data-size, CPU, fast pipeline: type 8192, 16384"
+    )
+    assert "Missing of the original's protocol: batch-size, GPU" in experiments.text(RECORDS)
+    short = record("cpu", "fast", "train", 1.0, num_items=512)
+    short["parameters"]["protocol"] = "short: 512 clips, not 8,192"
+    assert experiments.missing([short]) == []
     assert experiments.text([]) == "no figures"
 
 

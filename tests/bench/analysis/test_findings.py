@@ -49,7 +49,7 @@ def test_clips_of_an_epoch_are_the_split_where_a_record_does_not_say_them():
     records = made.ladder(made.environment())
     for record in records:
         del record["n_clips"]
-        record["parameters"]["num_items"] = 1429  # 70 % are 1,000
+        record["parameters"]["num_items"] = 1428  # of which 1,000 train
     share = records[0]["parts"]["mel"] / records[0]["instrumented_s"]
     mel_ms = tell(records)["where"]["numbers"]["parts_ms"]["mel"]
     assert mel_ms == pytest.approx(share * median(records[0]["samples"]))

