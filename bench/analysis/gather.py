@@ -14,7 +14,7 @@ from triadbench.bench.analysis import pairing
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE, pretrained_path
 
-_EXPERIMENTS = ("experiment ladder", "experiment batch-size", "experiment data-size")
+_EXPERIMENTS = ("experiment ladder", "experiment batch-size", "experiment data-size", "experiment final")
 MAKERS = [f"python cli.py {name}" for name in ("profile", "profile --only mel", *_EXPERIMENTS, "study", "benchmark")]
 """Commands that make records."""
 
@@ -25,7 +25,7 @@ _NOT_THE_CASE = {
     "ladder": ("name", "switches", "protocol"),
 }
 """Parameters that do not tell one case from another."""
-_BY_THREADS = ("ladder", "experiment batch-size", "experiment data-size", "pipeline parts")
+_BY_THREADS = ("ladder", "experiment batch-size", "experiment data-size", "final training", "pipeline parts")
 """Of these, what was measured with other threads is another case, though their parameters do not say them."""
 _MEL_RUN = ("mel", "mel left out", "mel roof", "mel warm start", "mel cuda static")
 _ORIGINAL_RECIPE = "original recipe"

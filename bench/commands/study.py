@@ -21,13 +21,15 @@ import click
 
 from triadbench.bench import machine, outputs
 from triadbench.bench.analysis import experiments as experiments_text
+from triadbench.bench.analysis import final as final_text
 from triadbench.bench.analysis import ladder as ladder_text
 from triadbench.bench.study import experiments, protocol
+from triadbench.bench.study import final as finals
 from triadbench.bench.study import ladder as ladders
 from triadbench.bench.study.protocol import BATCH_SIZES, CLIPS, EPOCHS, PIPELINES, TASKS, TIMED_CLASSES, TRIALS
 from triadbench.bench.study.session import FILE, Settings, TrialLog, append_missing, fingerprint
 from triadbench.core.commands import console
-from triadbench.core.constants import FULL_CLIPS
+from triadbench.core.constants import ALL_CLIPS, FULL_CLIPS
 from triadbench.core.errors import UserError
 from triadbench.core.files import only_writer
 
@@ -50,7 +52,8 @@ _WAY_OUT = "choose --quick, or the steps that fit with --step"
 
 def progress(label: str) -> contextlib.AbstractContextManager:
     """A bar for a step of the study."""
-    return console.progress(label, "epochs" if label in ("trials", "rungs") else "clips")
+    units = {"trials": "epochs", "rungs": "epochs"} | {f"{p} {task}": "steps" for p in PIPELINES for task in TASKS}
+    return console.progress(label, units.get(label, "clips"))
 
 
 class TimeOver(Exception):
@@ -391,6 +394,38 @@ def _experiment(name: str, folder: Path | None, records: Path, data: Path | None
     else:
         click.echo(experiments_text.text(result["figures"]))
         click.echo(f"Records: {records} ({result['appended']} new)")
+
+
+@experiment.command()
+@click.option("--clips", type=click.IntRange(4), default=ALL_CLIPS, help="Clips, of which 70 % train.")
+@click.option("--epochs", type=_COUNT, default=finals.EPOCHS, help="Epochs of the fast pipeline.")
+@click.option("--original-epochs", type=click.IntRange(0), default=2, help="Of the original pipeline, extrapolated.")
+@_task(type=_BOTH, default="both")
+@device_option
+@data_option
+@_run_option(default=Path("runs/final"), help="Folder of checkpoints and finished epochs.")
+@records_option
+@console.json_option
+def final(task: str, device: str, folder: Path, records: Path, data: Path | None, as_json: bool, **options) -> None:
+    """The original's final training: 86,400 clips, 30 epochs, both networks; beside it the original's 60 epochs.
+
+    The fast pipeline trains to the end; the original pipeline for --original-epochs, from which its whole time is
+    extrapolated. Without --data 43,200 clips are rendered, and as many amplifier copies made, into 11 GB; the original
+    pipeline takes as much again. Every epoch leaves a checkpoint: after an interruption the same command goes on.
+
+    \b
+    Examples:
+      python cli.py experiment final
+      python cli.py experiment final --clips 256 --epochs 2 --original-epochs 1 --device cpu
+    """
+    console.resume_hint(f"whole epochs are kept in {folder}; the same command goes on from there")
+    plan = finals.Final(**options, tasks=TASKS if task == "both" else (task,), devices=protocol.choose_devices(device))
+    result = finals.run(plan, Settings(folder, records, progress, console.note, data))
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(final_text.text(result["figures"]))
+        click.echo(f"Records: {records} ({result['appended']} new); checkpoints: {folder}")
 
 
 @experiment.command()

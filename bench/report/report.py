@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from triadbench.bench.analysis import conclusions, gather
+from triadbench.bench.analysis import conclusions, final, gather
 from triadbench.bench.analysis import experiments as experiment_numbers
 from triadbench.bench.analysis import findings as story
 from triadbench.bench.analysis import ladder as ladder_numbers
@@ -20,6 +20,7 @@ from triadbench.bench.analysis import providers as providers_numbers
 from triadbench.bench.report import (
     accuracy_page,
     experiments_page,
+    final_page,
     flame_page,
     gpu_page,
     ladder_page,
@@ -69,6 +70,7 @@ _PARTS = (
     _Part("mel", "Mel spectrograms: ours and their rivals", (), mel_page.chapter, story.MEL),
     _Part("ladder", ladder_page.TITLE, ladder_numbers.NAMES, ladder_page.chapter, story.LADDER),
     _Part("experiments", experiments_page.TITLE, [*experiment_numbers.NAMES], experiments_page.chapter, ""),
+    _Part("final", final_page.TITLE, [final.NAME], final_page.chapter, final.COMMAND),
     _profiled("pipeline", [pipeline_page.NAME]),
     _profiled("lines", ["lines"]),
     _profiled("flame", [flame_page.NAME])._replace(command=""),

@@ -7,7 +7,8 @@ joined by hand) the first counts.
 
 The clips are wav files for the original pipeline, and the same in the same order as a pack for the fast. Without a data
 set of the user's a set of the original's protocol is rendered: our own piano synthesiser, ten variants of each
-recording, octaves 3 to 5, three volumes. Everything is kept under one folder and used again.
+recording, octaves 3 to 5, three volumes, and a copy of every clip through an amplifier. Everything is kept under one
+folder and used again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -187,19 +189,23 @@ def _prepare_clips(n: int, settings: Settings, needs_wavs: bool, needs_pack: boo
 
 
 def _rendered(n: int, folder: Path, report: _Report) -> Path:
-    """The smallest rendered pack of at least `n` clips, rendered now if there is none."""
+    """The smallest pack of at least `n` clips, half of them amplifier copies; made now if there is none."""
+    from triadbench.core.data.copies import pack_with_copies
     from triadbench.core.data.render_set import RenderConfig, render_dataset
 
-    sizes = [path.name.removeprefix("set-").removesuffix(".pack") for path in folder.glob("set-*.pack")]
+    sizes = [path.name.removeprefix("doubled-").removesuffix(".pack") for path in folder.glob("doubled-*.pack")]
     large = [int(size) for size in sizes if size.isdigit() and int(size) >= n]
-    out = folder / f"set-{min(large, default=n)}.pack"
+    out, clean = folder / f"doubled-{min(large, default=n + n % 2)}.pack", folder / f"clean-{n}.pack"
     if not large:
-        sources = tuple(f"synth:{seed}" for seed in range(8))
-        render_dataset(
-            RenderConfig(out=out, n=n, sources=sources, variants=10, seed=13, pack=True, cache=folder.parent / "banks"),
-            bank_progress=lambda done, total: report("instruments", done, total),
-            progress=lambda done, total: report("render", done, total),
-        )
+        sources, half, banks = tuple(f"synth:{seed}" for seed in range(8)), (n + 1) // 2, folder.parent / "banks"
+        if not clean.exists():
+            render_dataset(
+                RenderConfig(clean, half, sources, variants=10, seed=13, pack=True, cache=banks),
+                bank_progress=lambda done, total: report("instruments", done, total),
+                progress=lambda done, total: report("render", done, total),
+            )
+        pack_with_copies(clean, out, seed=13, progress=lambda done, total: report("amplifier copies", done, total))
+        shutil.rmtree(clean)
     return out
 
 

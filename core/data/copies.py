@@ -10,14 +10,15 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from triadbench.core.audio.io import AudioError, write_wav
+from triadbench.core.audio.io import AudioError, to_int16, write_wav
 from triadbench.core.constants import SAMPLE_RATE, usable_cores
 from triadbench.core.data.clips import Clip, Dataset, Progress
 from triadbench.core.data.dataset import MANIFEST, open_dataset
-from triadbench.core.data.pack import pack
+from triadbench.core.data.pack import new_pack, open_rows, pack
 from triadbench.core.errors import UserError
 from triadbench.core.files import StrPath, atomic_path
 from triadbench.core.models.chords import ClipName
@@ -65,6 +66,23 @@ def amplify_set(
     return {"path": str(out), "n": len(lines), "skipped": skipped, "seed": seed}
 
 
+def pack_with_copies(source: StrPath, out: StrPath, *, seed: int = 0, progress: Progress | None = None) -> None:
+    """Write a pack at `out` in which each clip of a set stands before its copy; errors as of `amplify_set`.
+
+    Any even number of its first clips is half copies, as the original's set is.
+    """
+    dataset = open_dataset(source)
+    clips, names = dataset.clips, copy_names(dataset.clips)
+    with new_pack(out, 2 * len(clips)) as writer:
+        make = functools.partial(functools.partial, _copy_into)
+        tasks = list(range(len(clips)))
+        run_all(make, (dataset, seed, writer.clips_path), tasks, usable_cores(), chunk=_CHUNK, progress=progress)
+        index = []
+        for clip, name in zip(clips, names, strict=True):
+            index += [{"file": file, "recording": recording_of(clip)} for file in (clip.member, f"{name}.wav")]
+        writer.finish(index, source={"amplified": dataset.path.name, "seed": seed})
+
+
 def degrade_set(source: StrPath, out: StrPath, *, seed: int = 0, progress: Progress | None = None) -> dict:
     """Degrade every clip of a set once, into a pack at `out` with the same names; the result of `pack`, and "seed"."""
     dataset = open_dataset(source)
@@ -99,6 +117,15 @@ def _copy(dataset: Dataset, seed: int, task: tuple[int, str]) -> str | None:
         waveform = dataset.read(index)
     except AudioError as error:
         return str(error)
-    settings = random_settings(np.random.default_rng([seed, index]))
-    write_wav(path, amplify(waveform, SAMPLE_RATE, settings))
+    write_wav(path, _amplified(waveform, seed, index))
     return None
+
+
+def _copy_into(dataset: Dataset, seed: int, place: Path, index: int) -> None:
+    """Write clip `index` and its copy into the rows of a pack."""
+    rows, waveform = open_rows(place), dataset.read(index)
+    rows[2 * index], rows[2 * index + 1] = map(to_int16, (waveform, _amplified(waveform, seed, index)))
+
+
+def _amplified(waveform: np.ndarray, seed: int, index: int) -> np.ndarray:
+    return amplify(waveform, SAMPLE_RATE, random_settings(np.random.default_rng([seed, index])))

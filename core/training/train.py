@@ -191,6 +191,7 @@ def train(
     run_types: Mapping[str, Callable[..., TrainingRun]] = RUN_TYPES,
     processes: int = 1,
     writes: bool = True,
+    dataset: Dataset | None = None,
 ) -> dict:
     """Train one network, or go on with an interrupted training.
 
@@ -203,6 +204,7 @@ def train(
         progress: called with {"stage", "done", "total", "epoch", "epochs", "loss", ...} every few steps.
         run_types: what makes the run, by recipe.
         processes: how many share the work, for the record. writes: False computes the same and leaves no checkpoint.
+        dataset: what `config.data` is to be opened as; None: all of it.
 
     Returns:
         The training record: configuration, curves, best epoch, seconds; and `resumed`, if the run went on in another
@@ -217,7 +219,7 @@ def train(
     last = _last_checkpoint(out, described, resume)
     report = progress or (lambda event: None)
     report({"stage": "reading", "done": 0, "total": 1})
-    data, train_rows, test_rows = _opened(config)
+    data, train_rows, test_rows = _opened(config, dataset)
     torch.manual_seed(config.seed)
     kind = recipe.architecture, config.task, recipe.spec
     first = draws_of(config, len(data)).model if config.recipe == "original" else checkpoints.build_model(*kind)
@@ -263,10 +265,11 @@ def train(
     return record
 
 
-def _opened(config: ResolvedConfig) -> tuple[Excerpts | Dataset, np.ndarray, np.ndarray]:
+def _opened(config: ResolvedConfig, dataset: Dataset | None) -> tuple[Excerpts | Dataset, np.ndarray, np.ndarray]:
     """The set, and its rows to train on and to test with."""
     fraction, seed = config.test_fraction, config.split_seed
-    data = open_excerpts(Path(config.data)) if is_excerpts(Path(config.data)) else open_dataset(config.data)
+    is_excerpts_set = dataset is None and is_excerpts(Path(config.data))
+    data = open_excerpts(Path(config.data)) if is_excerpts_set else dataset or open_dataset(config.data)
     if isinstance(data, Excerpts) and config.recipe == "original":
         raise UserError(f"recipe 'original' trains on clips named by type and root, which {config.data} does not have")
     if config.recipe == "original" and config.split == "random":

@@ -89,7 +89,8 @@ def small(**changes) -> protocol.Protocol:
 
 
 def settings(folder: Path, clips: Path, **changes) -> session.Settings:
-    options = {"data_folder": clips.parent / "made", "maker": FakeTrainer, "data": clips, **changes}
+    options = {"maker": FakeTrainer, "data": clips, **changes}
+    options.setdefault("data_folder", Path(clips or folder).parent / "made")
     return session.Settings(folder / "run", folder / "records.jsonl", silent, **options)
 
 
