@@ -33,7 +33,7 @@ def test_a_rehearsal_does_every_part_and_the_analysis_reads_it(tmp_path):
     expected = {"device": "cpu", "clips": 48, "batch_size": 32, "task": "type", "epochs": 2, "pipeline": "fast"}
     assert final["parameters"] == expected and final["effort"] == "rehearsal" and final["epochs_done"] == 2
     lists = ("train_s", "test_s", "train_loss", "test_loss", "test_accuracy", "states")
-    assert all(len(final[name]) == 2 for name in lists) and final["n_clips"] == 33
+    assert all(len(final[name]) == 2 for name in lists) and final["n_clips"] == 34
     assert final["samples"] == [sum(pair) for pair in zip(final["train_s"], final["test_s"], strict=True)]
     assert 1.0 < final["train_loss"][0] < 1.5 and final["made_s"] > 0
 

@@ -11,7 +11,7 @@ import pytest
 from tests.core.sounds import encode, make_folder, tone
 from triadbench.core.audio.io import write_wav
 from triadbench.core.data import copies as module
-from triadbench.core.data.copies import amplify_set, copy_names, degrade_set, recording_of
+from triadbench.core.data.copies import amplify_set, copy_names, degrade_set, pack_with_copies, recording_of
 from triadbench.core.data.dataset import Clip, open_dataset
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ClipName
@@ -121,3 +121,13 @@ def test_a_set_without_a_readable_clip_is_not_degraded(tmp_path):
     with pytest.raises(UserError, match="no clip found"):
         degrade_set(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pack_with_copies_holds_each_clip_before_its_copy(source, tmp_path):
+    pack_with_copies(source, tmp_path / "pack", seed=3)
+    amplify_set(source, tmp_path / "out", seed=3, jobs=1)
+    both, clips, copies = map(open_dataset, (tmp_path / "pack", source, tmp_path / "out"))
+    assert [clip.member for clip in both.clips][1::2] == [clip.member for clip in copies.clips]
+    assert [clip.recording for clip in both.clips][:2] == ["r1", "r1"] and len(both) == 6
+    for k in range(3):
+        assert np.array_equal(both.read(2 * k), clips.read(k)) and np.array_equal(both.read(2 * k + 1), copies.read(k))
