@@ -12,7 +12,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,9 +34,6 @@ _THROTTLE = {
     0x80: "power brake",
 }
 """NVML's reasons for which a GPU runs slower than it would; idling and settings of a user are none."""
-_Sample = tuple[float | None, float | None, float | None, int, float | None]
-"""Of a GPU: SM clock in MHz, temperature in degrees Celsius, power in W, bits of reasons, others' use in percent."""
-_NOTHING: _Sample = (None, None, None, 0, None)
 
 
 class Monitor:
@@ -44,7 +41,7 @@ class Monitor:
 
     def __init__(self, device: str = "cpu"):
         self._on_gpu, self._stop = device.startswith("cuda"), threading.Event()
-        self._samples: list[tuple[float, float | None, float | None, _Sample | None]] = []
+        self._samples: list[tuple[float, dict[str, float]]] = []
 
     def __enter__(self) -> Monitor:
         self._started, self._counters = time.perf_counter(), _counters()
@@ -60,10 +57,11 @@ class Monitor:
 
     def _watch(self) -> None:
         with contextlib.ExitStack() as stack:
-            gpu = _gpu_reader(stack) if self._on_gpu else None
+            gpu = _gpu_reader(stack) if self._on_gpu else dict
             while True:
-                values = (cpu_mhz(), cpu_temperature_c(), gpu() if gpu else None)
-                self._samples.append((time.perf_counter() - self._started, *values))
+                values = {"cpu_mhz": cpu_mhz(), "cpu_temperature_c": cpu_temperature_c(), **gpu()}
+                known = {name: value for name, value in values.items() if value is not None}
+                self._samples.append((round(time.perf_counter() - self._started, 2), known))
                 if self._stop.wait(_EVERY_S):
                     return
 
@@ -76,30 +74,29 @@ class Monitor:
             temperature; `gpu`: None, or `other_percent` and curves `sm_mhz`, `temperature_c`, `power_w`, and the
             reasons of `throttle`.
         """
-        times, clocks, temperatures, states = zip(*self._samples, strict=True)
-        temperature = _curve(times, temperatures)
         gpu: dict[str, Any] | None = None
-        if states := tuple(state or _NOTHING for state in states) if any(states) else ():
-            sm, celsius, watt, reasons, others = zip(*states, strict=True)
-            used = [value for value in others if value is not None]
-            gpu = {"other_percent": fmean(used) if used else None, "sm_mhz": _curve(times, sm)}
-            gpu |= {"temperature_c": _curve(times, celsius), "power_w": _curve(times, watt)}
-            gpu["throttle"] = [word for bit, word in _THROTTLE.items() if any(bits & bit for bits in reasons)]
+        if reasons := self._values("reasons"):
+            gpu = {name: self._curve(name) for name in ("sm_mhz", "temperature_c", "power_w")}
+            gpu["other_percent"] = fmean(used) if (used := self._values("other_percent")) else None
+            gpu["throttle"] = [word for bit, word in _THROTTLE.items() if any(int(bits) & bit for bits in reasons)]
+        temperature = self._curve("cpu_temperature_c")
         reason = "this system shows no sensor of the processor's temperature, as in most virtual machines"
         return {
             "seconds": self._seconds,
             "other_cpu_percent": 100 * max(0.0, self._busy) / self._seconds,
             "steal_percent": 100 * max(0.0, self._steal) / self._seconds / (os.cpu_count() or 1),
-            "cpu_mhz": _curve(times, clocks),
+            "cpu_mhz": self._curve("cpu_mhz"),
             "cpu_temperature_c": temperature,
             **({} if temperature else {"cpu_temperature_reason": reason}),
             "gpu": gpu,
         }
 
+    def _values(self, name: str) -> list[float]:
+        return [values[name] for _, values in self._samples if name in values]
 
-def _curve(times: Sequence[float], values: Sequence[float | None]) -> list[list[float]] | None:
-    points = [[round(at, 2), value] for at, value in zip(times, values, strict=True) if value is not None]
-    return points[:: -(-len(points) // _POINTS)] if points else None
+    def _curve(self, name: str) -> list[list[float]] | None:
+        points = [[at, values[name]] for at, values in self._samples if name in values]
+        return points[:: -(-len(points) // _POINTS)] if points else None
 
 
 def disturbed(monitor: dict[str, Any], threads: int | None = None) -> str | None:
@@ -142,53 +139,50 @@ def cpu_temperature_c(root: Path = Path("/sys/class")) -> float | None:
     return max(temperatures, default=None)
 
 
-def _gpu_reader(stack: contextlib.ExitStack) -> Callable[[], _Sample | None]:
+def _gpu_reader(stack: contextlib.ExitStack) -> Callable[[], dict[str, Any]]:
     """What reads the state of GPU 0, by NVML or nvidia-smi; both are ended by `stack`."""
     try:
-        import pynvml
+        import pynvml as nvml
 
-        pynvml.nvmlInit()
-        stack.callback(pynvml.nvmlShutdown)
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        nvml.nvmlInit()
+        stack.callback(nvml.nvmlShutdown)
+        gpu = nvml.nvmlDeviceGetHandleByIndex(0)
     except Exception:  # not installed, or NVML's own errors
         return _smi_reader(stack)
     since = time.time_ns() // 1000
 
-    def others() -> float:
+    def read() -> dict[str, Any]:
         nonlocal since
-        used, last = 0.0, since
-        with contextlib.suppress(pynvml.NVMLError):  # "not found": nobody used it meanwhile
-            for process in pynvml.nvmlDeviceGetProcessUtilization(handle, last):
-                since = max(since, process.timeStamp)
-                used += process.smUtil if process.pid != os.getpid() else 0
-        return used
-
-    def read() -> _Sample | None:
-        try:
-            clock = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
-            temperature = pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
-            power, reasons = pynvml.nvmlDeviceGetPowerUsage, pynvml.nvmlDeviceGetCurrentClocksThrottleReasons
-            return clock, temperature, power(handle) / 1e3, reasons(handle), others()
-        except pynvml.NVMLError:
-            return None
+        state: dict[str, Any] = {}
+        with contextlib.suppress(nvml.NVMLError):
+            state["sm_mhz"] = nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)
+            state["temperature_c"] = nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)
+            state["power_w"] = nvml.nvmlDeviceGetPowerUsage(gpu) / 1e3
+            state["reasons"] = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)
+            state["other_percent"] = 0.0
+            users = nvml.nvmlDeviceGetProcessUtilization(gpu, since)  # an error where nobody used it meanwhile
+            since = max([since, *(user.timeStamp for user in users)])
+            state["other_percent"] = float(sum(user.smUtil for user in users if user.pid != os.getpid()))
+        return state
 
     return read
 
 
-def _smi_reader(stack: contextlib.ExitStack) -> Callable[[], _Sample | None]:
+def _smi_reader(stack: contextlib.ExitStack) -> Callable[[], dict[str, Any]]:
     command = ("nvidia-smi", _QUERY, "--format=csv,noheader,nounits", "--id=0", f"--loop-ms={1000 * _EVERY_S:.0f}")
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     except OSError:
-        return lambda: None
+        return dict
     stack.enter_context(process)
     stack.callback(process.kill)
 
-    def read() -> _Sample | None:  # waits for its next line
+    def read() -> dict[str, Any]:  # waits for its next line
+        *values, reasons = (value.strip() for value in process.stdout.readline().split(","))  # type: ignore[union-attr]
         with contextlib.suppress(ValueError):
-            *values, reasons = (value.strip() for value in process.stdout.readline().split(","))  # type: ignore
-            clock, temperature, power = (None if value.startswith("[") else float(value) for value in values)
-            return clock, temperature, power, int(reasons, 16), None
-        return None
+            told = [None if value.startswith("[") else float(value) for value in values]
+            state = dict(zip(("sm_mhz", "temperature_c", "power_w"), told, strict=True))
+            return {**state, "reasons": int(reasons, 16)}
+        return {}
 
     return read
