@@ -18,9 +18,9 @@ HEAD = ["network", "who", "epochs", "test accuracy", "test loss", "s an epoch", 
 
 
 def totals(records: Sequence[dict]) -> list[list[Any]]:
-    """Rows under `HEAD`: of each network the original's, then ours."""
+    """Rows under `HEAD`: of each network that we trained the original's, then ours."""
     rows = []
-    for task in ("type", "root"):
+    for task in (task for task in ("type", "root") if mine(records, task)):
         epochs = published.final_epochs(task)
         seconds, last = [epoch["elapsed_s"] for epoch in epochs], epochs[-1]
         score = [percent(last["test_accuracy"], 1), number(last["test_loss"])]

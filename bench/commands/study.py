@@ -404,9 +404,9 @@ def _experiment(name: str, folder: Path | None, records: Path, data: Path | None
 @device_option
 @data_option
 @_run_option(default=Path("runs/final"), help="Folder of checkpoints and finished epochs.")
-@records_option
+@click.option("--records", type=PATH, help="JSON Lines file to append to.  [default: RUN/records.jsonl]")
 @console.json_option
-def final(task: str, device: str, folder: Path, records: Path, data: Path | None, as_json: bool, **options) -> None:
+def final(task: str, device: str, folder: Path, records: Path | None, data, as_json: bool, **options) -> None:
     """The original's final training: 86,400 clips, 30 epochs, both networks; beside it the original's 60 epochs.
 
     The fast pipeline trains to the end; the original pipeline for --original-epochs, from which its whole time is
@@ -417,8 +417,10 @@ def final(task: str, device: str, folder: Path, records: Path, data: Path | None
     Examples:
       python cli.py experiment final
       python cli.py experiment final --clips 256 --epochs 2 --original-epochs 1 --device cpu
+      python cli.py report runs/final
     """
     console.resume_hint(f"whole epochs are kept in {folder}; the same command goes on from there")
+    records = records or folder / "records.jsonl"
     plan = finals.Final(**options, tasks=TASKS if task == "both" else (task,), devices=protocol.choose_devices(device))
     result = finals.run(plan, Settings(folder, records, progress, console.note, data))
     if as_json:

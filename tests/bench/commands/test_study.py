@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -61,6 +65,38 @@ def test_a_short_experiment_says_so_everywhere(place, clips):
     result = json.loads(again.stdout)
     assert result["protocol"] == label and (result["measured"], result["appended"]) == (0, 0)
     assert (place / "runs/batch-size/trials.jsonl").exists() and (place / "runs/study/records.jsonl").exists()
+
+
+def test_the_final_training_is_killed_goes_on_and_is_reported(place, clips):
+    given = ["experiment", "final", "--data", clips, "--clips", 64, "--epochs", 40, "--original-epochs", 1]
+    given = [*map(str, given), "--device", "cpu", "--task", "root", "--run", "final"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "triadbench.cli", *given],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    lines, end = place / "final" / "trials.jsonl", time.monotonic() + 120
+    while not (lines.exists() and lines.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()
+    process.wait(60)
+    before = lines.read_bytes().count(b"\n")
+    assert 3 <= before < 41 and not (place / "final" / "records.jsonl").exists()
+    done = call(*given, "--json")
+    assert done.exit_code == 0, done.output
+    figures = {one["parameters"]["pipeline"]: one for one in json.loads(done.stdout)["figures"]}
+    assert len(figures["fast"]["samples"]) == 40 and len(figures["original"]["samples"]) == 1
+    whole = call(*given[:-1], "whole", "--json")
+    uninterrupted = json.loads(whole.stdout)["figures"][0]
+    assert figures["fast"]["test_loss"] == uninterrupted["test_loss"]
+    again = call(*given)
+    assert "0 new" in again.stdout and "81.10 %" in again.stdout and "(extrapolated)" in again.stdout
+    assert "91.44 %" not in again.stdout, "of types nothing was trained"
+    page = call("report", "final", "--out", "page.html")
+    assert page.exit_code == 0 and "Expected of the root: 75 %; the original: 81.1 %; ours" in page.stdout
 
 
 def test_data_size_and_ladder(place, clips):

@@ -172,6 +172,15 @@ def test_two_trainings_into_one_folder(pack, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_originals_recipe_says_its_pipeline_and_keeps_training_accuracy(pack, tmp_path):
+    given = ("train", pack, tmp_path / "out", "--recipe", "original", "--task", "type", "--epochs", 1)
+    result, done = run_json(*given, "--switch", "mel=batch")
+    assert "pipeline: fast, mel=batch (--pipeline original is the study's own)" in done.stderr
+    assert result["type"]["config"]["pipeline"] == "fast" and result["type"]["pipeline"]["mel"] == "batch"
+    assert 0 <= result["type"]["curves"][0]["train_type_accuracy"] <= 1
+    assert "pipeline:" not in run("train", pack, tmp_path / "ours", "--epochs", 1).stderr
+
+
 def test_train_passes_its_options_on(pack, monkeypatch, tmp_path):
     calls = []
 
