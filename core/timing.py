@@ -278,6 +278,18 @@ class NoClock:
     def book(self, name: str, seconds: float) -> None:
         """Book seconds that were measured elsewhere (CUDA events)."""
 
+    def copy(self, tensor: Any, device: Any, non_blocking: bool = False) -> Any:
+        """The tensor on `device`: `tensor.to`."""
+        return tensor.to(device, non_blocking=non_blocking)
+
+    def of_copies(self) -> NoClock:
+        """A clock for a thread that works beside the epoch: it books copies, and no parts."""
+        return self
+
+    def copies(self) -> dict[str, Any] | None:
+        """Of the copies to another device: `n`, `bytes`, and `seconds` (by events on a GPU; elsewhere None)."""
+        return None
+
     def parts(self, total: float) -> dict[str, float] | None:
         """All parts; "idle" is the rest of `total`, so that they sum to it."""
         return None
@@ -298,6 +310,7 @@ class Clock(NoClock):
     def __init__(self, device: str = "cpu", now: Callable[[], float] = time.perf_counter):
         self._device, self._now = device, now
         self.seconds: dict[str, float] = {}
+        self._copies: list[tuple[int, tuple[Any, Any] | None]] = []  # bytes, and the events around them
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -311,9 +324,43 @@ class Clock(NoClock):
     def book(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
+    def copy(self, tensor: Any, device: Any, non_blocking: bool = False) -> Any:
+        import torch
+
+        if tensor.device.type == torch.device(device).type:
+            return tensor
+        events = None
+        if torch.device(device).type == "cuda":
+            events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            events[0].record()
+        copied = tensor.to(device, non_blocking=non_blocking)
+        if events is not None:
+            events[1].record()
+        self._copies.append((tensor.nbytes, events))
+        return copied
+
+    def of_copies(self) -> NoClock:
+        return _CopiesClock(self)
+
+    def copies(self) -> dict[str, Any]:
+        synchronize(self._device)
+        events = [pair for _, pair in self._copies if pair is not None]
+        seconds = sum(start.elapsed_time(end) for start, end in events) / 1e3 if events else None
+        return {"n": len(self._copies), "bytes": sum(size for size, _ in self._copies), "seconds": seconds}
+
     def parts(self, total: float) -> dict[str, float]:
         parts = {name: self.seconds.get(name, 0.0) for name in EPOCH_PARTS if name != "idle"}
         return {**parts, "idle": total - sum(parts.values())}
+
+
+class _CopiesClock(NoClock):
+    """Books the copies of another clock and nothing else."""
+
+    def __init__(self, clock: Clock):
+        self._clock = clock
+
+    def copy(self, tensor: Any, device: Any, non_blocking: bool = False) -> Any:
+        return self._clock.copy(tensor, device, non_blocking)
 
 
 def clock_for(clock: Clock | Callable[[], float] | None, device: object) -> NoClock:
@@ -322,6 +369,7 @@ def clock_for(clock: Clock | Callable[[], float] | None, device: object) -> NoCl
         return NO_CLOCK
     if isinstance(clock, Clock):
         clock.seconds.clear()
+        clock._copies.clear()
         return clock
     return Clock(str(device), clock)
 

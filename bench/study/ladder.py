@@ -237,6 +237,8 @@ class _Ladder:
         fields |= {"passes": passes, "max_difference": difference, "tolerance": self.tolerance}
         fields |= {"spread_of_seeds": self.spread, "seeds": list(SEEDS), "losses": self.losses[rung.number]}
         fields |= {"sentence": rung.sentence, "n_clips": first["n_clips"], "prepared_s": first["prepared_s"]}
+        middle = sorted(instrumented, key=lambda line: line["samples"][0])[len(instrumented) // 2 :]
+        fields["copies"] = middle[0].get("copies") if middle else None  # from the epoch whose parts are shown
         fields |= part_fields(samples, [(line["samples"][0], line["parts"]) for line in instrumented])
         name = "ladder" if passes else "ladder left out"
         return records.make(name, unit="s", samples=samples, first_call=first["samples"][0], **fields)
@@ -263,6 +265,7 @@ class _Ladder:
             "prepared_s": result.prepared_s,
             "parts": result.parts,
             "losses": losses,
+            "copies": result.copies,
         }
         fields |= {"monitor": monitor, "disturbed": disturbed(monitor) if monitor else None}
         fields["other_cores"] = monitor["other_cpu_percent"] / 100 if monitor else 0.0

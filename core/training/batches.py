@@ -102,7 +102,7 @@ class TriadClips(torch.utils.data.Dataset):
         with self.clock.part("reading"):
             signal, sample_rate = self._load(index)
         with self.clock.part("copy"):
-            signal = signal.to(self.device)
+            signal = self.clock.copy(signal, self.device)
         with self.clock.part("resampling"):
             signal = self._cut_or_pad(self._mix(self._resample(signal, sample_rate)))
         with self.clock.part("mel"):
@@ -147,9 +147,11 @@ class _ClipSource(Source):
             clips = TriadClips(self.dataset, self.host_labels, self.device, clock)
             return iter(DataLoader(clips, batch_sampler=indices, num_workers=0, collate_fn=collate))
 
-        for mel, labels in _ahead(read(NO_CLOCK), self.device, clock) if self.switches.prefetch else read(clock):
+        for mel, labels in (
+            _ahead(read(clock.of_copies()), self.device, clock) if self.switches.prefetch else read(clock)
+        ):
             with clock.part("copy"):
-                mel, labels = mel.to(self.device), labels.to(self.device)
+                mel, labels = clock.copy(mel, self.device), clock.copy(labels, self.device)
             yield mel, labels
 
 
@@ -163,7 +165,7 @@ class _BatchSource(Source):
         self._mel = MelSpectrogram.from_spec(ORIGINAL).to(device)
 
     def batches(self, batches: list[np.ndarray], clock: NoClock = NO_CLOCK) -> Batches:
-        waveforms = self._waveforms(batches, NO_CLOCK if self.switches.prefetch else clock)
+        waveforms = self._waveforms(batches, clock.of_copies() if self.switches.prefetch else clock)
         for waveform, rows in _ahead(waveforms, self.device, clock) if self.switches.prefetch else waveforms:
             with clock.part("mel"), torch.no_grad():
                 mel = self._mel(waveform).unsqueeze(1)
@@ -178,8 +180,8 @@ class _BatchSource(Source):
                 if prefetch and self.device.type == "cuda":  # only from pinned memory is a copy asynchronous
                     waveform, index = waveform.pin_memory(), index.pin_memory()
             with clock.part("copy"):
-                waveform = waveform.to(self.device, non_blocking=prefetch)
-                index = index.to(self.device, non_blocking=prefetch)
+                waveform = clock.copy(waveform, self.device, non_blocking=prefetch)
+                index = clock.copy(index, self.device, non_blocking=prefetch)
             yield waveform, index
 
     def _read(self, rows: np.ndarray) -> Tensor:
@@ -209,7 +211,7 @@ class CachedSource(_BatchSource):
         self.prepare(clock=clock)
         if not batches:
             return
-        index = torch.from_numpy(np.concatenate(batches)).to(self.device)
+        index = clock.copy(torch.from_numpy(np.concatenate(batches)), self.device)
         for rows in index.split([len(rows) for rows in batches]):
             with clock.part("copy"):
                 batch = self.pick(rows)

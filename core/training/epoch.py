@@ -42,6 +42,7 @@ class EpochResult:
         prepared_s: of `seconds`, what was paid once: computing features that later epochs reuse (mel="cached").
         parts: {part: seconds} summing to `seconds`, if a clock was given (`core.constants.EPOCH_PARTS`).
         n_right: clips named rightly, of every batch.
+        copies: `core.timing.NoClock.copies` of a training epoch with a clock.
     """
 
     seconds: float
@@ -52,6 +53,7 @@ class EpochResult:
     prepared_s: float = 0.0
     parts: dict[str, float] | None = None
     n_right: list[float] = field(default_factory=list)
+    copies: dict[str, Any] | None = None
 
 
 class Epochs:
@@ -115,7 +117,8 @@ class Epochs:
         seconds, n = time.perf_counter() - started, len(order)
         self.epoch += 1
         loss = float(np.dot(losses, [len(rows) for rows in in_batches(order, self.batch_size)])) / n
-        return EpochResult(seconds, n, losses, loss, sum(n_right) / n, prepared_s, books.parts(seconds), n_right)
+        instruments = books.parts(seconds), n_right, books.copies()
+        return EpochResult(seconds, n, losses, loss, sum(n_right) / n, prepared_s, *instruments)
 
     def test_epoch(self, clock: TimeSource = None) -> EpochResult:
         """A pass over the test side, without updates."""

@@ -163,7 +163,7 @@ class StepGraph:
         """Train on the clips `order`; of all steps the losses, and how many clips were named rightly."""
         batches, whole = in_batches(order, self.batch_size), len(order) // self.batch_size
         cached = isinstance(self.source, CachedSource)
-        self._rows.copy_(torch.from_numpy(order))
+        self._rows.copy_(clock.copy(torch.from_numpy(order), self.step.device))
         self._position.zero_()
         inputs = self.source.batches(batches[whole:] if cached else batches, clock)
         done = 0

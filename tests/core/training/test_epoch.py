@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.core.toys import all_names, write_set
-from triadbench.core.constants import EPOCH_PARTS
+from triadbench.core.constants import CLIP_SAMPLES, EPOCH_PARTS
 from triadbench.core.data.dataset import open_dataset
 from triadbench.core.data.pack import pack
 from triadbench.core.errors import UserError
@@ -178,6 +178,47 @@ def test_parts_sum_to_the_epoch(name, clock, sets):
     assert seen == expected[name]
     assert min(result.parts[part] for part in ("forward", "backward", "optimizer")) > 0
     assert made.train_epoch().parts is None
+
+
+COPIED = {
+    "original": (
+        RUNGS["original"],
+        10 * (4 * CLIP_SAMPLES + 8),
+        12,
+    ),  # a file's float32, and an index of labels a batch
+    "clips ahead": (MORE["clips ahead"], 10 * (4 * CLIP_SAMPLES + 8), 12),
+    "mel per batch": (RUNGS["mel per batch"], 10 * (2 * CLIP_SAMPLES + 8), 4),  # a pack's int16, and where they lie
+    "batches ahead": (MORE["batches ahead"], 10 * (2 * CLIP_SAMPLES + 8), 4),
+    "cached mel": (RUNGS["cached mel"], 10 * 8, 1),
+}
+
+
+@pytest.mark.parametrize("name", COPIED)
+def test_every_byte_that_goes_to_another_device_is_counted(name, sets):
+    """To torch's device without memory, which is another everywhere."""
+    switches, n_bytes, n = COPIED[name]
+    clock, meta = Clock(), torch.device("meta")
+    source = make_source(sets[switches.packed], "type", switches, meta)
+    if switches.mel != "clip":  # our kernels need values
+        source._mel = lambda waveform: waveform
+        source.features = torch.empty(100, 1, device=meta)
+    assert len(list(source.batches(in_batches(np.arange(10), 5), clock))) == 2
+    assert clock.copies() == {"n": n, "bytes": n_bytes, "seconds": None}
+
+
+def test_on_one_device_nothing_is_copied(sets):
+    made = trainer(sets, ORIGINAL_PIPELINE)
+    assert made.train_epoch(Clock()).copies == {"n": 0, "bytes": 0, "seconds": None}
+    assert made.train_epoch().copies is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["original", "prefetch", "CUDA graph"])
+def test_copies_to_a_gpu_have_bytes_and_seconds(name, sets):
+    made = trainer(sets, {rung: switches for rung, switches, _ in LADDER("cuda")}[name], device="cuda")
+    made.train_epoch()
+    result = made.train_epoch(Clock("cuda"))
+    assert result.copies["bytes"] > 0 and 0 < result.copies["seconds"] < result.seconds
 
 
 def test_features_are_computed_once_and_paid_by_the_first_epoch(sets):
