@@ -1,6 +1,7 @@
 """Record files as a report wants them: read line by line, sorted by machine, of each case the latest.
 
-Numbers of two machines never meet in one ratio: everything that a chapter sees was measured on one machine.
+Numbers of two machines never meet in one ratio: everything that a chapter sees was measured on one machine. (The model
+of the original's laptop scales two machines' parts to a third, and names both.)
 """
 
 import itertools

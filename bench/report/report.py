@@ -30,6 +30,7 @@ from triadbench.bench.report import (
     pipeline_page,
     profile_page,
     providers_page,
+    reasons_page,
 )
 from triadbench.bench.report.page import Chapter, Opening, environment, page, render
 
@@ -171,6 +172,9 @@ def _chapters(
         if body:
             chapters.append(Chapter(chapter_id, title, body))
 
+    elsewhere = [(m.label, m.records) for m in gathered.machines if m is not machine and not m.rehearsal]
+    if not machine.rehearsal:
+        add("reasons", reasons_page.TITLE, lambda: reasons_page.chapter(machine.records, elsewhere))
     others = machine.records
     for part in _PARTS:
         records = [record for record in machine.records if part.owns(record)]

@@ -91,6 +91,16 @@ def test_without_arguments_records_and_runs_are_read_and_trials_in_progress_are_
     assert result["problems"] == [] and result["passed_over"] == ["log.jsonl"]
 
 
+def test_four_reasons_take_the_gpu_from_another_machine_and_say_so(cpu_file, gpu_file, tmp_path):
+    alone = write_report([cpu_file], tmp_path / "alone.html")["machines"][0]
+    assert "reasons" in alone["chapters"] and not alone["missing"][0].startswith("The four reasons")
+    page = (tmp_path / "alone.html").read_text()
+    assert "The GPU&#39;s half is open" in page or "The GPU's half is open" in page
+    write_report([cpu_file, gpu_file], tmp_path / "both.html")
+    both = (tmp_path / "both.html").read_text()
+    assert "GPU with 2 threads of Other CPU, 2 cores, Test GPU" in both and "half is open" not in both
+
+
 def test_no_figure_of_a_rehearsal_looks_like_a_result(cpu_file, tmp_path):
     """It stays apart from what the same machine measured, is shown last, and every chapter says what it is."""
     rehearsed = [
@@ -101,6 +111,7 @@ def test_no_figure_of_a_rehearsal_looks_like_a_result(cpu_file, tmp_path):
     assert real == write_report([cpu_file], tmp_path / "one.html")["machines"][0]
     assert rehearsal["label"] == f"{real['label']} (a rehearsal)" and rehearsal["missing"] == []
     assert [sentence["key"] for sentence in rehearsal["story"]] == ["rehearsal"]
+    assert "reasons" in real["chapters"] and "reasons" not in rehearsal["chapters"]
     write_report([file], tmp_path / "alone.html")
     page = (tmp_path / "alone.html").read_text()
     for name in ("story", "mel", "ladder", "experiments"):

@@ -46,7 +46,7 @@ def test_every_rung_has_a_record(tmp_path, clips):
         assert record["name"] == "ladder" and record["passes"] and len(record["samples"]) == 2
         assert sum(record["parts"].values()) == pytest.approx(record["instrumented_s"])
         assert record["overhead"] == 1 and len(record["losses"]) == 10 and record["sentence"]
-        assert record["spread_of_seeds"] == pytest.approx(0.1) and record["max_difference"] == 0
+        assert "copies" in record and record["spread_of_seeds"] == pytest.approx(0.1) and record["max_difference"] == 0
         assert record["tolerance"] == pytest.approx(0.09 / 2), "half of what twice the learning rate does"
         assert record["parameters"]["protocol"] == "short: 64 clips, not 8,192"
     assert made[0]["parameters"]["switches"] == ORIGINAL_PIPELINE.describe()
@@ -146,4 +146,5 @@ def test_every_rung_passes_on_the_gpu(tmp_path, clips):
     assert len(result["rungs"]) == sum(len(ladder.rungs_of(device)) for device in ("cpu", "cuda"))
     for record in result["rungs"]:
         assert sum(record["parts"].values()) == pytest.approx(record["instrumented_s"], rel=1e-3)
+        assert (record["copies"]["bytes"] > 0) == (record["parameters"]["device"] == "cuda")
     assert any("With the fast pipeline the GPU is" in sentence for sentence in analysis.sentences(result["rungs"]))
