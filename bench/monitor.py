@@ -99,11 +99,11 @@ class Monitor:
         return points[:: -(-len(points) // _POINTS)] if points else None
 
 
-def disturbed(monitor: dict[str, Any], threads: int | None = None) -> str | None:
-    """Why a measurement with these `Monitor.fields` does not count, in words, or None; `threads` of ours by default
-    `core.timing.own_threads()`."""
+def disturbed(monitor: dict[str, Any], device: str = "cpu") -> str | None:
+    """Why a measurement with these `Monitor.fields` does not count, in words, or None: on a CPU our threads are
+    `core.timing.own_threads()`; a GPU is given its work by one."""
     other, steal = monitor["other_cpu_percent"], monitor["steal_percent"]
-    if timing.is_disturbed(other / 100, threads or timing.own_threads(), usable_cores()):
+    if timing.is_disturbed(other / 100, 1 if device == "cuda" else timing.own_threads(), usable_cores()):
         return f"other processes used {other:.0f} % of a core"
     if steal > STEAL_LIMIT_PERCENT:
         return f"{steal:.1f} % of the processor's time went to other machines of its host"

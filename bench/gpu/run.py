@@ -44,12 +44,12 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "environment": Stage(f"{_HERE}.environment", 25),
-    "tests": Stage(f"{_HERE}.tests", 100),
-    "sanitizer": Stage(f"{_HERE}.sanitizer", 50),
-    "mel": Stage(f"{_HERE}.mel", 125),
-    "counters": Stage(f"{_HERE}.counters", 45),
-    "training": Stage(f"{_HERE}.training", 110),
+    "environment": Stage(f"{_HERE}.environment", 20),
+    "tests": Stage(f"{_HERE}.tests", 85),
+    "sanitizer": Stage(f"{_HERE}.sanitizer", 40),
+    "mel": Stage(f"{_HERE}.mel", 95),
+    "counters": Stage(f"{_HERE}.counters", 30),
+    "training": Stage(f"{_HERE}.training", 150),
     "inference": Stage(f"{_HERE}.inference", 50),
 }
 PREPARE = Stage(f"{_HERE}.lacks", 20)

@@ -157,7 +157,7 @@ def _run_trial(case: Case, epochs: int, session: Session, epoch_done: Callable[[
         "test_accuracy": float(tested[-1].accuracy or 0.0),
         "switches": switches.describe(),
         "monitor": fields,
-        "disturbed": disturbed(fields),
+        "disturbed": disturbed(fields, case.device),
     }
 
 

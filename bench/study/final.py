@@ -135,7 +135,7 @@ class _Training:
             stack.close()
             fields, epoch = monitor.fields(), event["epoch"]
             if self._line(epoch) is None:  # a run that was killed before the checkpoint trains the epoch again
-                more = {"monitor": fields, "disturbed": disturbed(fields)}
+                more = {"monitor": fields, "disturbed": disturbed(fields, self.device)}
                 self.session.log.add(self._key(epoch), [event["seconds"]], **more)
             accuracy = 100 * event[f"test_{self.task}_accuracy"]
             text = f"test accuracy {accuracy:.2f} %, loss {event['test_loss']:.4f}, {event['seconds']:.1f} s"

@@ -267,7 +267,7 @@ class _Ladder:
             "losses": losses,
             "copies": result.copies,
         }
-        fields |= {"monitor": monitor, "disturbed": disturbed(monitor) if monitor else None}
+        fields |= {"monitor": monitor, "disturbed": disturbed(monitor, self.case.device) if monitor else None}
         fields["other_cores"] = monitor["other_cpu_percent"] / 100 if monitor else 0.0
         self._log.add(self._key(epoch), [result.seconds], **fields)
         self.measured += 1

@@ -56,18 +56,19 @@ def test_another_process_is_seen_and_our_own_work_is_not():
 
 
 @pytest.mark.parametrize(
-    ("other", "steal", "threads", "words"),
+    ("other", "steal", "device", "words"),
     [
-        (9.0, 1.9, 2, None),
-        (11.0, 0.0, 2, "other processes used 11 % of a core"),
-        (105.0, 0.0, 1, None),
-        (0.0, 2.1, 2, "2.1 % of the processor's time went to other machines of its host"),
+        (9.0, 1.9, "cpu", None),
+        (11.0, 0.0, "cpu", "other processes used 11 % of a core"),
+        (105.0, 0.0, "cuda", None),
+        (0.0, 2.1, "cpu", "2.1 % of the processor's time went to other machines of its host"),
     ],
 )
-def test_limits(other, steal, threads, words, monkeypatch):
+def test_limits(other, steal, device, words, monkeypatch):
+    monkeypatch.setattr(monitor.timing, "own_threads", lambda: 2)
     monkeypatch.setattr(monitor, "usable_cores", lambda: 2)
     fields = {"other_cpu_percent": other, "steal_percent": steal, "seconds": 1e9}
-    assert monitor.disturbed(fields, threads) == words
+    assert monitor.disturbed(fields, device) == words
 
 
 def test_the_processors_sensors(tmp_path):
