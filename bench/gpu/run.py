@@ -45,7 +45,7 @@ class Stage(NamedTuple):
 
 STAGES = {
     "environment": Stage(f"{_HERE}.environment", 20),
-    "tests": Stage(f"{_HERE}.tests", 85),
+    "tests": Stage(f"{_HERE}.tests", 110),
     "sanitizer": Stage(f"{_HERE}.sanitizer", 40),
     "mel": Stage(f"{_HERE}.mel", 95),
     "counters": Stage(f"{_HERE}.counters", 30),

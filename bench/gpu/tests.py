@@ -1,6 +1,7 @@
 """The tests that need a GPU, each with its result, also of a run that was ended or crashed."""
 
 import importlib.util
+import os
 import re
 import sys
 
@@ -38,7 +39,8 @@ def run(context: Context) -> str:
     path.mkdir()
     (path / "triadbench").symlink_to(PACKAGE, target_is_directory=True)
     # Plugins that happen to be installed may warn or change the run; a line of the summary ends where a terminal does.
-    environment = {"PYTHONPATH": str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "300"}
+    paths = os.pathsep.join(filter(None, (str(path), os.environ.get("PYTHONPATH"))))
+    environment = {"PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "300"}
     command = [sys.executable, "-m", "pytest", *_OPTIONS, "--basetemp", str(context.scratch / "pytest"), *marked]
     code, text = tools.run_tool(command, context.left_s() - 1, environment, PACKAGE)
     result = parse(text)

@@ -234,7 +234,8 @@ class TestOnGpu:
     def test_preparing_beside_another_threads_capture(self):
         """Compiles, loads, allocates and waits, all of which that capture's mode forbids to other threads.
 
-        It forbids torch's own allocations as well, so that memory for the output is among what torch keeps.
+        It forbids torch's own allocations as well, so that the output is to find memory beside a tensor that is kept:
+        torch gives back all that is wholly free before a capture.
         """
         module, waveform = _module(ORIGINAL, log=True), torch.from_numpy(noise((4, 16000))).cuda()
         other, samples = _module(BESIDE_A_CAPTURE), noise((2, 4000))
@@ -242,7 +243,7 @@ class TestOnGpu:
         stream = torch.cuda.Stream(priority=-1)  # not one that the capture may have been given
         module(waveform)
         with torch.cuda.stream(stream):
-            torch.empty(1 << 16, device="cuda")
+            kept = torch.empty(1, device="cuda")
         torch.cuda.synchronize()
 
         def work():
@@ -254,6 +255,7 @@ class TestOnGpu:
             beside = aside.submit(work).result()
         torch.cuda.synchronize()
         assert_close(beside.cpu().numpy(), mel_spectrogram(samples, other.spec), dtype="float32", **FLOAT32)
+        assert kept.shape == (1,)
         _check_replays(graph, mel, waveform)
 
     @pytest.mark.filterwarnings("default")  # torch.compile's own
