@@ -195,6 +195,8 @@ def modelled(records: list[dict]) -> list[dict]:
             for phase, counted in zip(result["phases"], work["phases"], strict=True):
                 phase["conflicts"] = counted["conflicts"]
             ns, where = measured.get(spec, (None, None))
+            warps = record["analysis"]["blocks_per_sm"] * -(-record["analysis"]["threads_per_block"] // 32)
+            result["expected"] = cost_model.predict(work, cost_model.H100_BOOSTED, warps)["expected"]
             worst = work["worst_conflicts"]
             found[spec] = {"spec": spec, **result, "worst_conflicts": worst, "measured_ns": ns, "case": where}
     return list(found.values())
