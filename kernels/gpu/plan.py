@@ -2,8 +2,10 @@
 
 A real transform of N = r m samples, n = a m + b, k = c + r d, is r-point real transforms over a, one for each b, then
 for every residue c = 0..r // 2 a complex m-point transform over b of Y_b[c] w_N^(b c); the residues above are mirror
-images. c = 0 and c = r / 2 are transformed like the others, and their mirrored half is thrown away: that costs 1 / r
-of the work, keeps all threads on one path, and leaves no bin that is the difference of two larger ones.
+images. The outputs Y[0] and Y[r / 2] are real. Where there is one complex pass and r is even, both share a transform
+(`Plan.packed`): their bins are those of the 2 m real values Y_b[0] +- Y_b[r / 2], which it takes in pairs; so r / 2
+residues are left, and fill whole warps. Elsewhere they are transformed like the others, and their mirrored half is
+thrown away: that costs 1 / r of the work and keeps all threads on one path.
 
 The m-point transforms take one or more radices in place. Position b of a residue lies at b + b // last * pad: one
 complex value of padding after each run of the last radix, where that is even, spreads a warp over the memory banks, as
@@ -76,12 +78,12 @@ class Plan:
 
     @property
     def packed(self) -> bool:
-        """Whether c = 0 and c = r / 2, whose r-point outputs are real, share a transform."""
+        """Whether c = 0 and c = r / 2, whose r-point outputs are real, share a transform, that of residue 0."""
         return self.groups == 1 and self.real_radix % 2 == 0
 
     @property
     def n_residues(self) -> int:
-        return self.real_radix // 2 + (0 if self.packed else 1)
+        return self.real_radix // 2 + (not self.packed)
 
     @property
     def pad(self) -> int:
@@ -258,9 +260,9 @@ def make_bands(plan: Plan, filterbank: np.ndarray) -> tuple[np.ndarray, np.ndarr
     that overlap in another way have a segment each, with weights for its own alone.
 
     Returns:
-        (n_mels + 1, 2) int32: a segment's first row, and how many times `plan.step` rows it spans; and the weights, float32,
-        as [pair of rows][segment][row][rising, falling]. Zero at the padding, before and behind, that lets the
-        segments which are served together begin in different banks.
+        (n_mels + 1, 2) int32: a segment's first row, and how many times `plan.step` rows it spans; and the weights,
+        float32, as [pair of rows][segment][row][rising, falling]. Zero at the padding, before and behind, that lets
+        the segments which are served together begin in different banks.
     """
     segment = _segments(filterbank)
     rising, falling = (np.pad(filterbank, (rows, (0, 0))) for rows in ((0, 1), (1, 0)))

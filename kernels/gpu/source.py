@@ -3,15 +3,17 @@
 A block takes `frames` consecutive frames of one clip, through phases with a barrier between them:
     real      thread (frames, b): r samples m apart x window -> real r-point transform -> x w_N^(b c) -> shared memory
     middle    for each radix but the last, thread (frames, c, e, b): complex transform x twiddle, in place
-    last      thread (e, c, frames): complex transform, |X|^2 in registers
-    powers    after a barrier each to the row of its bin, over the same memory
+    last      thread (e, c, frames): complex transform, |X|^2 in registers; where residues 0 and r / 2 are packed, the
+              thread of c = 0 first takes their bins apart (`_halves`)
+    powers    each to the row of its bin, over the same memory; the first weights are asked for
     filters   thread (segment, frames): a segment's powers x weights, for the filter that rises there and the one that
-              falls; the sums to shared memory
+              falls, `step` rows at once, with the weights of the next ones on their way; the sums to shared memory
     output    thread (mel, frame): both sums of a filter, log, stored; neighbouring threads hold neighbouring frames
 A thread takes some frames at once, which share window, twiddles, weights and, where the hop is so many columns of m
-samples, samples. Frames that lie inside their clip read samples at constant offsets; the others find the place of each
-sample by the pad mode (`sample_reflect` and so on). Frames of the last block beyond the clip's end are computed from
-whatever samples lie there, or zeros, so that no phase reads what nothing wrote; they are not stored.
+samples, samples. Where a phase has more items than the block has threads, they take turns (`_each`). Frames that lie
+inside their clip read samples at constant offsets; the others find the place of each sample by the pad mode
+(`sample_reflect` and so on). Frames of the last block beyond the clip's end are computed from whatever samples lie
+there, or zeros, so that no phase reads what nothing wrote; they are not stored.
 
 The text is made for one plan: every size is a constant, every transform is straight-line code, and each memory access
 is a pointer moved once plus a constant (gpu/memory.py). In the text u, i32 and f32 are the 32-bit types: numba computes
@@ -22,7 +24,7 @@ Even sizes split into their even and odd samples, and a butterfly u +- w v with 
 quarter fewer than a product and two sums (E. Linzer, E. Feig, 1993):
     t = v (1 + i s / c),  u +- c t     or, where |c| < |s|,     t = v (c / s + i),  u +- s t
 The ratio is at most 1, so no rounding error is magnified. Real input keeps half the spectrum at every level: nothing
-is computed twice, and no output is the difference of two larger ones.
+is computed twice.
 """
 
 from __future__ import annotations
@@ -51,41 +53,33 @@ def kernel({parameters}):
 """
 
 _REAL = """
-item = thread
-while item < {items}:
-    tile = u(item // {plan.m})
-    b = u(item - u(tile * {plan.m}))
-    window = advance(tables, u(4 * b))
+tile = u(item // {plan.m})
+b = u(item - u(tile * {plan.m}))
+window = advance(tables, u(4 * b))
 {windows}
-    start = i32(i32(i32(u(first + u(tile * {together}))) * hop) - lead)
-    if start >= pad and i32(i32(start - pad) + i32(i32({more} * hop) + {plan.n_fft})) <= i32(time):
-        samples = advance(wave, i32(i32(start - pad) + i32(b)))
+start = i32(i32(i32(u(first + u(tile * {together}))) * hop) - lead)
+if start >= pad and i32(i32(start - pad) + i32(i32({more} * hop) + {plan.n_fft})) <= i32(time):
+    samples = advance(wave, i32(i32(start - pad) + i32(b)))
 {inside}
-    else:
-        start = i32(start + i32(b))
+else:
+    start = i32(start + i32(b))
 {outside}
 {transform}
-    here = advance(shared, u(2 * u(u(tile * {tile}) + {place})))
-    turn = advance(tables, u({turns} + 4 * b))
+here = advance(shared, u(2 * u(u(tile * {tile}) + {place})))
+turn = advance(tables, u({turns} + 4 * b))
 {stores}
-    item = u(opaque(i32(item + {plan.threads})))
-cuda.syncthreads()
 """
 
 _MIDDLE = """
-item = thread
-while item < {items}:
-    group = u(item // {size})
-    b = u(item - u(group * {size}))
-    residue = u(group // {parts})
-    tile = u(residue // {plan.n_residues})
-    place = u(u(u(group - u(residue * {parts})) * {stride}) + {place})
-    residue = u(u(residue - u(tile * {plan.n_residues})) * {plan.residue})
-    here = advance(shared, u(2 * u(u(u(tile * {tile}) + residue) + place)))
-    turn = advance(tables, u({turns} + 4 * b))
+group = u(item // {size})
+b = u(item - u(group * {size}))
+residue = u(group // {parts})
+tile = u(residue // {plan.n_residues})
+place = u(u(u(group - u(residue * {parts})) * {stride}) + {place})
+residue = u(u(residue - u(tile * {plan.n_residues})) * {plan.residue})
+here = advance(shared, u(2 * u(u(u(tile * {tile}) + residue) + place)))
+turn = advance(tables, u({turns} + 4 * b))
 {transform}
-    item = u(item + {plan.threads})
-cuda.syncthreads()
 """
 
 _LAST = """
@@ -105,45 +99,12 @@ if thread < {items}:
     low = advance(shared, u(u({plan.frames} * {low}) + shift))
     high = advance(shared, i32(i32(shift) - i32(u({plan.frames} * {high}))))
 {stores}
-item = thread
-while item < {zeros}:
-    store(shared, u(item + {tail}), zero)
-    item = u(item + {plan.threads})
-{gaps}
-cuda.syncthreads()
+{zeros}
 """
 
-_LAST_PACKED = """
-item = u(thread if thread < {items} else {items} - 1)
-residue = u(item // {tiles})
-tile = u(item - u(residue * {tiles}))
-here = advance(shared, u(2 * u(u(tile * {tile}) + u(residue * {plan.residue}))))
-{transform}
-if residue == 0:
-{split}
-else:
-{powers}
-cuda.syncthreads()
-if thread < {items}:
-    shift = u({together} * tile)
-    low = advance(shared, u(u({plan.frames} * u({half} if residue == 0 else residue)) + shift))
-    high = advance(shared, i32(i32(shift) - i32(u({plan.frames} * residue))))
-{stores}
-    if residue == 0:
-        {first}
-item = thread
-while item < {zeros}:
-    store(shared, u(item + {tail}), zero)
-    item = u(item + {plan.threads})
-cuda.syncthreads()
-"""
-
-_GAPS = """
-item = thread
-while item < {items}:
-    gap = u(item // {plan.frames})
-    store(shared, u(u(u(gap * {step}) + {first}) + u(item - u(gap * {plan.frames}))), zero)
-    item = u(item + {plan.threads})
+_ZERO = """
+run = u(item // {plan.frames})
+store(shared, u(u(u(run * {step}) + {first}) + u(item - u(run * {plan.frames}))), zero)
 """
 
 _PREPARE = """
@@ -159,72 +120,64 @@ weights = advance(tables, u({weights} + u(4 * segment)))
 """
 
 _FILTERS = """
-while item < {items}:
 {begin}
-    while steps > 0:
-        if steps > 1:
-            weights = advance(weights, {next_weights})
+while steps > 0:
+    if steps > 1:
+        weights = advance(weights, {next_weights})
 {read_next}
-        else:
+    else:
 {no_next}
 {add}
 {shift_weights}
-        powers = advance(powers, {step})
-        steps = opaque(i32(steps - 1))
-    sums = advance(shared, u(u({plan.sums} + u({plan.frames} * segment)) + shift))
+    powers = advance(powers, {step})
+    steps = opaque(i32(steps - 1))
+sums = advance(shared, u(u({plan.sums} + u({plan.frames} * segment)) + shift))
 {sums}
-    item = u(item + {plan.threads})
-{prepare}
-cuda.syncthreads()
-item = thread
-while item < {outputs}:
-    mel = u(item // {plan.frames})
-    t = u(first + u(item - u(mel * {plan.frames})))
-    if t < n_frames:
-        sums = advance(shared, u({plan.sums} + item))
-        total = load(sums, 0) + load(sums, {fall})
-        store(out, u(u(mel * n_frames) + t), {result})
-    item = u(item + {plan.threads})
+"""
+
+_OUTPUT = """
+mel = u(item // {plan.frames})
+t = u(first + u(item - u(mel * {plan.frames})))
+if t < n_frames:
+    sums = advance(shared, u({plan.sums} + item))
+    total = load(sums, 0) + load(sums, {fall})
+    store(out, u(u(mel * n_frames) + t), {result})
 """
 
 
 def program(plan: Plan) -> tuple[str, dict[str, np.float32]]:
     """The text of `kernel`, and the float32 constants that it names."""
     constants = {"zero": np.float32(0.0), "quarter": np.float32(0.25)}
-    phases = [_real(plan, constants)]
-    phases += [_middle(plan, position, constants) for position in range(len(plan.radices) - 1)]
-    prepare, filters = _filters(plan)
-    last = (_last_packed if plan.packed else _last)(plan, constants).removesuffix("cuda.syncthreads()\n")
-    phases += [last, prepare + "cuda.syncthreads()" + filters]
-    text = _HEAD.format(parameters=", ".join(PARAMETERS), plan=plan)
-    phases = [_without_short_loops(phase, plan.threads) for phase in phases]
-    for number, phase in enumerate(phases):  # each with names of its own: numba is slow where a name is assigned twice
-        text += textwrap.indent(re.sub(r"\b(re|im|[cpsvwxyz])(\d\w*)\b", rf"\g<1>{number}_\2", phase), "    ")
-    return text, constants
+    middle = [_middle(plan, position, constants) for position in range(len(plan.radices) - 1)]
+    prepare, *sums = _filters(plan)
+    phases = [_real(plan, constants), *middle, _last(plan, constants) + prepare, *sums]
+    # Each with names of its own: numba is slow where a name is assigned twice.
+    phases = [re.sub(r"\b(re|im|[cpsvwxyz])(\d\w*)\b", rf"\g<1>{n}_\2", phase) for n, phase in enumerate(phases)]
+    text = "cuda.syncthreads()\n".join(phases)
+    return _HEAD.format(parameters=", ".join(PARAMETERS), plan=plan) + textwrap.indent(text, "    "), constants
 
 
-def _without_short_loops(text: str, threads: int) -> str:
-    """Loops over no more items than there are threads run once."""
-
-    def once(match: re.Match) -> str:
-        items, body = int(match[1]), match[2]
-        if items > threads:
-            return match[0]
-        return f"if {'True' if items == threads else f'item < {items}'}:\n{body}"
-
-    return re.sub(rf"while item < (\d+):\n((?:    .*\n)*?)    item = u\((?:opaque\(i32\()?item \+ {threads}\)+\n", once, text)
+def _each(items: int, plan: Plan, body: str, before_next: str = "") -> str:
+    """The body for each item: once where the threads suffice, else in turns. The first turn is unconditional: ptxas
+    would move what is read ahead of a loop into the branch that guards it, behind the barrier."""
+    if items == plan.threads:
+        return f"item = thread{body}"
+    if items < plan.threads:
+        return f"item = thread\nif item < {items}:{textwrap.indent(body, '    ')}"
+    body += f"item = u(opaque(i32(item + {plan.threads}))){before_next}\nif item >= {items}:\n    break\n"
+    return f"item = thread\nwhile True:{textwrap.indent(body, '    ')}"
 
 
 def _real(plan: Plan, constants: dict) -> str:
     radix, m, together = plan.real_radix, plan.m, plan.together(plan.real_radix)
     stores, transform = [], []
-    if plan.packed:
+    if plan.packed:  # outputs 0 and r / 2 of column b: samples b and m + b of the 2 m that `_halves` speaks of
         stores.append(f"both = advance(shared, u(u({2 * together * plan.frame} * tile) + b))")
         for f in range(together):
-            first, second = f"re{f}_0", f"re{f}_{radix // 2}"
-            stores += [f"{first} = {first} * quarter", f"store(both, {2 * f * plan.frame}, {first} + {second} * quarter)"]
-            stores += [f"store(both, {2 * f * plan.frame + m}, {first} - {second} * quarter)"]
-    for c in range(1 if plan.packed else 0, plan.n_residues):
+            at, even, odd = 2 * f * plan.frame, f"re{f}_0", f"re{f}_{radix // 2} * quarter"
+            stores += [f"{even} = {even} * quarter", f"store(both, {at}, {even} + {odd})"]
+            stores += [f"store(both, {at + m}, {even} - {odd})"]
+    for c in range(int(plan.packed), plan.n_residues):
         stores += _turned(c, m, together, plan.frame, c * plan.residue, real=c == 0 or 2 * c == radix)
     named = {  # sample -> where it is, in columns of m samples from the first frame's, and in frames
         f"z{f}_{a}" if not plan.shift else f"z{a + f * plan.shift}": (a + f * plan.shift, 0 if plan.shift else f)
@@ -242,11 +195,10 @@ def _real(plan: Plan, constants: dict) -> str:
     for f in range(together):
         graph = Graph(constants, f)
         transform += graph.lines(_named(_real_dft([Node(graph, f"x{f}_{a}") for a in range(radix)]), f))
-    blocks = {"windows": _block(windows, 1), "inside": _block(inside, 2), "outside": _block(outside, 2)}
-    blocks |= {"transform": _block(transform, 1), "stores": _block(stores, 1)}
-    sizes = {"items": plan.frames // together * m, "together": together, "more": together - 1}
-    sizes |= {"tile": together * plan.frame, "turns": table_offsets(plan)[0]}
-    return _REAL.format(plan=plan, place=_place(plan), **sizes, **blocks)
+    blocks = {"windows": _block(windows, 0), "inside": _block(inside, 1), "outside": _block(outside, 1)}
+    blocks |= {"transform": _block(transform, 0), "stores": _block(stores, 0)}
+    sizes = {"together": together, "more": together - 1, "tile": together * plan.frame, "turns": table_offsets(plan)[0]}
+    return _each(plan.frames // together * m, plan, _REAL.format(plan=plan, place=_place(plan), **sizes, **blocks))
 
 
 def _turned(k: int, size: int, together: int, frame: int, to: int, real: bool = False) -> list[str]:
@@ -272,10 +224,10 @@ def _middle(plan: Plan, position: int, constants: dict) -> str:
     for e in range(radix):
         transform += _turned(e, size, together, plan.frame, e * step)
     parts = plan.m // (size * radix)
-    sizes = {"items": plan.frames // together * plan.n_residues * plan.m // radix, "size": size, "parts": parts}
-    sizes |= {"stride": plan.place(size * radix), "tile": together * plan.frame}
-    turns = table_offsets(plan)[position + 1]
-    return _MIDDLE.format(plan=plan, place=_place(plan), turns=turns, transform=_block(transform, 1), **sizes)
+    sizes = {"size": size, "parts": parts, "stride": plan.place(size * radix), "tile": together * plan.frame}
+    sizes |= {"turns": table_offsets(plan)[position + 1], "transform": _block(transform, 0)}
+    items = plan.frames // together * plan.n_residues * plan.m // radix
+    return _each(items, plan, _MIDDLE.format(plan=plan, place=_place(plan), **sizes))
 
 
 def _loads(radix: int, f: int, at: int, step: int) -> list[str]:
@@ -285,16 +237,21 @@ def _loads(radix: int, f: int, at: int, step: int) -> list[str]:
 def _last(plan: Plan, constants: dict) -> str:
     radix, real_radix, groups, together = plan.last, plan.real_radix, plan.groups, plan.together(2 * plan.last)
     step = real_radix * groups  # bins from one output to the next
+
+    def stored(pointer: str, row: int, j: int | str) -> str:
+        return _stored(pointer, plan.frames * row, [f"p{f}_{j}" for f in range(together)])
+
     outputs, stores = [], []
     for j in range(radix):
-        up, down = plan.spread(step * j), plan.spread(plan.n_fft - step * j)
-        least_up, least_down = step * j, plan.n_fft - step * j - (real_radix // 2 + real_radix * (groups - 1))
-        values = ", ".join(f"p{f}_{j}" for f in range(together))
-        values = f"store{together}({{}}, {{}}, ({values}))" if together > 1 else f"store({{}}, {{}}, {values})"
-        lower, mirrored = values.format("low", plan.frames * up), values.format("high", plan.frames * down)
+        lower = stored("low", plan.spread(step * j), j)
+        mirrored = stored("high", plan.spread(plan.n_fft - step * j), j)
+        least_up = step * j
+        least_down = plan.n_fft - least_up - (plan.n_residues - 1 + real_radix * (groups - 1))
         lines = []
-        if 2 * j + 1 < radix:  # every thread's bin is at most N / 2
+        if 2 * j + 1 < radix + plan.packed:  # every thread's bin is at most N / 2
             lines = [lower] if least_up < plan.n_bins else []
+        elif plan.packed:  # every thread's is the mirror image of one
+            lines = [mirrored] if least_down < plan.n_bins else []
         elif 2 * j + 1 == radix:  # some threads' are
             if min(least_up, least_down) < plan.n_bins:
                 lines = [f"if 2 * bin <= {plan.n_fft - 2 * step * j}:", f"    {lower}"]
@@ -307,58 +264,49 @@ def _last(plan: Plan, constants: dict) -> str:
         stores += lines
         outputs += [j] if lines else []
     power = {"power": "{}", "magnitude": "sqrt({})", "other": "power_of({}, half_power)"}[plan.power]
-    transform = []
+    square = "re{0}_{1} * re{0}_{1} + im{0}_{1} * im{0}_{1}"
+    transform, powers, split = [], [], []
     for f in range(together):
-        transform += _loads(radix, f, f * plan.frame, 1) + _complex(radix, outputs, constants, f)
-        transform += [f"p{f}_{j} = {power.format(f're{f}_{j} * re{f}_{j} + im{f}_{j} * im{f}_{j}')}" for j in outputs]
-    gaps, low, high = "", "bin", "bin"
+        transform += _loads(radix, f, f * plan.frame, 1)
+        transform += _complex(radix, range(radix) if plan.packed else outputs, constants, f)
+        powers += [f"p{f}_{j} = {power.format(square.format(f, j))}" for j in outputs]
+        if plan.packed:  # residue 0 stores the bins of c = r / 2 where others store theirs, then bin 0
+            graph = Graph(constants, together + f)
+            bins = _halves([(Node(graph, f"re{f}_{j}"), Node(graph, f"im{f}_{j}")) for j in range(radix)])
+            places = {2 * j + 1 if 2 * j < radix else 2 * (radix - j): j for j in outputs} | {0: "first"}
+            split += graph.lines(_named({f"s{k}": bins[k] for k in places}, f))
+            split += [f"p{f}_{j} = {power.format(square.format(f, f's{k}'))}" for k, j in places.items()]
+            powers.append(f"p{f}_first = zero")
+    low, high = "bin", "bin"
+    zeros = [_zeros(plan, plan.spread(plan.n_freqs - 1) + 1, plan.step - 1)]
     if groups > 1:
-        n_gaps = plan.n_fft // 2 // real_radix
-        sizes = {"items": plan.frames * n_gaps, "first": plan.frames * real_radix}
-        gaps = _GAPS.format(plan=plan, step=plan.frames * (real_radix + 1), **sizes)
         low, high = "u(bin + digits)", "u(u(bin + digits) + u(1 if residue > 0 else 0))"
+        zeros.append(_zeros(plan, real_radix, plan.n_fft // 2 // real_radix, real_radix + 1))
+    if plan.packed:
+        low = f"u({real_radix // 2} if residue == 0 else residue)"
+        powers = ["if residue == 0:", _block(split, 1), "else:", _block(powers, 1)]
+        stores += ["if residue == 0:", "    " + stored("low", -(real_radix // 2), "first")]
     tiles = plan.frames // together
     sizes = {"items": tiles * plan.n_residues * groups, "tiles": tiles, "together": together}
-    sizes |= {"tile": together * plan.frame, "run": plan.place(radix), "zeros": plan.frames * (plan.step - 1)}
-    blocks = {"transform": _block(transform, 0), "stores": _block(stores or ["pass"], 1), "gaps": gaps}
-    tail = plan.frames * (plan.spread(plan.n_freqs - 1) + 1)
-    return _LAST.format(plan=plan, tail=tail, digits=_digits(plan), low=low, high=high, **sizes, **blocks)
+    sizes |= {"tile": together * plan.frame, "run": plan.place(radix), "low": low, "high": high}
+    blocks = {"transform": _block(transform + powers, 0), "stores": _block(stores or ["pass"], 1)}
+    return _LAST.format(plan=plan, digits=_digits(plan), zeros="".join(zeros), **sizes, **blocks)
 
 
-def _last_packed(plan: Plan, constants: dict) -> str:
-    radix, step, together = plan.last, plan.real_radix, plan.together(2 * plan.last)
-    n_low = (radix + 1) // 2
-    rows = {j: ("low", step * j) if j < n_low else ("high", step * (radix - j)) for j in range(radix)}
-    least = {j: row if pointer == "low" else row - step // 2 + 1 for j, (pointer, row) in rows.items()}
-    outputs = [j for j in range(radix) if least[j] < plan.n_bins]
+def _stored(pointer: str, at: int, values: list[str]) -> str:
+    """A store of one float, or of neighbours."""
+    several = f"{len(values)}({pointer}, {at}, ({', '.join(values)}))"
+    return f"store{several}" if len(values) > 1 else f"store({pointer}, {at}, {values[0]})"
 
-    def stored(pointer, row, j) -> str:
-        values = ", ".join(f"p{f}_{j}" for f in range(together))
-        call = f"store{together}({{}}, {{}}, ({values}))" if together > 1 else f"store({{}}, {{}}, {values})"
-        return call.format(pointer, plan.frames * row)
 
-    power = {"power": "{}", "magnitude": "sqrt({})", "other": "power_of({}, half_power)"}[plan.power]
-    transform, split, powers = [], [], []
-    for f in range(together):
-        transform += _loads(radix, f, f * plan.frame, 1) + _complex(radix, range(radix), constants, f)
-        powers += [f"p{f}_{j} = {power.format(f're{f}_{j} * re{f}_{j} + im{f}_{j} * im{f}_{j}')}" for j in outputs]
-        powers += [f"p{f}_first = zero"]
-        graph = Graph(constants, together + f)
-        bins = _halves([(Node(graph, f"re{f}_{j}"), Node(graph, f"im{f}_{j}")) for j in range(radix)])
-        places = {2 * j + 1 if j < n_low else 2 * (radix - j): j for j in outputs} | {0: "first"}
-        split += graph.lines({f"{part}{f}_s{k}": v for k in places for part, v in zip(("re", "im"), bins[k], strict=True)})
-        square = "re{0}_s{1} * re{0}_s{1} + im{0}_s{1} * im{0}_s{1}"
-        split += [f"p{f}_{j} = {power.format(square.format(f, k))}" for k, j in places.items()]
-    tiles = plan.frames // together
-    sizes = {"items": tiles * plan.n_residues, "tiles": tiles, "together": together, "half": step // 2}
-    sizes |= {"tile": together * plan.frame, "zeros": plan.frames * (plan.step - 1), "tail": plan.frames * plan.n_freqs}
-    blocks = {"transform": _block(transform, 0), "split": _block(split, 1), "powers": _block(powers, 1)}
-    blocks |= {"stores": _block([stored(*rows[j], j) for j in outputs], 1), "first": stored("low", -(step // 2), "first")}
-    return _LAST_PACKED.format(plan=plan, **sizes, **blocks)
+def _zeros(plan: Plan, row: int, count: int, step: int = 1) -> str:
+    """Zeros in so many rows of powers that no bin has, every `step` rows from `row` on."""
+    body = _ZERO.format(plan=plan, first=plan.frames * row, step=plan.frames * step)
+    return _each(plan.frames * count, plan, body)
 
 
 def _halves(z: list[Complex]) -> list[Complex]:
-    """Bins 0..m of four times the 2 m real samples u whose pairs u[2 n] + i u[2 n + 1] have the transform z."""
+    """Bins 0..m of twice the 2 m real samples u whose pairs u[2 n] + i u[2 n + 1] have the transform z."""
     m = len(z)
     out: list = [None] * (m + 1)
     for k in range(m // 2 + 1):
@@ -369,33 +317,30 @@ def _halves(z: list[Complex]) -> list[Complex]:
     return out
 
 
-def _filters(plan: Plan) -> tuple[str, str]:
+def _filters(plan: Plan) -> tuple[str, str, str]:
     """What reads the first weights, which need not wait for the powers, and the phases themselves."""
     frames, lanes, n_segments = plan.frames, range(plan.quad), plan.n_mels + 1
-    grouped = (lambda name: f"{name}{plan.quad}") if plan.quad > 1 else (lambda name: name)
-    listed = lambda name: ", ".join(f"{name}{i}" for i in lanes)  # noqa: E731
+    row_of_powers = ", ".join(f"p{i}" for i in lanes)
     ways = [f"{way}{row}" for row in range(plan.step) for way in ("up", "down")]
     read = [f"{', '.join(ways[i : i + 4])} = read4(weights, {i * n_segments})" for i in range(0, len(ways), 4)]
     begin = [f"{name}{i} = zero" for name in ("rise", "fall") for i in lanes]
     add = []
     for row in range(plan.step):
-        add.append(f"{listed('p')} = {grouped('load')}(powers, {row * frames})")
+        add.append(f"{row_of_powers} = load{plan.quad if plan.quad > 1 else ''}(powers, {row * frames})")
         add += [f"{name}{i} += p{i} * {way}{row}" for name, way in (("rise", "up"), ("fall", "down")) for i in lanes]
     falls = frames * n_segments
-    values = "({})" if plan.quad > 1 else "{}"
-    sums = [
-        f"{grouped('store')}(sums, {at}, {values.format(listed(name))})" for at, name in ((0, "rise"), (falls, "fall"))
-    ]
-    sizes = {"items": n_segments * frames // plan.quad, "quads": frames // plan.quad, "step": plan.step * frames}
-    sizes |= {"next_weights": 2 * plan.step * n_segments, "outputs": plan.n_mels * frames, "fall": falls + frames}
-    prepare = _PREPARE.format(plan=plan, weights=table_offsets(plan)[-1], read="\n".join(read), **sizes)
-    blocks = {"begin": _block(begin, 1), "add": _block(add, 2), "sums": _block(sums, 1)}
-    blocks |= {"read_next": _block([re.sub(r"\b(up|down)", r"next_\1", line) for line in read], 3)}
-    blocks |= {"no_next": _block([f"next_{way} = zero" for way in ways], 3)}
-    blocks |= {"shift_weights": _block([f"{way} = next_{way}" for way in ways], 2)}
-    result = "log(total + eps)" if plan.log else "total"
-    text = _FILTERS.format(plan=plan, prepare=_block(prepare.splitlines(), 1), result=result, **sizes, **blocks)
-    return "item = thread" + prepare, text
+    sums = [_stored("sums", at, [f"{name}{i}" for i in lanes]) for at, name in ((0, "rise"), (falls, "fall"))]
+    items = n_segments * frames // plan.quad
+    sizes = {"items": items, "quads": frames // plan.quad, "step": plan.step * frames, "fall": falls + frames}
+    sizes |= {"next_weights": 2 * plan.step * n_segments, "weights": table_offsets(plan)[-1]}
+    prepare = _PREPARE.format(plan=plan, read="\n".join(read), **sizes)
+    blocks = {"begin": _block(begin, 0), "add": _block(add, 1), "sums": _block(sums, 0)}
+    blocks |= {"read_next": _block([re.sub(r"\b(up|down)", r"next_\1", line) for line in read], 2)}
+    blocks |= {"no_next": _block([f"next_{way} = zero" for way in ways], 2)}
+    blocks |= {"shift_weights": _block([f"{way} = next_{way}" for way in ways], 1)}
+    filters = _each(items, plan, _FILTERS.format(plan=plan, **sizes, **blocks), before_next=prepare.rstrip("\n"))
+    output = _OUTPUT.format(plan=plan, result="log(total + eps)" if plan.log else "total", **sizes)
+    return "item = thread" + prepare, filters, _each(plan.n_mels * frames, plan, output)
 
 
 def _complex(radix: int, outputs, constants: dict, f: int) -> list[str]:

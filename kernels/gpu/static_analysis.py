@@ -23,6 +23,7 @@ from triadbench.kernels.spec import MelSpec
 LIMITS = {
     "sm_80": {"registers": 65536, "shared_bytes": 164 * 1024, "threads": 2048, "blocks": 32},
     "sm_90": {"registers": 65536, "shared_bytes": 228 * 1024, "threads": 2048, "blocks": 32},
+    "sm_100": {"registers": 65536, "shared_bytes": 228 * 1024, "threads": 2048, "blocks": 32},
     "sm_120": {"registers": 65536, "shared_bytes": 100 * 1024, "threads": 1536, "blocks": 32},
 }
 _REGISTER_UNIT = 256  # registers are handed to warps in such portions
@@ -68,7 +69,7 @@ def ptx(spec: MelSpec, in_dtype: str = "float32", log: bool = True) -> str:
 
 
 def analyse(spec: MelSpec, *, in_dtype: str = "float32", log: bool = True, arch: str = "sm_90") -> dict[str, Any]:
-    """Counts of the kernel for one spec and GPU generation ("sm_80", "sm_90" or "sm_120"); kept in the process.
+    """Counts of the kernel for one spec and GPU generation (of LIMITS); kept in the process.
 
     Returns:
         arch, registers (a thread), spill_store_bytes, spill_load_bytes, stack_bytes (a thread),

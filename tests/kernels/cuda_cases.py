@@ -93,6 +93,7 @@ AGAINST_REFERENCE = {
     ),
     "n_fft_1": Case(MelSpec(n_fft=1, hop_length=1, n_mels=1), noise((2, 5)), arrays=(np.ones(1), np.ones((1, 1)))),
     "n_fft_2": Case(MelSpec(n_fft=2, n_mels=2), noise((2, 7))),
+    "n_fft_6_times_5": Case(MelSpec(n_fft=30, n_mels=3), noise((1, 100))),
     "n_fft_3_times_5": Case(MelSpec(n_fft=15, n_mels=3), noise((1, 100))),
     "n_fft_all_odd": Case(MelSpec(n_fft=405, n_mels=8), noise((1, 900))),
     "n_fft_odd_three_passes": Case(MelSpec(n_fft=3125, hop_length=4000, n_mels=8), noise((1, 4001))),

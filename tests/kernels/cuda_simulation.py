@@ -102,6 +102,11 @@ ALTERATIONS = {
     "untwiddled": ("re0_0_1 * s0_1 + im0_0_1 * c0_1", "im0_0_1 * c0_1"),
     "half_precision_sums": ("rise0 += p2_0 * up0", "rise0 = half(rise0) + p2_0 * up0"),
     "half_precision_powers": ("p1_0_2 = re1_0_2 * re1_0_2", "p1_0_2 = half(re1_0_2) * re1_0_2"),
+    "packed_bins_not_taken_apart": (
+        "re1_0_s1 * re1_0_s1 + im1_0_s1 * im1_0_s1",
+        "re1_0_0 * re1_0_0 + im1_0_0 * im1_0_0",
+    ),
+    "packed_residues_alone": (" * quarter)", " * zero)"),
     "lost_frames": ("if t < n_frames:", "if t + 1 < n_frames:"),
     "no_barriers": ("cuda.syncthreads()", "pass"),
     "lost_falls": ("total = load(sums, 0) + load(sums, ", "total = load(sums, 0) + zero * load(sums, "),

@@ -16,7 +16,7 @@ from triadbench.kernels.listing import FILES, kernel_listing
 def test_the_listing_in_the_tree_is_current(target):
     listing = kernel_listing(ORIGINAL, target)
     assert FILES[target].read_text(encoding="utf-8") == listing, "run python -m triadbench.kernels.listing"
-    assert len(listing.splitlines()) < 700
+    assert len(listing.splitlines()) < 800
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -31,6 +31,8 @@ ALTERATIONS = [
     "untwiddled",
     "half_precision_sums",
     "half_precision_powers",
+    "packed_bins_not_taken_apart",
+    "packed_residues_alone",
     "lost_frames",
     "no_barriers",
     "lost_falls",

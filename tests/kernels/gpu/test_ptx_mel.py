@@ -3,6 +3,7 @@ reference's numbers, no race, no access out of bounds or misaligned, no read of 
 whoever breaks it is caught.
 """
 
+import dataclasses
 import re
 
 import numpy as np
@@ -62,6 +63,9 @@ def branches(case):
     found |= {f"{name}: {plan.together(floats * radix)} frames a thread" for name, radix, floats in passes}
     found |= {f"{name} radix {'odd' if radix % 2 else 'even'}" for name, radix, _ in passes}
     found |= {"samples shared" if plan.shift else "samples of each frame", f"{n_middle} middle passes"}
+    found |= {f"real residues packed, {'odd' if plan.last % 2 else 'even'}" if plan.packed else "real residues alone"}
+    in_turns = (plan.n_mels + 1) * plan.frames // plan.quad > plan.threads
+    found |= {"segments in turns" if in_turns else "a thread a segment", f"{plan.step} rows a step"}
     found |= {"all bins" if plan.n_bins == plan.n_freqs else "bins left out", "gaps" if plan.groups > 1 else "no gaps"}
     return found | {"filters overlap twice" if cuda_plan._segments(filters) is None else "filters overlap once"}
 
@@ -73,7 +77,9 @@ def test_the_cases_reach_every_branch():
     expected |= {f"{name}: {n} frames a thread" for name in ("real", "middle", "last") for n in (1, 2, 4)}
     expected |= {f"{name} radix {kind}" for name in ("real", "middle", "last") for kind in ("odd", "even")}
     expected |= {"samples shared", "samples of each frame", "all bins", "bins left out", "gaps", "no gaps"}
-    expected |= {"filters overlap once", "filters overlap twice"}
+    expected |= {"filters overlap once", "filters overlap twice", "segments in turns", "a thread a segment"}
+    expected |= {"real residues packed, odd", "real residues packed, even", "real residues alone"}
+    expected |= {"2 rows a step", "4 rows a step"}
     assert set().union(*(branches(case) for name, case in AGAINST_REFERENCE.items() if name not in _MORE)) == expected
 
 
@@ -88,6 +94,24 @@ def test_quiet_tones(name, tilt_db):
     assert expected[:, :, inside].shape[2] > 2 and len(filters) > 20
     logs = (np.log(mel[:, filters, inside] + LOG_EPS) for mel in (actual, expected))
     assert_close(*logs, atol_log=TONE_LIMITS[name], dtype="float32")
+
+
+@pytest.mark.parametrize("c", [0, 5])
+def test_quiet_bins_beside_loud_mirror_images(c):
+    """Bins c and 512 - c modulo 32, 80 dB apart. The mirror images of residues 0 and r / 2 meet in `_halves`: no digit more
+    is lost there than in the other residues, here c = 5."""
+    spec, at = dataclasses.replace(ORIGINAL, center=False), np.arange(ORIGINAL.n_fft)
+    assert mel_cuda.plan_for(spec).packed
+    bins = [k for k in range(16, 512 - 16, 16) if k != 256]
+    worst = []
+    for k in (k + c for k in bins):
+        phases = np.random.default_rng(k).uniform(0.0, 2 * np.pi, (4, 2, 1))
+        loud, quiet = (np.cos(2 * np.pi * b * at / spec.n_fft + phases[:, i]) for i, b in enumerate((512 - k, k)))
+        clips, filters = (loud + 1e-4 * quiet).astype(np.float32), np.zeros((spec.n_mels, spec.n_freqs))
+        filters[0, k] = 1.0
+        actual = ptx_mel.run(clips, spec, filterbank=filters)[0][:, 0]
+        worst.append(np.abs(np.log(actual / mel_spectrogram(clips, spec, filterbank=filters)[:, 0])).max())
+    assert max(worst) < 3e-3 and np.median(worst) < 1.5e-3
 
 
 @pytest.mark.parametrize("name", SPECS)

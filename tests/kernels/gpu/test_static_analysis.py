@@ -17,8 +17,8 @@ from triadbench.kernels.gpu import static_analysis as cuda_static
 
 pytestmark = pytest.mark.skipif(cuda_static.why_unavailable() is not None, reason=str(cuda_static.why_unavailable()))
 
-# Registers a thread, shared bytes a block. Three blocks of 160 threads have 128 registers each.
-AT_MOST = {"ORIGINAL": (112, 36 * 1024), "CHORD": (96, 77 * 1024), "WHISPER": (96, 16 * 1024)}
+# Registers a thread: with 128 of them four blocks of 128 threads fill the register file, with 112 two of 288 threads do.
+REGISTERS = {"ORIGINAL": 128, "CHORD": 112, "WHISPER": 96}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,12 +35,11 @@ def _compiled_here(tmp_path_factory):
 def test_registers_spills_and_shared_memory(name, arch):
     found = cuda_static.analyse(SPECS[name], arch=arch)
     assert (found["spill_store_bytes"], found["spill_load_bytes"], found["stack_bytes"]) == (0, 0, 0)
-    registers, shared = AT_MOST[name]
-    assert 32 <= found["registers"] <= registers
-    assert 0 < found["shared_bytes"] <= shared
+    assert 32 <= found["registers"] <= REGISTERS[name]
+    assert found["shared_bytes"] == mel_cuda.plan_for(SPECS[name], log=True).shared_bytes
     assert found["blocks_per_sm"] >= (1 if (name, arch) == ("CHORD", "sm_120") else 2)
     assert found["blocks_per_sm"] == min(found["blocks_per_sm_by"].values())
-    assert found["occupancy"] > 0.18
+    assert found["occupancy"] >= (8 / 48 if arch == "sm_120" else 16 / 64)  # warps
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -67,24 +66,47 @@ def test_neighbouring_floats_travel_together(name):
     plan, text = mel_cuda.plan_for(SPECS[name], log=True), cuda_static.ptx(SPECS[name])
     count = lambda pattern: len(re.findall(pattern, text))  # noqa: E731
     assert count(r"\bld\.shared\.v2\.f32") == sum(plan.together(2 * radix) * radix for radix in plan.radices)
-    assert count(r"\bld\.shared\.v4\.f32") == 2 and count(r"\bst\.shared\.v4\.f32") == 2  # rows of powers, sums
-    assert count(r"\bst\.shared\.v2\.f32") >= plan.n_residues + sum(plan.radices[:-1])
+    assert count(r"\bld\.shared\.v4\.f32") == plan.step and count(r"\bst\.shared\.v4\.f32") == 2  # rows of powers, sums
+    assert count(r"\bst\.shared\.v2\.f32") >= plan.n_residues - plan.packed + sum(plan.radices[:-1])
     assert count(r"\bld\.global\.nc\.v4\.f32") >= plan.real_radix // 4 + plan.n_residues // 2
     assert ".extern .shared .align 16" in text
+
+
+def test_weights_are_asked_for_before_the_powers_barrier():
+    """Where segments take turns: their place and first weights, in the machine code ahead of the barrier, the next behind."""
+    listing = cuda_static.assemble(cuda_static.ptx(ORIGINAL), "sm_90")[1]
+    phases = [re.findall(r"\bLDG\.E\.(?:128\.)?CONSTANT", part) for part in re.split(r"\bBAR\.SYNC", listing)]
+    assert len(phases) == 5  # real, last, powers, filters, output
+    weights = mel_cuda.plan_for(ORIGINAL, log=True).step // 2  # reads of 16 bytes
+    assert len(phases[1] + phases[2]) == 2 + weights  # the last pass has no table of its own
+    assert len(phases[3]) == 2 + 2 * weights and not phases[4]
 
 
 @pytest.mark.parametrize(
     ("spec", "in_dtype", "log"),
     [
+        (ORIGINAL, "float32", False),
+        (ORIGINAL, "int16", True),
+        (CHORD, "int16", True),
+        (WHISPER, "int16", True),
         (WHISPER, "int16", False),
         (MelSpec(n_fft=60, power=1.0, pad_mode="circular"), "float32", False),
         (MelSpec(n_fft=486, power=1.7, center=False), "float32", True),
     ],
-    ids=["int16", "magnitude", "other_power"],
+    ids=[
+        "original_no_log",
+        "original_int16",
+        "chord_int16",
+        "whisper_int16",
+        "whisper_int16_no_log",
+        "magnitude",
+        "other_power",
+    ],
 )
-def test_other_kernels_do_not_spill(spec, in_dtype, log):
-    found = cuda_static.analyse(spec, in_dtype=in_dtype, log=log)
-    assert (found["spill_store_bytes"], found["stack_bytes"]) == (0, 0)
+@pytest.mark.parametrize("arch", cuda_static.LIMITS)
+def test_other_kernels_do_not_spill(spec, in_dtype, log, arch):
+    found = cuda_static.analyse(spec, in_dtype=in_dtype, log=log, arch=arch)
+    assert (found["spill_store_bytes"], found["spill_load_bytes"], found["stack_bytes"]) == (0, 0, 0)
 
 
 @pytest.mark.slow
@@ -129,7 +151,8 @@ def test_a_launch_calls_the_driver_once(monkeypatch):
     scalars = mel_cuda.geometry(plan, WHISPER, 2, 16000, 1e-10)[1]
     mel_cuda.launch(kernel, 20, (11, 12, 13, 14), scalars, 99)
     assert [name for name, _ in calls] == ["cuCtxGetCurrent", "cuCtxPushCurrent", "cuLaunchKernel", "cuCtxPopCurrent"]
-    parameters = ((11, 12, 13, 14, 16000, 101, 13, 160, 200, 0, 1e-10, 1.0), mel_cuda.KINDS)
+    tiles = -(-101 // plan.frames)
+    parameters = ((11, 12, 13, 14, 16000, 101, tiles, 160, 200, 0, 1e-10, 1.0), mel_cuda.KINDS)
     assert calls[2][1] == (5, 20, 1, 1, plan.threads, 1, 1, plan.shared_bytes, 99, parameters, 0)
 
 
@@ -150,7 +173,7 @@ def test_machine_code_is_made_and_kept(tmp_path, monkeypatch):
 
 
 def test_errors_tell_the_way_out(monkeypatch):
-    with pytest.raises(ValueError, match="arch='sm_35' must be one of 'sm_80', 'sm_90', 'sm_120'"):
+    with pytest.raises(ValueError, match="arch='sm_35' must be one of 'sm_80', 'sm_90', 'sm_100', 'sm_120'"):
         cuda_static.analyse(CHORD, arch="sm_35")
     with pytest.raises(ValueError, match="n_fft=77 must be a product of 2, 3 and 5"):
         cuda_static.analyse(MelSpec(n_fft=77))
