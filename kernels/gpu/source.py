@@ -250,7 +250,7 @@ def _last(plan: Plan, constants: dict) -> str:
         lines = []
         if 2 * j + 1 < radix + plan.packed:  # every thread's bin is at most N / 2
             lines = [lower] if least_up < plan.n_bins else []
-        elif plan.packed:  # every thread's is the mirror image of one
+        elif plan.packed:  # every thread's is above it
             lines = [mirrored] if least_down < plan.n_bins else []
         elif 2 * j + 1 == radix:  # some threads' are
             if min(least_up, least_down) < plan.n_bins:
@@ -306,7 +306,10 @@ def _zeros(plan: Plan, row: int, count: int, step: int = 1) -> str:
 
 
 def _halves(z: list[Complex]) -> list[Complex]:
-    """Bins 0..m of twice the 2 m real samples u whose pairs u[2 n] + i u[2 n + 1] have the transform z."""
+    """Bins 0..m of twice the 2 m real samples u whose pairs u[2 n] + i u[2 n + 1] have the transform z.
+
+    From bin m / 2 on their conjugates: the powers are the same.
+    """
     m = len(z)
     out: list = [None] * (m + 1)
     for k in range(m // 2 + 1):
