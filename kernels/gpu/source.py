@@ -288,8 +288,13 @@ def _last(plan: Plan, constants: dict) -> str:
         stores += ["if residue == 0:", "    " + stored("low", -(real_radix // 2), "first")]
     tiles = plan.frames // together
     sizes = {"items": tiles * plan.n_residues * groups, "tiles": tiles, "together": together}
-    sizes |= {"tile": together * plan.frame, "run": plan.place(radix), "low": low, "high": high}
-    blocks = {"transform": _block(transform + powers, 0), "stores": _block(stores or ["pass"], 1)}
+    sizes |= {"tile": together * plan.frame, "run": plan.place(radix)}
+    blocks = {
+        "transform": _block(transform + powers, 0),
+        "stores": _block(stores or ["pass"], 1),
+        "low": low,
+        "high": high,
+    }
     return _LAST.format(plan=plan, digits=_digits(plan), zeros="".join(zeros), **sizes, **blocks)
 
 
