@@ -158,14 +158,13 @@ def program(plan: Plan) -> tuple[str, dict[str, np.float32]]:
 
 
 def _each(items: int, plan: Plan, body: str, before_next: str = "") -> str:
-    """The body for each item: once where the threads suffice, else in turns. The first turn is unconditional: ptxas
-    would move what is read ahead of a loop into the branch that guards it, behind the barrier."""
+    """The body for each item: once where the threads suffice, else in turns."""
     if items == plan.threads:
         return f"item = thread{body}"
     if items < plan.threads:
         return f"item = thread\nif item < {items}:{textwrap.indent(body, '    ')}"
-    body += f"item = u(opaque(i32(item + {plan.threads}))){before_next}\nif item >= {items}:\n    break\n"
-    return f"item = thread\nwhile True:{textwrap.indent(body, '    ')}"
+    body += f"item = u(item + {plan.threads}){before_next}\n"
+    return f"item = thread\nwhile item < {items}:{textwrap.indent(body, '    ')}"
 
 
 def _real(plan: Plan, constants: dict) -> str:
@@ -269,14 +268,16 @@ def _last(plan: Plan, constants: dict) -> str:
     for f in range(together):
         transform += _loads(radix, f, f * plan.frame, 1)
         transform += _complex(radix, range(radix) if plan.packed else outputs, constants, f)
-        powers += [f"p{f}_{j} = {power.format(square.format(f, j))}" for j in outputs]
-        if plan.packed:  # residue 0 stores the bins of c = r / 2 where others store theirs, then bin 0
+        squares = [f"p{f}_{j} = {power.format(square.format(f, j))}" for j in outputs]
+        if not plan.packed:
+            transform += squares
+        else:  # residue 0 stores the bins of c = r / 2 where others store theirs, then bin 0
             graph = Graph(constants, together + f)
             bins = _halves([(Node(graph, f"re{f}_{j}"), Node(graph, f"im{f}_{j}")) for j in range(radix)])
             places = {2 * j + 1 if 2 * j < radix else 2 * (radix - j): j for j in outputs} | {0: "first"}
             split += graph.lines(_named({f"s{k}": bins[k] for k in places}, f))
             split += [f"p{f}_{j} = {power.format(square.format(f, f's{k}'))}" for k, j in places.items()]
-            powers.append(f"p{f}_first = zero")
+            powers += [*squares, f"p{f}_first = zero"]
     low, high = "bin", "bin"
     zeros = [_zeros(plan, plan.spread(plan.n_freqs - 1) + 1, plan.step - 1)]
     if groups > 1:
@@ -326,7 +327,10 @@ def _halves(z: list[Complex]) -> list[Complex]:
 
 
 def _filters(plan: Plan) -> tuple[str, str, str]:
-    """What reads the first weights, which need not wait for the powers, and the phases themselves."""
+    """What reads the first weights, which need not wait for the powers, and the phases themselves.
+
+    ptxas may move the reading behind the barrier, to the loop's guard: on sm_90 it does.
+    """
     frames, lanes, n_segments = plan.frames, range(plan.quad), plan.n_mels + 1
     row_of_powers = ", ".join(f"p{i}" for i in lanes)
     ways = [f"{way}{row}" for row in range(plan.step) for way in ("up", "down")]

@@ -72,16 +72,6 @@ def test_neighbouring_floats_travel_together(name):
     assert ".extern .shared .align 16" in text
 
 
-def test_weights_are_asked_for_before_the_powers_barrier():
-    """Where segments take turns: their place and first weights, in the machine code ahead of the barrier, the next behind."""
-    listing = cuda_static.assemble(cuda_static.ptx(ORIGINAL), "sm_90")[1]
-    phases = [re.findall(r"\bLDG\.E\.(?:128\.)?CONSTANT", part) for part in re.split(r"\bBAR\.SYNC", listing)]
-    assert len(phases) == 5  # real, last, powers, filters, output
-    weights = mel_cuda.plan_for(ORIGINAL, log=True).step // 2  # reads of 16 bytes
-    assert len(phases[1] + phases[2]) == 2 + weights  # the last pass has no table of its own
-    assert len(phases[3]) == 2 + 2 * weights and not phases[4]
-
-
 @pytest.mark.parametrize(
     ("spec", "in_dtype", "log"),
     [
