@@ -1,17 +1,15 @@
 """Which calls does the time of a training step and of `infer` lie in, from the outermost function to the operator?
 
-torch.profiler notes every Python function and every operator of torch with its beginning and its end, on the thread
-that asks for the work; calls within one another make a stack, and equal stacks are added up. Noting takes time as
-well, most of it in functions that do little: the record holds how much longer the work took. Of work on a GPU the
-host's side is seen: giving it out, and waiting for it.
+torch.profiler notes every Python function and every operator of torch with its duration, on the thread that asks for
+the work; equal stacks of calls are added up. Noting takes time as well, most of it in functions that do little: the
+record holds how much longer the work took. Of work on a GPU the host's side is seen: giving it out, and waiting for it.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +18,6 @@ from triadbench.bench import records
 from triadbench.bench.machine import drain
 from triadbench.bench.profile import epochs, layers
 from triadbench.core import timing
-from triadbench.kernels.scratch import scratch_folder
 
 NAME = "flame"
 _LEAST_SHARE = 0.002
@@ -49,7 +46,7 @@ def run(
 
     Returns:
         records: `samples` [milliseconds under the profiler], `plain_ms` (without it, median of three), `clips`, and
-        `frames` (names of calls), `stacks` (of indices into them, the outermost first) with `weights_ms` (their own).
+        `calls` as of `tree`.
     """
     import torch
 
@@ -65,13 +62,11 @@ def run(
             call()  # what is prepared once is no part of it
             others, plain_ms = timing.OtherWork(), median(_wall_ms(call, device) for _ in range(3))
             with layers.torch_profiler(device, with_stack=True) as profiler:
-                profiled_ms = _wall_ms(torch.profiler.record_function(target)(call), device)
-            with scratch_folder() as folder:
-                profiler.export_chrome_trace(str(folder / "trace.json"))
-                events = json.loads((folder / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+                profiled_ms = _wall_ms(call, device)
             parameters = {"target": target, "device": device, "clips": clips, "batch_size": batch_size}
             parameters["threads"] = torch.get_num_threads()
-            fields = {"plain_ms": plain_ms, "clips": n, **others.fields(), **folded(own_times(events, target))}
+            calls = tree(_find(profiler.profiler.kineto_results.experimental_event_tree(), _watched.__name__), target)
+            fields = {"plain_ms": plain_ms, "clips": n, **others.fields(), "calls": calls}
             results.append(
                 records.make(
                     NAME, parameters=parameters, unit="ms", samples=[profiled_ms], environment=environment, **fields
@@ -94,50 +89,44 @@ def _infer(paths: Sequence[Path]) -> tuple[Callable[[], Any], int]:
 def _wall_ms(call: Callable[[], Any], device: str) -> float:
     drain(device)
     begun = time.perf_counter()
-    call()
+    _watched(call)
     drain(device)
     return 1e3 * (time.perf_counter() - begun)
 
 
-def own_times(events: Iterable[dict], root: str) -> dict[Stack, float]:
-    """Stack -> milliseconds spent in its last call itself, of all that lies within the range `root`.
+def _watched(call: Callable[[], Any]) -> None:
+    """The function below which a profile's calls are looked for."""
+    call()
 
-    Args:
-        events: of a Chrome trace: `ph`, `cat`, `name`, `tid`, `ts` and `dur` in microseconds.
+
+def _find(calls: Sequence[Any], function: str) -> Any:
+    """The first call of the function among torch's calls and all that they call."""
+    todo = list(calls)
+    while not todo[-1].name.endswith(f": {function}"):
+        todo += todo.pop().children
+    return todo[-1]
+
+
+def tree(root: Any, name: str) -> list[tuple[int | None, str, float]]:
+    """All calls below a call of torch's event tree (`name`, `end_time_ns`, `duration_time_ns`, `children`).
+
+    Returns:
+        a (caller's index in this list, name, milliseconds with all that it calls) for each stack of calls, callers
+        first; `name` is the first one's, whose caller is None.
     """
-    kinds = ("python_function", "cpu_op", "user_annotation")
-    calls = [event for event in events if event.get("ph") == "X" and event.get("cat") in kinds]
-    thread = next(event["tid"] for event in calls if event["name"] == root)
-    calls = [e for e in calls if e["tid"] == thread and not _PASSED_OVER.search(e["name"])]
-    own: dict[Stack, float] = {}
-    around: list[tuple[float, Stack]] = []
-    for event in sorted(calls, key=lambda e: (e["ts"], -e["dur"])):
-        end, ms = event["ts"] + event["dur"], event["dur"] / 1e3
-        # A range outlives the function that opened it, and does not lie within it.
-        while around and (around[-1][0] <= event["ts"] or around[-1][0] < end - 1):
-            around.pop()
-        if not around and event["name"] != root:
+    found: dict[Stack, float] = {(name,): root.duration_time_ns / 1e6}
+    _add(found, root, (name,))
+    kept = [stack for stack, ms in found.items() if ms >= _LEAST_SHARE * found[name,]]
+    index = {stack: i for i, stack in enumerate(kept)}
+    return [(index.get(stack[:-1]), stack[-1], round(found[stack], 4)) for stack in kept]
+
+
+def _add(found: dict[Stack, float], call: Any, stack: Stack) -> None:
+    for child in call.children:
+        inner = stack
+        if child.end_time_ns > call.end_time_ns:  # a range outlives the function that opened it: no part of that
             continue
-        outer: Stack = around[-1][1] if around else ()
-        stack = (*outer, _BUILT_IN.sub(r"\1 (built-in)", _FOLDER.sub("", event["name"])))
-        own[stack] = own.get(stack, 0.0) + ms
-        if outer:
-            own[outer] -= ms
-        around.append((end, stack))
-    return own
-
-
-def folded(own: dict[Stack, float]) -> dict[str, list]:
-    """`frames`, `stacks` and `weights_ms` of a record; calls below `_LEAST_SHARE` are their caller's."""
-    inclusive: dict[Stack, float] = {}
-    for stack, weight in own.items():
-        for depth in range(1, len(stack) + 1):
-            inclusive[stack[:depth]] = inclusive.get(stack[:depth], 0.0) + weight
-    kept: dict[Stack, float] = {}
-    for stack, weight in own.items():
-        while len(stack) > 1 and inclusive[stack] < _LEAST_SHARE * sum(own.values()):
-            stack = stack[:-1]
-        kept[stack] = kept.get(stack, 0.0) + weight
-    frames = list(dict.fromkeys(name for stack in kept for name in stack))
-    stacks = [[frames.index(name) for name in stack] for stack in kept]
-    return {"frames": frames, "stacks": stacks, "weights_ms": [round(max(0.0, ms), 4) for ms in kept.values()]}
+        if not _PASSED_OVER.search(child.name):
+            inner = (*stack, _BUILT_IN.sub(r"\1 (built-in)", _FOLDER.sub("", child.name)))
+            found[inner] = found.get(inner, 0.0) + child.duration_time_ns / 1e6
+        _add(found, child, inner)

@@ -1,6 +1,7 @@
 """The chapter of flame graphs, and the same stacks as a file for speedscope (speedscope.app), from records alone."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,14 +28,14 @@ def findings(records: Sequence[dict]) -> list[str]:
     """What each flame graph says, in a sentence: the call with most time of its own."""
     sentences = []
     for record in select(records, NAME):
-        own = dict.fromkeys(record["frames"], 0.0)
-        for stack, weight in zip(record["stacks"], record["weights_ms"], strict=True):
-            own[record["frames"][stack[-1]]] += weight
-        name = max(own, key=lambda frame: own[frame])
+        own: Counter[str] = Counter()
+        for (_, name, _), ms in zip(record["calls"], _own_ms(record), strict=True):
+            own[name] += ms
+        ((name, ms),) = own.most_common(1)
         sentences.append(
             f"{_title(record)}: {number(record['plain_ms'] / record['clips'])} ms a clip, under the profiler "
             f"{record['samples'][0] / record['plain_ms']:.2f} times as long; most of its own time has {name}, "
-            f"{percent(own[name] / (sum(own.values()) or 1))}." + (OTHER_PROGRAMS if record.get("disturbed") else "")
+            f"{percent(ms / record['calls'][0][2])}." + (OTHER_PROGRAMS if record.get("disturbed") else "")
         )
     return sentences
 
@@ -43,16 +44,13 @@ def figure(records: Sequence[dict]) -> Figure:
     """An icicle for each record, one shown at a time: width is time, below a call lies what it calls."""
     drawn, titles = go.Figure(), [_title(record) for record in select(records, NAME)]
     for record in select(records, NAME):
-        inclusive: dict[tuple[int, ...], float] = {}
-        for stack, weight in zip(record["stacks"], record["weights_ms"], strict=True):
-            for depth in range(1, len(stack) + 1):
-                inclusive[tuple(stack[:depth])] = inclusive.get(tuple(stack[:depth]), 0.0) + weight
-        names = [record["frames"][stack[-1]].replace("<", "&lt;") for stack in inclusive]
+        callers, names, times = zip(*record["calls"], strict=True)
+        names = [name.replace("<", "&lt;") for name in names]
         drawn.add_icicle(
-            ids=list(map(str, inclusive)),
-            parents=[str(stack[:-1]) if stack[1:] else "" for stack in inclusive],
+            ids=list(map(str, range(len(names)))),
+            parents=["" if caller is None else str(caller) for caller in callers],
             labels=[name.rpartition("): ")[2] for name in names],
-            values=[round(weight, 3) for weight in inclusive.values()],
+            values=times,
             branchvalues="total",
             sort=False,
             customdata=names,
@@ -66,20 +64,28 @@ def figure(records: Sequence[dict]) -> Figure:
     return drawn, views(drawn, range(len(titles)), dict(enumerate(titles)))
 
 
-def write_speedscope(records: Sequence[dict], page: Path) -> Path:
-    """Write the stacks in speedscope's format beside the page, as its name with .speedscope.json."""
-    frames = list(dict.fromkeys(name for record in records for name in record["frames"]))
-    profiles = [
-        {"type": "sampled", "name": _title(record), "unit": "milliseconds", "startValue": 0}
-        | {"endValue": sum(record["weights_ms"]), "weights": record["weights_ms"]}
-        | {"samples": [[frames.index(record["frames"][i]) for i in stack] for stack in record["stacks"]]}
-        for record in records
-    ]
+def write_speedscope(records: Sequence[dict], out: Path) -> None:
+    """Write the stacks in speedscope's format."""
+    frames: dict[str, int] = {}
+    profiles = []
+    for record in records:
+        stacks: list[list[int]] = []
+        for caller, name, _ in record["calls"]:
+            stacks.append([*([] if caller is None else stacks[caller]), frames.setdefault(name, len(frames))])
+        profile = {"type": "sampled", "name": _title(record), "unit": "milliseconds", "startValue": 0}
+        profiles.append(profile | {"endValue": sum(own := _own_ms(record)), "samples": stacks, "weights": own})
     schema = "https://www.speedscope.app/file-format-schema.json"
     content = {"$schema": schema, "shared": {"frames": [{"name": name} for name in frames]}, "profiles": profiles}
-    with atomic_path(page.with_suffix(".speedscope.json")) as temporary:
+    with atomic_path(out) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
-    return page.with_suffix(".speedscope.json")
+
+
+def _own_ms(record: dict) -> list[float]:
+    """Of each call the time that it spends itself."""
+    own = [ms for _, _, ms in record["calls"]]
+    for caller, _, ms in record["calls"][1:]:
+        own[caller] = max(0.0, own[caller] - ms)
+    return own
 
 
 def _title(record: dict) -> str:

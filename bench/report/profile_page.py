@@ -57,7 +57,8 @@ def write(parts: dict[str, tuple[list[dict], float]], out: Path, records_path: P
     traces = [str(out.parent / record["trace"]) for record in of_part.get("layers", [])]
     result = outputs.write_page(page(of_part), out, records_path, environment, begun)
     if flames := of_part.get("flame"):
-        result["speedscope"] = str(flame_page.write_speedscope(flames, out))
+        result["speedscope"] = str(out.with_suffix(".speedscope.json"))
+        flame_page.write_speedscope(flames, Path(result["speedscope"]))
     return result | {"parts": summaries, "traces": traces}
 
 
