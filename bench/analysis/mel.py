@@ -11,6 +11,8 @@ from triadbench.kernels.gpu import cost_model
 
 EAGER = "torchaudio eager"
 _CUDA = "ours: cuda"
+_FORMER = "ours: cuda, before"
+"""Our kernel before the present one: measured for comparison, it is neither ours nor anybody's rival."""
 SLOW_BACKENDS = ("ours: reference", "ours: torchaudio")
 
 
@@ -48,8 +50,8 @@ def rows(records: list[dict]) -> list[dict]:
     """One row a timing.
 
     Returns:
-        for each "mel" record: `contestant`, `ours`, `spec`, `batch`, `threads`, `device`, `dtype`, `p50_ms`, `p90_ms`,
-        `p99_ms`, `n`, `spread`, `unstable`, `disturbed`, `badge`, `clips_per_s`, `real_time_factor`, `gb_per_s`,
+        for each "mel" record: `contestant`, `ours`, `former`, `spec`, `batch`, `threads`, `device`, `dtype`, `p50_ms`,
+        `p90_ms`, `p99_ms`, `n`, `spread`, `unstable`, `disturbed`, `badge`, `clips_per_s`, `real_time_factor`, `gb_per_s`,
         `gflop_per_s`, `share_of_memory`, `share_of_arithmetic` (of the measured roofs), `roof_ms` (moving the least
         bytes at the memory's roof), `intensity` (operations a byte), `rms_relative`, `peak_relative`, `tilted_log`,
         `approximate` (it computes other values), `graph_of` (the contestant whose calls a CUDA graph replays, or ""),
@@ -66,7 +68,8 @@ def rows(records: list[dict]) -> list[dict]:
             roof.get((parameters["device"], parameters["threads"], name)) for name in ("memory", "arithmetic")
         )
         timings.append(
-            {key: parameters[key] for key in ("contestant", "ours")}
+            {"contestant": parameters["contestant"], "former": (former := parameters["contestant"].startswith(_FORMER))}
+            | {"ours": parameters["ours"] and not former}
             | case(parameters)._asdict()
             | {"approximate": record.get("approximate", False), "graph_of": record.get("graph_of", "")}
             | {key: getattr(timed, key) for key in ("p50_ms", "p90_ms", "p99_ms", "n", "spread", "unstable")}
@@ -155,7 +158,7 @@ def duels(timings: list[dict]) -> list[dict]:
     """
     pairs = []
     for here in dict.fromkeys(map(case, timings)):
-        exact = [row for row in timings if case(row) == here and not row["approximate"]]
+        exact = [row for row in timings if case(row) == here and not row["approximate"] | row["former"]]
         graphs = [row for row in exact if row["graph_of"]]
         both = {row["ours"] for row in graphs} == {True, False}
         in_order = sorted(graphs if both else exact, key=itemgetter("p50_ms"))

@@ -1,9 +1,8 @@
 """The first screen of a page: the answer in a sentence, three figures, one picture, from one machine's records."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from triadbench.bench.analysis import experiments, ladder
+from triadbench.bench.analysis import experiments, ladder, providers
 from triadbench.bench.analysis import findings as story
 from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.analysis.gather import is_mel
@@ -19,54 +18,60 @@ HEIGHT = 400
 def of_records(records: Sequence[dict]) -> Opening:
     """What one machine's records answer; of disturbed timings no ratio."""
     try:
-        numbers = {sentence["key"]: sentence["numbers"] for sentence in story.tell(records, True)}
-        quiet = [[r for r in rows if r["badge"] != "disturbed"] for rows in pipeline_page.groups(records).values()]
-        both = [rows for rows in quiet if len(rows) == 2]
-        numbers["pipeline"] = {"ratio": both[0][0]["median_s"] / both[0][1]["median_s"]} if both else {}
+        answers = list(_answers(records))
         label, picture = _picture(records)
         picture[0].update_layout(height=min(HEIGHT, picture[0].layout.height))
-        return Opening(_verdict(numbers, records), list(_figures(numbers, records))[:3], picture, label)
     except story.MALFORMED:  # the chapter of these records names what is wrong
         return Opening("Nothing is concluded: some records are not as they should be.")
-
-
-def _verdict(numbers: dict[str, dict[str, Any]], records: Sequence[dict]) -> str:
-    why, gain, pipeline, mel, files = (numbers[key] for key in ("why", "gain", "pipeline", "mel", "providers"))
     timings = [record for record in records if record["samples"]]
+    disturbed = sum(badge(record) == "disturbed" for record in timings)
+    nothing = "Nothing is concluded: no two timings here can be compared."
+    if disturbed:
+        nothing = f"Nothing is concluded: other programs disturbed {disturbed:,} of {len(timings):,} timings."
+    verdict = next((sentence for *_, sentence in answers if sentence), nothing)
+    return Opening(verdict, [(value, words) for value, words, _ in answers if value][:3], picture, label)
+
+
+def _answers(records: Sequence[dict]) -> Iterator[tuple[str, str, str]]:
+    """(figure, what it is, verdict) of all that the records answer, the weightiest first; figure or verdict may be ""."""
+    numbers = {sentence["key"]: sentence["numbers"] for sentence in story.tell(records, True)}
+    why, gain, mel, files = (numbers[key] for key in ("why", "gain", "mel", "providers"))
     if why.get("device") == "GPU":
         share = percent(1 - why["share_outside_network"])
-        return f"The GPU mostly waits: the network takes {share} of an epoch of the original pipeline."
-    if ratio := gain.get("ladder_ratio") or gain.get("experiments_most") or pipeline.get("ratio"):
-        return f"The fast pipeline trains {number(ratio, 2)} times as fast as the original on the same CPU."
+        yield "", "", f"The GPU mostly waits: the network takes {share} of an epoch of the original pipeline."
+    if ratio := numbers["gpu"].get("ladder_ratio"):
+        yield f"{number(ratio)} ×", "an epoch on the GPU: the fast pipeline over the original", ""
+        yield from _on_gpu(records)
+    quiet = [[r for r in rows if r["badge"] != "disturbed"] for rows in pipeline_page.groups(records).values()]
+    pipelines = [rows[0]["median_s"] / rows[1]["median_s"] for rows in quiet if len(rows) == 2]
+    if ratio := gain.get("ladder_ratio") or gain.get("experiments_least") or next(iter(pipelines), None):
+        verdict = f"The fast pipeline trains {number(ratio, 2)} times as fast as the original on the same CPU."
+        yield f"{number(ratio, 2)} ×", "an epoch on the CPU: the fast pipeline over the original", verdict
+    if ratio := mel.get("eager_median"):
+        yield f"{number(ratio, 2)} ×", f"our mel kernel over torchaudio on the {mel['device']}, median", ""
     if ratio := mel.get("rival_median"):
-        return f"Our mel kernel is {number(ratio, 2)} times as fast as the best rival."
+        verdict = f"Our mel kernel is {number(ratio, 2)} times as fast as the best rival."
+        yield f"{number(ratio, 2)} ×", "our mel kernel over the best rival, median", verdict
     if ratio := files.get("over_eager"):
-        return f"One clip is named {number(ratio, 2)} times as fast as by eager PyTorch."
-    if disturbed := sum(badge(record) == "disturbed" for record in timings):
-        return f"Nothing is concluded: other programs disturbed {disturbed:,} of {len(timings):,} timings."
-    return "Nothing is concluded: no two timings here can be compared."
-
-
-def _figures(numbers: dict[str, dict[str, Any]], records: Sequence[dict]) -> Iterator[tuple[str, str]]:
-    ratios = {
-        ("gpu", "ladder_ratio"): "an epoch on the GPU: the fast pipeline over the original",
-        ("gain", "ladder_ratio"): "an epoch on the CPU: the fast pipeline over the original",
-        ("pipeline", "ratio"): "an epoch: the fast pipeline over the original",
-        ("mel", "eager_median"): f"our mel kernel over torchaudio on the {numbers['mel'].get('device')}, median",
-        ("mel", "rival_median"): "our mel kernel over the best rival, median",
-        ("providers", "over_eager"): "naming one clip: the exported file over PyTorch",
-        ("providers", "files_ratio"): "a folder of files: infer over a loop of PyTorch",
-    }
-    yield from (
-        (f"{number(numbers[key][name], 2)} ×", words) for (key, name), words in ratios.items() if numbers[key].get(name)
-    )
+        verdict = f"One clip is named {number(ratio, 2)} times as fast as by eager PyTorch."
+        yield f"{number(ratio, 2)} ×", "naming one clip: the exported file over PyTorch", verdict
     for record in select(records, flame_page.NAME):
         if not record.get("disturbed"):
-            yield f"{number(record['plain_ms'] / record['clips'], 2)} ms", f"a clip: {record['parameters']['target']}"
-    yield (
-        f"{span(numbers['why'][f'published_{end}'] for end in ('least', 'most'))} ×",
-        "the original's GPU over its CPU",
-    )
+            ms = number(record["plain_ms"] / record["clips"], 2)
+            yield f"{ms} ms", f"a clip: {record['parameters']['target']}", ""
+    yield f"{span(why[f'published_{end}'] for end in ('least', 'most'))} ×", "the original's GPU over its CPU", ""
+
+
+def _on_gpu(records: Sequence[dict]) -> Iterator[tuple[str, str, str]]:
+    rows = [row for row in mel_summary.rows([record for record in records if is_mel(record)]) if not row["disturbed"]]
+    for duel in mel_summary.duels([row for row in rows if row["device"] == "cuda"])[:1]:
+        batch, faster = duel["case"].batch, duel["against_eager"]
+        words = f"a clip's mel by our kernel, batch {batch}" + (f": {number(faster)} × torchaudio" if faster else "")
+        yield f"{number(1e6 * duel['ours']['p50_ms'] / batch)} ns", words, ""
+    named = [row for row in providers.rows(records) if row["provider"] == "cuda" and row["best"]]
+    for row in sorted(named, key=lambda row: -row["best"])[:1]:
+        if not row["disturbed"][row["best_batch"]]:
+            yield f"{row['best']:,.0f}", f"clips a second named on the GPU, {row['best_batch']} at a time", ""
 
 
 def _picture(records: Sequence[dict]) -> tuple[str, Figure]:

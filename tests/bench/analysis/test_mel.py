@@ -33,6 +33,14 @@ def test_what_a_batch_gains_torchaudio_is_told():
     assert "no GPU on this machine" in even and "All 2 timings are steady" in even
 
 
+def test_the_kernel_before_the_present_one_is_neither_ours_nor_a_rival():
+    three = [timing(name, ms, 64) for name, ms in ((mel.EAGER, 8.0), ("ours: cuda", 2.0), ("ours: cuda, before", 1.0))]
+    for record in three[1:]:
+        record["parameters"]["ours"] = True
+    (duel,) = mel.duels(mel.rows(three))
+    assert duel["ours"]["contestant"] == "ours: cuda" and duel["against_rival"] == duel["against_eager"] == 4.0
+
+
 def test_nothing_is_concluded_from_a_disturbed_timing():
     text = told([timing(mel.EAGER, 64.0, 1, disturbed=True), timing(mel.EAGER, 64.0, 64)])
     assert "1 of 2 timings are disturbed: other processes used 1.0 to 1.0 cores" in text
