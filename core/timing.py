@@ -310,7 +310,7 @@ class Clock(NoClock):
     def __init__(self, device: str = "cpu", now: Callable[[], float] = time.perf_counter):
         self._device, self._now = device, now
         self.seconds: dict[str, float] = {}
-        self._copies: list[tuple[int, tuple[Any, Any] | None]] = []  # bytes, and the events around them
+        self._copies: list[tuple[int, list[Any]]] = []  # bytes, and the events around them
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -329,38 +329,33 @@ class Clock(NoClock):
 
         if tensor.device.type == torch.device(device).type:
             return tensor
-        events = None
-        if torch.device(device).type == "cuda":
-            events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            events[0].record()
-        copied = tensor.to(device, non_blocking=non_blocking)
-        if events is not None:
-            events[1].record()
+        on_gpu = torch.device(device).type == "cuda"
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if on_gpu else []
+        for event in events[:1]:
+            event.record()
+        copied = super().copy(tensor, device, non_blocking)
+        for event in events[1:]:
+            event.record()
         self._copies.append((tensor.nbytes, events))
         return copied
 
     def of_copies(self) -> NoClock:
-        return _CopiesClock(self)
+        clock = NoClock()
+        clock.copy = self.copy  # type: ignore[method-assign]
+        return clock
 
     def copies(self) -> dict[str, Any]:
         synchronize(self._device)
-        events = [pair for _, pair in self._copies if pair is not None]
-        seconds = sum(start.elapsed_time(end) for start, end in events) / 1e3 if events else None
-        return {"n": len(self._copies), "bytes": sum(size for size, _ in self._copies), "seconds": seconds}
+        seconds = [pair[0].elapsed_time(pair[1]) / 1e3 for _, pair in self._copies if pair]
+        return {
+            "n": len(self._copies),
+            "bytes": sum(size for size, _ in self._copies),
+            "seconds": sum(seconds) if seconds else None,
+        }
 
     def parts(self, total: float) -> dict[str, float]:
         parts = {name: self.seconds.get(name, 0.0) for name in EPOCH_PARTS if name != "idle"}
         return {**parts, "idle": total - sum(parts.values())}
-
-
-class _CopiesClock(NoClock):
-    """Books the copies of another clock and nothing else."""
-
-    def __init__(self, clock: Clock):
-        self._clock = clock
-
-    def copy(self, tensor: Any, device: Any, non_blocking: bool = False) -> Any:
-        return self._clock.copy(tensor, device, non_blocking)
 
 
 def clock_for(clock: Clock | Callable[[], float] | None, device: object) -> NoClock:

@@ -7,7 +7,6 @@ change. The two sets were not measured in turns, so what all cases share may be 
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -15,25 +14,11 @@ import numpy as np
 
 from triadbench.bench.analysis import gather
 from triadbench.bench.analysis.summary import badge, number
-from triadbench.core.errors import UserError
 
 Row = dict[str, Any]
 FEWEST = 3
 """Samples below which a timing has no interval."""
 FASTER, SLOWER, ALIKE = "faster", "slower", "within noise"
-
-
-def pair(record_paths: Sequence[Path] | None, other: Path) -> tuple[gather.Machine, gather.Machine]:
-    """What two sets of record files measured on one machine, or else on the first of each.
-
-    Raises:
-        UserError: one of them holds no timing.
-    """
-    sides = [gather.gather(paths).machines for paths in (record_paths, [other])]
-    pairs = [(one, another) for one in sides[0] for another in sides[1] if not one.rehearsal | another.rehearsal]
-    if not pairs:
-        raise UserError(f"{other}: nothing to compare; these records and those must both hold timings")
-    return next((pair for pair in pairs if pair[0].key == pair[1].key), pairs[0])
 
 
 def compare(records: Sequence[dict], others: Sequence[dict]) -> list[Row]:
@@ -51,19 +36,17 @@ def compare(records: Sequence[dict], others: Sequence[dict]) -> list[Row]:
     return sorted(rows, key=lambda row: -abs(np.log(row["ratio"] or 1.0)))
 
 
-def _case(record: dict) -> tuple[str, str, str]:
-    """What both sides must share (of threads, all cores of two machines are the same case), and the case in words."""
+def _case(record: dict) -> tuple[str, str]:
+    """What both sides must share, and a reader is told; all cores of two machines are the same number of threads."""
     kind, threads, parameters = gather.case_of(record)
     named = json.loads(parameters)
     if (count := named.get("threads", threads)) is not None:
         named["threads"] = "all threads" if count == record["environment"].get("cores_usable") else count
-    words = [value for value in named.values() if isinstance(value, str)]
-    words += [f"{key} {value}" for key, value in named.items() if isinstance(value, int | float)]
-    return kind, json.dumps(named, sort_keys=True), ", ".join(words)
+    return kind, ", ".join(value if isinstance(value, str) else f"{key} {value}" for key, value in named.items())
 
 
-def _row(case: tuple[str, str, str], record: dict, other: dict) -> Row:
-    row = {"name": case[0], "case": case[2], "unit": record["unit"], "ratio": None, "low": None, "high": None}
+def _row(case: tuple[str, str], record: dict, other: dict) -> Row:
+    row = {"name": case[0], "case": case[1], "unit": record["unit"], "ratio": None, "low": None, "high": None}
     row |= {"median": median(record["samples"]), "other_median": median(other["samples"])}
     if "disturbed" in (badge(record), badge(other)):
         return row | {"verdict": "disturbed"}
@@ -76,13 +59,13 @@ def _row(case: tuple[str, str, str], record: dict, other: dict) -> Row:
 
 def sentences(rows: Sequence[Row]) -> list[str]:
     """How many changed, and then each that did."""
-    if not any(row["ratio"] for row in rows):
+    compared = sum(row["ratio"] is not None for row in rows)
+    if not compared:
         return [f"Nothing is concluded: of {len(rows)} common timings none is undisturbed on both sides."]
-    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in (FASTER, SLOWER, ALIKE)}
-    first = f"Of {sum(counts.values())} timings {counts[FASTER]} are faster and {counts[SLOWER]} slower, beyond noise."
-    return [first] + [
+    changed = [row for row in rows if row["verdict"] in (FASTER, SLOWER)]
+    faster = sum(row["verdict"] == FASTER for row in changed)
+    return [f"Of {compared} timings {faster} are faster and {len(changed) - faster} slower, beyond noise."] + [
         f"{row['name']}, {row['case']}: {number(row['ratio'])} times as fast ({number(row['low'])} to "
         f"{number(row['high'])}), {number(row['other_median'])} to {number(row['median'])} {row['unit']}"
-        for row in rows
-        if row["verdict"] in (FASTER, SLOWER)
+        for row in changed
     ]

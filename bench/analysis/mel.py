@@ -51,8 +51,8 @@ def rows(records: list[dict]) -> list[dict]:
 
     Returns:
         for each "mel" record: `contestant`, `ours`, `former`, `spec`, `batch`, `threads`, `device`, `dtype`, `p50_ms`,
-        `p90_ms`, `p99_ms`, `n`, `spread`, `unstable`, `disturbed`, `badge`, `clips_per_s`, `real_time_factor`, `gb_per_s`,
-        `gflop_per_s`, `share_of_memory`, `share_of_arithmetic` (of the measured roofs), `roof_ms` (moving the least
+        `p90_ms`, `p99_ms`, `n`, `spread`, `unstable`, `disturbed`, `badge`, `clips_per_s`, `real_time_factor`,
+        `gb_per_s`, `gflop_per_s`, `share_of_memory`, `share_of_arithmetic` (of the roofs), `roof_ms` (moving the least
         bytes at the memory's roof), `intensity` (operations a byte), `rms_relative`, `peak_relative`, `tilted_log`,
         `approximate` (it computes other values), `graph_of` (the contestant whose calls a CUDA graph replays, or ""),
         `first_call_ms` (with preparing), `first_in_process`, `against_eager` (times as fast as torchaudio eager; graph

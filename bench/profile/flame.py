@@ -7,15 +7,14 @@ record holds how much longer the work took. Of work on a GPU the host's side is 
 
 from __future__ import annotations
 
+import functools
 import re
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from triadbench.bench import records
-from triadbench.bench.machine import drain
 from triadbench.bench.profile import epochs, layers
 from triadbench.core import timing
 
@@ -60,13 +59,15 @@ def run(
         for done, (target, (call, n)) in enumerate(work.items()):
             progress(done, len(work))
             call()  # what is prepared once is no part of it
-            others, plain_ms = timing.OtherWork(), median(_wall_ms(call, device) for _ in range(3))
+            others, watched = timing.OtherWork(), functools.partial(_watched, call)
+            plain_ms = median(layers.wall_ms(watched, device) for _ in range(3))
             with layers.torch_profiler(device, with_stack=True) as profiler:
-                profiled_ms = _wall_ms(call, device)
+                profiled_ms = layers.wall_ms(watched, device)
             parameters = {"target": target, "device": device, "clips": clips, "batch_size": batch_size}
             parameters["threads"] = torch.get_num_threads()
-            calls = tree(_find(profiler.profiler.kineto_results.experimental_event_tree(), _watched.__name__), target)
-            fields = {"plain_ms": plain_ms, "clips": n, **others.fields(), "calls": calls}
+            kineto: Any = profiler.profiler
+            root = _find(kineto.kineto_results.experimental_event_tree(), _watched.__name__)
+            fields = {"plain_ms": plain_ms, "clips": n, **others.fields(), "calls": tree(root, target)}
             results.append(
                 records.make(
                     NAME, parameters=parameters, unit="ms", samples=[profiled_ms], environment=environment, **fields
@@ -84,14 +85,6 @@ def _infer(paths: Sequence[Path]) -> tuple[Callable[[], Any], int]:
     predictor.warm_kernel(wait=True)
     # One file a call: that runs on the thread that asks, which alone is watched.
     return (lambda: [list(infer_files(predictor, [path])) for path in paths]), len(paths)
-
-
-def _wall_ms(call: Callable[[], Any], device: str) -> float:
-    drain(device)
-    begun = time.perf_counter()
-    _watched(call)
-    drain(device)
-    return 1e3 * (time.perf_counter() - begun)
 
 
 def _watched(call: Callable[[], Any]) -> None:

@@ -159,14 +159,14 @@ def profile(
     plain = functools.partial(step, contextlib.nullcontext)
     named = functools.partial(step, torch.profiler.record_function)
     surveyed = survey(module, forward, loss)
-    plain_ms = [_wall_ms(plain, device)]
+    plain_ms = [wall_ms(plain, device)]
     profiled_ms, layer_times = [], []
     for number, kind in timing.alternate(("plain", "profiled"), steps + 1, min_rounds=3, max_time_s=max_time_s):
         if kind == "plain":
-            plain_ms.append(_wall_ms(plain, device))
+            plain_ms.append(wall_ms(plain, device))
             continue
         with _ranges(module), torch_profiler(device) as profiler:
-            elapsed_ms = _wall_ms(named, device)
+            elapsed_ms = wall_ms(named, device)
         if number:  # the profiler's own first call counts for nothing
             profiled_ms.append(elapsed_ms)
             layer_times.append(attribute(profiler.events(), device))
@@ -239,7 +239,7 @@ def _ranges(module: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
     return hooks(module, enter, lambda name, output: open_ranges.pop().__exit__(None, None, None))
 
 
-def _wall_ms(step: Callable[[], None], device: str) -> float:
+def wall_ms(step: Callable[[], None], device: str) -> float:
     """One step by the host's clock; on a GPU from an empty queue to an empty queue."""
     drain(device)
 

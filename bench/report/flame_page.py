@@ -1,7 +1,6 @@
 """The chapter of flame graphs, and the same stacks as a file for speedscope (speedscope.app), from records alone."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,14 +27,14 @@ def findings(records: Sequence[dict]) -> list[str]:
     """What each flame graph says, in a sentence: the call with most time of its own."""
     sentences = []
     for record in select(records, NAME):
-        own: Counter[str] = Counter()
+        own: dict[str, float] = {}
         for (_, name, _), ms in zip(record["calls"], _own_ms(record), strict=True):
-            own[name] += ms
-        ((name, ms),) = own.most_common(1)
+            own[name] = own.get(name, 0.0) + ms
+        name = max(own, key=own.__getitem__)
         sentences.append(
             f"{_title(record)}: {number(record['plain_ms'] / record['clips'])} ms a clip, under the profiler "
             f"{record['samples'][0] / record['plain_ms']:.2f} times as long; most of its own time has {name}, "
-            f"{percent(ms / record['calls'][0][2])}." + (OTHER_PROGRAMS if record.get("disturbed") else "")
+            f"{percent(own[name] / record['calls'][0][2])}." + (OTHER_PROGRAMS if record.get("disturbed") else "")
         )
     return sentences
 
@@ -44,8 +43,8 @@ def figure(records: Sequence[dict]) -> Figure:
     """An icicle for each record, one shown at a time: width is time, below a call lies what it calls."""
     drawn, titles = go.Figure(), [_title(record) for record in select(records, NAME)]
     for record in select(records, NAME):
-        callers, names, times = zip(*record["calls"], strict=True)
-        names = [name.replace("<", "&lt;") for name in names]
+        callers, _, times = zip(*record["calls"], strict=True)
+        names = [name.replace("<", "&lt;") for _, name, _ in record["calls"]]
         drawn.add_icicle(
             ids=list(map(str, range(len(names)))),
             parents=["" if caller is None else str(caller) for caller in callers],

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.analysis.mel import Case, case
 from triadbench.bench.analysis.summary import number, percent, select
-from triadbench.bench.report.figures import DASHES, LEGEND_ABOVE, SERIES, Figure, layout, samples_box, views
+from triadbench.bench.report.figures import DASHES, LEGEND_ABOVE, Figure, layout, samples_box, views
 from triadbench.bench.report.page import render
 from triadbench.core import timing
 from triadbench.kernels.gpu.cost_model import H100
@@ -47,8 +47,7 @@ def chapter(records: list[dict]) -> Markup:
         times=times(rows, records) if rows else None,
         starts=select(records, "mel warm start"),
         static=static,
-        modelled=(models := mel_summary.modelled(records)),
-        model=model(models),
+        modelled=mel_summary.modelled(records),
         gpu=H100,
         instruction_mix=instruction_mix([record for record in static if record["analysis"]]),
         left_out=mel_summary.left_out(records),
@@ -232,33 +231,4 @@ def instruction_mix(records: list[dict]) -> Figure | None:
     figure.update_layout(**layout(250 + 34 * len(mixes)), barmode="stack")
     figure.update_layout(legend=LEGEND_ABOVE, margin={"t": 40}, xaxis_title_text="instructions in the program")
     figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ")
-    return figure, []
-
-
-def model(models: list[dict]) -> Figure | None:
-    """Bars: nanoseconds a clip of each limit by phase, three bars a spec, with the measured time where there is one."""
-    if not models:
-        return None
-    figure = go.Figure()
-    bars = {(row["spec"], limit): row for row in models for limit in ("issue", "L1 + shared", "HBM")}
-    places = [[spec for spec, _ in bars], [limit for _, limit in bars]]
-    names = list(dict.fromkeys(phase["phase"] for row in models for phase in row["phases"]))
-    of = {"issue": lambda phase: phase["issue"], "L1 + shared": lambda phase: phase["l1"] + phase["shared"]}
-    for name, colour in zip(names, SERIES, strict=False):
-        values = [
-            sum(of[limit](phase) for phase in row["phases"] if phase["phase"] == name) if limit in of else None
-            for (_, limit), row in bars.items()
-        ]
-        look = {"name": name, "orientation": "h", "marker": {"color": colour, "line": _EDGE}}
-        figure.add_bar(y=places, x=values, hovertemplate=f"%{{x:.3g}} ns {name}<extra>%{{y}}</extra>", **look)
-    bytes_moved = [row["hbm"] if limit == "HBM" else None for (_, limit), row in bars.items()]
-    look = {"name": "samples in, mel out", "orientation": "h", "marker": {"color": _GREY, "line": _EDGE}}
-    figure.add_bar(y=places, x=bytes_moved, hovertemplate="%{x:.3g} ns<extra>%{y}</extra>", **look)
-    if any(row["measured_ns"] for row in models):
-        measured = {"mode": "markers", "marker": {"symbol": "line-ns-open", "size": 18, "color": _EAGER}}
-        times = [row["measured_ns"] for row in bars.values()]
-        figure.add_scatter(y=places, x=times, name="measured", hovertemplate="%{x:.3g} ns measured", **measured)
-    figure.update_layout(**layout(220 + 90 * len(models)), barmode="stack")
-    figure.update_layout(legend=LEGEND_ABOVE, margin={"t": 40}, xaxis_title_text="nanoseconds a clip, at least")
-    figure.update_yaxes(autorange="reversed", automargin=True)
     return figure, []

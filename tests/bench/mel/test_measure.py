@@ -159,7 +159,7 @@ def test_page_stands_alone_and_shows_what_was_found(finished):
     own = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert "http" not in own and "src=" not in own, "nothing is fetched"
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
-    assert page.count("data-plot=") >= 5 and 'data-plot="mel-model"' in page
+    assert page.count("data-plot=") >= 5 and "What the CUDA kernel asks of a GPU" in page
     for text in (
         "not installed: no_such_module.at_all",
         "ptxas does not know sm_120",
