@@ -25,6 +25,8 @@ _PASSED_OVER = re.compile(r"torch/nn/modules/module\.py\(\d+\): _(wrapped_)?call
 """Wrappers around every module's forward."""
 _FOLDER = re.compile(r"^/.*/(?=[^/]+\.py\(\d+\): )")
 """Where this machine keeps a file: records are published."""
+_OURS = re.compile(r"^(?=(bench|core|export|kernels)/)")
+"""Where a file of ours begins in a checkout, whose folder may have any name."""
 _BUILT_IN = re.compile(r"^<built-in (?:method|function) (\S+?)(?: of .*)?>$")
 Stack = tuple[str, ...]
 
@@ -120,6 +122,7 @@ def _add(found: dict[Stack, float], call: Any, stack: Stack) -> None:
         if child.end_time_ns > call.end_time_ns:  # a range outlives the function that opened it: no part of that
             continue
         if not _PASSED_OVER.search(child.name):
-            inner = (*stack, _BUILT_IN.sub(r"\1 (built-in)", _FOLDER.sub("", child.name)))
+            name = _OURS.sub("triadbench/", _FOLDER.sub("", child.name))
+            inner = (*stack, _BUILT_IN.sub(r"\1 (built-in)", name))
             found[inner] = found.get(inner, 0.0) + child.duration_time_ns / 1e6
         _add(found, child, inner)

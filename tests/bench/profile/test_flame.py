@@ -26,6 +26,11 @@ def test_calls_within_one_another_without_wrappers_and_folders():
     assert flame.tree(flame._find([call("x.py(1): y", 0, 2000, ROOT)], "_watched"), "work") == CALLS
 
 
+def test_a_file_of_ours_is_named_so_in_a_checkout_too():
+    root = call("w", 0, 100, call("core/x.py(1): a", 0, 90, call("triadbench/core/x.py(2): b", 0, 80)))
+    assert [name for _, name, _ in flame.tree(root, "w")[1:]] == ["triadbench/core/x.py(1): a", "triadbench/core/x.py(2): b"]
+
+
 def test_a_range_outlives_the_function_that_opened_it():
     opener = call("__enter__", 0, 20, call("range", 10, 80))
     names = [name for _, name, _ in flame.tree(call("w", 0, 100, opener, call("inside", 50, 10)), "work")]
