@@ -23,11 +23,12 @@ _LEAST_SHARE = 0.002
 """Calls that take less are counted to their caller."""
 _PASSED_OVER = re.compile(r"torch/nn/modules/module\.py\(\d+\): _(wrapped_)?call_impl")
 """Wrappers around every module's forward."""
-_FOLDER = re.compile(r"^/.*/(?=[^/]+\.py\(\d+\): )")
-"""Where this machine keeps a file: records are published."""
-_OURS = re.compile(r"^(?=(bench|core|export|kernels)/)")
-"""Where a file of ours begins in a checkout, whose folder may have any name."""
-_BUILT_IN = re.compile(r"^<built-in (?:method|function) (\S+?)(?: of .*)?>$")
+_NAMES = {
+    r"^/.*/(?=[^/]+\.py\(\d+\): )": "",  # where this machine keeps a file: records are published
+    r"^(?=(bench|core|export|kernels)/)": "triadbench/",  # a checkout's folder may have any name
+    r"^<built-in (?:method|function) (\S+?)(?: of .*)?>$": r"\1 (built-in)",
+}
+"""What a call's name is made readable by."""
 Stack = tuple[str, ...]
 
 
@@ -53,28 +54,25 @@ def run(
 
     results = []
     with epochs.both_trainers(device, clips, batch_size) as (files, original, fast):
-        work: dict[str, tuple[Callable[[], Any], int]] = {}
-        work["original training step"] = (original.train_epoch, original.n_train)
-        work["fast training step"] = (fast.train_epoch, fast.n_train)
+        work: list[tuple[str, Callable[[], Any], int]] = [
+            ("original training step", original.train_epoch, original.n_train),
+            ("fast training step", fast.train_epoch, fast.n_train),
+        ]
         if device == "cpu":
-            work["infer"] = _infer(sorted(Path(files.path).glob("*.wav"))[:32])
-        for done, (target, (call, n)) in enumerate(work.items()):
+            work.append(("infer", *_infer(sorted(Path(files.path).glob("*.wav"))[:32])))
+        for done, (target, call, n) in enumerate(work):
             progress(done, len(work))
             call()  # what is prepared once is no part of it
             others, watched = timing.OtherWork(), functools.partial(_watched, call)
             plain_ms = median(layers.wall_ms(watched, device) for _ in range(3))
             with layers.torch_profiler(device, with_stack=True) as profiler:
                 profiled_ms = layers.wall_ms(watched, device)
-            parameters = {"target": target, "device": device, "clips": clips, "batch_size": batch_size}
-            parameters["threads"] = torch.get_num_threads()
+            fields: dict[str, Any] = {"environment": environment, "plain_ms": plain_ms, "clips": n, **others.fields()}
+            fields["parameters"] = {"target": target, "device": device, "clips": clips, "batch_size": batch_size}
+            fields["parameters"]["threads"] = torch.get_num_threads()
             kineto: Any = profiler.profiler
-            root = _find(kineto.kineto_results.experimental_event_tree(), _watched.__name__)
-            fields = {"plain_ms": plain_ms, "clips": n, **others.fields(), "calls": tree(root, target)}
-            results.append(
-                records.make(
-                    NAME, parameters=parameters, unit="ms", samples=[profiled_ms], environment=environment, **fields
-                )
-            )
+            fields["calls"] = tree(_find(kineto.kineto_results.experimental_event_tree(), _watched.__name__), target)
+            results.append(records.make(NAME, unit="ms", samples=[profiled_ms], **fields))
         progress(len(work), len(work))
     return results
 
@@ -106,23 +104,26 @@ def tree(root: Any, name: str) -> list[tuple[int | None, str, float]]:
     """All calls below a call of torch's event tree (`name`, `end_time_ns`, `duration_time_ns`, `children`).
 
     Returns:
-        a (caller's index in this list, name, milliseconds with all that it calls) for each stack of calls, callers
-        first; `name` is the first one's, whose caller is None.
+        a (caller's index in this list, name, its own milliseconds, without those of calls listed below it) for each
+        stack of calls, callers first; `name` is the first one's, whose caller is None.
     """
     found: dict[Stack, float] = {(name,): root.duration_time_ns / 1e6}
     _add(found, root, (name,))
-    kept = [stack for stack, ms in found.items() if ms >= _LEAST_SHARE * found[name,]]
-    index = {stack: i for i, stack in enumerate(kept)}
-    return [(index.get(stack[:-1]), stack[-1], round(found[stack], 4)) for stack in kept]
+    own = {stack: ms for stack, ms in found.items() if ms >= _LEAST_SHARE * found[name,]}
+    index = {stack: i for i, stack in enumerate(own)}
+    for stack in list(own)[1:]:
+        own[stack[:-1]] -= found[stack]
+    return [(index.get(stack[:-1]), stack[-1], round(max(0.0, ms), 4)) for stack, ms in own.items()]
 
 
 def _add(found: dict[Stack, float], call: Any, stack: Stack) -> None:
     for child in call.children:
-        inner = stack
         if child.end_time_ns > call.end_time_ns:  # a range outlives the function that opened it: no part of that
             continue
-        if not _PASSED_OVER.search(child.name):
-            name = _OURS.sub("triadbench/", _FOLDER.sub("", child.name))
-            inner = (*stack, _BUILT_IN.sub(r"\1 (built-in)", name))
+        inner, name = stack, child.name
+        if not _PASSED_OVER.search(name):
+            for pattern, words in _NAMES.items():
+                name = re.sub(pattern, words, name)
+            inner = (*stack, name)
             found[inner] = found.get(inner, 0.0) + child.duration_time_ns / 1e6
         _add(found, child, inner)

@@ -28,13 +28,13 @@ def findings(records: Sequence[dict]) -> list[str]:
     sentences = []
     for record in select(records, NAME):
         own: dict[str, float] = {}
-        for (_, name, _), ms in zip(record["calls"], _own_ms(record), strict=True):
+        for _, name, ms in record["calls"]:
             own[name] = own.get(name, 0.0) + ms
         name = max(own, key=own.__getitem__)
         sentences.append(
             f"{_title(record)}: {number(record['plain_ms'] / record['clips'])} ms a clip, under the profiler "
             f"{record['samples'][0] / record['plain_ms']:.2f} times as long; most of its own time has {name}, "
-            f"{percent(own[name] / record['calls'][0][2])}." + (OTHER_PROGRAMS if record.get("disturbed") else "")
+            f"{percent(own[name] / sum(own.values()))}." + (OTHER_PROGRAMS if record.get("disturbed") else "")
         )
     return sentences
 
@@ -43,20 +43,18 @@ def figure(records: Sequence[dict]) -> Figure:
     """An icicle for each record, one shown at a time: width is time, below a call lies what it calls."""
     drawn, titles = go.Figure(), [_title(record) for record in select(records, NAME)]
     for record in select(records, NAME):
-        callers, _, times = zip(*record["calls"], strict=True)
         names = [name.replace("<", "&lt;") for _, name, _ in record["calls"]]
         drawn.add_icicle(
             ids=list(map(str, range(len(names)))),
-            parents=["" if caller is None else str(caller) for caller in callers],
+            parents=["" if caller is None else str(caller) for caller, *_ in record["calls"]],
             labels=[name.rpartition("): ")[2] for name in names],
-            values=times,
-            branchvalues="total",
+            values=[ms for *_, ms in record["calls"]],
             sort=False,
             customdata=names,
             marker={"colors": [_colour(name) for name in names], "line": {"width": 0.5, "color": "#ffffff"}},
             tiling={"orientation": "v", "pad": 0},
             textfont={"color": "#1c2430"},
-            hovertemplate="%{customdata}<br>%{value:.3~g} ms, %{percentRoot:.1%}<extra></extra>",
+            hovertemplate="%{customdata}<br>%{percentRoot:.1%}, by itself %{value:.3~g} ms<extra></extra>",
         )
     margin = dict.fromkeys("lrtb", 0)
     drawn.update_layout(**layout(620) | {"margin": margin}, uniformtext={"minsize": 9, "mode": "hide"})
@@ -68,23 +66,16 @@ def write_speedscope(records: Sequence[dict], out: Path) -> None:
     frames: dict[str, int] = {}
     profiles = []
     for record in records:
-        stacks: list[list[int]] = []
+        samples: list[list[int]] = []
         for caller, name, _ in record["calls"]:
-            stacks.append([*([] if caller is None else stacks[caller]), frames.setdefault(name, len(frames))])
+            samples.append([*([] if caller is None else samples[caller]), frames.setdefault(name, len(frames))])
+        weights = [ms for *_, ms in record["calls"]]
         profile = {"type": "sampled", "name": _title(record), "unit": "milliseconds", "startValue": 0}
-        profiles.append(profile | {"endValue": sum(own := _own_ms(record)), "samples": stacks, "weights": own})
+        profiles.append(profile | {"endValue": sum(weights), "samples": samples, "weights": weights})
     schema = "https://www.speedscope.app/file-format-schema.json"
     content = {"$schema": schema, "shared": {"frames": [{"name": name} for name in frames]}, "profiles": profiles}
     with atomic_path(out) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
-
-
-def _own_ms(record: dict) -> list[float]:
-    """Of each call the time that it spends itself."""
-    own = [ms for _, _, ms in record["calls"]]
-    for caller, _, ms in record["calls"][1:]:
-        own[caller] = max(0.0, own[caller] - ms)
-    return own
 
 
 def _title(record: dict) -> str:

@@ -117,8 +117,6 @@ def write_report(record_paths: Sequence[Path] | None, out: Path) -> dict:
         machines.append(entry | {"chapters": [chapter.id for chapter in chapters], "missing": missing})
     counts = [len(machine.records) for machine in gathered.machines if not machine.rehearsal]
     lead = f"{sum(counts):,} records of {len(counts)} machine{'s' * (len(counts) != 1)}."
-    if gathered.machines and not counts:
-        lead = _REHEARSAL
     with atomic_path(Path(out)) as temporary:
         # A name may hold half a character, which UTF-8 cannot write.
         temporary.write_text(page(TITLE, lead, pages), encoding="utf-8", errors="backslashreplace")
@@ -155,20 +153,20 @@ def _chapters(
     chapters = [Chapter("story", "What was found", render("story.html", sentences=sentences))]
     missing = []
 
-    def add(chapter_id: str, title: str, build: Callable[[], str], command: str = "", notice: str = "") -> None:
+    def add(chapter_id: str, title: str, build: Callable[[], str], command: str = "") -> None:
         try:
             body = build()
         # Records are files from anywhere: what a chapter stumbles over is said, and the others are still worth reading.
         except story.MALFORMED as error:
             line = f"chapter “{title}”: its records are not as they should be ({type(error).__name__}: {error})"
             problems.append(f"{machine.label}: {line}")
-            body = _CARD.format(Markup("{}.").format(line))
-        if body and notice:
-            body = notice + body
+            body = _CARD.format(f"{line}.")
         if not body and command and not machine.rehearsal:
             missing.append(f"{title}: {command}")
             words = Markup("Not measured on this machine. <code>{}</code> makes the records.")
             body = _CARD.format(words.format(command))
+        if body and machine.rehearsal:
+            body = _CARD.format(_REHEARSAL) + body
         if body:
             chapters.append(Chapter(chapter_id, title, body))
 
@@ -181,14 +179,11 @@ def _chapters(
         others = [record for record in others if not part.owns(record)]
         # The experiments' chapter has the published figures to show even without records.
         shown = bool(records) or part.id == "experiments"
-        notice = _CARD.format(_REHEARSAL) if machine.rehearsal else ""
-        add(part.id, part.title, functools.partial(part.build, records) if shown else str, part.command, notice)
-    missing += [
-        f"{name}: python cli.py {name}"
-        for name in experiment_numbers.NAMES
-        if not machine.rehearsal and not any(record["name"] == name for record in machine.records)
-    ]
-    missing += experiment_numbers.missing(machine.records) if not machine.rehearsal else []
+        add(part.id, part.title, functools.partial(part.build, records) if shown else str, part.command)
+    if not machine.rehearsal:
+        known = {record["name"] for record in machine.records}
+        missing += [f"{name}: python cli.py {name}" for name in experiment_numbers.NAMES if name not in known]
+        missing += experiment_numbers.missing(machine.records)
     add("accuracy", "What the networks know", lambda: accuracy_page.chapter(gathered.accuracy))
     add("other", "Other records", lambda: render("others.html", records=others) if others else "")
     if machine.records:
