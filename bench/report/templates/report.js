@@ -112,16 +112,15 @@ function goToHotLine(event) {
   next.scrollIntoView({ block: "center" });
 }
 
-let themeOnScreen, folded = [];
+let themeOnScreen, folded;
 function printing(on) {
-  if (on) folded = [...document.querySelectorAll("details:not([open])")];
+  if (on) {
+    folded = document.querySelectorAll("details:not([open])");
+    themeOnScreen = root.dataset.theme || "";
+  }
   for (const details of folded) details.open = on;
-  if (on) draw(document);
-  if (on) themeOnScreen = root.dataset.theme;
-  if (on) root.dataset.theme = "light";
-  else if (themeOnScreen) root.dataset.theme = themeOnScreen;
-  else delete root.dataset.theme;
-  paint();
+  root.dataset.theme = on ? "light" : themeOnScreen;
+  draw(document);
 }
 
 document.addEventListener("DOMContentLoaded", () => {
