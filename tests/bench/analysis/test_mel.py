@@ -122,7 +122,8 @@ WORK = {
 
 
 def static(spec: str, arch: str = "sm_90", **analysis: object) -> dict:
-    more = {"parameters": {"spec": spec, "arch": arch}, "analysis": {"mix": {}, **analysis}, "reason": None}
+    more = {"parameters": {"spec": spec, "arch": arch}, "reason": None}
+    more["analysis"] = {"mix": {}, "blocks_per_sm": 2, "threads_per_block": 256, **analysis}
     return records.make("mel cuda static", unit="ms", samples=[], environment=ENVIRONMENT, **more)
 
 
