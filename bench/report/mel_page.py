@@ -10,10 +10,10 @@ from markupsafe import Markup
 from triadbench.bench.analysis import mel as mel_summary
 from triadbench.bench.analysis.mel import Case, case
 from triadbench.bench.analysis.summary import number, percent, select
-from triadbench.bench.report.figures import DASHES, LEGEND_ABOVE, Figure, layout, samples_box, views
+from triadbench.bench.report.figures import DASHES, LEGEND_ABOVE, SERIES, Figure, layout, samples_box, views
 from triadbench.bench.report.page import render
 from triadbench.core import timing
-from triadbench.kernels.gpu.cost_model import H100
+from triadbench.kernels.gpu import cost_model
 
 _SYMBOLS = (
     "circle square diamond triangle-up triangle-down cross x star pentagon hexagon bowtie hourglass star-diamond"
@@ -47,8 +47,11 @@ def chapter(records: list[dict]) -> Markup:
         times=times(rows, records) if rows else None,
         starts=select(records, "mel warm start"),
         static=static,
-        modelled=mel_summary.modelled(records),
-        gpu=H100,
+        modelled=(models := mel_summary.modelled(records)),
+        model=model(models),
+        gpu=cost_model.H100,
+        boosted=cost_model.H100_BOOSTED,
+        waiting=cost_model.WAITING,
         instruction_mix=instruction_mix([record for record in static if record["analysis"]]),
         left_out=mel_summary.left_out(records),
         contestants={record["parameters"]["contestant"]: record for record in select(records, "mel")},
@@ -215,6 +218,23 @@ def times(rows: list[dict], records: list[dict]) -> Figure:
     figure.update_layout(**layout(120 + 36 * len(style)), xaxis=_log("milliseconds a call"))
     figure.update_yaxes(autorange="reversed", automargin=True)
     return figure, views(figure, owners, {one: one.label for one in cases})
+
+
+def model(models: list[dict]) -> Figure | None:
+    """Bars: nanoseconds a clip of the CUDA kernel by limit, what is expected of it and what was measured, by spec."""
+    if not models:
+        return None
+    figure, specs = go.Figure(), [row["spec"] for row in models]
+    names = {"issue": "issue", "l1_shared": "L1 + shared", "hbm": "HBM", "expected": "expected"}
+    for (field, name), colour in zip({**names, "measured_ns": "measured"}.items(), SERIES, strict=False):
+        if any(row[field] for row in models):
+            look = {"name": name, "orientation": "h", "marker": {"color": colour, "line": _EDGE}}
+            template = f"%{{x:.3g}} ns {name}<extra>%{{y}}</extra>"
+            figure.add_bar(y=specs, x=[row[field] for row in models], hovertemplate=template, **look)
+    figure.update_layout(**layout(160 + 110 * len(models)))
+    figure.update_layout(legend=LEGEND_ABOVE, margin={"t": 40}, xaxis_title_text="nanoseconds a clip")
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return figure, []
 
 
 def instruction_mix(records: list[dict]) -> Figure | None:
