@@ -17,6 +17,7 @@ PACKAGES = {
     "soundfile": "the original's pipeline reads WAV by the standard library",
     "soxr": "only sounds of the models' sample rate are read",
     "psutil": "the load by other processes is read from /proc",
+    "pynvml": "the GPU's clocks, temperature and load during trials are not known",
     "triton": "torch.compile is not measured",
     "numba": "our kernels do not run",
     "numba_cuda": "our GPU kernel does not run",
