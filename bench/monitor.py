@@ -73,7 +73,8 @@ class Monitor:
             temperature; `gpu`: None, or `other_percent` and curves `sm_mhz`, `temperature_c`, `power_w`, and the
             reasons of `throttle`.
         """
-        temperature, gpu = self._curve("cpu_temperature_c"), None
+        temperature = self._curve("cpu_temperature_c")
+        gpu: dict[str, Any] | None = None
         if reasons := self._curve("reasons"):
             gpu = {name: self._curve(name) for name in ("sm_mhz", "temperature_c", "power_w")}
             used = [value for _, value in self._curve("other_percent") or []]

@@ -8,7 +8,6 @@ from triadbench.bench.analysis import pairing, published
 from triadbench.bench.analysis.published import Setting
 from triadbench.bench.analysis.summary import DEVICES, badge
 from triadbench.core.commands.console import table
-from triadbench.core.data.splits import split_sizes
 
 Row = dict[str, Any]
 
@@ -160,8 +159,7 @@ def beside_published(records: Sequence[dict]) -> list[Row]:
 def _clip_ms(row: Row, device: str, pipeline: str) -> float | None:
     """Milliseconds a clip of the phase of a row of `beside_published`."""
     seconds = row["seconds"].get((device, pipeline))
-    n_train, n_test = split_sizes(row["num_items"])
-    return seconds and 1e3 * seconds / (n_train if row["phase"] == "train" else n_test)
+    return seconds and 1e3 * seconds / setting(row).clips
 
 
 def missing(records: Sequence[dict]) -> list[str]:

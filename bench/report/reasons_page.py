@@ -1,6 +1,7 @@
 """The chapter on the original's four guesses, and on what it was."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from markupsafe import Markup
@@ -8,51 +9,56 @@ from markupsafe import Markup
 from triadbench.bench.analysis import reasons
 from triadbench.bench.analysis.findings import LADDER
 from triadbench.bench.analysis.reasons import CURVES, EPOCH, HOPED, Model
-from triadbench.bench.analysis.summary import DEVICES, number, percent
-from triadbench.bench.report.figures import DASHES, LEGEND_ABOVE, PARTS, SERIES, Figure, layout, rounded, views
+from triadbench.bench.analysis.summary import DEVICES, number, percent, span
+from triadbench.bench.report.figures import DASHES, LEGEND_ABOVE, SERIES, Figure, layout, rounded, views
 from triadbench.bench.report.page import render
 
 TITLE = "The four reasons: what the original guessed, and what it was"
-_LOOKS = {"preparing clips": "mel", "the network": "forward", "reading files": "reading", "launching mel": "mel"}
-_LOOKS |= {"copies": "copy", "launching the network": "backward", "waiting for the loss": "synchronisation"}
-_LOOKS |= {"computing the network": "forward"}
-"""Cause -> part of an epoch whose colour it takes."""
 
 
 def chapter(records: Sequence[dict], others: Sequence[tuple[str, Sequence[dict]]]) -> Markup:
-    """HTML for one machine's records; "" where its CPU's ladder is missing.
+    """HTML for one machine's records; "" where there is neither a ladder nor a trial that was watched.
 
     Args:
-        others: (label, records) of other machines: the first with a GPU's ladder stands in where this one has none.
+        others: (label, records) of other machines: the first with a device's ladder stands in where this one has none.
     """
-    cpu = reasons.costs(records, "cpu")
-    if cpu is None:
+    watched, machines = reasons.trials(records), [("", records), *others]
+    if not (watched or any(reasons.costs(records, device) for device in DEVICES)):
         return Markup()
-    gpus = (reasons.costs(of_machine, "cuda", label) for label, of_machine in [("", records), *others])
-    model, watched = reasons.fit(cpu, next(filter(None, gpus), None)), reasons.trials(records)
-    values = {name: getattr(reasons, name)(model) for name in ("verdict", "story", "errors")}
-    values |= {name: getattr(reasons, name)(records) for name in ("devices", "transfers")}
-    values |= {"model": model, "guesses": reasons.guesses(model, watched), "command": LADDER}
-    return render("reasons.html", causes=causes(model), curves=curves(watched), **values)
+    found = [[reasons.costs(of, device, label) for label, of in machines] for device in DEVICES]
+    cpu, gpu = (next(filter(None, costs), None) for costs in found)
+    values = {
+        "model": None,
+        "devices": reasons.devices(records),
+        "transfers": reasons.transfers(records),
+        "curves": curves(watched),
+    }
+    values["load"], values["warmth"] = reasons.watched_here(watched)
+    if cpu and gpu:
+        model = reasons.fit(cpu, gpu)
+        values |= {"model": model, "errors": model.errors(), "picture": causes(model), **reasons.figures(model)}
+    return render("reasons.html", command=LADDER, epoch=EPOCH, hoped=HOPED, span=span, **values)
 
 
 def causes(model: Model) -> go.Figure:
     """The modelled epochs on the original's CPU and GPU, stacked by cause, beside the published and the hoped ones."""
-    figure = go.Figure()
-    for device in DEVICES if model.gpu else ("cpu",):
+    figure, colours, seen = (
+        go.Figure(),
+        iter(SERIES),
+        {name: reasons.seen_s(device) for device, name in DEVICES.items()},
+    )
+    for device, name in DEVICES.items():
         by = model.causes(EPOCH, device)
         for cause, seconds in by.items():
-            colour, shape = PARTS[_LOOKS[cause]]
             figure.add_bar(
-                y=[DEVICES[device]],
+                y=[name],
                 x=rounded([seconds]),
                 orientation="h",
-                name=f"{DEVICES[device]}: {cause} {percent(seconds / sum(by.values()))}",
-                marker={"color": colour, "pattern": {"shape": shape, "size": 6, "solidity": 0.25}},
+                name=f"{name}: {cause} {percent(seconds / sum(by.values()))}",
+                marker_color=next(colours),
                 hovertemplate=f"{number(seconds, 2)} s {cause}<extra></extra>",
             )
-    seen = {DEVICES[device]: reasons.seen_s(device) for device in DEVICES}
-    mark = {"symbol": "diamond", "size": 11, "color": "#d55e00"}
+    mark = {"symbol": "diamond", "size": 11, "color": "#000000"}
     figure.add_scatter(
         y=[*seen], x=rounded([*seen.values()]), name="published", mode="markers", marker=mark, hovertemplate="%{x} s"
     )
@@ -70,9 +76,9 @@ def causes(model: Model) -> go.Figure:
 def curves(watched: Sequence[dict]) -> Figure | None:
     """Clocks, temperatures and power over every watched trial, one quantity at a time; None where there is none."""
     figure, owners = go.Figure(), []
-    for quantity, curve_of in CURVES.items():
+    for quantity, field in CURVES.items():
         for index, trial in enumerate(watched):
-            if curve := curve_of(trial):
+            if curve := trial.get(field):
                 t, values = zip(*curve, strict=True)
                 line = {"color": SERIES[index % len(SERIES)], "dash": DASHES[index // len(SERIES) % len(DASHES)]}
                 figure.add_scatter(x=rounded(t), y=rounded(values), name=trial["name"], mode="lines", line=line)

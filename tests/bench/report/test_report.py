@@ -96,10 +96,10 @@ def test_four_reasons_take_the_gpu_from_another_machine_and_say_so(cpu_file, gpu
     alone = write_report([cpu_file], tmp_path / "alone.html")["machines"][0]
     assert "reasons" in alone["chapters"] and not alone["missing"][0].startswith("The four reasons")
     page = (tmp_path / "alone.html").read_text()
-    assert "The GPU&#39;s half is open" in page or "The GPU's half is open" in page
+    assert "Open: what the GPU's epoch was spent on" in page
     write_report([cpu_file, gpu_file], tmp_path / "both.html")
     both = (tmp_path / "both.html").read_text()
-    assert "GPU with 2 threads of Other CPU, 2 cores, Test GPU" in both and "half is open" not in both
+    assert "GPU with 2 threads of Other CPU, 2 cores, Test GPU" in both and "Open: what the GPU's epoch" not in both
 
 
 def test_no_figure_of_a_rehearsal_looks_like_a_result(cpu_file, tmp_path):
