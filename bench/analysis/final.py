@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
+from typing import NamedTuple
 
 from triadbench.bench.analysis import published
 from triadbench.bench.analysis.summary import DEVICES, number, percent
@@ -12,59 +13,65 @@ from triadbench.core.commands.console import table
 
 NAME = "final training"
 COMMAND = "python cli.py experiment final"
-TOTAL_S = {"root": 7965.0, "type": 8692.0}
+TOTAL_S = {"type": 8692.0, "root": 7965.0}
 """The original's, as it stated them; its epochs are in `published.final_epochs`."""
 HEAD = ["network", "who", "epochs", "test accuracy", "test loss", "s an epoch", "s in all"]
 
 
-def totals(records: Sequence[dict]) -> list[list[Any]]:
-    """Rows under `HEAD`: of each network that we trained the original's, then ours."""
-    rows = []
-    for task in (task for task in ("type", "root") if mine(records, task)):
-        epochs = published.final_epochs(task)
-        seconds, last = [epoch["elapsed_s"] for epoch in epochs], epochs[-1]
-        score = [percent(last["test_accuracy"], 1), number(last["test_loss"])]
-        rows.append(
-            [task, "the original, RTX 2070 Max-Q", len(epochs), *score, number(fmean(seconds), 4), TOTAL_S[task]]
-        )
-        for record in mine(records, task):
-            score = [percent(record["test_accuracy"][-1], 1), number(record["test_loss"][-1])]
-            whole, extrapolated = record["wall_s"] or sum(record["samples"]), record["extrapolated_s"]
-            in_all = f"about {number(extrapolated)} (extrapolated)" if extrapolated else number(whole, 4)
-            rows.append(
-                [task, who(record), len(record["samples"]), *score, number(fmean(record["samples"]), 4), in_all]
-            )
-    return [[str(cell) for cell in row] for row in rows]
+class Training(NamedTuple):
+    """One training of a network: whose, (test accuracy, test loss, seconds) of every epoch, and its whole time."""
+
+    task: str
+    who: str
+    epochs: list[tuple[float, float, float]]
+    in_all: str
 
 
-def mine(records: Sequence[dict], task: str) -> list[dict]:
-    """Our records of one network."""
-    return [record for record in records if record["name"] == NAME and record["parameters"]["task"] == task]
+def trainings(records: Sequence[dict]) -> list[Training]:
+    """Of each network that we trained the original's, then ours."""
+    found = []
+    for task, total_s in TOTAL_S.items():
+        mine = [record for record in records if record["name"] == NAME and record["parameters"]["task"] == task]
+        if mine:
+            theirs = [(e["test_accuracy"], e["test_loss"], e["elapsed_s"]) for e in published.final_epochs(task)]
+            found.append(Training(task, "the original, RTX 2070 Max-Q", theirs, number(total_s, 4)))
+        for record in mine:
+            epochs = list(zip(record["test_accuracy"], record["test_loss"], record["samples"], strict=True))
+            in_all = number(record["wall_s"] or sum(record["samples"]), 4)
+            if record["extrapolated_s"]:
+                in_all = f"about {number(record['extrapolated_s'])} (extrapolated)"
+            found.append(Training(task, _who(record["parameters"]), epochs, in_all))
+    return found
 
 
-def who(record: dict) -> str:
+def _who(parameters: dict) -> str:
     """As "ours, fast pipeline, CPU"; with the protocol where it is short."""
-    parameters, short = record["parameters"], record["parameters"]["protocol"]
-    words = f"ours, {parameters['pipeline']} pipeline, {DEVICES[parameters['device']]}"
-    return words if short == "full" else f"{words} ({short})"
+    short = "" if parameters["protocol"] == "full" else f" ({parameters['protocol']})"
+    return f"ours, {parameters['pipeline']} pipeline, {DEVICES[parameters['device']]}{short}"
 
 
-def by_epoch(records: Sequence[dict], task: str) -> tuple[list[str], list[list[Any]]]:
-    """(head, rows): of every epoch test accuracy, test loss and seconds, the original's and ours."""
-    theirs, ours = published.final_epochs(task), mine(records, task)
-    head = ["epoch"]
-    rows: list[list[Any]] = [[int(epoch["epoch"])] for epoch in theirs]
-    columns = [("the original", [[e["test_accuracy"], e["test_loss"], e["elapsed_s"]] for e in theirs])]
-    for record in ours:
-        curves = zip(record["test_accuracy"], record["test_loss"], record["samples"], strict=True)
-        parameters = record["parameters"]
-        name = f"{parameters['pipeline']} pipeline, {DEVICES[parameters['device']]}"
-        columns.append((name, [list(point) for point in curves]))
-    for name, points in columns:
-        head += [f"{name}: accuracy", "loss", "s"]
-        for row, point in zip(rows, [*points, *[None] * len(rows)], strict=False):
-            row += [percent(point[0], 2), number(point[1], 4), number(point[2], 4)] if point else [None] * 3
-    return head, rows
+def totals(records: Sequence[dict]) -> list[list[str]]:
+    """Rows under `HEAD`."""
+    rows = []
+    for task, who, epochs, in_all in trainings(records):
+        accuracy, loss, _ = epochs[-1]
+        mean_s = number(fmean(seconds for *_, seconds in epochs), 4)
+        rows.append([task, who, str(len(epochs)), percent(accuracy, 1), number(loss), mean_s, in_all])
+    return rows
+
+
+def by_epoch(records: Sequence[dict]) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """(head, rows) of each network: of every epoch test accuracy, test loss and seconds, the original's and ours."""
+    tables = {}
+    for task, group in itertools.groupby(trainings(records), lambda training: training.task):
+        mine = list(group)
+        head = ["epoch", *(cell for training in mine for cell in (f"{training.who}: accuracy", "loss", "s"))]
+        rows = [
+            [str(n), *(cell for a, loss, s in epochs for cell in (percent(a, 2), number(loss, 4), number(s, 4)))]
+            for n, epochs in enumerate(itertools.zip_longest(*(t.epochs for t in mine), fillvalue=(None,) * 3), 1)
+        ]
+        tables[task] = (head, rows)
+    return tables
 
 
 def remarks(records: Sequence[dict]) -> list[str]:
@@ -73,15 +80,14 @@ def remarks(records: Sequence[dict]) -> list[str]:
     lines = ["An epoch is training and testing; all of ours is from packed audio to the last checkpoint."]
     if any(record["data"]["origin"] == "rendered" for record in own):
         lines.append("Our clips are rendered, half of them amplifier copies: accuracies are not those of recordings.")
-    lines += [
-        f"{who(record)}, {record['parameters']['task']}: other work disturbed {len(epochs)} epochs."
+    return lines + [
+        f"{_who(record['parameters'])}, {record['parameters']['task']}: other work disturbed {len(epochs)} epochs."
         for record in own
         if (epochs := record["disturbed_epochs"])
     ]
-    return lines
 
 
 def text(records: Sequence[dict]) -> str:
     """The terminal's tables."""
-    tables = [table(*by_epoch(records, task)) for task in ("type", "root") if mine(records, task)]
+    tables = [table(*of_task) for of_task in by_epoch(records).values()]
     return "\n\n".join([*tables, table(HEAD, totals(records)), "\n".join(remarks(records))])

@@ -27,13 +27,9 @@ def chapter(records: Sequence[dict], others: Sequence[tuple[str, Sequence[dict]]
         return Markup()
     found = [[reasons.costs(of, device, label) for label, of in machines] for device in DEVICES]
     cpu, gpu = (next(filter(None, costs), None) for costs in found)
-    values = {
-        "model": None,
-        "devices": reasons.devices(records),
-        "transfers": reasons.transfers(records),
-        "curves": curves(watched),
-    }
-    values["load"], values["warmth"] = reasons.watched_here(watched)
+    load, warmth = reasons.watched_here(watched)
+    values: dict[str, Any] = {"model": None, "load": load, "warmth": warmth, "curves": curves(watched)}
+    values |= {"devices": reasons.devices(records), "transfers": reasons.transfers(records)}
     if cpu and gpu:
         model = reasons.fit(cpu, gpu)
         values |= {"model": model, "errors": model.errors(), "picture": causes(model), **reasons.figures(model)}
@@ -42,11 +38,8 @@ def chapter(records: Sequence[dict], others: Sequence[tuple[str, Sequence[dict]]
 
 def causes(model: Model) -> go.Figure:
     """The modelled epochs on the original's CPU and GPU, stacked by cause, beside the published and the hoped ones."""
-    figure, colours, seen = (
-        go.Figure(),
-        iter(SERIES),
-        {name: reasons.seen_s(device) for device, name in DEVICES.items()},
-    )
+    figure, colours = go.Figure(), iter(SERIES)
+    seen = {name: reasons.seen_s(device) for device, name in DEVICES.items()}
     for device, name in DEVICES.items():
         by = model.causes(EPOCH, device)
         for cause, seconds in by.items():

@@ -80,8 +80,8 @@ def test_the_originals_epochs_stand_beside_ours(tmp_path, clips):
     text = analysis.text(made)
     assert "91.44 %" in text and "81.10 %" in text and "283.5" in text and "(extrapolated)" in text
     assert "short: 64 clips, not 86,400; 3 epochs, not 30" in text
-    head, rows = analysis.by_epoch(made, "root")
-    assert len(rows) == 30 and len(head) == 10 and rows[0][1] == "41.20 %" and rows[3][4] is None
+    head, rows = analysis.by_epoch(made)["root"]
+    assert len(rows) == 30 and len(head) == 10 and rows[0][1] == "41.20 %" and rows[3][4] == "—"
     assert rows[2][4] == f"{100 * made[1]['test_accuracy'][2]:.2f} %"
     assert len(gather.gather([tmp_path / "records.jsonl"]).machines[0].records) == 4
     result = report.write_report([tmp_path / "records.jsonl"], tmp_path / "page.html")
