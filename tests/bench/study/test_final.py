@@ -42,22 +42,22 @@ def run(folder, clips, plan, **changes):
 
 def test_killed_between_epochs_it_goes_on_to_the_same_result(tmp_path, clips):
     whole = run(tmp_path / "whole", clips, small())
-    calls, notes = [], []
+    notes = []
 
-    def proceed():
-        calls.append(None)
-        if len(calls) == 3:
+    def killed(text):
+        if "epoch 2" in text:
             raise Stop
 
     with pytest.raises(Stop):
-        run(tmp_path / "cut", clips, small(), proceed=proceed)
+        run(tmp_path / "cut", clips, small(), note=killed)
     result = run(tmp_path / "cut", clips, small(), note=notes.append)
-    assert [note.split(":")[0] for note in notes[1:]] == ["fast type, epoch 3 of 3", "original type, epoch 1 of 1"]
+    told = [note.split(":")[0] for note in notes[1:]]
+    assert told == ["fast type, epoch 2 of 3", "fast type, epoch 3 of 3", "original type, epoch 1 of 1"]
     for one, other in zip(result["figures"], whole["figures"], strict=True):
         for key in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
             assert one[key] == other[key] and len(one[key]) == one["parameters"]["epochs"]
     fast, original = result["figures"]
-    assert fast["n_clips"] == 45 and fast["n_test"] == 19 and fast["seed"] == 13
+    assert fast["n_clips"] == 45 and fast["n_test"] == 19
     assert fast["train_loss"][0] == pytest.approx(original["train_loss"][0], rel=1e-4), (
         "the same clips in the same order"
     )
@@ -65,7 +65,7 @@ def test_killed_between_epochs_it_goes_on_to_the_same_result(tmp_path, clips):
     assert fast["extrapolated_s"] is None and original["extrapolated_s"] == 3 * original["samples"][0]
     assert result["appended"] == 2 and run(tmp_path / "cut", clips, small())["appended"] == 0
     model = checkpoints.load(tmp_path / "cut" / "run" / "fast-cpu" / "type" / "final.safetensors")
-    assert model.task == "type" and result["models"]["type fast cpu"].endswith("fast-cpu/type")
+    assert model.task == "type"
 
 
 def test_a_disturbed_epoch_is_named(tmp_path, clips):
