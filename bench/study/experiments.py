@@ -92,43 +92,38 @@ def _is_done(turn: Turn, protocol: Protocol, session: Session) -> bool:
     return bool(lines) and (turn.trial == 0 or len(lines) == ATTEMPTS or not lines[-1]["disturbed"])
 
 
-def _append_if_done(setting: list[Turn], protocol: Protocol, session: Session) -> None:
-    if all(_is_done(turn, protocol, session) for turn in setting):
-        cases = dict.fromkeys(turn.case for turn in setting)
-        session.append([record for case in cases for record in _records(case, protocol, session)])
-
-
 def _measure(protocol: Protocol, missing: list[Turn], session: Session) -> None:
-    remaining, epochs, settings, turns = Remaining(), protocol.epochs, protocol.settings(), protocol.turns()
-    for turn in turns:
+    remaining, epochs, waiting = Remaining(), protocol.epochs, [turn.case for turn in missing]
+    n_turns = len(protocol.turns())
+    for turn in protocol.turns():
         for line in _lines(turn, protocol, session):
             remaining.saw(turn.case, sum(line["samples"]) + sum(line["test_s"]))
     _warm_up(missing, session)
-    for setting in settings:
-        _append_if_done(setting, protocol, session)
     with session.settings.progress("trials") as report:
-        for count, turn in enumerate(missing):
-            session.settings.proceed()
-            waiting = [later.case for later in missing[count:]]
-            done, text = epochs * (len(turns) - len(waiting)), remaining.text(waiting)
+        for setting in protocol.settings():
+            for turn in (turn for turn in setting if not _is_done(turn, protocol, session)):
+                session.settings.proceed()
+                done, text = epochs * (n_turns - len(waiting)), remaining.text(waiting)
 
-            def epoch_done(epoch: int, done: int = done, text: str = text) -> None:
-                report(done + epoch, epochs * len(turns), text)
+                def epoch_done(epoch: int, done: int = done, text: str = text) -> None:
+                    report(done + epoch, epochs * n_turns, text)
 
-            begun = time.perf_counter()
-            while not _is_done(turn, protocol, session):
-                epoch_done(0)
-                measured = _run_trial(turn.case, epochs, session, epoch_done)
-                attempt = len(_lines(turn, protocol, session))
-                session.log.add(_trial(turn, attempt, protocol), measured.pop("train_s"), **measured)
-                if measured["disturbed"] and turn.trial:
-                    session.settings.note(f"trial {turn.trial} of {turn.case.pipeline}: {measured['disturbed']}")
-            _append_if_done(next(setting for setting in settings if turn in setting), protocol, session)
-            seconds = time.perf_counter() - begun
-            remaining.saw(turn.case, seconds)
-            if count == 0 and len(missing) > 1:
-                more = f"{len(missing) - 1} more will take about {duration(remaining.seconds(waiting[1:]))}"
-                session.settings.note(f"the first trial took {duration(seconds)}; {more}")
+                begun = time.perf_counter()
+                while not _is_done(turn, protocol, session):
+                    epoch_done(0)
+                    measured = _run_trial(turn.case, epochs, session, epoch_done)
+                    attempt = len(_lines(turn, protocol, session))
+                    session.log.add(_trial(turn, attempt, protocol), measured.pop("train_s"), **measured)
+                    if measured["disturbed"] and turn.trial:
+                        session.settings.note(f"trial {turn.trial} of {turn.case.pipeline}: {measured['disturbed']}")
+                seconds = time.perf_counter() - begun
+                remaining.saw(turn.case, seconds)
+                del waiting[0]
+                if len(waiting) == len(missing) - 1 > 0:
+                    more = f"{len(waiting)} more will take about {duration(remaining.seconds(waiting))}"
+                    session.settings.note(f"the first trial took {duration(seconds)}; {more}")
+            cases = dict.fromkeys(turn.case for turn in setting)
+            session.append([record for case in cases for record in _records(case, protocol, session)])
 
 
 def _run_trial(case: Case, epochs: int, session: Session, epoch_done: Callable[[int], None]) -> dict:
@@ -152,7 +147,6 @@ def _run_trial(case: Case, epochs: int, session: Session, epoch_done: Callable[[
         "n_train": trainer.n_train,
         "n_test": trainer.n_test,
         "train_loss": [result.loss for result in trained],
-        "train_accuracy": [result.accuracy for result in trained],
         "test_loss": float(tested[-1].loss),
         "test_accuracy": float(tested[-1].accuracy or 0.0),
         "switches": switches.describe(),
@@ -184,8 +178,7 @@ def _records(case: Case, protocol: Protocol, session: Session) -> list[dict]:
         fields = {"parameters": parameters(case, protocol, phase=phase), "first_call": first, "n_clips": last[count]}
         fields |= {"epoch_seconds": [line[seconds] for line in kept], "first_epoch_seconds": warm_up[0][seconds]}
         fields["disturbed_trials"] = [
-            {name: line[name] for name in ("disturbed", "monitor")}
-            | {"trial": line["parameters"]["trial"], "epoch_seconds": line[seconds]}
+            {"trial": line["parameters"]["trial"], "epoch_seconds": line[seconds], "disturbed": line["disturbed"]}
             for line in late
         ]
         results.append(records.make(f"experiment {case.experiment}", unit="s", samples=means, **every, **fields))

@@ -229,11 +229,11 @@ class _Ladder:
             "error": {"max_difference": difference, "allowed": self.tolerance},
             "losses_of_seeds": self.seed_losses if rung.number == 0 else [],
             # Seconds are the timed epochs', parts the instrumented ones': which of them, by their rounds from 0.
+            "disturbed_epochs": late,
+            "disturbed": reason,
             "monitor": [line["monitor"] for line in timed],
-            "other_cores": max((line["other_cores"] for line in timed), default=None),
-            "instrumented_other_cores": max((line["other_cores"] for line in instrumented), default=None),
+            **self._session.data_fields(),
         }
-        fields |= {"disturbed": reason, "disturbed_epochs": late, **self._session.data_fields()}
         fields |= {"passes": passes, "max_difference": difference, "tolerance": self.tolerance}
         fields |= {"spread_of_seeds": self.spread, "seeds": list(SEEDS), "losses": self.losses[rung.number]}
         fields |= {"sentence": rung.sentence, "n_clips": first["n_clips"], "prepared_s": first["prepared_s"]}
@@ -260,15 +260,9 @@ class _Ladder:
 
     def _keep(self, epoch: _Epoch, result: EpochResult, monitor: dict | None = None) -> None:
         losses = [_finite(loss) for loss in result.losses]
-        fields: dict[str, Any] = {
-            "n_clips": result.n_clips,
-            "prepared_s": result.prepared_s,
-            "parts": result.parts,
-            "losses": losses,
-            "copies": result.copies,
-        }
-        fields |= {"monitor": monitor, "disturbed": disturbed(monitor, self.case.device) if monitor else None}
-        fields["other_cores"] = monitor["other_cpu_percent"] / 100 if monitor else 0.0
+        fields = {name: getattr(result, name) for name in ("n_clips", "prepared_s", "parts", "copies")}
+        reason = disturbed(monitor, self.case.device) if monitor else None
+        fields |= {"losses": losses, "monitor": monitor, "disturbed": reason}
         self._log.add(self._key(epoch), [result.seconds], **fields)
         self.measured += 1
         self._last_s[epoch.rung.number] = result.seconds
