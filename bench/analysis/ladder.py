@@ -102,14 +102,13 @@ def ladders(records: Sequence[dict]) -> dict[Case, list[Row]]:
 def _rows(records: list[dict]) -> list[Row]:
     # Where the original itself is missing nothing can be said "over the original".
     original = records[0] if records[0]["parameters"]["rung"] == 0 and records[0]["samples"] else None
-    reference_s = median(original["samples"]) if original and badge(original) != "disturbed" else None
+    reference_s = previous_s = None  # of disturbed epochs nothing is said
     rows: list[Row] = []
     for record in records:
         parameters, row = record["parameters"], epoch_row(record)
         row |= {name: record.get(name) or [] for name in ("losses", "losses_of_seeds", "seeds")}
         middle_s = None if row["badge"] == "disturbed" else row["median_s"]
-        previous = next((earlier for earlier in reversed(rows) if earlier["samples"]), None)
-        previous_s = previous["median_s"] if previous and previous["badge"] != "disturbed" else None
+        reference_s = middle_s if record is original else reference_s
         tolerance = record.get("tolerance", record.get("spread_of_seeds"))
         worst = record.get("max_difference")
         if worst is None and original:
@@ -127,6 +126,7 @@ def _rows(records: list[dict]) -> list[Row]:
             "passed": record["name"] == "ladder" and record.get("passes", passed),
         }
         row |= {"spread_of_seeds": record.get("spread_of_seeds"), "tolerance": tolerance, "worst_difference": worst}
+        previous_s = middle_s if row["samples"] else previous_s
         rows.append(row)
     return rows
 
@@ -211,17 +211,12 @@ def gain_sentence(rows: Sequence[Row]) -> str:
     protocol = "" if first["protocol"] == "full" else f" ({first['protocol']})"
     seconds = f"{number(first['median_s'])} s to {number(last['median_s'])} s"
     changes = f"On the {place(first)}, {len(times) - 1} changes"
+    epoch, kept = f"an epoch of {first['clips']:,} clips{protocol}", sum(row["passed"] for row in checked)
+    told = f"{changes} took {epoch} from {seconds}, but other programs disturbed that, and nothing is concluded"
     if last["over_original"]:
-        gain = f"{changes} make an epoch of {first['clips']:,} clips{protocol} "
-        gain += f"{number(last['over_original'], 2)} times as fast ({seconds})"
-        gain += f"; most of the saving comes from {savings}" if savings else ""
-    else:
-        gain = f"{changes} took an epoch of {first['clips']:,} clips{protocol} from {seconds}, but other programs "
-        gain += "wanted the cores meanwhile, and nothing is concluded"
-    return (
-        gain
-        + f"; {sum(row['passed'] for row in checked)} of {len(checked)} rungs keep the loss curve within its tolerance."
-    )
+        told = f"{changes} make {epoch} {number(last['over_original'], 2)} times as fast ({seconds})"
+        told += f"; most of the saving comes from {savings}" if savings else ""
+    return f"{told}; {kept} of {len(checked)} rungs keep the loss curve within its tolerance."
 
 
 def sentences(records: Sequence[dict]) -> list[str]:

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triadbench.bench import records
 from triadbench.bench.monitor import Monitor, disturbed
-from triadbench.bench.study.protocol import LEARNING_RATE, SEED, TASKS, n_training
+from triadbench.bench.study.protocol import LEARNING_RATE, SEED, TASKS
 from triadbench.bench.study.session import Session, Settings, duration, open_session
 from triadbench.core import timing
 from triadbench.core.constants import FULL_CLIPS
+from triadbench.core.data.splits import split_sizes
 from triadbench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class LadderCase:
             raise UserError(f"rounds={self.rounds}: at least 1 timed epoch of each rung is needed")
         if self.task not in TASKS:
             raise UserError(f"unknown task {self.task!r}; choose from {', '.join(TASKS)}")
-        if not 1 <= self.batch_size <= (n_train := n_training(self.num_items)):
+        if not 1 <= self.batch_size <= (n_train := split_sizes(self.num_items)[0]):
             clips = f"of {self.num_items} clips {n_train} train; give more clips or a smaller batch"
             raise UserError(f"batch size {self.batch_size}: {clips}")
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from triadbench.core.constants import FULL_CLIPS
+from triadbench.core.data.splits import split_sizes
 from triadbench.core.errors import UserError
 
 TRIALS, EPOCHS = 6, 5
@@ -14,7 +15,6 @@ TRIALS, EPOCHS = 6, 5
 BATCH_SIZES, CLIPS = (32, 64, 128, 256), (4096, 8192, 16384)
 PIPELINES, DEVICES, TASKS = ("original", "fast"), ("cpu", "cuda"), ("type", "root")
 SEED, SPLIT_SEED, LEARNING_RATE = 13, 13, 1e-5
-N_CLASSES = {"type": 4, "root": 12}
 TIMED_CLASSES = 12
 """Of the network that the original timed, for types as well: it gave their labels to the benchmark of roots."""
 
@@ -75,7 +75,7 @@ class Protocol:
         fewest, largest = min(self.clips), max(self.batch_sizes)
         if min(self.batch_sizes) < 1 or fewest < 4:
             raise UserError(f"batch size {min(self.batch_sizes)}, {fewest} clips: at least 1 and 4 are needed")
-        if largest > (n_train := n_training(fewest)):
+        if largest > (n_train := split_sizes(fewest)[0]):
             raise UserError(
                 f"batch size {largest}: of {fewest} clips only {n_train} train; give more clips or smaller batches"
             )
@@ -83,14 +83,11 @@ class Protocol:
     def cases(self) -> list[Case]:
         """Every figure, in the tables' order."""
         fields = itertools.product(self.tasks, self.clips, self.batch_sizes, self.devices, self.pipelines)
-        return [
-            Case(self.experiment, task, batch_size, n, device, pipeline, self.classes(task))
-            for task, n, batch_size, device, pipeline in fields
-        ]
+        return [self._case(task, n, batch_size, device, pipeline) for task, n, batch_size, device, pipeline in fields]
 
-    def classes(self, task: str) -> int:
-        """Classes of the network that learns a task."""
-        return self.type_classes if task == "type" else N_CLASSES[task]
+    def _case(self, task: str, n: int, batch_size: int, device: str, pipeline: str) -> Case:
+        n_classes = self.type_classes if task == "type" else TIMED_CLASSES
+        return Case(self.experiment, task, batch_size, n, device, pipeline, n_classes)
 
     def settings(self) -> list[list[Turn]]:
         """Every trial in the order of measuring, setting by setting: always the same, so that a resumed run keeps it.
@@ -100,14 +97,13 @@ class Protocol:
         divided by one another are measured next to one another.
         """
         shuffle, settings = random.Random(SEED).shuffle, []
-        for clips, batch_size in itertools.product(self.clips, self.batch_sizes):
+        for n, batch_size in itertools.product(self.clips, self.batch_sizes):
             turns: list[Turn] = []
             for trial in range(self.trials):
                 places = list(itertools.product(self.tasks, self.devices))
                 shuffle(places)
                 for (task, device), pipeline in itertools.product(places, self.pipelines[:: -1 if trial % 2 else 1]):
-                    place = (batch_size, clips, device, pipeline, self.classes(task))
-                    turns.append(Turn(Case(self.experiment, task, *place), trial))
+                    turns.append(Turn(self._case(task, n, batch_size, device, pipeline), trial))
             settings.append(turns)
         return settings
 
@@ -120,33 +116,20 @@ class Protocol:
         known, sizes = (CLIPS, (32,)) if self.experiment == "data-size" else ((FULL_CLIPS,), BATCH_SIZES)
         clips = self.clips if num_items is None else (num_items,)
         other_clips = [count for count in clips if count not in known]
-        other_sizes = [size for size in self.batch_sizes if size not in sizes]
-        differs = []
+        differs, others = [], []  # `others` are as long as the original's
         if self.trials != TRIALS:
             differs.append(f"{self.trials} trials, not {TRIALS}")
         if self.epochs != EPOCHS:
             differs.append(f"{self.epochs} epoch{'s' * (self.epochs > 1)} a trial, not {EPOCHS}")
         if other_clips:
             differs.append(f"{_joined(other_clips, ' and ')} clips, not {_joined(known, ' or ')}")
-        if other_sizes:
-            differs.append(f"batch size {_joined(other_sizes, ' and ')}, not {_joined(sizes, ' or ')}")
-        others = int(bool(other_sizes))
+        if other_sizes := [size for size in self.batch_sizes if size not in sizes]:
+            others.append(f"batch size {_joined(other_sizes, ' and ')}, not {_joined(sizes, ' or ')}")
         if "type" in self.tasks and self.type_classes != TIMED_CLASSES:
-            differs.append(f"types learnt by {self.type_classes} classes, not {TIMED_CLASSES}")
-            others += 1
-        if not differs:
-            return "full"
-        if len(differs) == others:
-            return f"other: {'; '.join(differs)}"
+            others.append(f"types learnt by {self.type_classes} classes, not {TIMED_CLASSES}")
         more = self.trials >= TRIALS and self.epochs >= EPOCHS and all(count >= min(known) for count in clips)
-        return ("longer: " if more else "short: ") + "; ".join(differs)
-
-
-def n_training(n: int) -> int:
-    """Clips of n that train."""
-    from triadbench.core.data.splits import split_sizes
-
-    return split_sizes(n)[0]
+        kind = ("longer" if more else "short") if differs else "other"
+        return f"{kind}: {'; '.join(differs + others)}" if differs or others else "full"
 
 
 def _joined(numbers: Sequence[int], word: str) -> str:
