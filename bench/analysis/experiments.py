@@ -1,5 +1,6 @@
 """Figures of the original's two experiments: our trials from records, and its published ones beside them."""
 
+import itertools
 from collections.abc import Hashable, Sequence
 from statistics import fmean
 from typing import Any
@@ -166,17 +167,15 @@ def missing(records: Sequence[dict]) -> list[str]:
     """What of a begun experiment's full protocol was not measured on the devices that it was begun on, a line each."""
     rows, lines = ours(records), []
     for experiment in dict.fromkeys(row["experiment"] for row in rows):
-        mine = [row for row in rows if row["experiment"] == experiment]
+        mine, varied = [row for row in rows if row["experiment"] == experiment], NAMES[f"experiment {experiment}"]
         done = {(setting(row), row["device"], row["pipeline"]) for row in mine if not row["short"]}
         places = [(d, p) for d in DEVICES for p in PIPELINES if any(row["device"] == d for row in mine)]
         for device, pipeline in places if done else ():
-            lacking: dict[str, list[int]] = {}
-            for at in sorted(at for at, where in published.load() if where == "cpu"):
-                if (at.experiment, at.phase) == (experiment, "train") and (at, device, pipeline) not in done:
-                    lacking.setdefault(at.task, []).append(getattr(at, NAMES[f"experiment {experiment}"]))
-            if lacking:
-                names = "; ".join(f"{task} {', '.join(map(str, values))}" for task, values in lacking.items())
-                lines.append(f"{experiment}, {DEVICES[device]}, {pipeline} pipeline: {names}")
+            full = sorted(at for at, _ in published.load() if (at.experiment, at.phase) == (experiment, "train"))
+            lacking = [at for at in dict.fromkeys(full) if (at, device, pipeline) not in done]
+            groups = itertools.groupby(lacking, lambda at: at.task)
+            if names := [f"{t} {', '.join(str(getattr(at, varied)) for at in group)}" for t, group in groups]:
+                lines.append(f"{experiment}, {DEVICES[device]}, {pipeline} pipeline: {'; '.join(names)}")
     return lines
 
 
@@ -212,7 +211,7 @@ def text(records: Sequence[dict]) -> str:
         notes.append("Published: the original's own figures, on another machine (i7-10750H, RTX 2070 Max-Q).")
     if short:
         notes.append("A clip's published time is that of 8,192 clips at the nearest batch size.")
-    notes += published.errors() if any(row["task"] == "type" for row in rows) else []
+    notes += published.ERRORS if any(row["task"] == "type" for row in rows) else ()
     if lost := sum(not record["samples"] for record in records if record["name"] in NAMES):
         notes.append(f"Missing: {lost} figures, of which other work disturbed every trial.")
     notes += [f"Missing of the original's protocol: {line}." for line in missing(records)]

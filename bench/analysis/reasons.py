@@ -63,20 +63,17 @@ def network_work(phase: str, batch_size: int = 32) -> list[tuple[float, float]]:
 
     work: list[tuple[float, float]] = []
     x, network, trains = torch.empty(1, 1, 64, 126, device="meta"), OriginalNet(12).to("meta"), phase == "train"
-    for layer in network.modules():
-        if list(layer.children()):
-            continue
-        y = layer(x)
+    for layer in (module for module in network.modules() if not list(module.children())):
+        y, weights, gradient = layer(x), [parameter.numel() for parameter in layer.parameters()], bool(work)
         if not isinstance(layer, torch.nn.Flatten):  # which moves nothing
-            gradient, weights = bool(work), [parameter.numel() for parameter in layer.parameters()]
             kept = 2 * y.numel() if isinstance(layer, torch.nn.MaxPool2d) else x.numel()
             values = x.numel() + y.numel() + trains * (y.numel() + kept + gradient * x.numel())
             values += (1 + 2 * trains) * sum(weights) / batch_size
             products = y.numel() * weights[0] / weights[1] if weights else 0.0  # weights an output, by its bias
             work.append((2.0 * products * (1 + trains * (1 + gradient)), 4.0 * values))
         x = y
-    n_weights = sum(parameter.numel() for parameter in network.parameters())
-    return [*work, (0.0, 4.0 * 7 * n_weights / batch_size)] if trains else work
+    adam = 7 * sum(parameter.numel() for parameter in network.parameters()) / batch_size
+    return [*work, (0.0, 4.0 * adam)] if trains else work
 
 
 @functools.cache

@@ -44,7 +44,7 @@ def chapter(records: Sequence[dict]) -> Markup:
         "experiments.html",
         hint=published.hint(),
         conclusions=[sentence["text"] for sentence in conclusions.tell(records)],
-        remarks=[*published.errors(), *_remarks(ours)]
+        remarks=[*published.ERRORS, *_remarks(ours)]
         + [f"Missing of the original's protocol: {line}." for line in experiments.missing(records)],
         charts=charts,
         ours=ours,

@@ -50,9 +50,7 @@ class Draws:
         """The order (n,) in which an epoch (from 0) trains on its n clips."""
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._state)
-            for before in range(epoch + 1):
-                size = n if before == epoch else 1
-                loader: DataLoader = DataLoader(range(n), size, shuffle=True, collate_fn=np.array)  # type: ignore[arg-type]
-                order = next(iter(loader))
+            for size in [1] * epoch + [n]:  # of the epochs before no more than a loader's start is drawn
+                order = next(iter(DataLoader(range(n), size, shuffle=True, collate_fn=np.array)))  # type: ignore[arg-type]
                 iter(DataLoader(range(1)))  # type: ignore[arg-type]  # the test follows
         return order

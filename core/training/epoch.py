@@ -14,7 +14,7 @@ from torch import Tensor
 
 from triadbench.core.constants import RECIPE_DEFAULTS
 from triadbench.core.data.dataset import Dataset
-from triadbench.core.data.splits import SEED, TEST_FRACTION
+from triadbench.core.data.splits import SEED
 from triadbench.core.device import torch_device
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS, TYPES
@@ -200,17 +200,14 @@ class StudyTrainer(Epochs):
         split_seed: int = SEED,
         n_classes: int | None = None,
         learning_rate: float = RECIPE_DEFAULTS["original"].learning_rate,
-        test_fraction: float = TEST_FRACTION,
         **settings: Any,
     ):
         if task not in N_CLASSES:
             raise UserError(f"task {task!r}: the original's networks learn type or root")
-        draws, split = (
-            Draws(len(dataset), n_classes or N_CLASSES[task], number, test_fraction=test_fraction)
-            for number in (seed, split_seed)
-        )
+        n, n_classes = len(dataset), n_classes or N_CLASSES[task]
+        draws = Draws(n, n_classes, seed)
         settings |= {"task": task, "draws": draws, "learning_rate": learning_rate, "device": torch_device(str(device))}
-        super().__init__(dataset, draws.model, split.rows, **settings)
+        super().__init__(dataset, draws.model, Draws(n, n_classes, split_seed).rows, **settings)
 
 
 def draws_of(config: ResolvedConfig, n: int) -> Draws:
