@@ -31,8 +31,10 @@ EPOCH = Setting("batch-size", "type", 32, FULL_CLIPS, "train")
 """The epoch that is explained."""
 FINAL_S = {task: [epoch["elapsed_s"] for epoch in published.final_epochs(task)] for task in ("root", "type")}
 """Published seconds of the 30 epochs of each final training, each with its test."""
-PCIE_GB_PER_S = 15.75
-"""Peak of PCIe 3.0 x16, the laptop's bus: 16 lanes of 8 GT/s, 128 of 130 bits."""
+COPIED_GB = EPOCH.clips * (4 * CLIP_SAMPLES + 8) / 1e9
+"""Sounds and labels of an epoch."""
+BUS_S = COPIED_GB / 15.75
+"""The least time of that on the laptop's bus, PCIe 3.0 x16: 16 lanes of 8 GT/s, 128 of 130 bits."""
 _HOST = ("reading", "resampling", "idle")
 _TESTED = (*_HOST, "mel", "copy", "forward", "synchronisation")
 
@@ -250,27 +252,3 @@ def watched_here(watched: Sequence[dict]) -> tuple[str, str]:
     if throttles := [trial["gpu throttle"] for trial in watched if trial["gpu"]]:
         warmth.append(f"The GPU was throttled by {', '.join(sorted(set().union(*throttles))) or 'nothing'}.")
     return f"In {len(watched)} trials watched here, others took {load}.", f"Here: {' '.join(warmth)}"
-
-
-def figures(model: Model) -> dict[str, Any]:
-    """What the chapter tells: seconds of `EPOCH` published for CPU and GPU (`cpu_s`, `gpu_s`), modelled by cause
-    (`causes`, of both) and for the GPU in all (`epoch_s`), `preparing_s` and `network_s` of it; million operations and
-    MB of a training clip; GB copied an epoch and the `bus_s` that they take at least; how much longer the GPU took when
-    it was timed `again`, and its last five final epochs than its first five (`slower`, by network)."""
-    flops, moved = (sum(work) / 1e6 for work in zip(*network_work("train"), strict=True))
-    causes, n_bytes = model.causes(EPOCH, "cuda"), EPOCH.clips * (4 * CLIP_SAMPLES + 8)
-    once, again = (seen_s("cuda", experiment) for experiment in published.EXPERIMENTS.values())
-    return {
-        "cpu_s": seen_s("cpu"),
-        "gpu_s": once,
-        "causes": model.causes(EPOCH, "cpu") | causes,
-        "epoch_s": sum(causes.values()),
-        "preparing_s": causes["reading files"] + causes["launching mel"],
-        "network_s": sum(seconds for cause, seconds in causes.items() if "network" in cause),
-        "mflop": flops,
-        "mb": moved,
-        "gb": n_bytes / 1e9,
-        "bus_s": n_bytes / PCIE_GB_PER_S / 1e9,
-        "again": again / once - 1,
-        "slower": {task: fmean(seconds[-5:]) / fmean(seconds[:5]) - 1 for task, seconds in FINAL_S.items()},
-    }

@@ -32,8 +32,14 @@ def chapter(records: Sequence[dict], others: Sequence[tuple[str, Sequence[dict]]
     values |= {"devices": reasons.devices(records), "transfers": reasons.transfers(records)}
     if cpu and gpu:
         model = reasons.fit(cpu, gpu)
-        values |= {"model": model, "errors": model.errors(), "picture": causes(model), **reasons.figures(model)}
-    return render("reasons.html", command=LADDER, epoch=EPOCH, hoped=HOPED, span=span, **values)
+        values |= {
+            "seen_s": reasons.seen_s,
+            "work": reasons.network_work("train"),
+            "model": model,
+            "errors": model.errors(),
+            "picture": causes(model),
+        }
+    return render("reasons.html", command=LADDER, epoch=EPOCH, reasons=reasons, span=span, **values)
 
 
 def causes(model: Model) -> go.Figure:
