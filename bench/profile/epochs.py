@@ -148,7 +148,7 @@ def run_parts(
         samples = [epoch.seconds for epoch in epochs[name, False]]
         fields: dict[str, Any] = {"environment": environment, "error": error, "first_call": first.seconds}
         fields |= {"parameters": {"pipeline": name, **case, "switches": switches[name].describe()}}
-        fields |= part_fields(samples, [(epoch.seconds, epoch.parts) for epoch in epochs[name, True]])
+        fields |= part_fields(samples, [(epoch.seconds, epoch.parts, epoch.copies) for epoch in epochs[name, True]])
         fields |= {"n_clips": first.n_clips, "prepared_s": first.prepared_s, **timing.load_fields(median(busy[name]))}
         results.append(records.make(NAME, unit="s", samples=samples, **fields))
     return results

@@ -146,13 +146,13 @@ def run_epoch(trainer: StudyTrainer, *, with_clock: bool) -> EpochResult:
     return trainer.train_epoch(clock=clock) if result.prepared_s else result
 
 
-def part_fields(samples_s: Sequence[float], instrumented: Sequence[tuple[float, dict | None]]) -> dict[str, Any]:
-    """What a record says of the parts: those of the median epoch with a clock, and how much longer the clock made it;
-    of the seconds of epochs without the clock, and (seconds, parts) of those with it."""
+def part_fields(samples_s: Sequence[float], instrumented: Sequence[tuple[float, dict | None, dict | None]]) -> dict:
+    """What a record says of the parts: those of the median epoch with a clock and its copies, and how much longer the
+    clock made it; of the seconds of epochs without the clock, and (seconds, parts, copies) of those with it."""
     if not instrumented:
-        return {"parts": None, "instrumented_s": None, "overhead": None}
-    seconds, parts = sorted(instrumented, key=lambda epoch: epoch[0])[len(instrumented) // 2]
-    return {"parts": parts, "instrumented_s": seconds, "overhead": seconds / median(samples_s)}
+        return dict.fromkeys(("parts", "copies", "instrumented_s", "overhead"))
+    seconds, parts, copies = sorted(instrumented, key=lambda epoch: epoch[0])[len(instrumented) // 2]
+    return {"parts": parts, "copies": copies, "instrumented_s": seconds, "overhead": seconds / median(samples_s)}
 
 
 class _Epoch(NamedTuple):
@@ -238,9 +238,8 @@ class _Ladder:
         fields |= {"passes": passes, "max_difference": difference, "tolerance": self.tolerance}
         fields |= {"spread_of_seeds": self.spread, "seeds": list(SEEDS), "losses": self.losses[rung.number]}
         fields |= {"sentence": rung.sentence, "n_clips": first["n_clips"], "prepared_s": first["prepared_s"]}
-        middle = sorted(instrumented, key=lambda line: line["samples"][0])[len(instrumented) // 2 :]
-        fields["copies"] = middle[0].get("copies") if middle else None  # from the epoch whose parts are shown
-        fields |= part_fields(samples, [(line["samples"][0], line["parts"]) for line in instrumented])
+        epochs = [(line["samples"][0], line["parts"], line.get("copies")) for line in instrumented]
+        fields |= part_fields(samples, epochs)
         name = "ladder" if passes else "ladder left out"
         return records.make(name, unit="s", samples=samples, first_call=first["samples"][0], **fields)
 
