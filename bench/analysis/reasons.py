@@ -92,16 +92,13 @@ def devices(records: Sequence[dict]) -> list[list[str]]:
     roofs = mel_summary.roofs([record for record in records if not record.get("disturbed")])
     for device, name in DEVICES.items():
         threads = max((key[1] for key in roofs if key[0] == device), default=0)
-        peaks, here = (
-            [roofs.get((device, threads, roof), 0.0) for roof in ("arithmetic", "memory")],
-            costs(records, device),
-        )
-        if all(peaks) and here:
+        peaks = [roofs.get((device, threads, roof), 0.0) for roof in ("arithmetic", "memory")]
+        if all(peaks) and (here := costs(records, device)):
             found.append((Peak(f"this {name}, measured", *peaks), sum(here.parts.values())))
-    rows = [(peak, bound_s("train", peak), seen) for peak, seen in found]
     return [
         [peak.name, *map(number, (*peak[1:], 1e6 * bound, 1e6 * seen)), percent(bound / seen, 1)]
-        for peak, bound, seen in rows
+        for peak, seen in found
+        for bound in [bound_s("train", peak)]
     ]
 
 

@@ -27,19 +27,11 @@ def chapter(records: Sequence[dict], others: Sequence[tuple[str, Sequence[dict]]
         return Markup()
     found = [[reasons.costs(of, device, label) for label, of in machines] for device in DEVICES]
     cpu, gpu = (next(filter(None, costs), None) for costs in found)
+    model = reasons.fit(cpu, gpu) if cpu and gpu else None
     load, warmth = reasons.watched_here(watched)
-    values: dict[str, Any] = {"model": None, "load": load, "warmth": warmth, "curves": curves(watched)}
-    values |= {"devices": reasons.devices(records), "transfers": reasons.transfers(records)}
-    if cpu and gpu:
-        model = reasons.fit(cpu, gpu)
-        values |= {
-            "seen_s": reasons.seen_s,
-            "work": reasons.network_work("train"),
-            "model": model,
-            "errors": model.errors(),
-            "picture": causes(model),
-        }
-    return render("reasons.html", command=LADDER, epoch=EPOCH, reasons=reasons, span=span, **values)
+    values: dict[str, Any] = {"load": load, "warmth": warmth, "command": LADDER, "span": span}
+    values |= {"devices": reasons.devices(records), "transfers": reasons.transfers(records), "curves": curves(watched)}
+    return render("reasons.html", reasons=reasons, model=model, picture=model and causes(model), **values)
 
 
 def causes(model: Model) -> go.Figure:
