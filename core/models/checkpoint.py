@@ -149,8 +149,7 @@ def _load_one(path: Path, device: str | torch.device) -> Checkpoint:
                 raise UserError("an unfinished training of an earlier version, which knew triads alone; train it again")
             weights = _with_all_chords(weights)
         model.load_state_dict(weights)
-        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-            raise UserError("a damaged model file (its weights are not finite)")
+        _check_finite(weights)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
@@ -159,6 +158,11 @@ def _load_one(path: Path, device: str | torch.device) -> Checkpoint:
     state = {name.removeprefix(_OPTIMIZER): t for name, t in tensors.items() if name.startswith(_OPTIMIZER)}
     architecture, task, training = described["architecture"], described["task"], described["training"]
     return Checkpoint(model.to(device).eval(), architecture, task, spec, training, state)
+
+
+def _check_finite(weights: dict[str, Tensor]) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise UserError("a damaged model file (its weights are not finite)")
 
 
 def _with_all_chords(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -200,6 +204,10 @@ def _original_from(tensors: dict, path: Path, device: str | torch.device) -> Che
         model = OriginalNet(n_classes)
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         if shapes == {name: tensor.shape for name, tensor in tensors.items()}:
+            try:
+                _check_finite(tensors)
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from error
             model.load_state_dict(tensors)
             return Checkpoint(model.to(device).eval(), "original", task, ORIGINAL, {"source": path.name})
     raise UserError(f"{path}: neither a triadbench checkpoint nor a state dict of the original network")

@@ -332,6 +332,14 @@ def test_a_checkpoint_of_the_first_version_has_no_seal_and_loads(path):
     assert "sha256" in safe_open(path, framework="pt").metadata()
 
 
+def test_a_state_dict_that_is_not_finite_is_refused(tmp_path):
+    state = OriginalNet(4).state_dict()
+    state["linear.bias"][0] = float("nan")
+    torch.save(state, tmp_path / "type.pth")
+    with pytest.raises(UserError, match="type.pth: a damaged model file .its weights are not finite"):
+        load(tmp_path / "type.pth")
+
+
 def test_no_damaged_published_state_dict_answers(tmp_path):
     path, state = tmp_path / "m.pt", published_state(4)
     torch.save(state, path)
