@@ -60,8 +60,11 @@ def _row(case: tuple[str, str], record: dict, other: dict) -> Row:
 def sentences(rows: Sequence[Row]) -> list[str]:
     """How many changed, and then each that did."""
     compared = sum(row["ratio"] is not None for row in rows)
+    if not rows:
+        return ["Nothing is concluded: the two have no timing in common."]
     if not compared:
-        return [f"Nothing is concluded: of {len(rows)} common timings none is undisturbed on both sides."]
+        enough = f"undisturbed and of {FEWEST} samples"
+        return [f"Nothing is concluded: of {len(rows)} common timings none is {enough} on both sides."]
     changed = [row for row in rows if row["verdict"] in (FASTER, SLOWER)]
     faster = sum(row["verdict"] == FASTER for row in changed)
     return [f"Of {compared} timings {faster} are faster and {len(changed) - faster} slower, beyond noise."] + [

@@ -1,5 +1,6 @@
 """The command `report`. Imports what it needs in its body."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -46,18 +47,23 @@ def report(records: tuple[Path, ...], out: Path, pictures: Path | None, other: P
         from triadbench.bench.report import compare_page
 
         changes = compare_page.write(list(records) or None, other, out)
-        lines = [*changes["sentences"][:21], f"Page: {out}"]
+        _note(changes["problems"])
+        lines = [*changes["machines"], *changes["sentences"][:21], f"Page: {out}"]
         return console.print_json(changes) if as_json else click.echo("\n".join(lines))
     result = page.write_report(list(records) or None, out)
     if pictures is not None:
         from triadbench.bench.report.pictures import write_pictures
 
         result["pictures"] = write_pictures(list(records) or None, pictures)
-    for problem in result["problems"][:10]:
-        console.note(f"passed over {problem}")
-    if len(result["problems"]) > 10:
-        console.note(f"... and {len(result['problems']) - 10} more (the page lists them)")
+    _note(result["problems"], " (the page lists them)")
     if as_json:
         console.print_json(result)
     else:
         click.echo(page.text(result))
+
+
+def _note(problems: Sequence[str], where: str = "") -> None:
+    for problem in problems[:10]:
+        console.note(f"passed over {problem}")
+    if len(problems) > 10:
+        console.note(f"... and {len(problems) - 10} more{where}")

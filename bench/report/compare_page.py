@@ -17,12 +17,13 @@ def write(record_paths: Sequence[Path] | None, other: Path, out: Path) -> dict:
         record_paths, out: as of `report.write_report`. other: a file or folder of records to compare with.
 
     Returns:
-        `page`, `machines` (two labels), `sentences` and `rows` as of `bench.analysis.compare`.
+        `page`, `machines` (two labels), `sentences` and `rows` as of `bench.analysis.compare`, `problems`.
 
     Raises:
         UserError: as `report.write_report`, or one of them holds no timing.
     """
-    sides = [[m for m in gather.gather(paths).machines if not m.rehearsal] for paths in (record_paths, [other])]
+    gathered = [gather.gather(paths) for paths in (record_paths, [other])]
+    sides = [[machine for machine in side.machines if not machine.rehearsal] for side in gathered]
     pairs = list(itertools.product(*sides))
     if not pairs:
         raise UserError(f"{other}: nothing to compare; these records and those must both hold timings")
@@ -42,7 +43,8 @@ def write(record_paths: Sequence[Path] | None, other: Path, out: Path) -> dict:
     with atomic_path(out) as temporary:
         content = page("What changed", "", [(" · ".join(labels), opening, chapters)])
         temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
-    return {"page": str(out), "machines": labels, "sentences": sentences, "rows": rows}
+    problems = [problem for side in gathered for problem in side.problems]
+    return {"page": str(out), "machines": labels, "sentences": sentences, "rows": rows, "problems": problems}
 
 
 def _label(machine: gather.Machine) -> str:
