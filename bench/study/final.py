@@ -22,6 +22,8 @@ from triadbench.core.constants import ALL_CLIPS, RECIPE_DEFAULTS
 from triadbench.core.errors import UserError
 
 NAME = "final training"
+UNWATCHED = "other code, or another machine, timed it"
+"""Of an epoch that the checkpoint holds and the trials of this code on this machine do not."""
 EPOCHS, BATCH_SIZE = RECIPE_DEFAULTS["original"].epochs, RECIPE_DEFAULTS["original"].batch_size
 
 
@@ -98,7 +100,7 @@ def _train(final: Final, session: Session, pipeline: str, task: str, device: str
             monitor = stack.enter_context(Monitor(device))
 
         trained = train(config, resume=True, progress=report, dataset=dataset)
-    lines = [session.log.find(key) or {"monitor": {}, "disturbed": None} for key in keys]
+    lines = [session.log.find(key) or {"monitor": {}, "disturbed": UNWATCHED} for key in keys]
     monitors, late = [line["monitor"] for line in lines], [n for n, line in enumerate(lines, 1) if line["disturbed"]]
     names = {name: name for name in ("train_loss", "test_loss")}
     names |= {f"{side}_accuracy": f"{side}_{task}_accuracy" for side in ("train", "test")}

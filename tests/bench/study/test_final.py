@@ -72,7 +72,14 @@ def test_a_disturbed_epoch_is_named(tmp_path, clips):
     FakeMonitor.others += [0.0, 6400.0]
     (fast,) = run(tmp_path, clips, small(original_epochs=0))["figures"]
     assert fast["disturbed_epochs"] == [2] and fast["disturbed"] == "other processes used 6400 % of a core"
-    assert "other work disturbed 1 of " in analysis.text([fast])
+    assert "other work disturbed, or other code timed, 1 of " in analysis.text([fast])
+
+
+def test_epochs_that_other_code_timed_are_not_called_undisturbed(tmp_path, clips, monkeypatch):
+    run(tmp_path, clips, small(original_epochs=0))
+    monkeypatch.setattr("triadbench.bench.study.session.fingerprint", lambda *_: "other code")
+    (fast,) = run(tmp_path, clips, small(original_epochs=0))["figures"]
+    assert fast["disturbed_epochs"] == [1, 2, 3] and "other code" in fast["disturbed"] and fast["wall_s"] is None
 
 
 def test_the_originals_epochs_stand_beside_ours(tmp_path, clips):
