@@ -81,8 +81,8 @@ def remarks(records: Sequence[dict]) -> list[str]:
     if any(record["data"]["origin"] == "rendered" for record in own):
         lines.append("Our clips are rendered, half of them amplifier copies: accuracies are not those of recordings.")
     return lines + [
-        f"{_who(record['parameters'])}, {record['parameters']['task']}: other work disturbed, or other code timed, {len(epochs)} of "
-        f"{len(record['samples'])} epochs."
+        f"{_who(record['parameters'])}, {record['parameters']['task']}: other work disturbed, or other code timed, "
+        f"{len(epochs)} of {len(record['samples'])} epochs."
         for record in own
         if (epochs := record["disturbed_epochs"])
     ]

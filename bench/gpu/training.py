@@ -130,7 +130,10 @@ class _Training:
             raise
         if wrong := [record["parameters"]["name"] for record in result["failed"]]:
             raise RuntimeError(f"not the original's losses: {', '.join(wrong)}")
-        first, *_, last = (float(np.median(record["samples"])) for record in result["rungs"])
+        ends = result["rungs"][0], result["rungs"][-1]
+        if disturbed := next((record["disturbed"] for record in ends if record["disturbed"]), None):
+            return f"all rungs are timed, and no ratio is shown: {disturbed}"
+        first, last = (float(np.median(record["samples"])) for record in ends)
         return f"the fast pipeline is {first / last:.1f} times as fast as the original"
 
     def experiment_s(self, clips: int) -> float:
