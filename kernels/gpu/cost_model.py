@@ -42,9 +42,9 @@ class Gpu:
 
 H100 = Gpu("H100 SXM", 132, 1.755, 3000.0)
 H100_BOOSTED = dataclasses.replace(H100, clock_ghz=1.95)  # as one ran these kernels
-WAITING = 3.2
+WAITING = 3.4
 """Clocks that a warp waits for each of its instructions, for results, memory and barriers: the mean of what the three
-specs' former kernels took on an H100 beyond their bound (3.1, 3.4, 3.1), and checked on those that followed."""
+specs' former kernels took on an H100 beyond their bound (3.3, 3.4, 3.5), and checked on those that followed."""
 
 
 def count(spec: MelSpec, *, log: bool = False, n_samples: int = 64000, arch: str = "sm_90") -> dict[str, Any]:
