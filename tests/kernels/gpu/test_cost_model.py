@@ -2,7 +2,9 @@
 divides it by a GPU's rates.
 """
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.skipif(cuda_static.why_unavailable() is not None, reaso
 # this one, for which these figures had been counted by hand with another interpreter, the model was within 4.3 %.
 AT_MOST = {"ORIGINAL": (113, 105, 96), "CHORD": (255, 260, 101), "WHISPER": (180, 188, 128)}
 LINES_A_NS = 132 * 1.755
+MEASURED = Path(__file__).parents[3] / "bench/results/nvidia-h100/gpu.jsonl"
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -102,3 +105,15 @@ def test_the_lines_do_not_change_the_machine_code():
         r"^\s*/\*[0-9a-f]{4}\*/", cuda_static.assemble(cuda_static.ptx(ORIGINAL, log=False), "sm_90")[1], re.M
     )
     assert len(operations) == found["instructions"]
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_is_expected_is_within_a_tenth_of_what_an_h100_took(name):
+    spec, case = SPECS[name], {"contestant": "ours: cuda, CUDA graph", "spec": name, "batch": 512, "dtype": "float32"}
+    records = map(json.loads, MEASURED.read_text(encoding="utf-8").splitlines())
+    (timed,) = (r for r in records if r["name"] == "mel" and case.items() <= r["parameters"].items())
+    blocks = cuda_static.analyse(spec, log=False)
+    warps = blocks["blocks_per_sm"] * -(-blocks["threads_per_block"] // 32)
+    found = cost_model.predict(cost_model.count(spec), cost_model.H100_BOOSTED, warps)
+    assert found["expected"] == pytest.approx(1e6 * np.median(timed["samples"]) / 512, rel=0.1)
+    assert found["ns"] < found["expected"]
