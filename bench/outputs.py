@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
+
 from triadbench.core import extras
 from triadbench.core.errors import UserError
 from triadbench.core.files import atomic_path
@@ -32,6 +34,13 @@ def check_writable(path: Path, option: str = "--out", *, appended: bool = False)
                 pass
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another {option}") from error
+
+
+def check_page(path: Path) -> None:
+    """As `check_writable`, of an HTML page, which its name must say."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--out {path}: the page is HTML; give a name that ends in .html")
+    check_writable(path)
 
 
 def write_page(

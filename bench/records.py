@@ -119,7 +119,8 @@ def load(path: str | os.PathLike) -> tuple[list[dict], list[str]]:
             record = json.loads(line, parse_constant=_refuse_constant)
             _check(record)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            problems.append(f"{path.name}:{number}: not JSON ({error}); a half line is left by a run that was killed")
+            half = "; a half line is left by a run that was killed" if line.startswith(b"{") else ""
+            problems.append(f"{path.name}:{number}: not JSON ({error}){half}")
         except (ValueError, RecursionError) as error:  # recursion: brackets within brackets without end
             problems.append(f"{path.name}:{number}: {error}")
         else:

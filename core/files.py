@@ -110,7 +110,10 @@ def _hold(lock: Path, held: Path, where: str, option: str) -> Iterator[None]:
 
 def model_paths(files: ModelFiles) -> tuple[Path, ...]:
     """One path, or two; UserError: more, or none."""
-    paths = (Path(files),) if isinstance(files, StrPath) else tuple(map(Path, files))
+    try:
+        paths = (Path(files),) if isinstance(files, StrPath) else tuple(map(Path, files))
+    except TypeError as error:
+        raise UserError(f"model={files!r}: expected a path, or a list of two") from error
     if len(paths) not in (1, 2):
         given = ", ".join(map(str, paths)) or "no model file"
         raise UserError(f"{given}: give one model, or two: the checkpoints of a type network and of a root network")

@@ -193,7 +193,7 @@ def text(records: Sequence[dict]) -> str:
     places = [(device, pipeline) for device in DEVICES for pipeline in PIPELINES]
     theirs = [row["published_ratio"] for row in rows]
     figures: dict[str, list] = {f"{DEVICES[d]} {p} s": [row["seconds"].get((d, p)) for row in rows] for d, p in places}
-    figures |= {f"fast/original {DEVICES[d]}": [row["fast_over_original"].get(d) for row in rows] for d in DEVICES}
+    figures |= {f"original/fast {DEVICES[d]}": [row["fast_over_original"].get(d) for row in rows] for d in DEVICES}
     figures |= {f"GPU/CPU {p}": [row["gpu_over_cpu"].get(p) for row in rows] for p in PIPELINES}
     figures |= {f"published {DEVICES[d]} s": [row["published"].get(d) for row in rows] for d in DEVICES}
     short = any(row["short"] for row in rows)

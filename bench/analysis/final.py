@@ -19,10 +19,12 @@ HEAD = ["network", "who", "epochs", "test accuracy", "test loss", "s an epoch", 
 
 
 class Training(NamedTuple):
-    """One training of a network: whose, (test accuracy, test loss, seconds) of every epoch, and its whole time."""
+    """One training of a network: whose, (test accuracy, test loss, seconds) of every epoch, and its whole time; `short`
+    names it in a table's head."""
 
     task: str
     who: str
+    short: str
     epochs: list[tuple[float, float, float]]
     in_all: str
 
@@ -34,13 +36,15 @@ def trainings(records: Sequence[dict]) -> list[Training]:
         mine = [record for record in records if record["name"] == NAME and record["parameters"]["task"] == task]
         if mine:
             theirs = [(e["test_accuracy"], e["test_loss"], e["elapsed_s"]) for e in published.final_epochs(task)]
-            found.append(Training(task, "the original, RTX 2070 Max-Q", theirs, number(total_s, 4)))
+            found.append(Training(task, "the original, RTX 2070 Max-Q", "original", theirs, number(total_s, 4)))
         for record in mine:
-            epochs = list(zip(record["test_accuracy"], record["test_loss"], record["samples"], strict=True))
-            in_all = number(record["wall_s"] or sum(record["samples"]), 4)
+            parameters, epochs_s = record["parameters"], record["samples"]
+            epochs = list(zip(record["test_accuracy"], record["test_loss"], epochs_s, strict=True))
+            in_all = number(record["wall_s"], 4) if record["wall_s"] else f"{number(sum(epochs_s), 4)} (epochs alone)"
             if record["extrapolated_s"]:
                 in_all = f"about {number(record['extrapolated_s'])} (extrapolated)"
-            found.append(Training(task, _who(record["parameters"]), epochs, in_all))
+            short = f"{parameters['pipeline']}, {DEVICES[parameters['device']]}"
+            found.append(Training(task, _who(parameters), short, epochs, in_all))
     return found
 
 
@@ -53,7 +57,7 @@ def _who(parameters: dict) -> str:
 def totals(records: Sequence[dict]) -> list[list[str]]:
     """Rows under `HEAD`."""
     rows = []
-    for task, who, epochs, in_all in trainings(records):
+    for task, who, _, epochs, in_all in trainings(records):
         accuracy, loss, _ = epochs[-1]
         mean_s = number(fmean(seconds for *_, seconds in epochs), 4)
         rows.append([task, who, str(len(epochs)), percent(accuracy, 1), number(loss), mean_s, in_all])
@@ -61,14 +65,17 @@ def totals(records: Sequence[dict]) -> list[list[str]]:
 
 
 def by_epoch(records: Sequence[dict]) -> dict[str, tuple[list[str], list[list[str]]]]:
-    """(head, rows) of each network: of every epoch test accuracy, test loss and seconds, the original's and ours."""
+    """(head, rows) of each network: of every epoch of ours test accuracy, test loss and seconds, and the original's."""
     tables = {}
     for task, group in itertools.groupby(trainings(records), lambda training: training.task):
         mine = list(group)
-        head = ["epoch", *(cell for training in mine for cell in (f"{training.who}: accuracy", "loss", "s"))]
+        head = ["epoch", *(cell for training in mine for cell in (f"{training.short}: accuracy", "loss", "s"))]
+        n_shown = max(len(training.epochs) for training in mine[1:])
         rows = [
             [str(n), *(cell for a, loss, s in epochs for cell in (percent(a, 2), number(loss, 4), number(s, 4)))]
-            for n, epochs in enumerate(itertools.zip_longest(*(t.epochs for t in mine), fillvalue=(None,) * 3), 1)
+            for n, epochs in enumerate(
+                itertools.zip_longest(*(t.epochs[:n_shown] for t in mine), fillvalue=(None,) * 3), 1
+            )
         ]
         tables[task] = (head, rows)
     return tables

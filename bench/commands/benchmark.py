@@ -62,8 +62,6 @@ def benchmark(quick: bool, full: bool, out: Path, records: Path, as_json: bool, 
     """
     if quick and full:
         raise click.UsageError("choose --quick or --full")
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise click.UsageError(f"--out {out}: the page is HTML; give a name that ends in .html")
     from triadbench.bench import outputs
     from triadbench.bench.analysis import providers as numbers
     from triadbench.bench.providers import plan as plans
@@ -73,7 +71,7 @@ def benchmark(quick: bool, full: bool, out: Path, records: Path, as_json: bool, 
     from triadbench.core.files import only_writer
     from triadbench.kernels.scratch import scratch_folder
 
-    outputs.check_writable(out)
+    outputs.check_page(out)
     outputs.check_writable(records, "--records", appended=True)
     console.resume_hint(f"finished groups are kept in {records}; --only, --batch and --threads measure the others")
     begun, effort = time.perf_counter(), plans.EFFORTS["quick" if quick else "full" if full else "normal"]

@@ -62,7 +62,7 @@ def profile(quick: bool, only: str | None, out: Path | None, records: Path, as_j
         raise click.UsageError("--budget nan: must be a number of seconds")
     name = "mel.html" if only == "mel" else f"{only or 'profile'}{'-quick' if quick else ''}.html"
     out = out or _FOLDER / name
-    outputs.check_writable(out)
+    outputs.check_page(out)
     outputs.check_writable(records, "--records", appended=True)
     with only_writer(records):
         if only == "mel":
@@ -83,12 +83,13 @@ def _parts(quick: bool, only: str | None, out: Path, records: Path, fresh: bool,
     from triadbench.bench.profile import whole_machine
     from triadbench.bench.report import profile_page
 
-    console.resume_hint(f"finished measurements are kept in {records}; mel groups are not measured again")
     begun = time.perf_counter()
     with contextlib.ExitStack() as bar:
 
         def progress(part: str):
             bar.close()
+            if records.exists():  # a part is done, or was before
+                console.resume_hint(f"finished measurements are kept in {records}; mel groups are not measured again")
             return bar.enter_context(console.progress(f"profile: {part}"))
 
         effort = whole_machine.QUICK if quick else whole_machine.FULL

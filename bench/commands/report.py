@@ -37,10 +37,10 @@ def report(records: tuple[Path, ...], out: Path, pictures: Path | None, other: P
       python cli.py report bench/results --pictures pictures --json
       python cli.py report new.jsonl --compare old.jsonl --out changes.html
     """
+    from triadbench.bench import outputs
     from triadbench.bench.report import report as page
 
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise click.UsageError(f"--out {out}: the page is HTML; give a name that ends in .html")
+    outputs.check_page(out)
     if other is not None:
         if pictures is not None:
             raise click.UsageError("--pictures is of the report; leave it out with --compare")

@@ -24,7 +24,7 @@ def chapter(records: Sequence[dict]) -> Markup:
 def curves(records: Sequence[dict]) -> Figure:
     """Test accuracy over the seconds since the training began, one network at a time."""
     figure, trainings = go.Figure(), final.trainings(records)
-    for _, who, epochs, _ in trainings:
+    for _, who, _, epochs, _ in trainings:
         accuracies, _, seconds = zip(*epochs, strict=True)
         look = {"mode": "lines+markers", "name": who, "hovertemplate": "%{y:.2f} % after %{x:,.0f} s"}
         since = rounded([*itertools.accumulate(seconds)])

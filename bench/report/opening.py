@@ -56,8 +56,8 @@ def _answers(records: Sequence[dict]) -> Iterator[tuple[str, str, str]]:
         yield f"{number(ratio, 2)} ×", "naming one clip: the exported file over PyTorch", verdict
     for record in select(records, flame_page.NAME):
         if not record.get("disturbed"):
-            ms = number(record["plain_ms"] / record["clips"], 2)
-            yield f"{ms} ms", f"a clip: {record['parameters']['target']}", ""
+            ms, target = number(record["plain_ms"] / record["clips"], 2), record["parameters"]["target"]
+            yield f"{ms} ms", f"a clip: {target}", f"{target[:1].upper()}{target[1:]} takes {ms} ms a clip."
     yield f"{span(why[f'published_{end}'] for end in ('least', 'most'))} ×", "the original's GPU over its CPU", ""
 
 

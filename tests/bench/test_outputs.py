@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+import click
 import pytest
 
-from triadbench.bench.outputs import check_writable, write_page
+from triadbench.bench.outputs import check_page, check_writable, write_page
 from triadbench.core.errors import UserError
 
 
@@ -28,6 +29,12 @@ def test_what_cannot_be_written(tmp_path, name, message, appended):
         os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match=message):
         check_writable(tmp_path / name, "--records", appended=appended)
+
+
+def test_a_page_is_named_as_one(tmp_path):
+    check_page(tmp_path / "page.HTML")
+    with pytest.raises(click.UsageError, match="page.txt: the page is HTML; give a name that ends in .html"):
+        check_page(tmp_path / "page.txt")
 
 
 def test_a_link_to_nowhere_cannot_be_appended_to(tmp_path):

@@ -36,6 +36,12 @@ def test_a_killed_writers_half_line_is_reported_and_stepped_over(tmp_path):
     assert len(loaded) == 2 and len(problems) == 1
 
 
+def test_what_was_never_a_record_is_no_half_line(tmp_path):
+    (tmp_path / "sound.wav").write_bytes(b"RIFF\x24\x00\x00\x00WAVE")
+    (problem,) = records.load(tmp_path / "sound.wav")[1]
+    assert "not JSON" in problem and "half line" not in problem
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

@@ -101,7 +101,7 @@ def test_the_final_training_is_killed_goes_on_and_is_reported(place, clips):
 
 def test_data_size_and_ladder(place, clips):
     done = call("experiment", "data-size", "--data", clips, "--clips", "48,64", "--trials", 2, "--epochs", 1)
-    assert done.exit_code == 0 and "48" in done.stdout and "fast/original CPU" in done.stdout
+    assert done.exit_code == 0 and "48" in done.stdout and "original/fast CPU" in done.stdout
     done = call("experiment", "ladder", "--data", clips, "--clips", 64, "--batch-size", 8, "--device", "cpu")
     assert done.exit_code == 0, done.output
     assert "s of 8,192: extrapolated" in done.stdout and "spread of 3 seeds" in done.stdout

@@ -16,7 +16,7 @@ from triadbench.bench.commands import profile as profile_command
 from triadbench.bench.mel import own_backends
 from triadbench.bench.profile import epochs, whole_machine
 from triadbench.bench.profile import lines as line_profiles
-from triadbench.bench.report import layers_page, lines_page, profile_page
+from triadbench.bench.report import layers_page, lines_page, opening, profile_page
 
 ENVIRONMENT = {
     "time": "2026-01-01T00:00:00+00:00",
@@ -230,6 +230,8 @@ def test_flame_graphs_of_the_real_work_lie_beside_the_page_for_speedscope(whole)
     own = calls["original training step"]
     assert "_train_steps" in own and "aten::convolution_backward" in own and "__getitem__" in own
     assert "infer_files" in calls["infer"]
+    quiet = [record | {"disturbed": False} for record in graphs.values()]
+    assert re.fullmatch(r"Original training step takes [\d.,]+ ms a clip\.", opening.of_records(quiet).verdict)
 
 
 def test_targets_of_a_gpu_are_named_as_core_has_them():

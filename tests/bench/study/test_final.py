@@ -80,15 +80,17 @@ def test_epochs_that_other_code_timed_are_not_called_undisturbed(tmp_path, clips
     monkeypatch.setattr("triadbench.bench.study.session.fingerprint", lambda *_: "other code")
     (fast,) = run(tmp_path, clips, small(original_epochs=0))["figures"]
     assert fast["disturbed_epochs"] == [1, 2, 3] and "other code" in fast["disturbed"] and fast["wall_s"] is None
+    assert "(epochs alone)" in analysis.text([fast])
 
 
 def test_the_originals_epochs_stand_beside_ours(tmp_path, clips):
     made = run(tmp_path, clips, small(tasks=("type", "root")))["figures"]
     text = analysis.text(made)
-    assert "91.44 %" in text and "81.10 %" in text and "283.5" in text and "(extrapolated)" in text
+    assert "91.4 %" in text and "81.1 %" in text and "284.2" in text and "(extrapolated)" in text
+    assert max(map(len, text.split("\n\n")[1].splitlines())) < 120, "a table of epochs fits a terminal"
     assert "short: 64 clips, not 86,400; 3 epochs, not 30" in text
     head, rows = analysis.by_epoch(made)["root"]
-    assert len(rows) == 30 and len(head) == 10 and rows[0][1] == "41.20 %" and rows[3][4] == "—"
+    assert len(rows) == 3 and len(head) == 10 and rows[0][1] == "41.20 %" and rows[1][7] == "—"
     assert rows[2][4] == f"{100 * made[1]['test_accuracy'][2]:.2f} %"
     assert len(gather.gather([tmp_path / "records.jsonl"]).machines[0].records) == 4
     result = report.write_report([tmp_path / "records.jsonl"], tmp_path / "page.html")

@@ -379,6 +379,7 @@ def test_what_cannot_be_joined_is_said_in_one_line(tmp_path, path):
         ([path, roots], "model.safetensors answers for the whole chord, .*root.safetensors answers for the root: two"),
         ([types, roots, types], "type.pth, .*root.safetensors, .*type.pth: give one model, or two"),
         ([], "no model file: give one model, or two"),
+        ([None, types], "expected a path, or a list of two"),
         ([types, other], r"type.pth and .*other.safetensors take different mel spectrograms \(f_max .* and 7000.0\)"),
         ([types, tmp_path / "none.pth"], "none.pth: no such model file"),
     ):
