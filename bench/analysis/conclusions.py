@@ -31,21 +31,25 @@ def tell(records: Sequence[dict]) -> list[dict[str, Any]]:
         texts, holds = [], dict.fromkeys((THEIRS, *experiments.PIPELINES))
         for who in holds:
             mine, text = [row for row in rows if row["pipeline"] == who], "not measured"
-            if ratios := ratios_of({(*experiments.setting(row)[:4], row["device"]): row["mean_s"] for row in mine}):
-                holds[who] = least <= min(ratios) and max(ratios) <= most
-                text = f"{span(ratios, 3)}, it {'holds' if holds[who] else 'does not hold'}"
-                text += " (short run)" * any(row["short"] for row in mine)
+            # Short runs say something only where the full ones say nothing, and the two are never compared.
+            for short in (False, True):
+                same = [row for row in mine if bool(row["short"]) == short]
+                ratios = ratios_of({(*experiments.setting(row)[:4], row["device"]): row["mean_s"] for row in same})
+                if ratios and holds[who] is None:
+                    holds[who] = least <= min(ratios) and max(ratios) <= most
+                    text = f"{span(ratios, 3)}, it {'holds' if holds[who] else 'does not hold'}"
+                    text += " (short run)" * short
             texts.append(f"{experiments.who(who)}: {text}")
         sentences.append({"key": key, "text": f"{claim}: {'; '.join(texts)}.", "holds": holds})
     return [*sentences, *_expectations(records)]
 
 
 def _curves(times: Times, device: str, experiment: str, place: int) -> list[dict[int, float]]:
-    """Seconds by batch size (place 2) or clips (place 3) of each network, where there are two or more."""
-    curves: dict[str, dict[int, float]] = {}
+    """Seconds by batch size (place 2) or clips (place 3), all else alike, where there are two or more."""
+    curves: dict[tuple, dict[int, float]] = {}
     for key, seconds in times.items():
         if (key[0], key[4]) == (experiment, device):
-            curves.setdefault(key[1], {})[key[place]] = seconds
+            curves.setdefault((*key[:place], *key[place + 1 :]), {})[key[place]] = seconds
     return [curve for curve in curves.values() if len(curve) > 1]
 
 

@@ -75,3 +75,14 @@ def test_accuracies_of_our_final_training_stand_beside_what_was_expected():
     one = told([final])["expected root"]
     assert one["holds"]["fast"] is False
     assert "ours, fast pipeline, 30 epochs of 86,400 rendered clips: 74.0 %" in one["text"]
+
+
+def test_a_full_run_and_short_ones_of_fewer_clips_are_never_compared():
+    made = [record("cpu", "fast", "train", 10.0, batch_size=32)]
+    for batch in (32, 64):
+        short = record("cpu", "fast", "train", 0.6, batch_size=batch, num_items=512)
+        short["parameters"]["protocol"] = "short: 512 clips, not 8,192"
+        made.append(short)
+    assert "1.00, it holds (short run)" in told(made)["flat"]["text"]
+    made.append(record("cpu", "fast", "train", 20.0, batch_size=64))
+    assert "2.00, it does not hold." in told(made)["flat"]["text"], "whole runs need no short ones"

@@ -264,7 +264,7 @@ def test_outputs_are_checked_before_anything_is_measured(command, option, place,
         "experiment batch-size": ("--batch-sizes", 8, "--clips", 64),
         "experiment data-size": ("--clips", 64),
     }.get(command, ())
-    done = call(*command.split(), *given, option, place / "file" / "x")
+    done = call(*command.split(), *given, option, place / "file" / "x.html")
     assert done.exit_code == 1 and "cannot be written" in done.stderr and f"another {option}" in done.stderr
     assert not FakeTrainer.made and not list(place.rglob("*.jsonl"))
 
