@@ -38,7 +38,7 @@ def check_writable(path: Path, option: str = "--out", *, appended: bool = False)
 
 def check_page(path: Path) -> None:
     """As `check_writable`, of an HTML page, which its name must say."""
-    if path.suffix.lower() not in (".html", ".htm"):
+    if path.suffix.lower() not in (".html", ".htm") and not path.is_dir():
         raise click.UsageError(f"--out {path}: the page is HTML; give a name that ends in .html")
     check_writable(path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import NamedTuple
 
 from triadbench.bench.analysis import published
@@ -19,13 +19,14 @@ HEAD = ["network", "who", "epochs", "test accuracy", "test loss", "s an epoch", 
 
 
 class Training(NamedTuple):
-    """One training of a network: whose, (test accuracy, test loss, seconds) of every epoch, and its whole time; `short`
-    names it in a table's head."""
+    """One training of a network: whose, (test accuracy, test loss, seconds) of every epoch, seconds of those that
+    nothing disturbed (of all, where none is), and its whole time; `short` names it in a table's head."""
 
     task: str
     who: str
     short: str
     epochs: list[tuple[float, float, float]]
+    quiet_s: list[float]
     in_all: str
 
 
@@ -36,15 +37,18 @@ def trainings(records: Sequence[dict]) -> list[Training]:
         mine = [record for record in records if record["name"] == NAME and record["parameters"]["task"] == task]
         if mine:
             theirs = [(e["test_accuracy"], e["test_loss"], e["elapsed_s"]) for e in published.final_epochs(task)]
-            found.append(Training(task, "the original, RTX 2070 Max-Q", "original", theirs, number(total_s, 4)))
+            who, quiet_s = "the original, RTX 2070 Max-Q", [seconds for *_, seconds in theirs]
+            found.append(Training(task, who, "original", theirs, quiet_s, number(total_s, 4)))
         for record in mine:
             parameters, epochs_s = record["parameters"], record["samples"]
             epochs = list(zip(record["test_accuracy"], record["test_loss"], epochs_s, strict=True))
             in_all = number(record["wall_s"], 4) if record["wall_s"] else f"{number(sum(epochs_s), 4)} (epochs alone)"
+            quiet_s = [s for n, s in enumerate(epochs_s, 1) if n not in record["disturbed_epochs"]] or epochs_s
             if record["extrapolated_s"]:
-                in_all = f"about {number(record['extrapolated_s'])} (extrapolated)"
+                seconds = record["extrapolated_s"] * median(quiet_s) / median(epochs_s)
+                in_all = f"about {number(seconds)} (extrapolated from {len(quiet_s)} epoch{'s' * (len(quiet_s) > 1)})"
             short = f"{parameters['pipeline']}, {DEVICES[parameters['device']]}"
-            found.append(Training(task, _who(parameters), short, epochs, in_all))
+            found.append(Training(task, _who(parameters), short, epochs, quiet_s, in_all))
     return found
 
 
@@ -57,10 +61,10 @@ def _who(parameters: dict) -> str:
 def totals(records: Sequence[dict]) -> list[list[str]]:
     """Rows under `HEAD`."""
     rows = []
-    for task, who, _, epochs, in_all in trainings(records):
+    for task, who, _, epochs, quiet_s, in_all in trainings(records):
         accuracy, loss, _ = epochs[-1]
-        mean_s = number(fmean(seconds for *_, seconds in epochs), 4)
-        rows.append([task, who, str(len(epochs)), percent(accuracy, 1), number(loss), mean_s, in_all])
+        figures = [percent(accuracy, 1), number(loss), number(fmean(quiet_s), 4), in_all]
+        rows.append([task, who, str(len(epochs)), *figures])
     return rows
 
 

@@ -1,5 +1,6 @@
 """The experiments' chapter: the original's tables and plots drawn again, our trials beside its 220 published ones."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from statistics import median
@@ -73,6 +74,7 @@ def _remarks(ours: list[Row]) -> list[str]:
 def times(rows: Sequence[Row], variable: str) -> Figure:
     """Epoch time over `variable` ("batch_size" or "num_items"), one network and phase at a time."""
     figure, owners, ticks = go.Figure(), [], sorted({row[variable] for row in rows})
+    (fixed,) = {*_NAMES} - {variable}
     cases = sorted({(row["phase"] != "train", row["task"] != "type", row["task"], row["phase"]) for row in rows})
     labels = {(task, phase): f"{task} network, {phase}ing" for *_, task, phase in cases}
     series = [key for key in _LOOKS if any((row["pipeline"], row["device"]) == key for row in rows)]
@@ -81,7 +83,7 @@ def times(rows: Sequence[Row], variable: str) -> Figure:
             mine = [row for row in rows if (row["task"], row["phase"], row["pipeline"], row["device"]) == (*view, *key)]
             if not mine:
                 continue
-            mine.sort(key=lambda row: row[variable])
+            mine.sort(key=lambda row: (row[fixed], row[variable]))
             colour, symbol, dash = _LOOKS[key]
             # Categories stand at equal distances; who is shown stands a little beside the tick, so that none hides.
             shift = 0.5 * (index - (len(series) - 1) / 2) / max(len(series), 2)
@@ -90,7 +92,15 @@ def times(rows: Sequence[Row], variable: str) -> Figure:
             marks = [(place, value, row) for place, row in zip(places, mine, strict=True) for value in row["samples"]]
             line = {"color": colour, "dash": dash, "width": 1.5}
             look = {"mode": "lines", "legendgroup": name, "name": name, "showlegend": False, "hoverinfo": "skip"}
-            figure.add_scatter(x=places, y=rounded([row["mean_s"] for row in mine]), line=line, **look)
+            for _, group in itertools.groupby(zip(places, mine, strict=True), lambda pair: pair[1][fixed]):
+                alike = list(group)  # no line joins sets of different sizes
+                figure.add_scatter(
+                    x=[place for place, _ in alike],
+                    y=rounded([row["mean_s"] for _, row in alike]),
+                    line=line,
+                    **look,
+                )
+                owners.append(view)
             look = {"mode": "markers", "legendgroup": name, "name": name + _kinds(mine, variable)}
             figure.add_scatter(
                 x=[place for place, _, _ in marks],
@@ -101,7 +111,7 @@ def times(rows: Sequence[Row], variable: str) -> Figure:
                 hovertemplate="%{customdata[0]}: %{y:.4g} s %{customdata[1]}%{customdata[2]}"
                 "<extra>%{fullData.name}</extra>",
             )
-            owners += [view, view]
+            owners.append(view)
     figure.update_layout(**layout(480))
     figure.update_xaxes(title_text=_NAMES[variable], tickvals=list(range(len(ticks))), zeroline=False)
     figure.update_xaxes(ticktext=[f"{tick:,}" for tick in ticks], range=[-0.5, len(ticks) - 0.5])
@@ -118,7 +128,7 @@ def _kinds(rows: Sequence[Row], variable: str) -> str:
     if not kinds:
         return ""
     every = len(kinds) == 1 and all(row["short"] for row in rows)
-    clips = sorted({row["num_items"] for row in rows}) if variable == "batch_size" else []
+    clips = sorted({row["num_items"] for row in rows if row["short"]}) if variable == "batch_size" else []
     of = f" of {' and '.join(f'{count:,}' for count in clips)} clips" if clips not in ([], [8192]) else ""
     return f" ({kinds[0]} run{of})" if every else f" (some {' and '.join(kinds)} runs{of})"
 

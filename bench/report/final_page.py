@@ -24,13 +24,13 @@ def chapter(records: Sequence[dict]) -> Markup:
 def curves(records: Sequence[dict]) -> Figure:
     """Test accuracy over the seconds since the training began, one network at a time."""
     figure, trainings = go.Figure(), final.trainings(records)
-    for _, who, _, epochs, _ in trainings:
+    for _, who, _, epochs, *_ in trainings:
         accuracies, _, seconds = zip(*epochs, strict=True)
         look = {"mode": "lines+markers", "name": who, "hovertemplate": "%{y:.2f} % after %{x:,.0f} s"}
         since = rounded([*itertools.accumulate(seconds)])
         figure.add_scatter(x=since, y=rounded([100 * value for value in accuracies]), **look)
     figure.update_layout(**layout(420))
     figure.update_xaxes(title_text="seconds of training and testing (log)", type="log")
-    figure.update_yaxes(title_text="test accuracy, %")
+    figure.update_yaxes(title_text="test accuracy, %", automargin=True)
     owners = [training.task for training in trainings]
     return figure, views(figure, owners, {task: f"{task} network" for task in dict.fromkeys(owners)})

@@ -70,7 +70,7 @@ def _profiled(part: str, names: Sequence[str]) -> _Part:
 _PARTS = (
     _Part("mel", "Mel spectrograms: ours and their rivals", (), mel_page.chapter, story.MEL),
     _Part("ladder", ladder_page.TITLE, ladder_numbers.NAMES, ladder_page.chapter, story.LADDER),
-    _Part("experiments", experiments_page.TITLE, [*experiment_numbers.NAMES], experiments_page.chapter, ""),
+    _Part("experiments", experiments_page.TITLE, [*experiment_numbers.NAMES, final.NAME], experiments_page.chapter, ""),
     _Part("final", final_page.TITLE, [final.NAME], final_page.chapter, final.COMMAND),
     _profiled("pipeline", [pipeline_page.NAME]),
     _profiled("lines", ["lines"]),

@@ -93,7 +93,7 @@ def test_the_final_training_is_killed_goes_on_and_is_reported(place, clips):
     uninterrupted = json.loads(whole.stdout)["figures"][0]
     assert figures["fast"]["test_loss"] == uninterrupted["test_loss"]
     again = call(*given)
-    assert "0 new" in again.stdout and "81.10 %" in again.stdout and "(extrapolated)" in again.stdout
+    assert "0 new" in again.stdout and "81.10 %" in again.stdout and "(extrapolated from" in again.stdout
     assert "91.44 %" not in again.stdout, "of types nothing was trained"
     page = call("report", "final", "--out", "page.html")
     assert page.exit_code == 0 and "Expected of the root: 75 %; the original: 81.1 %; ours" in page.stdout

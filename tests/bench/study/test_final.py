@@ -72,6 +72,8 @@ def test_a_disturbed_epoch_is_named(tmp_path, clips):
     FakeMonitor.others += [0.0, 6400.0]
     (fast,) = run(tmp_path, clips, small(original_epochs=0))["figures"]
     assert fast["disturbed_epochs"] == [2] and fast["disturbed"] == "other processes used 6400 % of a core"
+    first, _, third = fast["samples"]
+    assert analysis.trainings([fast])[1].quiet_s == [first, third]
     assert "other work disturbed, or other code timed, 1 of " in analysis.text([fast])
 
 
@@ -86,7 +88,7 @@ def test_epochs_that_other_code_timed_are_not_called_undisturbed(tmp_path, clips
 def test_the_originals_epochs_stand_beside_ours(tmp_path, clips):
     made = run(tmp_path, clips, small(tasks=("type", "root")))["figures"]
     text = analysis.text(made)
-    assert "91.4 %" in text and "81.1 %" in text and "284.2" in text and "(extrapolated)" in text
+    assert "91.4 %" in text and "81.1 %" in text and "284.2" in text and "(extrapolated from 1 epoch)" in text
     assert max(map(len, text.split("\n\n")[1].splitlines())) < 120, "a table of epochs fits a terminal"
     assert "short: 64 clips, not 86,400; 3 epochs, not 30" in text
     head, rows = analysis.by_epoch(made)["root"]
