@@ -6,6 +6,7 @@ import pytest
 
 from triadbench.bench.analysis import experiments, published
 from triadbench.bench.analysis.published import Setting
+from triadbench.bench.report import experiments_page
 
 
 def record(device, pipeline, phase, seconds, experiment="batch-size", batch_size=32, num_items=8192):
@@ -98,3 +99,18 @@ def test_the_published_rows_are_all_there():
     assert len(rows) == 44 and sum(len(row["samples"]) for row in rows) == 220
     assert {row["pipeline"] for row in rows} == {experiments.THEIRS}
     assert len(experiments.ratios(rows)) == 22 and experiments.gains(rows) == []
+
+
+def test_no_line_joins_sets_of_different_sizes():
+    made = [
+        record("cpu", "fast", "train", 3.0),
+        *(record("cpu", "fast", "train", 0.5, "batch-size", b, 512) for b in (32, 64)),
+    ]
+    for short in made[1:]:
+        short["parameters"]["protocol"] = "short: 512 clips, not 8,192"
+    figure, _ = experiments_page.times(experiments.ours(made), "batch_size")
+    lines = [list(trace.y) for trace in figure.data if trace.mode == "lines"]
+    assert lines == [[0.5, 0.5], [3.0]]
+    assert {trace.name for trace in figure.data if trace.mode == "markers"} == {
+        "ours, fast, CPU (some short runs of 512 clips)"
+    }
