@@ -32,6 +32,17 @@ def memory_bytes() -> tuple[int, int]:
     return 1024 * kib["MemTotal"], 1024 * kib["MemAvailable"]
 
 
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far."""
+    if _LINUX:  # some containers do not tell, and ru_maxrss may be the parent's
+        for line in (_PROC / "self" / "status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def busy_s() -> float:
     """Seconds of processor time that all processes have taken since the start, with what a hypervisor took away."""
     if not _LINUX:

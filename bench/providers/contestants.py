@@ -8,7 +8,6 @@ is opened: a fresh process shows what that costs.
 import contextlib
 import dataclasses
 import json
-import re
 import sys
 import time
 import warnings
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from triadbench.bench import machine
+from triadbench.core import system
 from triadbench.core.constants import ONNX_PROVIDERS, PRECISIONS
 from triadbench.core.errors import UserError
 from triadbench.core.workers import module_command
@@ -233,7 +233,7 @@ def _main(job: str) -> None:
     fields, threads, clips, batch = json.loads(job)
     contestant = Contestant(**fields)
     waveforms = np.load(clips)[:batch]
-    before_mb, free_mb = _peak_mb(), _gpu_free_mb(contestant)
+    before_mb, free_mb = system.peak_memory_bytes() / 1e6, _gpu_free_mb(contestant)
     result: dict[str, Any] = {}
 
     def timed(name: str, function: Callable, *arguments: Any) -> Any:
@@ -245,23 +245,13 @@ def _main(job: str) -> None:
     opened = timed("load_ms", Opened, contestant, threads)
     outputs = timed("first_call_ms", opened, waveforms[:1])
     timed("second_call_ms", opened, waveforms[:1])
-    result["memory_mb"] = _peak_mb() - before_mb
+    result["memory_mb"] = system.peak_memory_bytes() / 1e6 - before_mb
     opened(waveforms)
     after_mb = _gpu_free_mb(contestant)
-    result["batch_memory_mb"] = _peak_mb() - before_mb
+    result["batch_memory_mb"] = system.peak_memory_bytes() / 1e6 - before_mb
     result["gpu_memory_mb"] = None if free_mb is None or after_mb is None else free_mb - after_mb
     result["outputs"] = {name: values.astype(float).tolist() for name, values in outputs.items()}
     print(json.dumps(result))
-
-
-def _peak_mb() -> float:
-    """The most memory that this process has held so far, 10^6 bytes."""
-    with contextlib.suppress(OSError):
-        if peak := re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text()):
-            return int(peak[1]) * 1024 / 1e6
-    import resource  # not Linux, whose ru_maxrss would be the parent's as well
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def _gpu_free_mb(contestant: Contestant) -> float | None:

@@ -8,17 +8,18 @@ does all of a file's steps, so that a window stays in its core's cache and nothi
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import queue
 import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from triadbench.core.audio.io import STDIN, SUFFIXES_SAID, Note, iter_blocks
+from triadbench.core.audio.io import STDIN, SUFFIXES_SAID, Note, Source, iter_blocks
 from triadbench.core.constants import CLIP_SAMPLES, SAMPLE_RATE
 from triadbench.core.errors import UserError
 from triadbench.core.models.chords import ROOTS
@@ -38,6 +39,8 @@ _KEPT = 4096  # results kept at most while an earlier, longer file is still bein
 _JOIN_S = 1.0  # a thread ends after the batch that it is at; one that waits for a pipe ends with the program
 
 Result = tuple[int, dict]
+Opener = Callable[[str], tuple[Source, str | None]]
+"""Of a file's name: its sound, and the name that messages call it; None: that of the file. Raises UserError."""
 
 
 def infer_files(
@@ -48,6 +51,7 @@ def infer_files(
     workers: int = 1,
     batch: int = BATCH,
     at_once: bool = False,
+    source: Opener | None = None,
 ) -> Generator[dict, None, None]:
     """One result a file, in order: {"file", "duration_s", "windows", "agreement", "chord", ...}, or {"file", "error"}.
 
@@ -59,6 +63,7 @@ def infer_files(
         files: "-" is standard input. From an iterator, the first is answered before the second is asked for.
         alternatives, batch: the next likely chords to name, and the most windows in one call of the predictor.
         workers, at_once: threads, and whether they may call the predictor at the same time or take turns.
+        source: opens each file; the default is `source_of`.
 
     Raises:
         UserError: the predictor answers for one task only, or fails.
@@ -69,8 +74,11 @@ def infer_files(
     numbered = enumerate(os.fspath(file) for file in files)
     n_alone = int(known in (None, 1))
     alone = list(itertools.islice(numbered, n_alone))
-    yield from (result for _, result in _name_group(alone, predict, batch, alternatives))
-    yield from _in_order(predict, numbered, n_alone, workers, batch, alternatives)
+    name_group = functools.partial(
+        _name_group, predict=predict, batch=batch, alternatives=alternatives, source=source or source_of
+    )
+    yield from (result for _, result in name_group(alone))
+    yield from _in_order(predict, numbered, n_alone, workers, batch, name_group)
 
 
 class _SharedPredictor:
@@ -104,7 +112,11 @@ class _Stopped(Exception):
 
 
 def _name_group(
-    group: Sequence[tuple[int, str]], predict: _SharedPredictor, batch: int, alternatives: int
+    group: Sequence[tuple[int, str]],
+    predict: _SharedPredictor,
+    batch: int,
+    alternatives: int,
+    source: Opener,
 ) -> Iterator[Result]:
     """Results of a few numbered files, each as soon as it is known; their windows share the predictor's batches."""
     complete: list[tuple[int, str, WindowVotes]] = []
@@ -126,7 +138,7 @@ def _name_group(
     for number, file in group:
         votes = WindowVotes()
         try:
-            for window in windows(votes.counted(_blocks(file, votes.notes.append))):
+            for window in windows(votes.counted(_blocks(file, votes.notes.append, source))):
                 waiting.append((window, votes))
                 if len(waiting) == batch:
                     yield from predict_waiting()
@@ -144,10 +156,10 @@ class _FileError(Exception):
     """A file that cannot be read; the others can."""
 
 
-def _blocks(file: str, note: Note) -> Iterator[np.ndarray]:
+def _blocks(file: str, note: Note, source: Opener) -> Iterator[np.ndarray]:
     try:
-        source, name = source_of(file)
-        yield from iter_blocks(source, _BLOCK_S, name=name, note=note)
+        sound, name = source(file)
+        yield from iter_blocks(sound, _BLOCK_S, name=name, note=note)
     except UserError as error:
         raise _FileError(" ".join(str(error).split())) from error
     except OSError as error:
@@ -169,7 +181,12 @@ def source_of(file: str) -> tuple[str | BinaryIO, str | None]:
 
 
 def _in_order(
-    predict: _SharedPredictor, numbered: Iterator[tuple[int, str]], first: int, workers: int, batch: int, others: int
+    predict: _SharedPredictor,
+    numbered: Iterator[tuple[int, str]],
+    first: int,
+    workers: int,
+    batch: int,
+    name_group: Callable[[Sequence[tuple[int, str]]], Iterator[Result]],
 ) -> Iterator[dict]:
     """Results of all numbered files from number `first` on, in their order, from `workers` threads. Groups start with
     one file, so that a few long ones are shared out, and grow, so that many short ones fill batches."""
@@ -179,7 +196,7 @@ def _in_order(
     def work() -> None:
         try:
             while (group := tasks.get()) is not None:
-                for result in _name_group(group, predict, batch, others):
+                for result in name_group(group):
                     done.put(result)
         except BaseException as error:  # for the main thread to raise
             done.put(error)

@@ -44,3 +44,11 @@ def test_a_process_whose_name_looks_like_fields(tmp_path, monkeypatch):
 def test_cores_that_the_system_does_not_tell(tmp_path, monkeypatch):
     monkeypatch.setattr(system, "_CPUS", tmp_path)
     assert system.physical_cores() is None
+
+
+def test_the_most_memory_held_is_remembered():
+    held = b"x" * (256 << 20)
+    with_it = psutil.Process().memory_info().rss
+    del held
+    lag = 8 << 20  # of the kernel's counters
+    assert system.peak_memory_bytes() >= with_it - lag > psutil.Process().memory_info().rss + lag
