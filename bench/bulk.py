@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,6 +31,7 @@ from triadbench.export.predict.bulk import infer_files
 from triadbench.export.predict.predictor import ChordPredictor
 from triadbench.kernels.scratch import scratch_folder
 
+NAME = "bulk"
 BUCKET_GETS = 5500
 """Requests a second that Amazon says S3 answers below one prefix, at least."""
 _GETS_A_FILE = 2  # its size, its content
@@ -66,7 +67,7 @@ def measure(files: pa.Table, timeline: bool, rounds: int, progress: Callable[[in
         starts.append(result["start_s"])
         memory.append(max(totals))
     return records.make(
-        "bulk",
+        NAME,
         parameters={"files": len(files), "timeline": timeline, "cores": usable_cores()},
         unit="s",
         samples=bulk,
@@ -187,6 +188,15 @@ def plan(record: dict, songs: int, minutes: float, cores: int, gbit: float) -> d
         machines.append({"machines": n, "hours": duration_s / 3600, "gbit": in_all_gbit, "limit": limit})
     totals = {"core_s": core_s, "core_hours": songs * core_s / 3600, "bytes": songs * song_bytes}
     return {**totals, "limits": limits, "machines": machines}
+
+
+def last_record(among: Sequence[dict], timeline: bool) -> dict:
+    """The last record of `measure` of songs or of single chords. Raises UserError where there is none."""
+    mine = [record for record in among if record["name"] == NAME and record["parameters"]["timeline"] == timeline]
+    if not mine:
+        what = "songs; measure some with SOURCE --timeline" if timeline else "single chords; measure some with SOURCE"
+        raise UserError(f"there is no record of {what}")
+    return mine[-1]
 
 
 def _totals(record: dict) -> list[float]:

@@ -10,34 +10,39 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command("plan-bulk")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option("--timeline", is_flag=True, help="Songs, as of `infer-bulk --timeline`.")
 @click.option("--rounds", type=click.IntRange(1, 100), default=3, help="Rounds; each runs infer, then infer-bulk.")
 @click.option("--songs", type=click.IntRange(1), default=1_000_000, help="How many to plan for.")
 @click.option("--minutes", type=click.FloatRange(0.01, 1000), default=4.0, help="Length of a song.")
 @click.option("--cores", type=click.IntRange(1, 1024), default=16, help="Cores of a machine.")
 @click.option("--gbit", type=click.FloatRange(0.01, 10_000), default=10.0, help="Gbit/s of a machine's network.")
-@click.option("--records", type=_PATH, default=Path("runs/bulk/records.jsonl"), help="JSON Lines file to append to.")
+@click.option("--records", type=_PATH, default=Path("runs/bulk/records.jsonl"), help="JSON Lines file of measurements.")
 @console.json_option
 def plan_bulk(sources: tuple[str, ...], timeline: bool, rounds: int, records: Path, as_json: bool, **machine) -> None:
     """Measure infer-bulk beside infer on SOURCE, and say what a million such songs would cost on machines like this.
 
-    Give some minutes of work: a few hundred songs, or some ten thousand clips.
+    Give some minutes of work: a few hundred songs, or some ten thousand clips. Without SOURCE nothing is measured: the
+    plan is that of the last record in --records.
 
     \b
     Examples:
       python cli.py plan-bulk recordings
-      python cli.py plan-bulk songs --timeline --songs 1000000 --cores 32 --gbit 25
+      python cli.py plan-bulk songs --timeline
+      python cli.py plan-bulk --timeline --songs 30000000 --cores 64 --gbit 25
     """
     from triadbench.bench import bulk, outputs
     from triadbench.bench import records as record_files
     from triadbench.export.cluster.sources import list_files
 
-    outputs.check_writable(records, "--records", appended=True)
-    files = list_files(sources)
-    with console.progress("plan-bulk", "runs") as progress:
-        record = bulk.measure(files, timeline, rounds, progress)
-    record_files.append(record, records)
+    if sources:
+        outputs.check_writable(records, "--records", appended=True)
+        files = list_files(sources)
+        with console.progress("plan-bulk", "runs") as progress:
+            record = bulk.measure(files, timeline, rounds, progress)
+        record_files.append(record, records)
+    else:
+        record = bulk.last_record(record_files.load(records)[0], timeline)
     plan = bulk.plan(record, **machine)
     if as_json:
         return console.print_json({"plan": plan, "findings": bulk.findings(record), "records": str(records)})

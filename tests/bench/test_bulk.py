@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from tests.commands import assert_one_line, run
 from tests.core.toys import chord
 from triadbench.bench import bulk, records
 from triadbench.core.constants import SAMPLE_RATE
@@ -85,10 +86,13 @@ def test_the_command_measures_and_plans(tmp_path):
     for n in range(4):
         soundfile.write(tmp_path / f"{n}.wav", chord(n, n), SAMPLE_RATE)
     (tmp_path / "bad.wav").write_text("la la la")
-    arguments = ["plan-bulk", tmp_path, "--rounds", "1", "--minutes", "3", "--records", tmp_path / "records.jsonl"]
-    done = subprocess.run([sys.executable, "cli.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+    for_songs = ("--minutes", "3", "--records", tmp_path / "records.jsonl")
+    command = [sys.executable, "cli.py", "plan-bulk", tmp_path, "--rounds", "1", *for_songs]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "1,000,000 songs of 3 minutes" in done.stdout and "the answers are the same" in done.stdout
     (record,), problems = records.load(tmp_path / "records.jsonl")
     assert not problems and [sum(part[key] for part in record["parts"]) for key in ("files", "failed")] == [5, 1]
     assert 1e8 < record["memory_bytes"] < 1e11 and 0 < record["dispatch_s"] < 1
+    assert run("plan-bulk", *for_songs).stdout == done.stdout, "planned again from the record"
+    assert_one_line(run("plan-bulk", "--timeline", *for_songs, code=1), "no record of songs")
