@@ -25,7 +25,7 @@ from triadbench.bench import machine, records
 from triadbench.core.constants import usable_cores
 from triadbench.core.errors import UserError
 from triadbench.export.cluster.destination import Destination
-from triadbench.export.cluster.run import part_size, read_timeline, recognise, running_ray
+from triadbench.export.cluster.run import PARTS_A_CORE, part_size, read_timeline, recognise, running_ray
 from triadbench.export.cluster.sources import Reader
 from triadbench.export.predict.bulk import infer_files
 from triadbench.export.predict.predictor import ChordPredictor
@@ -171,12 +171,15 @@ def plan(record: dict, songs: int, minutes: float, cores: int, gbit: float) -> d
     limits = {
         "network": gbit / a_core_gbit,
         "requests": BUCKET_GETS / _GETS_A_FILE * core_s,
-        "parts": part_size(songs, timeline, 1) * core_s / dispatch_s,
+        # Where handing out takes as long as the work: in parts of the largest size, or of those for so many cores.
+        "parts": min(
+            part_size(songs, timeline, 1) * core_s / dispatch_s, (songs * core_s / dispatch_s / PARTS_A_CORE) ** 0.5
+        ),
     }
     machines = []
     for n in (1, 10, 100, 1000):
-        at_work = n * min(cores, limits["network"])
         size = part_size(songs, timeline, n * cores)
+        at_work = min(n * min(cores, limits["network"]), songs / size)
         durations = {
             None if cores <= limits["network"] else "network": songs * core_s / at_work + size * core_s,
             "requests": songs * _GETS_A_FILE / BUCKET_GETS,

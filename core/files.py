@@ -66,12 +66,12 @@ def atomic_path(path: StrPath, *, directory: bool = False) -> Iterator[Path]:
             raise UserError(f"{path}: cannot write ({error.strerror or error}); nothing was changed there") from error
 
 
-def only_one(folder: Path, option: str = "--run") -> contextlib.AbstractContextManager[None]:
+def only_one(folder: Path, option: str = "--run", name: str = "lock") -> contextlib.AbstractContextManager[None]:
     """Hold a folder for this process alone, or raise UserError; a process that dies lets go of it.
 
-    `option` is the way out that the UserError names.
+    `option` is the way out that the UserError names; `name` is that of the file which is held.
     """
-    return _hold(folder / "lock", folder, "here", option)
+    return _hold(folder / name, folder, "here", option)
 
 
 def only_writer(records_path: Path, option: str = "--records") -> contextlib.AbstractContextManager[None]:

@@ -33,6 +33,7 @@ def plan_bulk(sources: tuple[str, ...], timeline: bool, rounds: int, records: Pa
     """
     from triadbench.bench import bulk, outputs
     from triadbench.bench import records as record_files
+    from triadbench.core.errors import UserError
     from triadbench.export.cluster.sources import list_files
 
     if sources:
@@ -41,6 +42,8 @@ def plan_bulk(sources: tuple[str, ...], timeline: bool, rounds: int, records: Pa
         with console.progress("plan-bulk", "runs") as progress:
             record = bulk.measure(files, timeline, rounds, progress)
         record_files.append(record, records)
+    elif not records.is_file():
+        raise UserError(f"{records} is not there; give SOURCE to measure, or --records")
     else:
         record = bulk.last_record(record_files.load(records)[0], timeline)
     plan = bulk.plan(record, **machine)
@@ -48,13 +51,17 @@ def plan_bulk(sources: tuple[str, ...], timeline: bool, rounds: int, records: Pa
         return console.print_json({"plan": plan, "findings": bulk.findings(record), "records": str(records)})
     click.echo("\n".join(f"- {line}" for line in bulk.findings(record)))
     songs, minutes, hours = machine["songs"], machine["minutes"], plan["core_hours"]
-    click.echo(f"\n{songs:,} songs of {minutes:g} minutes: {hours:,.0f} core hours, {plan['bytes'] / 1e12:,.2f} TB")
-    rows = [[m["machines"], f"{m['hours']:,.2f}", f"{m['gbit']:,.1f}", m["limit"] or ""] for m in plan["machines"]]
+    what = "songs" if timeline else "files, named by one chord each,"
+    click.echo(f"\n{songs:,} {what} of {minutes:g} minutes: {_say(hours)} core hours, {_say(plan['bytes'] / 1e9)} GB")
+    rows = [[m["machines"], _say(m["hours"]), _say(m["gbit"]), m["limit"] or ""] for m in plan["machines"]]
     click.echo(console.table([f"machines of {machine['cores']} cores", "hours", "Gbit/s in all", "limited by"], rows))
     limits, gets = plan["limits"], f"{bulk.BUCKET_GETS:,}"
     click.echo("\nMore cores do not help, by the model of bench/bulk.py, beyond")
-    click.echo(f"- {limits['network']:,.0f} on one machine, by its network of {machine['gbit']:g} Gbit/s")
-    click.echo(f"- {limits['requests']:,.0f} in all, by a bucket that answers {gets} requests a second")
-    click.echo(
-        f"- {limits['parts']:,.0f} in all, by Ray, which takes {1e3 * record['dispatch_s']:.2g} ms to hand out a part"
-    )
+    click.echo(f"- {_say(limits['network'])} on one machine, by its network of {machine['gbit']:g} Gbit/s")
+    click.echo(f"- {_say(limits['requests'])} in all, by a bucket that answers {gets} requests a second")
+    dispatch_ms = _say(1e3 * record["dispatch_s"])
+    click.echo(f"- {_say(limits['parts'])} in all, by Ray, which takes {dispatch_ms} ms to hand out a part")
+
+
+def _say(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

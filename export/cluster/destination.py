@@ -43,7 +43,7 @@ TIMELINES = pa.schema(
     | _END
 )
 """A row of each song, with the fields of `infer --timeline --json`."""
-RUN, FILES = "_run.json", "_files.arrow"
+RUN, FILES, LOCK = "_run.json", "_files.arrow", "_lock"
 _ATTEMPTS = "_attempts-{:06d}.json"
 _PART = re.compile(r"part-(\d+)\.parquet")
 STATISTICS = b"triadbench"
@@ -54,6 +54,8 @@ class Destination:
     """A folder or a bucket, by its path or URI."""
 
     def __init__(self, uri: str):
+        if not uri.strip():
+            raise UserError("--out has no name; give a folder or a bucket")
         with storage_errors(uri):
             self._system, self._root = locate(uri)
         self.is_local = isinstance(self._system, fs.LocalFileSystem)
@@ -67,7 +69,7 @@ class Destination:
             else:
                 infos = self._system.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
                 names = [info.base_name for info in infos]
-        return [name for name in names if name != "lock" and name[0] != "."]
+        return [name for name in names if name != LOCK and name[0] != "."]
 
     def parts(self) -> set[int]:
         """Numbers of the parts that are done."""
@@ -114,11 +116,17 @@ class Destination:
         """The list of files with the column `part`, null for files that no earlier run listed. Nothing is written.
 
         Raises:
-            UserError: a run with other settings, or something else, is here.
+            UserError: a run with other settings, a damaged one, or something else, is here; or there is no such bucket.
         """
-        names = self.names()
+        names, bucket = self.names(), self._root.partition("/")[0]
+        with storage_errors(self.uri):
+            if not self.is_local and self._system.get_file_info(bucket).type == fs.FileType.NotFound:
+                raise UserError(f"{self.uri}: there is no bucket {bucket}")
+            stored = json.loads(self.read(RUN)) if RUN in names else {}
+            listed = feather.read_table(io.BytesIO(self.read(FILES))) if FILES in names else None
+        if not isinstance(stored, dict) or (listed is not None and listed.column_names != ["id", "path", "part"]):
+            raise UserError(f"{self.uri}: the run here is damaged; choose another --out")
         if RUN in names:
-            stored = json.loads(self.read(RUN))
             for key, value in run.items():
                 if stored.get(key) != value:
                     difference = f"its {key} is {stored.get(key)}, and now it is {value}"
@@ -126,9 +134,10 @@ class Destination:
         elif names:
             example = printable(min(names))
             raise UserError(f"{self.uri}: other files are here, as {example}; choose a new folder with --out")
-        if FILES not in names:
+        if listed is None:
             return files.append_column("part", pa.nulls(len(files), pa.int64()))
-        listed = feather.read_table(io.BytesIO(self.read(FILES)))
+        paths = files["path"].take(pc.index_in(listed["id"], files["id"]))  # of an id that may have a better one now
+        listed = listed.set_column(1, "path", pc.coalesce(paths, listed["path"]))
         new = files.filter(pc.invert(pc.is_in(files["id"], listed["id"])))
         return pa.concat_tables([listed, new.append_column("part", pa.nulls(len(new), pa.int64()))])
 
@@ -160,4 +169,5 @@ class Destination:
         """Time, memory, bytes and failed files of each part that is done."""
         with storage_errors(self.uri):
             schemas = [parquet.read_schema(path, filesystem=self._system) for path in self._paths()]
-        return dict(zip(sorted(self.parts()), (json.loads(s.metadata[STATISTICS]) for s in schemas), strict=True))
+        found = ((schema.metadata or {}).get(STATISTICS, b'{"failed": null}') for schema in schemas)
+        return dict(zip(sorted(self.parts()), map(json.loads, found), strict=True))

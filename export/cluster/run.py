@@ -28,7 +28,7 @@ from triadbench.core import system
 from triadbench.core.constants import VERSION, usable_cores
 from triadbench.core.errors import UserError
 from triadbench.core.files import PACKAGE, file_digest, only_one
-from triadbench.export.cluster.destination import CHORDS, RUN, TIMELINES, Destination
+from triadbench.export.cluster.destination import CHORDS, LOCK, RUN, TIMELINES, Destination
 from triadbench.export.cluster.sources import Reader, StorageFailure, printable
 from triadbench.export.predict.bulk import BATCH, infer_files
 from triadbench.export.predict.predictor import ChordPredictor
@@ -36,7 +36,7 @@ from triadbench.kernels.scratch import scratch_folder
 
 MOST_FILES, MOST_SONGS = 1024, 32
 """In a part, of files and of songs: some seconds of work, up to a minute, which is what a killed process loses."""
-_PARTS_A_CORE = 4
+PARTS_A_CORE = 4
 _READERS = 4  # threads that wait for a storage while another decodes
 _GPU_BATCH = 64
 _ACTORS_A_GPU = 4  # while one copies another computes
@@ -198,11 +198,11 @@ def recognise(
     front_end = predictor.front_end
     model_label = f"{'chordnet' if model is None else predictor.path.name} {file_digest(predictor.path)[:12]}"
     run = {"model": model_label, "version": VERSION, "timeline": timeline}
-    only = only_one(Path(destination.uri), "--out") if destination.is_local else contextlib.nullcontext()
+    only = only_one(Path(destination.uri), "--out", LOCK) if destination.is_local else contextlib.nullcontext()
     with only:
         table, done = destination.plan(files, run), destination.parts()
         if retry:
-            done = {part for part, statistics in destination.statistics().items() if not statistics["failed"]}
+            done = {part for part, statistics in destination.statistics().items() if statistics["failed"] == 0}
         kept = sum(part in done for part in table["part"].to_pylist())
         result = {"out": destination.uri, "files": len(table), "kept": kept, "model": model_label}
         if kept:
@@ -240,7 +240,7 @@ def _is_client(address: str | None) -> bool:
 
 def part_size(n_files: int, timeline: bool, cores: int) -> int:
     """Files in each part: all cores get some parts, so that they end together."""
-    return max(1, min(MOST_SONGS if timeline else MOST_FILES, n_files // (_PARTS_A_CORE * cores)))
+    return max(1, min(MOST_SONGS if timeline else MOST_FILES, n_files // (PARTS_A_CORE * cores)))
 
 
 def _model_files(model: Path) -> dict[str, bytes]:

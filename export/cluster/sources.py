@@ -7,7 +7,9 @@ A path is one of this machine, absolute, or a URI: s3://bucket/key, gs://bucket/
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
+import io
 import os
 import re
 import shutil
@@ -23,7 +25,7 @@ from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv, fs, parquet
+from pyarrow import fs, parquet
 
 from triadbench.core.audio.io import AUDIO_SUFFIXES, SUFFIXES_SAID, find_files
 from triadbench.core.errors import UserError
@@ -77,7 +79,7 @@ def storage_errors(path: str) -> Iterator[None]:
     """What goes wrong with a place, as a UserError that says how to get in."""
     try:
         yield
-    except (OSError, pa.ArrowException, StorageFailure) as error:
+    except (OSError, ValueError, csv.Error, pa.ArrowException, StorageFailure) as error:
         hint = next((f"; {words}" for scheme, words in _LOGIN_HINTS.items() if path.startswith(f"{scheme}://")), "")
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:_LONGEST_REASON]
         raise UserError(f"{path}: cannot be used ({reason}){hint}") from error
@@ -145,20 +147,24 @@ def _read_list(source: str, suffix: str) -> pa.Table:
         elif not os.path.isdir(source):
             file = stack.enter_context(open(source, "rb"))
         if suffix == ".parquet":
-            columns = parquet.read_table(source if os.path.isdir(source) else file)
+            table = parquet.read_table(source if os.path.isdir(source) else file)
+            columns = [*zip(table.column_names, table.columns, strict=True)]
         elif suffix == ".csv":
-            as_text = csv.ConvertOptions(column_types={"id": pa.string(), "path": pa.string()})
-            columns = csv.read_csv(file, convert_options=as_text)
+            reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), skipinitialspace=True)
+            rows = [row for row in reader if row]
+            if len({len(row) for row in rows}) > 1:
+                raise UserError(f"{source}: not all rows of the list have the same number of columns")
+            columns = [(column[0], pa.array(column[1:], pa.string())) for column in zip(*rows, strict=True)]
         else:
             lines = [line.strip() for line in file.read().decode("utf-8-sig", "surrogateescape").split("\n")]
             if bad := [line for line in lines if printable(line) != line]:
                 raise UserError(f"{source}: the list is no UTF-8 text, as {printable(bad[0])}")
-            columns = pa.table({"path": pa.array([line for line in lines if line], pa.string())})
-        names = [name.strip().lower() for name in columns.column_names]
+            columns = [("path", pa.array([line for line in lines if line], pa.string()))]
+        names = [name.strip().lower() for name, _ in columns]
         if names.count("path") != 1 or names.count("id") > 1:
             raise UserError(f"{source}: the list has not one column `path`, or ids twice (it has {', '.join(names)})")
         wanted = [name for name in ("path", "id") if name in names]
-        lists = {name: columns[names.index(name)].cast(pa.string()).to_pylist() for name in wanted}
+        lists = {name: columns[names.index(name)][1].cast(pa.string()).to_pylist() for name in wanted}
     if not lists["path"]:
         raise UserError(f"{source}: the list is empty")
     for name, values in lists.items():

@@ -61,6 +61,12 @@ def test_what_ends_the_scaling():
     assert by_requests["limit"] == "requests" and by_requests["hours"] == pytest.approx(1e7 * 2 / 5500 / 3600)
 
 
+def test_few_songs_keep_few_cores_at_work():
+    plan = bulk.plan(RECORD, 100, 4.0, cores=16, gbit=10.0)
+    assert plan["machines"][-1]["hours"] == pytest.approx((1.2 + 1.2) / 3600)
+    assert plan["limits"]["parts"] == pytest.approx((100 * 1.2 / 0.01 / 4) ** 0.5)
+
+
 def test_nothing_to_plan_by():
     with pytest.raises(UserError, match="no file could be read"):
         bulk.plan(RECORD | {"parts": [PART | {"sound_s": 0.0}]}, 1, 4.0, 16, 10.0)
@@ -90,9 +96,13 @@ def test_the_command_measures_and_plans(tmp_path):
     command = [sys.executable, "cli.py", "plan-bulk", tmp_path, "--rounds", "1", *for_songs]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "1,000,000 songs of 3 minutes" in done.stdout and "the answers are the same" in done.stdout
+    assert (
+        "1,000,000 files, named by one chord each, of 3 minutes" in done.stdout
+        and "the answers are the same" in done.stdout
+    )
     (record,), problems = records.load(tmp_path / "records.jsonl")
     assert not problems and [sum(part[key] for part in record["parts"]) for key in ("files", "failed")] == [5, 1]
     assert 1e8 < record["memory_bytes"] < 1e11 and 0 < record["dispatch_s"] < 1
     assert run("plan-bulk", *for_songs).stdout == done.stdout, "planned again from the record"
     assert_one_line(run("plan-bulk", "--timeline", *for_songs, code=1), "no record of songs")
+    assert_one_line(run("plan-bulk", "--records", tmp_path / "none.jsonl", code=1), "none.jsonl", "give SOURCE")

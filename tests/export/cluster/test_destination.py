@@ -44,6 +44,29 @@ def test_an_interrupted_run_has_the_same_parts_and_new_files_come_behind(out):
     assert begin(Destination(out), files("a")).equals(again), "what SOURCE has no longer stays"
 
 
+def test_an_id_may_come_with_another_path(out):
+    begin(Destination(out), files(*"abc"))
+    moved = pa.table({"id": ["b", "d"], "path": [b"/y/b", b"/y/d"]})
+    assert begin(Destination(out), moved)["path"].to_pylist() == [b"/x/a", b"/y/b", b"/x/c", b"/y/d"]
+
+
+@pytest.mark.parametrize("name", ["_run.json", "_files.arrow"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe"])
+def test_a_damaged_run_is_one_line(out, name, content):
+    begin(Destination(out), files("a"))
+    Destination(out).write(name, content)
+    with pytest.raises(UserError, match="damaged|cannot be used") as caught:
+        Destination(out).plan(files("a"), RUN)
+    assert "\n" not in str(caught.value)
+
+
+def test_places_that_are_none(s3):
+    with pytest.raises(UserError, match="there is no bucket nobucket"):
+        Destination("s3://nobucket/rows").plan(files("a"), RUN)
+    with pytest.raises(UserError, match="--out has no name"):
+        Destination(" ")
+
+
 def test_files_behind_a_list_of_one_part(out):
     begin(Destination(out), files("a"))
     assert begin(Destination(out), files("b"))["part"].to_pylist() == [0, 1]

@@ -20,6 +20,7 @@ import soundfile
 from tests.commands import assert_one_line
 from tests.export.cluster.conftest import free_port, is_open, s3_server, sound, thirty_kinds
 from triadbench.core.files import only_one
+from triadbench.export.cluster.destination import LOCK
 
 ROOT = Path(__file__).resolve().parents[3]
 N = 6000
@@ -129,7 +130,7 @@ def test_wrong_places_are_one_line(sounds, tmp_path, arguments, words):
 
 
 def test_two_at_once(sounds, tmp_path):
-    with only_one(tmp_path / "rows"):
+    with only_one(tmp_path / "rows", name=LOCK):
         assert_one_line(infer_bulk(sounds, "--out", tmp_path / "rows", code=1), "rows: another run is at work here")
 
 

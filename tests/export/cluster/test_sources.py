@@ -67,10 +67,12 @@ def test_lists(sounds, tmp_path, kind):
         ("twice.csv", "path,path\na.wav,b.wav\n", r"not one column `path`, or ids twice \(it has path, path\)"),
         ("ids.csv", "path,id,id\na.wav,b,c\n", r"not one column `path`, or ids twice \(it has path, id, id\)"),
         ("hole.csv", "path,id\na.wav,x\n,y\n", "hole.csv: file 2 of the list has no path"),
-        ("ragged.csv", "path,id\na.wav,x\nb.wav\n", "ragged.csv: cannot be used"),
+        ("ragged.csv", "path,id\na.wav,x\nb.wav\n", "ragged.csv: not all rows of the list have the same number"),
         ("damaged.parquet", "PAR1", "damaged.parquet: cannot be used"),
+        ("latin.csv", b"path\ncaf\xe9.wav\n", "latin.csv: cannot be used"),
+        ("nothing.csv", "", r"nothing.csv: the list has not one column `path`"),
         ("latin.txt", b"caf\xe9.wav\n", r"latin.txt: the list is no UTF-8 text, as caf\\xe9.wav"),
-        ("zero.csv", b"path\na\0.wav\n", "zero.csv: file 1 of the list has no path"),
+        ("zero.csv", b"path\na\0.wav\n", "zero.csv: (file 1 of the list has no path|cannot be used)"),
         ("gone.txt", None, "gone.txt: cannot be used"),
         ("gone", None, "gone does not exist; give folders, buckets, or lists"),
         ("ftp://server/x", None, "ftp:// is not supported; give a path, s3:// or gs://"),
@@ -87,11 +89,14 @@ def test_what_is_wrong_with_a_source_is_said_in_one_line(tmp_path, name, content
 
 def test_lists_as_other_programs_write_them(tmp_path):
     (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbfa.wav\r\n../b\x0c.wav\r\n")
-    (tmp_path / "capitals.csv").write_text("Path, ID\na.wav,7\n")
-    parquet.write_to_dataset(pa.table({"path": ["a.wav"], "id": [7]}), tmp_path / "folder.parquet")
+    (tmp_path / "capitals.csv").write_text('\ufeffPath, ID\r\n"a.wav", 007\r\n', newline="")
+    parquet.write_to_dataset(pa.table({"path": ["a.wav"], "id": ["007"]}), tmp_path / "folder.parquet")
+    (tmp_path / "numbers.csv").write_text("id,path\n1.10,00123\n1.1,00124\n")
     assert paths(list_files([f"{tmp_path}/bom.txt"])) == [f"{tmp_path}/a.wav", f"{tmp_path.parent}/b\x0c.wav"]
     for name in ("capitals.csv", "folder.parquet"):
-        assert list_files([f"{tmp_path}/{name}"])["id"].to_pylist() == ["7"]
+        assert list_files([f"{tmp_path}/{name}"]).to_pylist() == [{"id": "007", "path": f"{tmp_path}/a.wav".encode()}]
+    table = list_files([f"{tmp_path}/numbers.csv"])
+    assert table["id"].to_pylist() == ["1.10", "1.1"] and paths(table) == [f"{tmp_path}/00123", f"{tmp_path}/00124"]
 
 
 def test_columns_that_are_no_text(tmp_path):
