@@ -6,7 +6,7 @@ _STUDY = "torch torchaudio soundfile numba llvmlite scipy plotly jinja2 markupsa
 EXTRAS = {
     "study": [*_STUDY.split(), "mir_eval"],
     "app": ["gradio", "PIL", "httpx", "starlette"],
-    "cluster": ["ray", "pyarrow", "aiohttp"],
+    "cluster": ["ray", "pyarrow"],
     "rivals": ["librosa", "nnAudio", "rocket_fft"],
 }
 """Import packages of each extra in pyproject.toml, those that are named in more than one under the first."""

@@ -30,6 +30,7 @@ QUICK = {
     "evaluate": "evaluate --data set",
     "kernel": "kernel ORIGINAL",
     "infer": f"infer set {EXAMPLE}",
+    "infer-bulk": "infer-bulk set --out rows",
     "infer --timeline": f"infer --timeline {EXAMPLE} --out song.lab --out song.html",
     "train": "train set run --epochs 1 --batch-size 8",
 }
@@ -43,6 +44,7 @@ SLOW = {
     "benchmark": "benchmark --quick --only load --threads 1",
     "experiment": "experiment ladder --clips 16 --batch-size 4 --rounds 1 --data set",
     "study": "study --quick --seconds 10 --data set",
+    "plan-bulk": "plan-bulk set --rounds 1",
     "report": "report",
 }
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -306,7 +308,7 @@ def running_ray(
     address: str | None = None, list_bytes: int = 0, note: Callable[[str], None] = lambda text: None
 ) -> Iterator[int]:
     """Connect to a Ray, or start one here that ends with the block; its CPU cores. Its workers import this package."""
-    before = dict(os.environ)
+    before, home = dict(os.environ), str(Path.home())
     with scratch_folder() as scratch, contextlib.ExitStack() as stack:
         stack.callback(os.environ.update, before)
         stack.callback(os.environ.clear)
@@ -315,10 +317,16 @@ def running_ray(
             "RAY_DEDUP_LOGS": "0",
         }  # the second: nothing is kept to be told later
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails is told by what Ray raises
+        if address is None:  # for this machine alone; else Ray looks for its address among those of a network
+            os.environ |= {
+                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN": _token(),
+            }
         has_token = "RAY_AUTH_TOKEN" in os.environ or Path.home().joinpath(".ray", "auth_token").is_file()
         if _is_client(address) and has_token:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # read at the import; without it no token is sent
-        import ray
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # without it no token is sent
+        import ray  # which reads all of these
 
         # In a thread of its own, which has to outlive its processes, Ray leaves our handlers of signals alone.
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -330,6 +338,10 @@ def running_ray(
             os.environ["TMPDIR"] = str(scratch)  # what its processes leave goes with it
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(scratch), os.environ.get("PYTHONPATH")]))
             options |= {"address": "local", "num_cpus": usable_cores(), "include_dashboard": True}
+            # Finding this in its home, Ray asks no cloud's server where it is; its workers get theirs back.
+            (scratch / "ray_bootstrap_config.yaml").write_text("{}")
+            options["runtime_env"] = {"env_vars": {"HOME": home}}
+            os.environ["HOME"] = str(scratch)
             options["object_store_memory"] = _STORE_BYTES + 4 * list_bytes
             if len(str(scratch)) < _LONGEST_FOLDER:
                 options["_temp_dir"] = str(scratch)
@@ -347,6 +359,7 @@ def running_ray(
                 _knock(address)
             with _without_stderr():  # a line of how it logs
                 context = pool.submit(ray.init, **options).result()
+            os.environ["HOME"] = home
         except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             if address is None:
@@ -355,10 +368,16 @@ def running_ray(
             raise UserError(f"--address {address}: no Ray can be used there ({reason}); {way_out}") from error
         try:
             if link := getattr(context, "dashboard_url", None):
-                note(f"Dashboard: http://{link}")
+                note(f"Dashboard: http://{link}{'' if address else f', with the token {_token()}'}")
             yield int(ray.cluster_resources().get("CPU", 1))
         except ray.exceptions.RayError as error:
             raise UserError(f"Ray gave up: {' '.join(str(error).split())[-300:]}") from error
+
+
+@functools.cache
+def _token() -> str:
+    """The password of a Ray here; Ray itself would leave one in the home folder, and remembers the first."""
+    return secrets.token_hex(16)
 
 
 def _knock(address: str) -> None:
