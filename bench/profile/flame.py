@@ -26,6 +26,7 @@ _PASSED_OVER = re.compile(r"torch/nn/modules/module\.py\(\d+\): _(wrapped_)?call
 _NAMES = {
     r"^/.*/(?=[^/]+\.py\(\d+\): )": "",  # where this machine keeps a file: records are published
     r"^(?=(bench|core|export|kernels)/)": "triadbench/",  # a checkout's folder may have any name
+    r"^<built-in method  of (\S+) .*>$": r"\1 (built-in)",  # one of C++ that has no name
     r"^<built-in (?:method|function) (\S+?)(?: of .*)?>$": r"\1 (built-in)",
 }
 """What a call's name is made readable by."""

@@ -32,6 +32,15 @@ def test_a_file_of_ours_is_named_so_in_a_checkout_too():
     ]
 
 
+def test_a_built_in_without_a_name_is_that_of_its_type():
+    names = (
+        "<built-in method  of pybind11.record object at 0x7f51>",
+        "<built-in method sub of re.Pattern object at 0x7f>",
+    )
+    root = call("w", 0, 100, call(names[0], 0, 90, call(names[1], 0, 80)))
+    assert [name for _, name, _ in flame.tree(root, "w")[1:]] == ["pybind11.record (built-in)", "sub (built-in)"]
+
+
 def test_a_range_outlives_the_function_that_opened_it():
     opener = call("__enter__", 0, 20, call("range", 10, 80))
     names = [name for _, name, _ in flame.tree(call("w", 0, 100, opener, call("inside", 50, 10)), "work")]
