@@ -50,6 +50,7 @@ def measure(files: pa.Table, timeline: bool, rounds: int, progress: Callable[[in
     Raises:
         UserError: as `recognise`; or the two answer differently.
     """
+    environment = machine.environment()  # before the work: it needs PyTorch
     bulk, alone, starts, memory, parts = [], [], [], [], list[dict]()
     for n in range(rounds):
         progress(2 * n, 2 * rounds)
@@ -76,7 +77,7 @@ def measure(files: pa.Table, timeline: bool, rounds: int, progress: Callable[[in
         memory_bytes=max(memory),
         parts=parts,
         dispatch_s=_dispatch_s(),
-        environment=machine.environment(),
+        environment=environment,
     )
 
 
