@@ -164,13 +164,9 @@ def plan(record: dict, songs: int, minutes: float, cores: int, gbit: float) -> d
     if not sound_s:
         raise UserError("no file could be read: nothing to plan by")
     core_s, song_bytes = 60 * minutes * seconds / sound_s, 60 * minutes * n_bytes / sound_s
-    timeline, dispatch_s, a_core_gbit = (
-        record["parameters"]["timeline"],
-        record["dispatch_s"],
-        8e-9 * song_bytes / core_s,
-    )
+    timeline, dispatch_s = record["parameters"]["timeline"], record["dispatch_s"]
     limits = {
-        "network": gbit / a_core_gbit,
+        "network": gbit / (8e-9 * song_bytes / core_s),
         "requests": BUCKET_GETS / _GETS_A_FILE * core_s,
         # Where handing out takes as long as the work: in parts of the largest size, or of those for so many cores.
         "parts": min(

@@ -312,10 +312,8 @@ def running_ray(
     with scratch_folder() as scratch, contextlib.ExitStack() as stack:
         stack.callback(os.environ.update, before)
         stack.callback(os.environ.clear)
-        os.environ |= {
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_DEDUP_LOGS": "0",
-        }  # the second: nothing is kept to be told later
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ["RAY_DEDUP_LOGS"] = "0"  # or some would be kept and told at the end
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails is told by what Ray raises
         if address is None:  # for this machine alone; else Ray looks for its address among those of a network
             os.environ |= {
